@@ -1,0 +1,1 @@
+"""Auditory sentences: corpora, token store, builders, mixing, packing."""

@@ -1,0 +1,1 @@
+"""Tokenizers: waveform <-> audio tokens."""

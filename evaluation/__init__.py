@@ -1,0 +1,1 @@
+"""Evaluation: tasks as data, metrics, judges, report."""

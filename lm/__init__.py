@@ -1,0 +1,1 @@
+"""The unified audio language model: vocabulary, rows, model, generation."""

@@ -1,0 +1,26 @@
+"""Fixtures that all tests share: where optional reference data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(os.environ.get("UNIAUDIO_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """Folder of the numerical fixtures of the published model (see its README); skips where it is absent."""
+    folder = _SHARED / "parity"
+    if not folder.is_dir():
+        pytest.skip("numerical fixtures not found: set UNIAUDIO_SHARED to the folder that holds parity/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_audio_dir() -> Path:
+    """Folder of real recordings; skips where it is absent."""
+    folder = _SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("real recordings not found: set UNIAUDIO_SHARED to the folder that holds data/")
+    return folder

@@ -1,0 +1,1 @@
+"""Training: the engine, one visible loop per trainer, checkpoints, recipes."""
