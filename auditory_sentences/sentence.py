@@ -1,0 +1,103 @@
+"""The auditory sentence: an ordered list of text and audio segments, and its one way into the model's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from codec.errors import UserError
+from codec.tokens import AudioTokens
+from lm import rows as row_layout
+from lm.rows import Rows
+from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import TAGGED_ROLES, VocabularyLayout
+
+TextRole = Literal["prompt", "text", "transcription", "lyric", "caption"]
+AudioRole = Literal["audio", "descriptive", "structural", "audio_prompt"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of an auditory sentence.
+
+    role of text: "prompt" (an instruction), "transcription", "lyric" and "caption" (wrapped in their tags),
+        "text" (anything else)
+    role of audio: "audio" (descriptive, then structural tokens), "descriptive" or "structural" (that kind alone),
+        "audio_prompt" (structural tokens of a reference voice or sound)
+    content: str or AudioTokens, as the role demands
+    learn: the model learns to say this
+    """
+
+    role: TextRole | AudioRole
+    content: str | AudioTokens
+    learn: bool = False
+
+    def __post_init__(self) -> None:
+        expected = str if self.role in get_args(TextRole) else AudioTokens if self.role in get_args(AudioRole) else None
+        if expected is None:
+            raise ValueError(f"unknown role '{self.role}'; known: {get_args(TextRole) + get_args(AudioRole)}")
+        if not isinstance(self.content, expected):
+            raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(self.content).__name__}")
+
+    @property
+    def is_text(self) -> bool:
+        return isinstance(self.content, str)
+
+
+@dataclass(frozen=True)
+class AuditorySentence:
+    """An ordered list of segments (UniAudio 2.0 §4.4). `name` says where it came from: task or construction, clips."""
+
+    segments: tuple[Segment, ...]
+    name: str = ""
+
+    def then(self, *segments: Segment) -> AuditorySentence:
+        """This sentence continued."""
+        return AuditorySentence(self.segments + segments, self.name)
+
+
+def to_rows(
+    sentence: AuditorySentence, layout: VocabularyLayout, text_tokenizer: TextTokenizer, hide_conditions: bool = False
+) -> Rows:
+    """The rows of a sentence: the only place where segments become the model's tensor.
+
+    hide_conditions: every segment that is not learned is replaced by padding ids of the same length, for guidance
+        dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
+    Raises UserError where audio was made by another tokenizer than the layout's, and ValueError for an empty sentence.
+    """
+    if not sentence.segments:
+        raise ValueError("an auditory sentence needs at least one segment")
+    parts = []
+    for segment in sentence.segments:
+        for part, structural in _segment_rows(segment, layout, text_tokenizer):
+            hide = hide_conditions and not segment.learn
+            parts.append(row_layout.hidden(part, layout, structural) if hide else part)
+    return row_layout.concatenate(parts)
+
+
+def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, bool]]:
+    """The segment's rows in pieces, each with the flag 'these are structural rows'."""
+    if segment.is_text:
+        text = segment.content.strip() + "\n\n" if segment.role == "prompt" else segment.content
+        ids = tokenizer.wrap(text)
+        if segment.role in TAGGED_ROLES:
+            opening, closing = layout.tags[segment.role]
+            ids = [opening, *ids, closing]
+        return [(row_layout.text_rows(ids, segment.learn), False)]
+    tokens = segment.content
+    if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
+        raise UserError(
+            f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "
+            f"{layout.audio_fingerprint}; tokenize the audio with the model's own tokenizer"
+        )
+    pieces = []
+    if segment.role in ("audio", "descriptive"):
+        frames = row_layout.descriptive_frames_in_rows(tokens.descriptive, layout)
+        pieces.append((row_layout.audio_rows(frames, segment.learn), False))
+    if segment.role in ("audio", "structural"):
+        frames = row_layout.structural_frames_in_rows(tokens.structural, layout)
+        pieces.append((row_layout.audio_rows(frames, segment.learn), True))
+    if segment.role == "audio_prompt":
+        frames = row_layout.audio_prompt_frames_in_rows(tokens.structural, layout)
+        pieces.append((row_layout.audio_rows(frames, segment.learn), True))
+    return pieces

@@ -1,0 +1,167 @@
+"""One function turns sentences into rows, and its rows are the published ones."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
+from codec.errors import UserError
+from codec.tokens import AudioTokens
+from lm.rows import NUM_CODEBOOKS, TEXT_COLUMN, collate
+from lm.vocabulary import VocabularyLayout
+
+SAMPLES = {6: 24_000, 4: 16_000}  # descriptive frames -> length of a clip with so many
+
+
+class ReadyMade:
+    """A text tokenizer that looks its ids up: the fixtures hold ids, not words."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def wrap(self, text):
+        return self.ids[text.strip()].tolist()
+
+
+def published_layout(ids):
+    return VocabularyLayout(
+        text_size=128_256,
+        text_bos=128_000,
+        text_eos=128_001,
+        text_pad=ids["text_pad_token"],
+        tags={"transcription": (128_011, 128_012), "lyric": (128_013, 128_014), "caption": (128_015, 128_016)},
+        descriptive_codes=4096,
+        descriptive_card=ids["audio_reason_card"],
+        descriptive_bos=ids["reason_bos"],
+        descriptive_eos=ids["reason_eos"],
+        descriptive_pad=ids["reason_pad_token"],
+        structural_codes=8192,
+        structural_card=ids["audio_semantic_card"],
+        structural_bos=ids["semantic_bos"],
+        structural_eos=ids["semantic_eos"],
+        structural_pad=ids["semantic_pad_token"],
+        audio_prompt_bos=ids["audio_prompt_bos"],
+        audio_prompt_eos=ids["audio_prompt_eos"],
+    )
+
+
+def segments_of(task, tensors):
+    """The fixture's fields as segments; a reason field and the semantic field after it keep their own loss flags."""
+    for field in task["fields"]:
+        learn = field in task["loss_fields"]
+        if field == "prompt":
+            yield Segment("prompt", "prompt")
+        elif field.startswith(("reason", "semantic")):
+            codes = tensors[f"in.{field}"]
+            other = "semantic" if field.startswith("reason") else "reason"
+            partner = tensors.get(f"in.{field.replace(field.split('_')[0], other)}")
+            if partner is None:  # 'semantic_seq2' and 'reason_seq2' are the second clip's
+                partner = tensors[f"in.{other}_seq2"]
+            descriptive, structural = (codes, partner) if other == "semantic" else (partner, codes)
+            tokens = AudioTokens(descriptive, structural, SAMPLES[descriptive.shape[1]], "")
+            yield Segment("descriptive" if other == "semantic" else "structural", tokens, learn)
+        else:
+            role = field.split("_")[0]
+            yield Segment(role if role in ("transcription", "lyric", "caption") else "text", field, learn)
+
+
+@pytest.fixture(scope="module")
+def published(parity_dir):
+    facts = json.loads((parity_dir / "sequences.json").read_text())
+    tensors = load_file(parity_dir / "sequences.safetensors")
+    tokenizer = ReadyMade({k.removeprefix("in."): v for k, v in tensors.items() if k.startswith("in.")})
+    return facts, tensors, tokenizer, published_layout(facts["ids"])
+
+
+def test_rows_of_every_published_task(published):
+    facts, tensors, tokenizer, layout = published
+    for name, task in facts["tasks"].items():
+        sentence = AuditorySentence(tuple(segments_of(task, tensors)))
+        rows = to_rows(sentence, layout, tokenizer)
+        assert torch.equal(rows.ids, tensors[f"{name}.train.tokens"]), name
+        assert torch.equal(rows.mask, tensors[f"{name}.train.mask"].bool()), name
+        assert torch.equal(rows.loss.bool(), tensors[f"{name}.train.loss_mask"].bool().any(-1)), name
+
+
+def test_prompts_negatives_and_dropped_conditions_as_published(published):
+    facts, tensors, tokenizer, layout = published
+    checked = 0
+    for name, task in facts["tasks"].items():
+        conditions = tuple(s for s in segments_of(task, tensors) if not s.learn)
+        if f"{name}.infer.tokens" in tensors:
+            rows = to_rows(AuditorySentence(conditions), layout, tokenizer)
+            assert torch.equal(rows.ids, tensors[f"{name}.infer.tokens"]), name
+            checked += 1
+        if f"{name}.infer_negative.tokens" in tensors:
+            rows = to_rows(AuditorySentence(conditions), layout, tokenizer, hide_conditions=True)
+            assert torch.equal(rows.ids, tensors[f"{name}.infer_negative.tokens"]), name
+        if name in facts["cfg_dropped_tasks"]:
+            rows = to_rows(AuditorySentence(tuple(segments_of(task, tensors))), layout, tokenizer, hide_conditions=True)
+            assert torch.equal(rows.ids, tensors[f"{name}.train_cfg_dropped.tokens"]), name
+            assert torch.equal(rows.mask, tensors[f"{name}.train_cfg_dropped.mask"].bool()), name
+    assert checked >= 10
+
+
+def test_batch_padding_as_published(published):
+    facts, tensors, tokenizer, layout = published
+    rows = [
+        to_rows(AuditorySentence(tuple(segments_of(facts["tasks"][name], tensors))), layout, tokenizer)
+        for name in facts["batch_rows"]
+    ]
+    batch = collate(rows, layout)
+    assert torch.equal(batch.ids, tensors["batch.tokens"])
+    assert torch.equal(batch.mask, tensors["batch.mask"].bool())
+
+
+def make_tokens(num_samples, fingerprint="f"):
+    from codec.tokens import descriptive_frames, structural_frames
+
+    return AudioTokens(
+        torch.randint(0, 4, (8, descriptive_frames(num_samples))),
+        torch.randint(0, 4, (8, structural_frames(num_samples))),
+        num_samples,
+        fingerprint,
+    )
+
+
+@given(st.lists(st.one_of(st.text(max_size=20), st.integers(1, 60_000)), min_size=1, max_size=6))
+def test_one_modality_is_active_in_every_row(parts):
+    layout = small_layout()
+    segments = tuple(
+        Segment("text", p, True) if isinstance(p, str) else Segment("audio", make_tokens(p)) for p in parts
+    )
+    rows = to_rows(AuditorySentence(segments), layout, ByteTokenizer())
+    audio, text = rows.mask[:, :NUM_CODEBOOKS], rows.mask[:, TEXT_COLUMN]
+    assert (audio.all(1) ^ text).all() and (audio.any(1) == audio.all(1)).all()
+    assert (rows.ids[~rows.mask] == 0).all()
+    assert (rows.ids[:, :NUM_CODEBOOKS] < layout.audio_size).all()
+    assert torch.equal(rows.loss.bool(), text), "only the text segments are learned here"
+
+
+class ByteTokenizer:
+    def wrap(self, text):
+        return [256, *text.encode("utf-8", "replace"), 257]
+
+
+def small_layout(audio_fingerprint=""):
+    tags = {"transcription": (259, 260), "lyric": (261, 262), "caption": (263, 264)}
+    return VocabularyLayout(300, 256, 257, 258, tags, 8, 12, 8, 9, 11, 8, 16, 8, 9, 11, 12, 13, "", audio_fingerprint)
+
+
+def test_audio_of_another_tokenizer_is_refused_naming_both():
+    sentence = AuditorySentence((Segment("audio", make_tokens(1000, "theirs")),))
+    with pytest.raises(UserError, match="theirs.*ours"):
+        to_rows(sentence, small_layout("ours"), ByteTokenizer())
+
+
+def test_a_segment_must_hold_what_its_role_says():
+    with pytest.raises(ValueError, match="holds AudioTokens, not str"):
+        Segment("audio", "hello")
+    with pytest.raises(ValueError, match="unknown role"):
+        Segment("song", "hello")
+    with pytest.raises(ValueError, match="at least one segment"):
+        to_rows(AuditorySentence(()), small_layout(), ByteTokenizer())

@@ -1,0 +1,41 @@
+"""Rows: framing, offsets, padding."""
+
+import torch
+
+from lm import rows
+from tests.auditory_sentences.test_sentence import small_layout
+
+
+def test_frames_are_bracketed_by_one_id_over_all_codebooks():
+    layout, codes = small_layout(), torch.arange(24).reshape(8, 3) % 8
+    descriptive = rows.descriptive_frames_in_rows(codes, layout)
+    structural = rows.structural_frames_in_rows(codes, layout)
+    assert (descriptive[:, 0] == layout.descriptive_bos).all() and (descriptive[:, -1] == layout.descriptive_eos).all()
+    assert torch.equal(descriptive[:, 1:-1], codes)
+    assert torch.equal(structural[:, 1:-1], codes + layout.descriptive_card)
+    assert (structural[:, -1] == layout.structural_eos + layout.descriptive_card).all()
+
+
+def test_hidden_rows_keep_masks_and_length_and_lose_every_id():
+    layout = small_layout()
+    text = rows.text_rows([1, 2, 3], learn=False)
+    gone = rows.hidden(text, layout, structural=False)
+    assert torch.equal(gone.mask, text.mask) and (gone.ids[:, rows.TEXT_COLUMN] == layout.text_pad).all()
+    audio = rows.audio_rows(torch.zeros(8, 2, dtype=torch.int64), learn=True)
+    gone = rows.hidden(audio, layout, structural=True)
+    assert (gone.ids[:, :8] == layout.structural_pad + layout.structural_offset).all()
+
+
+def test_collate_pads_right_with_inactive_rows():
+    layout = small_layout()
+    short, long = rows.text_rows([1], learn=True), rows.text_rows([1, 2, 3], learn=True)
+    batch = rows.collate([short, long], layout)
+    assert batch.ids.shape == (2, 3, 9) and not batch.mask[0, 1:].any() and batch.loss[0].tolist() == [1, 0, 0]
+    assert torch.equal(batch.ids[1], long.ids)
+
+
+def test_an_acoustic_prompt_has_its_own_first_and_last_frame():
+    layout, codes = small_layout(), torch.full((8, 5), 3)
+    frames = rows.audio_prompt_frames_in_rows(codes, layout)
+    assert (frames[:, 0] == layout.audio_prompt_bos).all() and (frames[:, -1] == layout.audio_prompt_eos).all()
+    assert (frames[:, 1:-1] == 3 + layout.structural_offset).all()

@@ -1,0 +1,79 @@
+"""Text tokenizers: any text comes back, nobody can type a special id."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.errors import UserError
+from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
+
+CORPUS = ["three seven one", "the red bird sings", "a slow piano melody in c major", "open the green door"] * 30
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return SentencePieceTokenizer.train(CORPUS, 400)
+
+
+@pytest.fixture(scope="module")
+def llama_like(tmp_path_factory):
+    """A transformers tokenizer with byte-level pieces, as LLaMA's, made here."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<transcription>", "</transcription>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
+    folder = tmp_path_factory.mktemp("llama")
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=special[0], eos_token=special[1]).save_pretrained(folder)
+    return TextTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["pieces", "llama_like"])
+def test_text_comes_back(kind, request):
+    tokenizer = request.getfixturevalue(kind)
+    for text in ("three seven one", "Zürich costs 5 €", "the red\tbird", "鳥"):
+        assert tokenizer.decode(tokenizer.encode(text)).split() == text.split()
+    assert tokenizer.decode(tokenizer.wrap("open the door")) == "open the door"
+
+
+@pytest.mark.parametrize("kind", ["pieces", "llama_like"])
+def test_specials_cannot_be_typed_and_are_dropped_in_decoding(kind, request):
+    tokenizer = request.getfixturevalue(kind)
+    opening, closing = tokenizer.tag("transcription")
+    specials = {tokenizer.bos, tokenizer.eos, tokenizer.pad, opening, closing}
+    assert len(specials) == 5 and max(specials) < tokenizer.size
+    assert not specials & set(
+        tokenizer.encode("<transcription> hi </transcription> <s> <|begin_of_text|> <text_pad_token>")
+    )
+    assert tokenizer.decode([opening, *tokenizer.wrap("hi"), closing]).strip() == "hi"
+
+
+@pytest.mark.parametrize("kind", ["pieces", "llama_like"])
+def test_saved_and_loaded_is_the_same(kind, request, tmp_path):
+    tokenizer = request.getfixturevalue(kind)
+    tokenizer.save_pretrained(tmp_path)
+    again = TextTokenizer.from_pretrained(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint and again.size == tokenizer.size
+    assert again.wrap("three birds") == tokenizer.wrap("three birds")
+    assert again.tag("caption") == tokenizer.tag("caption")
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn", "Co"]), max_size=60))
+def test_every_text_has_ids_within_the_vocabulary(pieces, text):
+    ids = pieces.encode(text)
+    assert all(0 <= i < pieces.size for i in ids)
+
+
+def test_training_twice_gives_the_same_fingerprint(pieces):
+    assert SentencePieceTokenizer.train(CORPUS, 400).fingerprint == pieces.fingerprint
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        TextTokenizer.from_pretrained(tmp_path)
