@@ -1,0 +1,239 @@
+"""The descriptive branch of ReasoningCodec: expert features -> 5 Hz tokens that say what is heard (UniAudio 2.0 §3).
+
+Speech-text features (50 Hz) are brought to 25 Hz and merged with the music features (25 Hz). One learned query stands
+after every five frames; bidirectional blocks let it gather what its neighbourhood, and the whole clip, is about; the
+queries alone are kept and quantized by eight residual codebooks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from vector_quantize_pytorch import ResidualVQ
+
+from codec.config import QuantizerConfig
+
+
+@dataclass(frozen=True)
+class DescriptiveConfig:
+    """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder)."""
+
+    speech_dim: int = 1024  # channels of the speech-text features
+    music_dim: int = 1024  # channels of the music features
+    dim: int = 768
+    heads: int = 6
+    rope_dims: int = 64  # leading dimensions of each head that are rotated
+    rope_base: float = 10000.0
+    blocks: int = 5
+    feed_forward_multiple: int = 4
+    query_every: int = 5  # frames at 25 Hz for each query: 5 Hz
+    layer_scale: float = 0.1  # start value of the residual scales
+    levels: int = 8
+    quantizer: QuantizerConfig = field(
+        default_factory=lambda: QuantizerConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
+    )
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads or self.rope_dims > self.dim // self.heads or self.rope_dims % 2:
+            raise ValueError(
+                f"a width of {self.dim} in {self.heads} heads with {self.rope_dims} rotated dimensions is not possible:"
+                " heads must divide the width, and the rotated dimensions be even and within one head"
+            )
+
+
+@dataclass
+class DescriptiveOutput:
+    """What the branch says about a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
+
+    vectors: Tensor  # (B, T5, dim) before quantization
+    quantized: Tensor  # (B, T5, dim); equals `vectors` where quantization was left out
+    codes: Tensor | None  # (B, T5, 8) int64, None where quantization was left out
+    commitment: Tensor  # scalar: mean over clips' frames, summed over levels
+    mask: Tensor  # (B, T5) bool: frames that belong to the clip
+    frame_states: Tensor  # (B, T25, dim) the 25 Hz positions after the last block
+    frame_mask: Tensor  # (B, T25) bool
+
+
+class DescriptiveBranch(nn.Module):
+    def __init__(self, config: DescriptiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.downsample = nn.Conv1d(config.speech_dim, config.speech_dim, kernel_size=2, stride=2)
+        self.merge = nn.Linear(config.speech_dim + config.music_dim, config.dim)
+        self.query = nn.Parameter(0.02 * torch.randn(1, config.dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.quantizer = ResidualVQ(
+            dim=config.dim,
+            num_quantizers=config.levels,
+            codebook_size=config.quantizer.codebook_size,
+            codebook_dim=config.quantizer.codebook_dim,
+            decay=config.quantizer.decay,
+            commitment_weight=1.0,
+            threshold_ema_dead_code=config.quantizer.dead_code_threshold,
+            rotation_trick=config.quantizer.rotation_trick,
+            kmeans_init=config.quantizer.kmeans_init,
+        )
+
+    def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantize: bool = True):
+        """Describe a batch of clips.
+
+        speech: (B, speech_dim, >= 2 T25) expert features at 50 Hz; music: (B, music_dim, T25) at 25 Hz
+        frames: (B,) int64, 25 Hz frames of each clip, all of them at least 1; None: every clip fills the batch
+        quantize: False leaves the codebooks untouched (the first epochs of training)
+        Returns DescriptiveOutput. In training mode the codebooks follow the clips' frames (padding has no say).
+        """
+        sequence, mask = self.with_queries(speech, music, frames)  # (B, 6 T5, dim), (B, 6 T5)
+        attention_mask = None if mask.all() else mask[:, None, None, :]  # (B, 1, 1, 6 T5): keys that may be looked at
+        rotation = rotary_table(sequence.shape[1], self.config.rope_dims, self.config.rope_base, sequence.device)
+        for block in self.blocks:
+            sequence = block(sequence, rotation, attention_mask)
+
+        sequence, mask = self._by_query(sequence), self._by_query(mask)  # (B, T5, 6, dim), (B, T5, 6)
+        vectors, query_mask = sequence[:, :, -1], mask[:, :, -1]  # (B, T5, dim), (B, T5)
+        vectors = vectors * query_mask[..., None]
+        frame_states, frame_mask = sequence[:, :, :-1].flatten(1, 2), mask[:, :, :-1].flatten(1, 2)
+        if not quantize:
+            none = vectors.new_zeros(())
+            return DescriptiveOutput(vectors, vectors, None, none, query_mask, frame_states, frame_mask)
+        if not (self.training or self.initialized):
+            raise RuntimeError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
+        quantized, codes, losses = self.quantizer(vectors, mask=query_mask)
+        return DescriptiveOutput(vectors, quantized, codes, losses.sum(), query_mask, frame_states, frame_mask)
+
+    def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Merged 25 Hz features with the query after every five, (B, 6 T5, dim), and where they are real, (B, 6 T5).
+
+        A clip's last group is filled up with frames that nobody attends to: its length need not divide by five.
+        """
+        every = self.config.query_every
+        length = music.shape[2]
+        if speech.shape[2] < 2 * length:
+            raise ValueError(f"{length} music frames at 25 Hz need {2 * length} speech frames, got {speech.shape[2]}")
+        if frames is None:
+            frames = torch.full((music.shape[0],), length, device=music.device)
+        inside = torch.arange(length, device=music.device) < frames[:, None]  # (B, T25)
+        speech = speech[:, :, : 2 * length] * inside.repeat_interleave(2, dim=1)[:, None]
+        speech = self.downsample(speech)  # (B, C, T25)
+        merged = self.merge(torch.cat([speech, music], dim=1).transpose(1, 2))  # (B, T25, dim)
+        merged = merged * inside[..., None]
+
+        missing = -length % every
+        merged = F.pad(merged, (0, 0, 0, missing)).unflatten(1, (-1, every))  # (B, T5, 5, dim)
+        inside = F.pad(inside, (0, missing)).unflatten(1, (-1, every))  # (B, T5, 5)
+        query = self.query.expand(*merged.shape[:2], 1, -1)
+        query_inside = inside[..., :1]  # a group with a first frame belongs to the clip
+        sequence = torch.cat([merged, query], dim=2).flatten(1, 2)
+        return sequence, torch.cat([inside, query_inside], dim=2).flatten(1, 2)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """codes (B, T5, 8) int64 -> (B, T5, dim), the same as `quantized` of the clip they came from."""
+        return self.quantizer.get_output_from_indices(codes)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the codebooks hold codes: with k-means they take them from the first quantized training batch."""
+        return all(bool(level._codebook.initted) for level in self.quantizer.layers)
+
+    def codebook_usage(self) -> Tensor:
+        """(8,) share of each level's codes that the moving averages hold alive."""
+        sizes = torch.stack([level._codebook.cluster_size[0] for level in self.quantizer.layers])  # (8, codes)
+        return (sizes > self.config.quantizer.dead_code_threshold).float().mean(dim=1)
+
+    def _by_query(self, sequence: Tensor) -> Tensor:
+        return sequence.unflatten(1, (-1, self.config.query_every + 1))
+
+
+class Block(nn.Module):
+    """Bidirectional block without pre-norms: weight-normalized linears and scaled residuals keep it in bounds."""
+
+    def __init__(self, config: DescriptiveConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config.dim, config.feed_forward_multiple * config.dim)
+        self.attention_scale = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+        self.feed_forward_scale = nn.Parameter(torch.full((config.dim,), config.layer_scale))
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        x = x + self.attention_scale * self.attention(x, rotation, mask)
+        return x + self.feed_forward_scale * self.feed_forward(x)
+
+
+class Attention(nn.Module):
+    """Self-attention with LayerNorm on each head's queries and keys, of which the first dimensions are rotated."""
+
+    def __init__(self, config: DescriptiveConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        head_dim = config.dim // config.heads
+        self.qkv = weight_norm(nn.Linear(config.dim, 3 * config.dim, bias=False))
+        self.out = weight_norm(nn.Linear(config.dim, config.dim, bias=False))
+        self.query_norm = nn.LayerNorm(head_dim)
+        self.key_norm = nn.LayerNorm(head_dim)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=2))
+        q, k = rotate(self.query_norm(q), rotation), rotate(self.key_norm(k), rotation)  # (B, H, L, D)
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """GLU with a sigmoid gate."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.up = weight_norm(nn.Linear(dim, 2 * hidden))
+        self.down = weight_norm(nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.glu(self.up(x), dim=-1))
+
+
+def rotary_table(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin (length, dims) of the rotary embedding, angles repeated for the two halves."""
+    frequencies = base ** -(torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)  # (dims / 2,)
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat([angles, angles], dim=1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the first dimensions of x (B, H, L, D), half against half; the others pass."""
+    cos, sin = rotation
+    turned, rest = x[..., : cos.shape[1]], x[..., cos.shape[1] :]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
+    return torch.cat([turned, rest], dim=-1)
+
+
+PUBLISHED_NAMES = (  # in the published state dict under `audio_thinking.` -> here
+    ("cls_token", "query"),
+    ("semantic_merge_proj.", "merge."),
+    ("down_sampling_layer_whisper.", "downsample."),
+    ("reasoning_vq.", "quantizer."),
+    ("encoder_transformers.", "blocks."),
+    (".self_attn.to_qkv.", ".attention.qkv."),
+    (".self_attn.to_out.", ".attention.out."),
+    (".self_attn.q_norm.", ".attention.query_norm."),
+    (".self_attn.k_norm.", ".attention.key_norm."),
+    (".self_attn_scale.scale", ".attention_scale"),
+    (".ff.ff.0.proj.", ".feed_forward.up."),
+    (".ff.ff.2.", ".feed_forward.down."),
+    (".ff_scale.scale", ".feed_forward_scale"),
+)
+
+
+def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `DescriptiveBranch` from the published `audio_thinking.*`; fixed rotary tables are left out."""
+    converted = {}
+    for key, value in state.items():
+        name = key.removeprefix("audio_thinking.")
+        if name.endswith(".rope.inv_freq"):
+            continue
+        for theirs, ours in PUBLISHED_NAMES:
+            name = name.replace(theirs, ours)
+        converted[name] = value
+    return converted
