@@ -1,0 +1,112 @@
+"""Losses of the language model: text cross-entropy, and stream-weighted cross-entropy over the eight codebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codec.tokens import NUM_CODEBOOKS
+
+CHUNK_LOGITS = 1 << 24  # logits held at once (64 MiB in fp32); what bounds the memory of the loss
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss.
+
+    stream_weights: one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. The default is the
+    plain mean. UniAudio 2.0 uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
+    """
+
+    text_weight: float = 1.0
+    audio_weight: float = 1.0
+    stream_weights: tuple[float, ...] = (1 / NUM_CODEBOOKS,) * NUM_CODEBOOKS
+
+    def __post_init__(self) -> None:
+        if len(self.stream_weights) != NUM_CODEBOOKS:
+            raise ValueError(f"stream_weights needs {NUM_CODEBOOKS} values, got {len(self.stream_weights)}")
+
+
+@dataclass(frozen=True)
+class LossCounts:
+    """What the sums are divided by; pass the totals of all processes and accumulated batches for an exact global mean.
+
+    text: sum of the loss weights of text targets; audio: number of audio targets, whatever their weight (published
+    model, §A.4).
+    """
+
+    text: Tensor
+    audio: Tensor
+
+
+def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows are targets, and how much each counts (published model, §A.4).
+
+    mask (B, S+1, 9), loss (B, S+1), position_ids (B, S+1) or None.
+    Returns is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that
+    opens a packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
+    """
+    target_mask = mask[:, 1:]
+    is_audio, is_text = target_mask[..., 0], target_mask[..., -1]
+    if position_ids is not None:
+        inside = position_ids[:, 1:] != 0
+        is_audio, is_text = is_audio & inside, is_text & inside
+    return is_text, is_audio, loss[:, 1:]
+
+
+def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted cross-entropy sums of C linear heads, without ever holding all logits.
+
+    hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,).
+    Returns sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
+    (detached). Differentiable in hidden and heads.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights.float())
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients chunk by chunk on the way forward, so that neither logits nor their gradients are kept.
+
+    Cheaper than checkpointing each chunk, which would compute every logit twice.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, heads, targets, weights):
+        rows, codebooks, _ = hidden.shape
+        chunk = max(1, CHUNK_LOGITS // heads.shape[-1])
+        hidden_grad = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
+        heads_grad = torch.zeros_like(heads) if ctx.needs_input_grad[1] else None
+        sums = hidden.new_zeros(codebooks, dtype=torch.float32)
+        correct = hidden.new_zeros(codebooks, dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for c in range(codebooks):
+                head = heads[c].to(hidden.dtype)  # (d, V)
+                for start in range(0, rows, chunk):
+                    part = slice(start, start + chunk)
+                    h, target, weight = hidden[part, c], targets[part, c, None], weights[part, None]
+                    log_probs = torch.log_softmax((h @ head).float(), dim=-1)  # (n, V)
+                    picked = log_probs.gather(1, target)  # (n, 1)
+                    sums[c] -= (picked * weight).sum()
+                    correct[c] += ((picked >= log_probs.amax(1, keepdim=True)) * weight).sum()
+                    if hidden_grad is None and heads_grad is None:
+                        continue
+                    logits_grad = log_probs.exp_().scatter_add_(1, target, -torch.ones_like(picked))
+                    logits_grad = logits_grad.mul_(weight).to(hidden.dtype)
+                    if hidden_grad is not None:
+                        hidden_grad[part, c] = logits_grad @ head.T
+                    if heads_grad is not None:
+                        heads_grad[c] += h.T @ logits_grad
+        ctx.save_for_backward(hidden_grad, heads_grad)
+        ctx.mark_non_differentiable(correct)
+        return sums, correct
+
+    @staticmethod
+    def backward(ctx, sums_grad, _):
+        hidden_grad, heads_grad = ctx.saved_tensors
+        if hidden_grad is not None:
+            hidden_grad = hidden_grad * sums_grad[None, :, None].to(hidden_grad.dtype)
+        if heads_grad is not None:
+            heads_grad = heads_grad * sums_grad[:, None, None].to(heads_grad.dtype)
+        return hidden_grad, heads_grad, None, None

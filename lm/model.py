@@ -1,0 +1,225 @@
+"""The unified audio language model: understanding, cross-modal and generation layers, and the depth decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.utils import ModelOutput
+
+from lm.config import UniAudioConfig
+from lm.depth_decoder import DepthDecoder
+from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
+
+
+@dataclass
+class UniAudioOutput(ModelOutput):
+    """What `UniAudioForConditionalGeneration.forward` returns.
+
+    With loss weights: the losses; everything but `loss` is detached. Without: the logits.
+    """
+
+    loss: Tensor | None = None
+    text_loss: Tensor | None = None
+    audio_loss: Tensor | None = None  # stream-weighted sum
+    per_stream_loss: Tensor | None = None  # (8,), unweighted
+    text_accuracy: Tensor | None = None  # of the weighted text targets
+    per_stream_accuracy: Tensor | None = None  # (8,), of the weighted audio targets
+    text_count: Tensor | None = None  # what the text loss was divided by
+    audio_count: Tensor | None = None  # what the audio losses were divided by
+    text_logits: Tensor | None = None  # (B, S, text ids)
+    audio_logits: Tensor | None = None  # (N, 8, audio ids), rows whose target is audio, row-major over (batch, time)
+
+
+class UniAudioForConditionalGeneration(PreTrainedModel):
+    """UniAudio 2.0's language model over rows of eight audio columns and one text column (§4.2).
+
+    Audio rows pass through the understanding layers, all rows through the cross-modal layers, audio rows again through
+    the generation layers. Text ids are read off the final vector of a row by `lm_head`, audio frames by the depth
+    decoder and `audio_head`. Every group is a plain model of the transformers library, fed with vectors.
+    """
+
+    config_class = UniAudioConfig
+    base_model_prefix = ""
+    main_input_name = "ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _tied_weights_keys = {"lm_head.weight": "cross_modal.embed_tokens.weight"}
+
+    def __init__(self, config: UniAudioConfig):
+        super().__init__(config)
+        layout, width = config.layout, config.cross_modal.hidden_size
+        self.understanding = AutoModel.from_config(config.group(config.understanding_layers))
+        self.cross_modal = AutoModel.from_config(config.cross_modal)
+        self.generation = AutoModel.from_config(config.group(config.generation_layers))
+        self.understanding.embed_tokens = self.generation.embed_tokens = None  # they are only ever given vectors
+        self.lm_head = nn.Linear(width, config.cross_modal.vocab_size, bias=False)
+        self.audio_embeddings = nn.Embedding(layout.audio_size * layout.num_codebooks, width)
+        self.depth_decoder = DepthDecoder(config.depth, width)
+        self.audio_head = nn.Parameter(torch.empty(layout.num_codebooks, config.depth.hidden_size, layout.audio_size))
+        offsets = torch.arange(layout.num_codebooks) * layout.audio_size
+        self.register_buffer("codebook_offsets", offsets, persistent=False)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            init.normal_(self.audio_head, std=self.config.initializer_range)
+            offsets = torch.arange(len(self.codebook_offsets)) * self.audio_head.shape[-1]
+            init.copy_(self.codebook_offsets, offsets)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.cross_modal.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.cross_modal.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def named_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Every parameter once, as (name, parameter), under the part of the model it belongs to: what stages freeze.
+
+        understanding, cross_modal (with text embeddings and head), generation, depth (with projection),
+        audio_embeddings, audio_head.
+        """
+        group_of = {"lm_head": "cross_modal", "depth_decoder": "depth"}
+        names = ("understanding", "cross_modal", "generation", "depth", "audio_embeddings", "audio_head")
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in names}
+        for name, parameter in self.named_parameters():
+            first = name.split(".", 1)[0]
+            groups[group_of.get(first, first)].append((name, parameter))
+        return groups
+
+    # --- the steps of the forward pass, in the order of published model §A.3 ---
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Audio row ids (..., 8) -> sum of their eight embeddings (..., d), with no (..., 8, d) in between."""
+        indices = (frames + self.codebook_offsets).flatten(0, -2)  # (N, 8)
+        return F.embedding_bag(indices, self.audio_embeddings.weight, mode="sum").view(*frames.shape[:-1], -1)
+
+    def embed_codebooks(self, ids: Tensor) -> Tensor:
+        """Ids of codebooks 0..k-1 (..., k) -> their embeddings (..., k, d)."""
+        return self.audio_embeddings(ids + self.codebook_offsets[: ids.shape[-1]])
+
+    def final_vectors(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """Steps 1 to 6: ids (B, S, 9), mask (B, S, 9) bool, position_ids (B, S) -> f (B, S, d).
+
+        Sentences packed in one sequence are told apart by positions that restart; none attends to another.
+        """
+        is_audio, is_text = mask[..., 0], mask[..., -1]  # (B, S)
+        audio_gate, text_gate = is_audio[..., None], is_text[..., None]
+        if position_ids is None:
+            position_ids = torch.arange(ids.shape[1], device=ids.device)[None]
+        width, dtype = self.config.cross_modal.hidden_size, self.audio_embeddings.weight.dtype
+
+        audio = torch.zeros(*ids.shape[:2], width, dtype=dtype, device=ids.device)
+        audio = audio.masked_scatter(audio_gate, self.embed_frames(ids[..., :-1][is_audio]))  # (B, S, d)
+        text = self.cross_modal.embed_tokens(ids[..., -1])  # (B, S, d)
+
+        causal = create_causal_mask(self.config.cross_modal, text, None, None, position_ids)
+        experts = self._expert_mask(audio, position_ids, is_audio) if self.config.mask_other_modalities else causal
+        understood = self._run(self.understanding, audio, experts, position_ids)
+        hidden = self._run(self.cross_modal, understood * audio_gate + text * text_gate, causal, position_ids)
+        generated = self._run(self.generation, hidden * audio_gate, experts, position_ids)
+        return generated * audio_gate + hidden * text_gate
+
+    def _run(self, group: nn.Module, vectors: Tensor, attention_mask, position_ids: Tensor) -> Tensor:
+        return group(
+            inputs_embeds=vectors, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+
+    def _expert_mask(self, vectors: Tensor, position_ids: Tensor, is_audio: Tensor):
+        """Causal mask of the experts when other modalities are hidden. A row sees itself, so that none sees nothing."""
+        if "flash" in self.config._attn_implementation:
+            raise ValueError("mask_other_modalities needs attn_implementation eager, sdpa or flex_attention")
+
+        def audio_or_self(batch, head, query, key):
+            return is_audio[batch, key] | (query == key)
+
+        return create_causal_mask(
+            self.config.cross_modal, vectors, None, None, position_ids, and_mask_function=audio_or_self
+        )
+
+    def depth_states(self, final: Tensor, frames: Tensor) -> Tensor:
+        """Step 8, teacher-forced: final vectors (N, d) and target frames (N, 8) -> decoder states (N, 8, d_depth)."""
+        return self.depth_decoder(final, self.embed_codebooks(frames[:, :-1]))
+
+    # --- training ---
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        loss: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        loss_settings: LossSettings | None = None,
+        counts: LossCounts | None = None,
+    ) -> UniAudioOutput:
+        """Predict every row from the rows before it.
+
+        ids, mask (B, S+1, 9); loss (B, S+1) weight of each row as a target; position_ids (B, S+1), restarting at 0 with
+        every packed sentence. The first S rows are the input, the last S the targets.
+        With `loss` the losses are returned, divided by `counts` (default: this batch's own); without it, the logits.
+        """
+        final = self.final_vectors(ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1])
+        if loss is None:
+            is_audio = select_targets(mask, mask[..., 0], position_ids)[1]
+            states = self.depth_states(final[is_audio], ids[:, 1:, :-1][is_audio])
+            audio_logits = torch.einsum("ncd,cdv->ncv", states, self.audio_head)
+            return UniAudioOutput(text_logits=self.lm_head(final), audio_logits=audio_logits)
+
+        settings = loss_settings or LossSettings()
+        is_text, is_audio, weight = select_targets(mask, loss, position_ids)
+        if counts is None:
+            counts = LossCounts(text=(weight * is_text).sum(), audio=is_audio.sum())
+
+        # Rows without weight cost nothing. At least one row is computed, with weight 0 where it is no target, so that
+        # every process runs the same modules whatever is in its batch.
+        chosen, weights = _rows_with_weight(weight * is_text)
+        vectors = final.flatten(0, 1).index_select(0, chosen)  # (N, d)
+        targets = ids[:, 1:, -1:].flatten(0, 1)[chosen]  # (N, 1)
+        text_sum, text_correct = cross_entropy(vectors[:, None], self.lm_head.weight.T[None], targets, weights)
+        text_loss = text_sum[0] / counts.text.clamp(min=1e-9)
+        text_accuracy = text_correct[0] / weights.sum().clamp(min=1e-9)
+
+        chosen, weights = _rows_with_weight(weight * is_audio)
+        frames = ids[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, 8)
+        states = self.depth_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, 8, d_depth)
+        stream_sums, stream_correct = cross_entropy(states, self.audio_head, frames, weights)
+        per_stream = stream_sums / counts.audio.clamp(min=1)
+        audio_loss = (per_stream * per_stream.new_tensor(settings.stream_weights)).sum()
+
+        return UniAudioOutput(
+            loss=settings.text_weight * text_loss + settings.audio_weight * audio_loss,
+            text_loss=text_loss.detach(),
+            audio_loss=audio_loss.detach(),
+            per_stream_loss=per_stream.detach(),
+            text_accuracy=text_accuracy,
+            per_stream_accuracy=stream_correct / weights.sum().clamp(min=1e-9),
+            text_count=counts.text,
+            audio_count=counts.audio,
+        )
+
+
+def _rows_with_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight (B, S) -> indices (N,) into the B*S rows and their weights (N,); at least one row."""
+    flat = weight.flatten()
+    chosen = flat.nonzero()[:, 0]
+    if len(chosen) == 0:
+        chosen = flat.new_zeros(1, dtype=torch.int64)
+    return chosen, flat[chosen]
+
+
+AutoModel.register(UniAudioConfig, UniAudioForConditionalGeneration)
