@@ -2,7 +2,7 @@
 
 Speech-text features (50 Hz) are brought to 25 Hz and merged with the music features (25 Hz). One learned query stands
 after every five frames; bidirectional blocks let it gather what its neighbourhood, and the whole clip, is about; the
-queries alone are kept and quantized by eight residual codebooks.
+queries alone are kept and quantised by eight residual codebooks.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
-from vector_quantize_pytorch import ResidualVQ
 
-from codec.config import QuantizerConfig
+from codec.config import QuantiserConfig
+from codec.structural import residual_quantiser
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class DescriptiveConfig:
     query_every: int = 5  # frames at 25 Hz for each query: 5 Hz
     layer_scale: float = 0.1  # start value of the residual scales
     levels: int = 8
-    quantizer: QuantizerConfig = field(
-        default_factory=lambda: QuantizerConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
+    quantiser: QuantiserConfig = field(
+        default_factory=lambda: QuantiserConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
     )
 
     def __post_init__(self) -> None:
@@ -49,9 +49,9 @@ class DescriptiveConfig:
 class DescriptiveOutput:
     """What the branch says about a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
 
-    vectors: Tensor  # (B, T5, dim) before quantization
-    quantized: Tensor  # (B, T5, dim); equals `vectors` where quantization was left out
-    codes: Tensor | None  # (B, T5, 8) int64, None where quantization was left out
+    vectors: Tensor  # (B, T5, dim) before quantisation
+    quantised: Tensor  # (B, T5, dim); equals `vectors` where quantisation was left out
+    codes: Tensor | None  # (B, T5, 8) int64, None where quantisation was left out
     commitment: Tensor  # scalar: mean over clips' frames, summed over levels
     mask: Tensor  # (B, T5) bool: frames that belong to the clip
     frame_states: Tensor  # (B, T25, dim) the 25 Hz positions after the last block
@@ -66,24 +66,14 @@ class DescriptiveBranch(nn.Module):
         self.merge = nn.Linear(config.speech_dim + config.music_dim, config.dim)
         self.query = nn.Parameter(0.02 * torch.randn(1, config.dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        self.quantizer = ResidualVQ(
-            dim=config.dim,
-            num_quantizers=config.levels,
-            codebook_size=config.quantizer.codebook_size,
-            codebook_dim=config.quantizer.codebook_dim,
-            decay=config.quantizer.decay,
-            commitment_weight=1.0,
-            threshold_ema_dead_code=config.quantizer.dead_code_threshold,
-            rotation_trick=config.quantizer.rotation_trick,
-            kmeans_init=config.quantizer.kmeans_init,
-        )
+        self.quantiser = residual_quantiser(config.dim, config.levels, config.quantiser)
 
-    def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantize: bool = True):
+    def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True):
         """Describe a batch of clips.
 
         speech: (B, speech_dim, >= 2 T25) expert features at 50 Hz; music: (B, music_dim, T25) at 25 Hz
         frames: (B,) int64, 25 Hz frames of each clip, all of them at least 1; None: every clip fills the batch
-        quantize: False leaves the codebooks untouched (the first epochs of training)
+        quantise: False leaves the codebooks untouched (the first epochs of training)
         Returns DescriptiveOutput. In training mode the codebooks follow the clips' frames (padding has no say).
         """
         sequence, mask = self.with_queries(speech, music, frames)  # (B, 6 T5, dim), (B, 6 T5)
@@ -96,13 +86,13 @@ class DescriptiveBranch(nn.Module):
         vectors, query_mask = sequence[:, :, -1], mask[:, :, -1]  # (B, T5, dim), (B, T5)
         vectors = vectors * query_mask[..., None]
         frame_states, frame_mask = sequence[:, :, :-1].flatten(1, 2), mask[:, :, :-1].flatten(1, 2)
-        if not quantize:
+        if not quantise:
             none = vectors.new_zeros(())
             return DescriptiveOutput(vectors, vectors, None, none, query_mask, frame_states, frame_mask)
-        if not (self.training or self.initialized):
+        if not (self.training or self.initialised):
             raise RuntimeError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
-        quantized, codes, losses = self.quantizer(vectors, mask=query_mask)
-        return DescriptiveOutput(vectors, quantized, codes, losses.sum(), query_mask, frame_states, frame_mask)
+        quantised, codes, losses = self.quantiser(vectors, mask=query_mask)
+        return DescriptiveOutput(vectors, quantised, codes, losses.sum(), query_mask, frame_states, frame_mask)
 
     def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Merged 25 Hz features with the query after every five, (B, 6 T5, dim), and where they are real, (B, 6 T5).
@@ -129,26 +119,26 @@ class DescriptiveBranch(nn.Module):
         sequence = torch.cat([merged, query], dim=2).flatten(1, 2)
         return sequence, torch.cat([inside, query_inside], dim=2).flatten(1, 2)
 
-    def dequantize(self, codes: Tensor) -> Tensor:
-        """codes (B, T5, 8) int64 -> (B, T5, dim), the same as `quantized` of the clip they came from."""
-        return self.quantizer.get_output_from_indices(codes)
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """codes (B, T5, 8) int64 -> (B, T5, dim), the same as `quantised` of the clip they came from."""
+        return self.quantiser.get_output_from_indices(codes)
 
     @property
-    def initialized(self) -> bool:
-        """Whether the codebooks hold codes: with k-means they take them from the first quantized training batch."""
-        return all(bool(level._codebook.initted) for level in self.quantizer.layers)
+    def initialised(self) -> bool:
+        """Whether the codebooks hold codes: with k-means they take them from the first quantised training batch."""
+        return all(bool(level._codebook.initted) for level in self.quantiser.layers)
 
     def codebook_usage(self) -> Tensor:
         """(8,) share of each level's codes that the moving averages hold alive."""
-        sizes = torch.stack([level._codebook.cluster_size[0] for level in self.quantizer.layers])  # (8, codes)
-        return (sizes > self.config.quantizer.dead_code_threshold).float().mean(dim=1)
+        sizes = torch.stack([level._codebook.cluster_size[0] for level in self.quantiser.layers])  # (8, codes)
+        return (sizes > self.config.quantiser.dead_code_threshold).float().mean(dim=1)
 
     def _by_query(self, sequence: Tensor) -> Tensor:
         return sequence.unflatten(1, (-1, self.config.query_every + 1))
 
 
 class Block(nn.Module):
-    """Bidirectional block without pre-norms: weight-normalized linears and scaled residuals keep it in bounds."""
+    """Bidirectional block without pre-norms: weight-normalised linears and scaled residuals keep it in bounds."""
 
     def __init__(self, config: DescriptiveConfig) -> None:
         super().__init__()
@@ -213,7 +203,7 @@ PUBLISHED_NAMES = (  # in the published state dict under `audio_thinking.` -> he
     ("cls_token", "query"),
     ("semantic_merge_proj.", "merge."),
     ("down_sampling_layer_whisper.", "downsample."),
-    ("reasoning_vq.", "quantizer."),
+    ("reasoning_vq.", "quantiser."),
     ("encoder_transformers.", "blocks."),
     (".self_attn.to_qkv.", ".attention.qkv."),
     (".self_attn.to_out.", ".attention.out."),

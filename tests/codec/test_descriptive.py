@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from codec.config import QuantizerConfig
+from codec.config import QuantiserConfig
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig, from_published
 
 SMALL = DescriptiveConfig(
@@ -21,7 +21,7 @@ SMALL = DescriptiveConfig(
     rope_dims=8,
     blocks=2,
     levels=8,
-    quantizer=QuantizerConfig(16, codebook_dim=8, dead_code_threshold=0.1, kmeans_init=False),
+    quantiser=QuantiserConfig(16, codebook_dim=8, dead_code_threshold=0.1, kmeans_init=False),
 )
 
 
@@ -56,13 +56,13 @@ def test_reproduces_the_published_branch(published):
     branch.blocks[0].attention.register_forward_hook(lambda *call: seen.update(block0_attn_out=call[2]))
     branch.blocks[0].register_forward_hook(lambda *call: seen.update(block0_out=call[2]))
     branch.blocks[4].register_forward_hook(lambda *call: seen.update(block4_out=call[2]))
-    branch.quantizer.project_in.register_forward_hook(lambda *call: seen.update(pre_vq_projected=call[2]))
+    branch.quantiser.project_in.register_forward_hook(lambda *call: seen.update(pre_vq_projected=call[2]))
     with torch.no_grad():
         out = branch(taps["in.whisper_50hz"], taps["in.music_layer11_25hz"])
         seen["with_queries"], _ = branch.with_queries(taps["in.whisper_50hz"], taps["in.music_layer11_25hz"])
     assert torch.equal(out.codes, taps["codes"])
     torch.testing.assert_close(out.vectors, taps["pre_vq"], atol=2e-4, rtol=0)
-    torch.testing.assert_close(out.quantized, taps["quantised"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.quantised, taps["quantised"], atol=1e-4, rtol=0)
     assert len(seen) == 7
     for name, value in seen.items():
         torch.testing.assert_close(value, taps[name], atol=2e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
@@ -91,7 +91,7 @@ def test_a_clip_in_a_batch_equals_the_clip_alone(lengths, seed):
             groups = -(-length // 5)
             assert together.mask[row].tolist() == [True] * groups + [False] * (together.mask.shape[1] - groups)
             torch.testing.assert_close(together.vectors[row, :groups], alone.vectors[0], atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(together.quantized[row, :groups], alone.quantized[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(together.quantised[row, :groups], alone.quantised[0], atol=1e-5, rtol=1e-5)
             assert torch.equal(together.codes[row, :groups], alone.codes[0])
 
 
@@ -104,24 +104,24 @@ def test_encoding_is_repeatable_and_leaves_every_buffer_alone():
     assert all(torch.equal(value, before[name]) for name, value in branch.state_dict().items())
 
 
-def test_dequantized_codes_are_the_quantized_vectors():
+def test_dequantised_codes_are_the_quantised_vectors():
     branch = small_branch().eval()
     with torch.no_grad():
         out = branch(*features(2, 17))
-        torch.testing.assert_close(branch.dequantize(out.codes), out.quantized, atol=1e-6, rtol=0)
+        torch.testing.assert_close(branch.dequantise(out.codes), out.quantised, atol=1e-6, rtol=0)
 
 
-def test_gradients_pass_the_quantizer_down_to_the_first_convolution():
+def test_gradients_pass_the_quantiser_down_to_the_first_convolution():
     branch = small_branch().train()
     out = branch(*features(2, 15))
-    (out.quantized * torch.randn(out.quantized.shape)).sum().backward()
+    (out.quantised * torch.randn(out.quantised.shape)).sum().backward()
     for name, parameter in branch.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 def test_dead_codes_come_back_to_life():
     branch = small_branch().train()
-    for level in branch.quantizer.layers:  # all codes but one lie where no vector ever comes
+    for level in branch.quantiser.layers:  # all codes but one lie where no vector ever comes
         level._codebook.embed[0, 1:] = 1e3
         level._codebook.embed_avg[0, 1:] = 1e3
     places = torch.randn(12, SMALL.dim)
@@ -129,13 +129,13 @@ def test_dead_codes_come_back_to_life():
     for _ in range(60):
         vectors = places[torch.randint(12, (4, 25))] + 0.02 * torch.randn(4, 25, SMALL.dim)
         with torch.no_grad():
-            _, codes, _ = branch.quantizer(vectors, mask=torch.ones(4, 25, dtype=torch.bool))
+            _, codes, _ = branch.quantiser(vectors, mask=torch.ones(4, 25, dtype=torch.bool))
         used.append(codes[..., 0].unique().numel())
     assert used[0] == 1
     assert used[-1] >= 12
     assert branch.codebook_usage()[0] > 0.5
     with torch.no_grad():  # and what was revived serves encoding
-        _, codes, _ = branch.eval().quantizer(places[None])
+        _, codes, _ = branch.eval().quantiser(places[None])
     assert codes[..., 0].unique().numel() >= 10
 
 
@@ -147,27 +147,27 @@ def test_padding_has_no_say_in_the_codebooks():
         quiet(speech, music, lengths)
         speech[1, :, 16:], music[1, :, 8:] = 50.0, -50.0
         loud(speech, music, lengths)
-    for name, value in quiet.quantizer.state_dict().items():
-        assert torch.allclose(value.float(), loud.quantizer.state_dict()[name].float(), atol=1e-6), name
+    for name, value in quiet.quantiser.state_dict().items():
+        assert torch.allclose(value.float(), loud.quantiser.state_dict()[name].float(), atol=1e-6), name
 
 
 def test_kmeans_codebooks_refuse_to_encode_before_they_have_seen_data():
     torch.manual_seed(0)
-    quantizer = dataclasses.replace(SMALL.quantizer, kmeans_init=True)
-    branch = DescriptiveBranch(dataclasses.replace(SMALL, quantizer=quantizer)).eval()
+    quantiser = dataclasses.replace(SMALL.quantiser, kmeans_init=True)
+    branch = DescriptiveBranch(dataclasses.replace(SMALL, quantiser=quantiser)).eval()
     with pytest.raises(RuntimeError, match="seen no data"):
         branch(*features(4, 25))
     with torch.no_grad():
         branch.train()(*features(4, 25))
-        assert branch.initialized and branch.eval()(*features(4, 25)).codes.shape == (4, 5, 8)
+        assert branch.initialised and branch.eval()(*features(4, 25)).codes.shape == (4, 5, 8)
 
 
-def test_without_quantization_the_codebooks_rest():
+def test_without_quantisation_the_codebooks_rest():
     branch = small_branch().train()
-    before = {name: value.clone() for name, value in branch.quantizer.state_dict().items()}
-    out = branch(*features(2, 15), quantize=False)
-    assert out.codes is None and out.commitment == 0 and torch.equal(out.quantized, out.vectors)
-    assert all(torch.equal(value, before[name]) for name, value in branch.quantizer.state_dict().items())
+    before = {name: value.clone() for name, value in branch.quantiser.state_dict().items()}
+    out = branch(*features(2, 15), quantise=False)
+    assert out.codes is None and out.commitment == 0 and torch.equal(out.quantised, out.vectors)
+    assert all(torch.equal(value, before[name]) for name, value in branch.quantiser.state_dict().items())
 
 
 def test_too_few_speech_frames_are_refused():
