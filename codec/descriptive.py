@@ -71,8 +71,10 @@ class DescriptiveBranch(nn.Module):
     def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True):
         """Describe a batch of clips.
 
-        speech: (B, speech_dim, >= 2 T25) expert features at 50 Hz; music: (B, music_dim, T25) at 25 Hz
-        frames: (B,) int64, 25 Hz frames of each clip, all of them at least 1; None: every clip fills the batch
+        speech: (B, speech_dim, 2 T25) expert features at 50 Hz, one frame less will do
+        music: (B, music_dim, T25) expert features at 25 Hz
+        frames: (B,) int64, 25 Hz frames of each clip, at least 1; None: every clip has as many as `music`. A clip of n
+            samples has floor(25 n / 24000) + 1, which makes floor(5 n / 24000) + 1 descriptive frames
         quantise: False leaves the codebooks untouched (the first epochs of training)
         Returns DescriptiveOutput. In training mode the codebooks follow the clips' frames (padding has no say).
         """
@@ -100,14 +102,18 @@ class DescriptiveBranch(nn.Module):
         A clip's last group is filled up with frames that nobody attends to: its length need not divide by five.
         """
         every = self.config.query_every
-        length = music.shape[2]
-        if speech.shape[2] < 2 * length:
-            raise ValueError(f"{length} music frames at 25 Hz need {2 * length} speech frames, got {speech.shape[2]}")
         if frames is None:
-            frames = torch.full((music.shape[0],), length, device=music.device)
+            frames = torch.full((music.shape[0],), music.shape[2], device=music.device)
+        length = int(frames.max())
+        if music.shape[2] < length or speech.shape[2] < 2 * length - 1:
+            raise ValueError(
+                f"clips of {length} frames at 25 Hz need {length} music and {2 * length} speech-text frames, "
+                f"got {music.shape[2]} and {speech.shape[2]}"
+            )
         inside = torch.arange(length, device=music.device) < frames[:, None]  # (B, T25)
-        speech = speech[:, :, : 2 * length] * inside.repeat_interleave(2, dim=1)[:, None]
-        speech = self.downsample(speech)  # (B, C, T25)
+        music = music[:, :, :length]
+        speech = F.pad(speech, (0, 2 * length - speech.shape[2]))  # cuts where there is more
+        speech = self.downsample(speech * inside.repeat_interleave(2, dim=1)[:, None])  # (B, C, T25)
         merged = self.merge(torch.cat([speech, music], dim=1).transpose(1, 2))  # (B, T25, dim)
         merged = merged * inside[..., None]
 

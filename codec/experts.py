@@ -1,0 +1,323 @@
+"""Expert encoders: the frozen feature extractors that ReasoningCodec listens through (UniAudio 2.0 §3).
+
+Three roles, whoever fills them:
+    "speech_text"  what is said, 50 Hz; published: Whisper-medium's encoder
+    "phone"        how it sounds, 50 Hz; published: the mean of WavLM-base's states 6 to 9
+    "music"        25 Hz, two taps "music_acoustic" and "music_semantic"; published: states 4 and 11 of a music encoder
+
+Every expert gives feature_frames(n, rate) frames for a clip of n samples and zeros beyond, and a clip in a batch the
+very features that it has alone. Experts never train and are always in eval mode, whatever mode the codec is in.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import resample
+
+from codec.errors import UserError
+from codec.tokens import SAMPLE_RATE
+
+RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
+TAPS = {  # of a transformers model: feature name -> hidden states that are averaged, as published
+    "speech_text": {"speech_text": (-1,)},
+    "phone": {"phone": (6, 7, 8, 9)},
+    "music": {"music_acoustic": (4,), "music_semantic": (11,)},
+}
+
+
+def feature_frames(num_samples: int | Tensor, rate: int) -> int | Tensor:
+    """Frames at `rate` Hz of a clip of `num_samples` samples at 24 kHz; the rule of the tokens' own lengths."""
+    return num_samples * rate // SAMPLE_RATE + 1
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """Which expert fills a role.
+
+    kind: "mel" (fixed features, no weights), "whisper" (a transformers Whisper model) or "self_supervised" (a
+        transformers WavLM, HuBERT, wav2vec 2.0, wav2vec2-BERT or another speech encoder with hidden states)
+    source: folder or hub id; unused by "mel"
+    taps: feature name -> hidden states to average; empty: as published. Unused by "mel"
+    window_seconds: of audio that Whisper hears at once; None: as long as the model was made for (30 s). Shorter windows
+        cost less and cut off the positions beyond
+    """
+
+    role: str
+    kind: str = "mel"
+    source: str = ""
+    taps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    window_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in RATES:
+            raise ValueError(f"unknown role {self.role!r} of an expert encoder; known are {', '.join(RATES)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind {self.kind!r} of expert encoder; known are {', '.join(KINDS)}")
+        if self.kind != "mel" and not self.source:
+            raise ValueError(f"the {self.role} expert of kind {self.kind!r} needs a source: a folder or a hub id")
+        taps = {name: tuple(layers) for name, layers in (self.taps or TAPS[self.role]).items()}
+        if set(taps) != set(TAPS[self.role]) or not all(taps.values()):
+            raise ValueError(f"the {self.role} expert needs layers for each of {', '.join(TAPS[self.role])}")
+        object.__setattr__(self, "taps", taps)
+
+
+class ExpertEncoder(nn.Module, ABC):
+    """A frozen feature extractor in one role. `dims`: feature name -> channels."""
+
+    dims: dict[str, int]
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.rate = RATES[config.role]
+
+    @torch.no_grad()
+    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Features of a batch of clips.
+
+        waveforms: (B, n) float32, 24 kHz mono; lengths: (B,) int64 samples of each clip, None: all fill the batch
+        Returns feature name -> (B, channels, feature_frames(n, rate)), zero beyond each clip's own frames.
+        """
+        if lengths is None:
+            lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        frames = feature_frames(lengths, self.rate)  # (B,)
+        most = feature_frames(waveforms.shape[1], self.rate)
+        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+        waveforms = F.pad(waveforms * inside, (0, most * (SAMPLE_RATE // self.rate) - waveforms.shape[1]))
+        features = self._encode(waveforms, lengths, frames)
+        mask = (torch.arange(most, device=waveforms.device) < frames[:, None])[:, None]  # (B, 1, T)
+        return {name: value * mask for name, value in features.items()}
+
+    @abstractmethod
+    def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """Features (B, C, T) of waveforms (B, T * samples per frame) that are zero beyond each clip."""
+
+    def freeze(self) -> None:
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> ExpertEncoder:
+        """Stays in eval mode: no dropout, no layer drop, no masking, whatever the codec around it does."""
+        return super().train(False)
+
+
+@dataclass(frozen=True)
+class MelView:
+    """One spectral view of the sound: triangular bands on the mel or on the logarithmic frequency scale."""
+
+    bands: int
+    stack: int  # spectra for each frame, side by side in the channels: band-major, spectrum-minor
+    window: int  # samples
+    low: float  # Hz
+    high: float  # Hz
+    scale: str = "mel"
+    centre: bool = True  # take the clip's mean spectrum away: what the microphone and, partly, the voice put there
+
+
+MEL_VIEWS = {
+    "speech_text": {"speech_text": MelView(bands=64, stack=2, window=600, low=60, high=8000)},
+    "phone": {"phone": MelView(bands=80, stack=2, window=600, low=40, high=11000, centre=False)},
+    "music": {
+        "music_acoustic": MelView(bands=128, stack=2, window=1200, low=40, high=11900, centre=False),
+        "music_semantic": MelView(bands=120, stack=1, window=3600, low=55, high=7040, scale="log"),
+    },
+}
+
+
+class MelExpert(ExpertEncoder):
+    """Log band energies with fixed parameters for each role: an expert without weights, for the starter.
+
+    What it costs: nothing is known of speech or music beforehand, so all that Whisper, WavLM and the music encoder have
+    learnt from a million hours must come from the training of the codec itself.
+    """
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__(config)
+        self.views = MEL_VIEWS[config.role]
+        self.dims = {name: view.bands * view.stack for name, view in self.views.items()}
+        for name, view in self.views.items():
+            self.register_buffer(f"{name}_window", torch.hann_window(view.window), persistent=False)
+            self.register_buffer(f"{name}_bands", band_triangles(view, self._fft_size(view)), persistent=False)
+
+    @staticmethod
+    def _fft_size(view: MelView) -> int:
+        return 2 ** (view.window - 1).bit_length()
+
+    def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        total = waveforms.shape[1] * self.rate // SAMPLE_RATE
+        inside = (torch.arange(total, device=waveforms.device) < frames[:, None])[:, None, :, None]  # (B, 1, T, 1)
+        features = {}
+        for name, view in self.views.items():
+            spectrum = torch.stft(
+                waveforms,
+                n_fft=self._fft_size(view),
+                hop_length=SAMPLE_RATE // (self.rate * view.stack),
+                win_length=view.window,
+                window=getattr(self, f"{name}_window"),
+                pad_mode="constant",
+                return_complex=True,
+            )[..., :-1]  # (B, bins, T * stack)
+            power = getattr(self, f"{name}_bands") @ spectrum.abs().square()  # (B, bands, T * stack)
+            power = power / (view.window / 4) ** 2  # a full-scale sine has power 1
+            energy = torch.log10(power + 1e-7).unflatten(2, (-1, view.stack))  # (B, bands, T, stack), -7 to 0
+            if view.centre:
+                mean = (energy * inside).sum((2, 3), keepdim=True) / (inside.sum((2, 3), keepdim=True) * view.stack)
+                energy = energy - mean
+            else:
+                energy = energy + 4
+            features[name] = energy.transpose(2, 3).flatten(1, 2)  # (B, bands * stack, T)
+        return features
+
+
+def band_triangles(view: MelView, fft_size: int) -> Tensor:
+    """(bands, bins) triangular weights, each band's weights summing to one."""
+    bins = torch.linspace(0, SAMPLE_RATE / 2, fft_size // 2 + 1, dtype=torch.float64)
+    if view.scale == "mel":
+        low, high = (2595 * torch.log10(torch.tensor(1 + f / 700, dtype=torch.float64)) for f in (view.low, view.high))
+        edges = 700 * (10 ** (torch.linspace(low, high, view.bands + 2, dtype=torch.float64) / 2595) - 1)
+    else:
+        edges = torch.logspace(0, 1, view.bands + 2, base=view.high / view.low, dtype=torch.float64) * view.low
+    # A band narrower than a bin would hear nothing: widen it to the bins beside its centre.
+    width = SAMPLE_RATE / fft_size
+    left = torch.minimum(edges[:-2], edges[1:-1] - width)[:, None]
+    right = torch.maximum(edges[2:], edges[1:-1] + width)[:, None]
+    centre = edges[1:-1, None]
+    weights = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+class WhisperExpert(ExpertEncoder):
+    """Encoder of any transformers Whisper model. It hears fixed windows, the last one filled up with silence."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__(config)
+        from transformers import WhisperFeatureExtractor, WhisperModel
+
+        self.encoder = _from_pretrained(WhisperModel, config).get_encoder()
+        self.extractor = _from_pretrained(WhisperFeatureExtractor, config)
+        self.dims = dict.fromkeys(config.taps, self.encoder.config.d_model)
+        if config.window_seconds is not None:
+            positions = round(config.window_seconds * self.rate)
+            if not 0 < positions <= self.encoder.config.max_source_positions:
+                most = self.encoder.config.max_source_positions / self.rate
+                raise UserError(f"{config.source}: this Whisper hears at most {most:g} s at once; lower window_seconds")
+            kept = self.encoder.embed_positions.weight.data[:positions].clone()
+            self.encoder.embed_positions = nn.Embedding.from_pretrained(kept)
+            self.encoder.config.max_source_positions = self.encoder.max_source_positions = positions
+        self.freeze()
+
+    def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        rate, window = self.extractor.sampling_rate, self.encoder.config.max_source_positions  # Hz, frames
+        samples = window * rate // self.rate
+        audio = resample(waveforms, SAMPLE_RATE, rate)
+        total = audio.shape[1] * self.rate // rate  # frames
+        audio = F.pad(audio, (0, -audio.shape[1] % samples)).unflatten(1, (-1, samples))  # (B, W, samples)
+        heard = [(row, i) for row, n in enumerate(frames.tolist()) for i in range(-(-n // window))]
+        rows, indices = (torch.tensor(column, device=audio.device) for column in zip(*heard, strict=True))
+        spectra = self.extractor(
+            [piece.cpu().numpy() for piece in audio[rows, indices]],
+            sampling_rate=rate,
+            max_length=samples,
+            return_tensors="pt",
+            device=str(waveforms.device),
+        ).input_features
+        states = self.encoder(
+            spectra.to(waveforms.device), output_hidden_states=True
+        ).hidden_states  # of (N, window, C)
+        return {
+            name: self._in_place(average(states, layers), rows, indices, audio.shape[:2])[:, :, :total]
+            for name, layers in self.config.taps.items()
+        }
+
+    @staticmethod
+    def _in_place(states: Tensor, rows: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
+        """Windows (N, window, C) put where they belong: (B, C, W * window)."""
+        placed = states.new_zeros(*shape, *states.shape[1:])
+        placed[rows, indices] = states
+        return placed.flatten(1, 2).transpose(1, 2)
+
+
+class SelfSupervisedExpert(ExpertEncoder):
+    """Hidden states of any transformers encoder of waveforms (WavLM, HuBERT, ...) or of its spectra (wav2vec2-BERT).
+
+    Clips of equal length run together and unmasked: models that normalise over time (WavLM-base and HuBERT-base among
+    them) ignore masks, and would give a clip other features beside longer ones.
+    """
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__(config)
+        from transformers import AutoFeatureExtractor, AutoModel
+
+        self.encoder = _from_pretrained(AutoModel, config)
+        self.extractor = _from_pretrained(AutoFeatureExtractor, config)
+        model = self.encoder.config
+        layers = max(max(layers) for layers in config.taps.values())
+        if layers > model.num_hidden_layers:
+            raise UserError(
+                f"{config.source}: there is no hidden state {layers}, the model has {model.num_hidden_layers} layers; "
+                f"choose other taps for the {config.role} expert"
+            )
+        self.dims = dict.fromkeys(config.taps, model.hidden_size)
+        self.reads_spectra = self.extractor.model_input_names[0] == "input_features"
+        # `edge`: zeros after the last sample that let the model's last window end on a whole frame (160 as published).
+        if self.reads_spectra:  # every 10 ms from windows of 25 ms, stacked
+            stride, self.edge = self.extractor.sampling_rate // 100 * self.extractor.stride, 240
+        else:
+            stride, self.edge = math.prod(model.conv_stride), 160
+        self.pool, rest = divmod(self.extractor.sampling_rate, stride * self.rate)
+        if rest:
+            raise UserError(
+                f"{config.source}: {self.extractor.sampling_rate / stride:g} frames per second are no multiple of the "
+                f"{self.rate} of the {config.role} expert; choose another model"
+            )
+        self.freeze()
+
+    def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        rate = self.extractor.sampling_rate
+        audio = resample(waveforms, SAMPLE_RATE, rate)
+        total = audio.shape[1] * self.rate // rate
+        features = {name: audio.new_zeros(len(audio), dim, total) for name, dim in self.dims.items()}
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            count = int(feature_frames(length, self.rate))
+            clips = F.pad(audio[rows, : count * rate // self.rate], (0, self.edge))
+            states = self.encoder(self._inputs(clips), output_hidden_states=True).hidden_states
+            for name, layers in self.config.taps.items():
+                mean = average(states, layers).transpose(1, 2)[:, :, : count * self.pool]  # (b, C, frames of the model)
+                mean = F.pad(mean, (0, count * self.pool - mean.shape[2]), mode="replicate")
+                features[name][rows, :, :count] = F.avg_pool1d(mean, self.pool)
+        return features
+
+    def _inputs(self, clips: Tensor) -> Tensor:
+        arguments = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
+        inputs = self.extractor([clip.cpu().numpy() for clip in clips], **arguments)
+        return inputs[self.extractor.model_input_names[0]].to(clips.device)
+
+
+KINDS = {"mel": MelExpert, "whisper": WhisperExpert, "self_supervised": SelfSupervisedExpert}
+
+
+def load_expert(config: ExpertConfig) -> ExpertEncoder:
+    """The expert of a configuration, frozen. Raises UserError where its model cannot be read."""
+    return KINDS[config.kind](config)
+
+
+def average(states: tuple[Tensor, ...], layers: tuple[int, ...]) -> Tensor:
+    """Mean (B, T, C) of the chosen hidden states; 0 is the input of the first layer, -1 the output of the last."""
+    return torch.stack([states[layer] for layer in layers]).mean(0)
+
+
+def _from_pretrained(cls: type, config: ExpertConfig):
+    try:
+        return cls.from_pretrained(config.source)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{config.source}: the {config.role} expert could not be read ({error}); give a folder or hub id of a "
+            "transformers model"
+        ) from error

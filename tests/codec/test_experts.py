@@ -1,0 +1,204 @@
+"""Expert encoders: lengths, masks, frozen state, and agreement with the library models they wrap."""
+
+import pytest
+import torch
+from torchaudio.functional import resample
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from codec.errors import UserError
+from codec.experts import RATES, ExpertConfig, feature_frames, load_expert
+from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
+
+CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+LAYERS = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+PHONE_TAPS = {"phone": (2, 3)}
+MUSIC_TAPS = {"music_acoustic": (1,), "music_semantic": (4,)}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Tiny random models of each family, as transformers saves them."""
+    root = tmp_path_factory.mktemp("experts")
+    torch.manual_seed(0)
+    models = {
+        "whisper": WhisperModel(
+            WhisperConfig(
+                d_model=16,
+                encoder_layers=2,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=32,
+                decoder_ffn_dim=32,
+                max_source_positions=50,  # one second
+                max_target_positions=8,
+                vocab_size=20,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=2,
+                decoder_start_token_id=1,
+            )
+        ),
+        "wavlm": WavLMModel(WavLMConfig(**LAYERS, **CONVOLUTIONS)),
+        "hubert": HubertModel(HubertConfig(**LAYERS, **CONVOLUTIONS, feat_extract_norm="layer")),
+        "wav2vec2_bert": Wav2Vec2BertModel(Wav2Vec2BertConfig(**LAYERS, conv_depthwise_kernel_size=5)),
+    }
+    extractors = {
+        "whisper": WhisperFeatureExtractor(),
+        "wavlm": Wav2Vec2FeatureExtractor(do_normalize=False),
+        "hubert": Wav2Vec2FeatureExtractor(do_normalize=True),
+        "wav2vec2_bert": SeamlessM4TFeatureExtractor(),
+    }
+    for name, model in models.items():
+        model.save_pretrained(root / name)
+        extractors[name].save_pretrained(root / name)
+    return root
+
+
+def configs(checkpoints) -> dict[str, ExpertConfig]:
+    return {
+        "mel speech_text": ExpertConfig("speech_text"),
+        "mel phone": ExpertConfig("phone"),
+        "mel music": ExpertConfig("music"),
+        "whisper": ExpertConfig("speech_text", "whisper", str(checkpoints / "whisper")),
+        "wavlm": ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm"), PHONE_TAPS),
+        "hubert": ExpertConfig("phone", "self_supervised", str(checkpoints / "hubert"), PHONE_TAPS),
+        "hubert as music": ExpertConfig("music", "self_supervised", str(checkpoints / "hubert"), MUSIC_TAPS),
+        "wav2vec2_bert": ExpertConfig("music", "self_supervised", str(checkpoints / "wav2vec2_bert"), MUSIC_TAPS),
+    }
+
+
+NAMES = list(configs(__import__("pathlib").Path("x")))
+
+
+@pytest.fixture(params=NAMES)
+def expert(request, checkpoints):
+    return load_expert(configs(checkpoints)[request.param])
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("num_samples", [1, 479, 480, 4800, 24000, 24001, 33333])
+def test_frames_cover_the_tokens(num_samples):
+    assert -(-feature_frames(num_samples, 25) // 5) == descriptive_frames(num_samples)
+    assert -(-feature_frames(num_samples, 50) // 4) == structural_frames(num_samples)
+    assert -(-feature_frames(num_samples, 25) // 2) == structural_frames(num_samples)
+
+
+@pytest.mark.parametrize("num_samples", [1, 4801, 24000, 31000])
+def test_every_length_has_its_frames(expert, num_samples):
+    features = expert.features(noise(1, num_samples))
+    assert {name: value.shape[1] for name, value in features.items()} == expert.dims
+    for value in features.values():
+        assert value.shape[2] == feature_frames(num_samples, RATES[expert.config.role])
+        assert value.isfinite().all()
+
+
+def test_a_clip_in_a_batch_has_the_features_it_has_alone(expert):
+    lengths = [30000, 480, 24000, 9001]
+    waveforms = noise(len(lengths), max(lengths))  # noise beyond each clip, which nobody may hear
+    together = expert.features(waveforms, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        alone = expert.features(waveforms[row : row + 1, :length])
+        for name, value in alone.items():
+            frames = value.shape[2]
+            torch.testing.assert_close(together[name][row, :, :frames], value[0], atol=2e-5, rtol=1e-4)
+            assert together[name][row, :, frames:].abs().sum() == 0
+
+
+def test_experts_are_frozen_and_stay_in_eval_mode(expert):
+    holder = torch.nn.ModuleList([expert]).train()
+    assert not any(module.training for module in holder[0].modules())
+    assert not any(parameter.requires_grad for parameter in expert.parameters())
+    waveforms = noise(1, 12000)
+    first, second = expert.features(waveforms), expert.features(waveforms)
+    assert all(torch.equal(first[name], second[name]) and not first[name].requires_grad for name in first)
+
+
+def test_whisper_features_are_those_of_the_library(checkpoints):
+    expert = load_expert(configs(checkpoints)["whisper"])
+    waveform = noise(1, 20000)
+    spectra = WhisperFeatureExtractor()(
+        resample(waveform, SAMPLE_RATE, 16000)[0].numpy(), sampling_rate=16000, max_length=16000, return_tensors="pt"
+    )
+    model = WhisperModel.from_pretrained(checkpoints / "whisper").eval()
+    with torch.no_grad():
+        states = model.encoder(spectra.input_features).last_hidden_state
+    expected = states[0, : feature_frames(20000, 50)].T
+    torch.testing.assert_close(expert.features(waveform)["speech_text"][0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_long_clips_pass_whisper_in_windows(checkpoints):
+    expert = load_expert(configs(checkpoints)["whisper"])
+    waveform = noise(1, 60000)  # 2.5 s, windows of 1 s
+    whole = expert.features(waveform)["speech_text"]
+    second = expert.features(waveform[:, 24000:48000])["speech_text"]
+    assert whole.shape[2] == 126
+    torch.testing.assert_close(whole[:, :, 51:99], second[:, :, 1:49], atol=0.02, rtol=0)  # but for the cut's edges
+
+
+def test_a_shorter_whisper_window_is_an_option(checkpoints):
+    source = str(checkpoints / "whisper")
+    expert = load_expert(ExpertConfig("speech_text", "whisper", source, window_seconds=0.5))
+    assert expert.features(noise(1, 30000))["speech_text"].shape == (1, 16, 63)
+    with pytest.raises(UserError, match="at most 1 s at once"):
+        load_expert(ExpertConfig("speech_text", "whisper", source, window_seconds=2))
+
+
+def test_wavlm_features_are_the_mean_of_the_chosen_states(checkpoints):
+    expert = load_expert(configs(checkpoints)["wavlm"])
+    waveform = noise(1, 24000 - 1)  # 50 frames
+    audio = resample(torch.nn.functional.pad(waveform, (0, 1)), SAMPLE_RATE, 16000)
+    model = WavLMModel.from_pretrained(checkpoints / "wavlm").eval()
+    with torch.no_grad():
+        states = model(torch.nn.functional.pad(audio, (0, 160)), output_hidden_states=True).hidden_states
+    expected = ((states[2] + states[3]) / 2)[0].T
+    assert expected.shape == (16, 50)
+    torch.testing.assert_close(expert.features(waveform)["phone"][0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_mel_features_hear_pitch_and_forget_the_microphone():
+    time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
+    low, high = (torch.sin(2 * torch.pi * f * time)[None] for f in (220.0, 440.0))
+    music = load_expert(ExpertConfig("music"))
+    bands = [music.features(tone)["music_semantic"][0, :, 12].argmax().item() for tone in (low, high)]
+    assert 0 < bands[1] - bands[0] == pytest.approx(121 / 7, abs=1)  # 121 steps span 7 octaves
+    speech = load_expert(ExpertConfig("speech_text"))
+    loud = noise(1, 24000)
+    near, far = (speech.features(gain * loud)["speech_text"] for gain in (1.0, 0.3))
+    assert (near - far).abs().mean() < 0.02 < 0.2 < near.std()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"role": "smell"}, "unknown role 'smell'"),
+        ({"role": "music", "kind": "psychic"}, "unknown kind 'psychic'"),
+        ({"role": "phone", "kind": "whisper"}, "needs a source"),
+        ({"role": "music", "taps": {"music": (1,)}}, "needs layers for each of music_acoustic, music_semantic"),
+    ],
+)
+def test_configurations_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ExpertConfig(**arguments)
+
+
+def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
+    with pytest.raises(UserError, match="could not be read"):
+        load_expert(ExpertConfig("phone", "self_supervised", str(tmp_path / "nothing")))
+    with pytest.raises(UserError, match="no hidden state 9, the model has 4 layers"):
+        load_expert(ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm")))
