@@ -1,0 +1,163 @@
+"""Voices of the starter corpus: espeak-ng through ctypes, one voice = accent x timbre x pitch x vocal tract.
+
+espeak-ng 1.52 comes as a PyPI package with its library and data (espeakng-loader), so nothing is installed by hand.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from math import gcd, log2
+
+import espeakng_loader
+import numpy as np
+from scipy.signal import resample_poly
+
+from auditory_sentences.starter.randomness import generator
+from codec.errors import UserError
+
+SAMPLE_RATE = 24_000
+ESPEAK_RATE = 22_050
+
+# espeak-ng language -> accent in words. The West Midlands voice is left out: the independent recogniser gets less than
+# half of its digits right, in any timbre.
+ACCENTS = {
+    "en-us": "american",
+    "en-us-nyc": "new york",
+    "en": "british",
+    "en-gb-x-rp": "british",
+    "en-gb-x-gbclan": "northern english",
+    "en-gb-scotland": "scottish",
+    "en-029": "caribbean",
+}
+
+# espeak-ng variant -> fundamental frequency in Hz at pitch 50, measured. Left out are variants that whisper, croak or
+# imitate robots, and those of whose American digits the recogniser gets less than half right.
+MALE = {
+    "m1": 96, "m2": 103, "m3": 110, "m4": 98, "m5": 105, "m6": 105, "m7": 111, "m8": 89, "Alex": 105, "Andy": 98,
+    "Denis": 103, "Diogo": 108, "Gene": 98, "Gene2": 117, "Henrique": 114, "Hugo": 115, "Mike": 94, "Nguyen": 159,
+    "adam": 105, "benjamin": 104, "david": 77, "ed": 131, "edward2": 104, "iven2": 104, "john": 103, "michel": 108,
+    "miguel": 115, "paul": 88, "pedro": 105, "sandro": 102, "victor": 98, "max": 106, "antonio": 114, "mike2": 93,
+    "Reed": 120, "grandpa": 112,
+}  # fmt: skip
+FEMALE = {
+    "f1": 184, "f2": 202, "f3": 220, "f4": 184, "f5": 210, "Annie": 245, "anika": 271, "aunty": 171, "belinda": 232,
+    "linda": 232, "steph": 187, "steph2": 187, "steph3": 187, "grandma": 208,
+}  # fmt: skip
+
+# Fundamental frequencies in Hz of each pitch label. The middle third of every band is kept for dev and test voices.
+PITCH_BANDS = {
+    "male": {"low": (76, 91), "medium": (104, 122), "high": (140, 164)},
+    "female": {"low": (152, 170), "medium": (190, 214), "high": (240, 270)},
+}
+SPEED_BANDS = {"slow": (112, 130), "medium": (155, 178), "fast": (215, 242)}  # words per minute
+# A longer or shorter vocal tract moves all formants together: espeak's output is taken to have this rate instead.
+TRACT_RATES = (20_400, 21_000, 21_600, 22_050, 22_500, 23_100, 23_700)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One speaker. `f0` is the nominal fundamental in Hz, `tract_rate` the assumed rate of espeak's output."""
+
+    language: str
+    variant: str
+    pitch: str  # low, medium, high
+    f0: float
+    tract_rate: int
+
+    @property
+    def speaker(self) -> str:
+        return f"{self.language}+{self.variant}-{self.pitch}"
+
+    @property
+    def gender(self) -> str:
+        return "male" if self.variant in MALE else "female"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"gender": self.gender, "pitch": self.pitch, "accent": ACCENTS[self.language]}
+
+
+def _home_split(language: str, variant: str) -> str:
+    """Split of a (language, variant) pair: each variant lends one language to dev and another one to test."""
+    languages, variants = list(ACCENTS), [*MALE, *FEMALE]
+    turn = (languages.index(language) - variants.index(variant)) % len(languages)
+    return {0: "dev", 3: "test"}.get(turn, "train")
+
+
+@cache
+def voices(split: str, count: int) -> tuple[Voice, ...]:
+    """The first `count` voices of a split, in a fixed shuffled order; fewer where the split has fewer.
+
+    Train and held-out voices share neither a (language, variant) pair nor a range of fundamental frequency.
+    """
+    found = []
+    for language in ACCENTS:
+        for variant in (*MALE, *FEMALE):
+            if _home_split(language, variant) != split:
+                continue
+            for pitch in ("low", "medium", "high"):
+                rng = generator(0, "voice", language, variant, pitch)
+                low, high = PITCH_BANDS["male" if variant in MALE else "female"][pitch]
+                third = rng.uniform(0, 1 / 3)
+                place = third + 1 / 3 if split != "train" else third + rng.integers(2) * 2 / 3
+                tract = TRACT_RATES[rng.integers(len(TRACT_RATES))]
+                found.append(Voice(language, variant, pitch, low + (high - low) * place, tract))
+    order = generator(0, "voices", split).permutation(len(found))
+    return tuple(found[i] for i in order[:count])
+
+
+def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
+    """Speech of one utterance, silence at both ends cut away: (n,) float32 at 24 kHz, peak at most 1.
+
+    The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it.
+    """
+    stretch = voice.tract_rate / ESPEAK_RATE
+    measured = (MALE | FEMALE)[voice.variant]
+    # espeak's pitch parameter is 50 at the variant's own pitch and doubles or halves the frequency every 50 steps.
+    pitch = round(np.clip(50 + 50 * log2(voice.f0 / stretch / measured), 0, 99))
+    samples = _espeak(text, f"{voice.language}+{voice.variant}", pitch, round(words_per_minute / stretch))
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    samples = samples[loud[0] : loud[-1] + 1]
+    step = gcd(SAMPLE_RATE, voice.tract_rate)
+    resampled = resample_poly(samples, SAMPLE_RATE // step, voice.tract_rate // step).astype(np.float32)
+    return resampled / max(1.0, float(np.abs(resampled).max()))
+
+
+def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarray:
+    """Samples of espeak-ng at 22,050 Hz in [-1, 1]; the same for the same arguments.
+
+    The library keeps oscillator phases in static variables from one utterance to the next. It is loaded anew for every
+    utterance (5 ms), which alone makes its output a function of its input.
+    """
+    chunks: list[np.ndarray] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    def collect(samples, count, _events):
+        if samples and count > 0:
+            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        synchronous, rate, pitch_parameter, utf8 = 2, 1, 3, 1
+        opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), 1 << 15)
+        if opened != ESPEAK_RATE:
+            raise UserError("espeak-ng could not open its data; run `pip install --force-reinstall espeakng-loader`")
+        library.espeak_SetSynthCallback(collect)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        if library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise UserError(f"espeak-ng has no voice {name!r}; install espeakng-loader 0.2.4")
+        library.espeak_SetParameter(rate, words_per_minute, 0)
+        library.espeak_SetParameter(pitch_parameter, pitch, 0)
+        data = text.encode()
+        library.espeak_Synth(data, len(data) + 1, 0, 1, 0, utf8, None, None)
+        library.espeak_Synchronize()
+        library.espeak_Terminate()
+    finally:
+        handle = library._handle
+        del library
+        _ctypes.dlclose(handle)
+    return np.concatenate(chunks).astype(np.float32) / 32768
