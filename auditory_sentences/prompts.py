@@ -1,0 +1,89 @@
+"""The prompt bank: how tasks and questions are put into words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from auditory_sentences.draws import Draws
+from codec.errors import UserError
+
+ANY_LABEL = "*"  # the phrasings for labels that have none of their own
+MAX_OPTIONS = 4  # named in a question; a list of fifty classes would drown the audio
+
+
+@dataclass(frozen=True)
+class PromptBank:
+    """Phrasings of every task, of the questions about labels, and the values that each label can have.
+
+    prompts: task -> instructions; one is drawn per example (UniAudio 2.0 draws from 5 to 25 per task)
+    questions: label -> open questions, with places {label} and {options}; "*" serves labels without their own
+    yes_no: label -> yes-or-no questions, with places {label} and {value}
+    label_values: label -> the values seen in the data, from which wrong options are drawn
+    """
+
+    prompts: Mapping[str, Sequence[str]]
+    questions: Mapping[str, Sequence[str]]
+    yes_no: Mapping[str, Sequence[str]]
+    label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> PromptBank:
+        """Read a bank; without a path, the project's own. Raises UserError naming the file and the fault."""
+        path = Path(path) if path else Path(__file__).with_name("prompts.json")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path}: the prompt bank cannot be read ({error}); write it like auditory_sentences/prompts.json"
+            ) from error
+        wanted = {"prompts", "questions", "yes_no"}
+        if not isinstance(values, dict) or set(values) != wanted:
+            raise UserError(f"{path}: a prompt bank holds exactly the keys {sorted(wanted)}")
+        for key in sorted(wanted):
+            for name, phrasings in values[key].items():
+                if not phrasings or not all(isinstance(p, str) and p.strip() for p in phrasings):
+                    raise UserError(f"{path}: '{key}' -> '{name}' must list at least one text, none of them empty")
+        return cls(**values)
+
+    def with_label_values(self, label_values: Mapping[str, Sequence[str]]) -> PromptBank:
+        """The same phrasings for the labels of some data."""
+        return replace(self, label_values=label_values)
+
+    def prompt(self, task: str, draws: Draws) -> str:
+        """One of the task's instructions."""
+        if task not in self.prompts:
+            raise UserError(f"the prompt bank has no prompts for '{task}'; add some under \"prompts\"")
+        return draws.pick(self.prompts[task])
+
+    def question(self, label: str, answer: str, draws: Draws) -> str:
+        """An open question whose answer is `answer`."""
+        phrasing = draws.pick(self.questions.get(label, self.questions[ANY_LABEL]))
+        return phrasing.format(label=spoken(label), options=listed(self.options(label, answer, draws, MAX_OPTIONS)))
+
+    def yes_no_question(self, label: str, truth: str, draws: Draws) -> tuple[str, str]:
+        """A question about the label and its answer, yes or no with equal chance.
+
+        Where the data know one value only, the answer is yes.
+        """
+        others = [value for value in self.label_values.get(label, ()) if value != truth]
+        value, answer = (draws.pick(others), "no") if others and draws.chance(0.5) else (truth, "yes")
+        phrasing = draws.pick(self.yes_no.get(label, self.yes_no[ANY_LABEL]))
+        return phrasing.format(label=spoken(label), value=value), answer
+
+    def options(self, label: str, answer: str, draws: Draws, count: int) -> list[str]:
+        """At most `count` values of the label, the answer among them, in random order."""
+        others = [value for value in self.label_values.get(label, ()) if value != answer]
+        return draws.shuffled([answer, *draws.sample(others, count - 1)])
+
+
+def spoken(label: str) -> str:
+    """A label's name as a person would say it."""
+    return label.replace("_", " ")
+
+
+def listed(options: Sequence[str]) -> str:
+    """'a, b or c'."""
+    return " or ".join(filter(None, [", ".join(options[:-1]), options[-1]]))

@@ -1,0 +1,214 @@
+"""The tasks: how one clip becomes an auditory sentence. Training and evaluation build their sentences here, both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from auditory_sentences.draws import Draws
+from auditory_sentences.prompts import PromptBank
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
+from codec.errors import UserError
+from codec.tokens import AudioTokens
+
+if TYPE_CHECKING:
+    from auditory_sentences.corpora import Clip
+    from auditory_sentences.token_store import StoredClip
+
+
+class Part(NamedTuple):
+    """One segment of a task: its role, what fills it (a name in CONTENTS or QUESTIONS), and whether it is learned."""
+
+    role: TextRole | AudioRole
+    content: str
+    learn: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2).
+
+    kinds: the kinds of clip that it takes
+    parts: its segments in order, after the prompt
+    prompted: a prompt is drawn from the bank and put first; left out where there is no condition either
+    label: for questions, the one label to ask about; None draws one of the clip's
+    """
+
+    name: str
+    kinds: frozenset[str]
+    parts: tuple[Part, ...]
+    prompted: bool = True
+    label: str | None = None
+
+    @property
+    def generates_audio(self) -> bool:
+        """Text in, audio out: the sentences in which guidance dropout hides the conditions (published model, §B.4)."""
+        return any(p.learn and p.role in get_args(AudioRole) for p in self.parts) and any(
+            not p.learn and p.role in get_args(TextRole) for p in self.parts
+        )
+
+    @property
+    def base(self) -> str:
+        """The name without a label: what the prompt bank knows."""
+        return self.name.partition(":")[0]
+
+
+SPEECH, SOUND, MUSIC = frozenset({"speech"}), frozenset({"sound", "mixture"}), frozenset({"music"})
+ANY = SPEECH | SOUND | MUSIC
+
+AUDIO, SAY_AUDIO = Part("audio", "audio"), Part("audio", "audio", learn=True)
+WORDS, SAY_WORDS = Part("transcription", "text"), Part("transcription", "text", learn=True)
+LYRIC, SAY_LYRIC = Part("lyric", "text"), Part("lyric", "text", learn=True)
+CAPTION, SAY_CAPTION = Part("caption", "caption"), Part("caption", "caption", learn=True)
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task("asr", SPEECH, (AUDIO, SAY_WORDS)),
+        Task("tts", SPEECH, (WORDS, SAY_AUDIO)),
+        Task("instruct_tts", SPEECH, (CAPTION, WORDS, SAY_AUDIO)),
+        Task("speech_caption", SPEECH, (AUDIO, SAY_CAPTION)),
+        Task("lyric_recognition", MUSIC, (AUDIO, SAY_LYRIC)),
+        Task("song_generation", MUSIC, (LYRIC, SAY_AUDIO)),
+        Task("sound_caption", SOUND, (AUDIO, SAY_CAPTION)),
+        Task("sound_generation", SOUND, (CAPTION, SAY_AUDIO)),
+        Task("music_caption", MUSIC, (AUDIO, SAY_CAPTION)),
+        Task("music_generation", MUSIC, (CAPTION, SAY_AUDIO)),
+        Task("audio_qa", ANY, (Part("text", "question"), AUDIO, Part("text", "answer", learn=True))),
+        Task("audio_yes_no", ANY, (Part("text", "yes_no_question"), AUDIO, Part("text", "yes_no", learn=True))),
+        Task("descriptive_to_structural", ANY, (Part("descriptive", "audio"), Part("structural", "audio", learn=True))),
+        Task("audio_only", ANY, (SAY_AUDIO,), prompted=False),
+        Task("text_only", ANY, (Part("text", "words", learn=True),), prompted=False),
+    )
+}
+
+# What fills a part, read off the clip. An empty text means that the clip cannot serve the task.
+CONTENTS: Mapping[str, Callable[[Clip], str]] = {
+    "text": lambda clip: clip.text,
+    "caption": lambda clip: clip.caption,
+    "words": lambda clip: clip.text or clip.caption,
+}
+
+
+def _open_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
+    answer = clip.labels[label]
+    return {"question": bank.question(label, answer, draws), "answer": answer}
+
+
+def _yes_no_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
+    question, answer = bank.yes_no_question(label, clip.labels[label], draws)
+    return {"yes_no_question": question, "yes_no": answer}
+
+
+# Parts that are drawn together from one of the clip's labels.
+QUESTIONS: Mapping[str, Callable[[Clip, str, Draws, PromptBank], dict[str, str]]] = {
+    "question": _open_question,
+    "yes_no_question": _yes_no_question,
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
+
+    Raises UserError with the nearest known name.
+    """
+    base, _, label = name.partition(":")
+    task = TASKS.get(base)
+    if task is None:
+        near = get_close_matches(base, TASKS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
+        raise UserError(f"there is no task '{name}'; {hint}")
+    if label and not any(part.content in QUESTIONS for part in task.parts):
+        raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
+    return replace(task, name=name, label=label) if label else task
+
+
+def _labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
+    """The clip's labels that the task can ask about: those whose values the bank knows."""
+    wanted = [task.label] if task.label else sorted(clip.labels)
+    return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
+
+
+def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
+    """Whether the clip has all that the task's parts need."""
+    if clip.kind not in task.kinds:
+        return False
+    if any(part.content in QUESTIONS for part in task.parts) and not _labels(task, clip, bank):
+        return False
+    return all(CONTENTS[part.content](clip) for part in task.parts if part.content in CONTENTS)
+
+
+def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+    """The task's segments for this clip, without the prompt. Raises UserError where the clip cannot serve the task."""
+    if not is_eligible(task, clip, bank):
+        raise UserError(
+            f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
+        )
+    drawn: dict[str, str] = {}
+    segments = []
+    for role, content, learn in task.parts:
+        if content in QUESTIONS:
+            drawn |= QUESTIONS[content](clip, draws.pick(_labels(task, clip, bank)), draws, bank)
+        if content == "audio":
+            filling: str | AudioTokens = clip.tokens
+        else:
+            filling = drawn[content] if content in drawn else CONTENTS[content](clip)
+        segments.append(Segment(role, filling, learn))
+    return tuple(segments)
+
+
+def prompt_segments(task: Task, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+    """The task's prompt as a segment; none for tasks without one."""
+    return (Segment("prompt", bank.prompt(task.base, draws)),) if task.prompted else ()
+
+
+def build(task: Task | str, clip: StoredClip, draws: Draws, bank: PromptBank) -> AuditorySentence:
+    """The clip as an example of the task: prompt, conditions, then what is learned.
+
+    A pure function of its arguments; `draws` chooses prompt and question. Raises UserError where the clip does not fit.
+    """
+    task = find_task(task) if isinstance(task, str) else task
+    prompt = prompt_segments(task, draws, bank)
+    return AuditorySentence(prompt + task_segments(task, clip, draws, bank), f"{task.name}:{clip.id}")
+
+
+class Request(NamedTuple):
+    """A sentence to be continued: what is given, the role of what is asked for, and the reference."""
+
+    sentence: AuditorySentence
+    role: TextRole | AudioRole
+    reference: str | AudioTokens | None = None
+
+
+def request(name: str, seed: int = 0, **given: str | AudioTokens) -> Request:
+    """The task on contents that a person gives: request("asr", audio=tokens), request("tts", text="hello").
+
+    given: one content for every condition of the task, under the names in the task's parts; `seed` draws the prompt.
+    Raises ValueError where a content is missing or superfluous.
+    """
+    task = find_task(name)
+    conditions = [part for part in task.parts if not part.learn]
+    if {part.content for part in conditions} != set(given):
+        raise ValueError(f"the task '{name}' is given {[part.content for part in conditions]}, not {sorted(given)}")
+    prompt = prompt_segments(task, Draws("request", name, seed), PromptBank.load())
+    segments = tuple(Segment(part.role, given[part.content]) for part in conditions)
+    return Request(AuditorySentence(prompt + segments, name), task.parts[-1].role)
+
+
+def request_of(sentence: AuditorySentence) -> Request:
+    """Cut the last segment off a training sentence: the evaluation request whose right answer is that segment.
+
+    What is given is all condition now, the answers of a few-shot episode's examples included.
+    Raises ValueError where the last segment is not learned, or where nothing is left to answer to.
+    """
+    *given, last = sentence.segments
+    if not last.learn:
+        raise ValueError(
+            f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for"
+        )
+    if not given:
+        raise ValueError(f"'{sentence.name}' is one segment only; without it there is nothing to ask with")
+    conditions = tuple(replace(segment, learn=False) for segment in given)
+    return Request(AuditorySentence(conditions, sentence.name), last.role, last.content)
