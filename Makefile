@@ -1,0 +1,37 @@
+# The whole project from a fresh clone: Python 3.11, git and make are all it takes.
+#   make demo    set up, then the main job at starter size on the CPU (about 20 minutes on 4 cores)
+#   make test    set up, then the tests (a few minutes)
+#   make chat    talk to what the demo trained
+PYTHON ?= python3.11
+# PyPI's torch carries CUDA on Linux. For the smaller CPU build: make TORCH="torch --index-url <the CPU wheel index>"
+TORCH ?= torch==2.13.0
+RUN ?= runs/demo
+BIN := .venv/bin
+
+.PHONY: setup demo chat test test-all lint codec clean-demo
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is needed: install it, or name it with 'make PYTHON=/path/to/python3.11'"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uniaudio doctor --fix
+	@touch $@
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/starter/demo.sh $(RUN)
+
+chat: setup
+	$(BIN)/uniaudio chat --model $(RUN)/model
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
+test-all: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto

@@ -1,0 +1,63 @@
+"""`uniaudio corpus`: make, read and tokenise the data that everything is trained on."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import CodecOption, load_codec
+from cli.tokens import STARTER_CODEC
+from codec.errors import UserError
+
+app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
+
+CorporaArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Corpora: folders with clips.jsonl, or YAML files that describe other sources."),
+]
+
+
+@app.command()
+def synthesise(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same corpus.")] = 0,
+    small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
+    processes: Annotated[int, typer.Option("--processes", min=1)] = os.cpu_count() or 1,
+) -> None:
+    """Write the starter corpus: speech, sounds and music with exact labels, about two hours."""
+    from auditory_sentences.starter.corpus import DEMO, SMALL, synthesise
+
+    synthesise(out, seed, SMALL if small else DEMO, processes)
+    show([out])
+
+
+@app.command()
+def show(corpora: CorporaArgument) -> None:
+    """Count a corpus' clips by kind and split."""
+    from auditory_sentences.corpora import read_corpus
+
+    for corpus in corpora:
+        counts = Counter((clip.kind, clip.split) for clip in read_corpus(corpus))
+        for (kind, split), count in sorted(counts.items()):
+            print(f"{corpus}\t{kind}\t{split}\t{count}")
+        if not counts:
+            raise UserError(f"{corpus}: no clip in there; a corpus needs at least one")
+
+
+@app.command()
+def store(
+    corpora: CorporaArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the token store.")],
+    codec: CodecOption = STARTER_CODEC,
+    strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be read is an error.")] = False,
+) -> None:
+    """Tokenise corpora into a token store; goes on where it was interrupted."""
+    from auditory_sentences.corpora import read_corpora
+    from auditory_sentences.token_store import build_store
+
+    built = build_store(read_corpora(corpora), load_codec(codec), out, strict=strict)
+    print(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")

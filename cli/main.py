@@ -1,0 +1,61 @@
+"""The `uniaudio` command: its verbs and how it fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from click.exceptions import Abort, ClickException
+from click.exceptions import Exit as ClickExit
+
+from cli import chat, corpus, doctor, generate, tokens, train, understand
+from codec.errors import UserError
+
+app = typer.Typer(
+    name="uniaudio",
+    help="Train, evaluate and talk to UniAudio 2.0: one model that hears and makes speech, sound and music.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(chat.chat)
+app.command()(understand.transcribe)
+app.command()(understand.describe)
+app.command()(generate.speak)
+app.command()(generate.compose)
+app.command()(tokens.tokenize)
+app.command()(tokens.detokenize)
+app.add_typer(corpus.app, name="corpus")
+app.command()(train.train)
+app.command()(train.evaluate)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 a check failed, 2 unusable input (one line says why), 130 Ctrl-C."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except UserError as error:
+        _fail(f"uniaudio: {error}", 2)
+    except ClickExit as stop:
+        sys.exit(stop.exit_code)
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        _fail("uniaudio: stopped", 130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; without this, Python complains once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _fail(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

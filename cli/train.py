@@ -1,0 +1,34 @@
+"""`uniaudio train` and `uniaudio evaluate`: doors to the trainers and to the suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DEMO_MODEL, ModelOption
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file, for example recipes/starter/stage1.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes, for example optimiser.lr=1e-4.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+) -> None:
+    """Train what a recipe describes: text model, codec branch or language-model stage."""
+    from training.run import run
+
+    print(run(recipe, overrides or [], resume))
+
+
+def evaluate(
+    model: ModelOption = DEMO_MODEL,
+    suite: Annotated[str, typer.Option("--suite", help="starter, few_shot or codec.")] = "starter",
+    shots: Annotated[list[int] | None, typer.Option("--shots", help="Examples shown before the question.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items per task.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("runs/evaluation"),
+) -> None:
+    """Run an evaluation suite: scores beside chance and the untrained model, and a report."""
+    from evaluation.run_suite import run
+
+    run(model=model, suite=suite, shots=shots or [0], limit=limit, out=out)
