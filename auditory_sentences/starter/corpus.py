@@ -46,9 +46,9 @@ class StarterSize:
 
     speech: int = 2600
     sound: int = 480
-    music: int = 480
+    music: int = 400
     mixtures: int = 100
-    recordings: int = 30
+    recordings: int = 25
     held_out: int = 100
     voices: int = 300
     held_out_voices: int = 24
@@ -149,14 +149,13 @@ def _utter(rng, job: Job, name: str, text: str, content: str, voice: Voice, spee
     wave = np.pad(wave, [round(rng.uniform(0.04, 0.12) * SAMPLE_RATE) for _ in range(2)])
     rms = np.sqrt(np.mean(wave**2))
     wave = wave * (10 ** (rng.uniform(-26, -19) / 20) / rms)
-    wave = wave + 10 ** (rng.uniform(-75, -58) / 20) * rng.standard_normal(len(wave))
     labels = voice.labels | {"speed": speed, "content": content}
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="speech", split=job.split, text=text,
         caption=style_caption(labels, rng), speaker=voice.speaker, labels=labels, licence=_LICENCE,
         source=f"uniaudio starter, espeak-ng voice {voice.language}+{voice.variant}", **fields,
     )  # fmt: skip
-    return clip, _level(wave)
+    return clip, _recorded(rng, wave)
 
 
 def _speech(job: Job, rng: np.random.Generator, size: StarterSize):
@@ -190,7 +189,7 @@ def _reading(job: Job, rng: np.random.Generator, size: StarterSize):
 
 
 def _sound_clip(rng, job: Job, name: str, event: str, seconds: float) -> tuple[Clip, np.ndarray]:
-    wave = sound(event, rng, seconds) * 10 ** (rng.uniform(-12, -2) / 20)
+    wave = _recorded(rng, sound(event, rng, seconds) * 10 ** (rng.uniform(-12, -2) / 20))
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="sound", split=job.split, caption=sound_caption(event, rng),
         labels={"class": event}, licence=_LICENCE, source="uniaudio starter",
@@ -215,7 +214,7 @@ def _music_clip(rng, job: Job, name: str, melody: Melody, instrument: str, wave:
 def _music(job: Job, rng: np.random.Generator, size: StarterSize):
     melody = draw_melody(rng, job.split, rng.uniform(2, 4))
     instrument = INSTRUMENTS[job.index % len(INSTRUMENTS)]
-    wave = play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20)
+    wave = _recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20))
     return [_music_clip(rng, job, job.name, melody, instrument, wave)]
 
 
@@ -224,7 +223,7 @@ def _suite(job: Job, rng: np.random.Generator, size: StarterSize):
     parts = 3 + job.index % 3
     melody = draw_melody(rng, job.split, rng.uniform(2.2, 3.2) * parts)
     instrument = INSTRUMENTS[job.index % len(INSTRUMENTS)]
-    wave = play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20)
+    wave = _recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20))
     beat = 60 / melody.bpm * SAMPLE_RATE
     beats = sum(melody.beats)
     cuts = [round(round(beats * i / parts) * beat) for i in range(parts)] + [len(wave)]
@@ -264,8 +263,9 @@ _RENDERERS = {
 }  # fmt: skip
 
 
-def _level(wave: np.ndarray) -> np.ndarray:
-    """Scaled down where it would clip."""
+def _recorded(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
+    """The wave over a recorder's faint noise, scaled down where it would clip: float32."""
+    wave = wave + 10 ** (rng.uniform(-75, -58) / 20) * rng.standard_normal(len(wave))
     return (wave * min(1.0, 0.95 / float(np.abs(wave).max()))).astype(np.float32)
 
 

@@ -50,7 +50,8 @@ def draw_melody(rng: Generator, split: str, seconds: float) -> Melody:
         bpm = int(rng.integers(*TEMPI[tempo], endpoint=True))
         total, beats = max(3, round(seconds * bpm / 60)), []
         while sum(beats) < total:
-            beats += choose(rng, ([1.0], [1.0], [1.0], [0.5, 0.5], [2.0] if sum(beats) + 2 <= total else [1.0]))
+            long = [2.0] if tempo != "slow" and sum(beats) + 2 <= total else [0.5, 0.5]
+            beats += choose(rng, ([1.0], [1.0], [1.0], [0.5, 0.5], long))
         steps = rng.choice([-2, -1, 1, 2, 4, -4], len(beats) - 1, p=[0.15, 0.3, 0.3, 0.15, 0.05, 0.05])
         degrees = [choose(rng, (0, 2, 4))]
         for step in steps:
