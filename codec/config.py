@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from codec.errors import UserError
 
@@ -51,17 +51,17 @@ class FlowConfig:
     ff_mult: int = 4
     max_frames: int = 3000
     sigma_min: float = 1e-4
-    time_sampling: str = "uniform"
+    time_sampling: Literal["uniform", "logit_normal"] = "uniform"
     window_frames: int = 500
     overlap_frames: int = 100
 
     def __post_init__(self) -> None:
         if self.time_sampling not in ("uniform", "logit_normal"):
-            raise ValueError(f"time_sampling must be 'uniform' or 'logit_normal', not {self.time_sampling!r}")
+            raise UserError(f"time_sampling must be 'uniform' or 'logit_normal', not {self.time_sampling!r}")
         if not 0 < self.overlap_frames < self.window_frames <= self.max_frames:
-            raise ValueError("a decoding window must be longer than its overlap and no longer than max_frames")
+            raise UserError("a decoding window must be longer than its overlap and no longer than max_frames")
         if self.window_frames % 2 or self.overlap_frames % 2:
-            raise ValueError("window_frames and overlap_frames must be even: a structural frame is two latent frames")
+            raise UserError("window_frames and overlap_frames must be even: a structural frame is two latent frames")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -84,12 +84,19 @@ def from_json(cls: type[T], values: dict[str, Any], source: str) -> T:
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            value = from_json(hint, value, source)
-        elif isinstance(value, list):
-            value = tuple(value)
-        arguments[name] = value
+        arguments[name] = _value(hint, value, source)
     try:
         return cls(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{source}: settings of {cls.__name__} do not fit ({error})") from error
+
+
+def _value(hint: Any, value: Any, source: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise UserError(f"{source}: {hint.__name__} must be a group of settings, not {value!r}")
+        return from_json(hint, value, source)
+    if isinstance(value, list):  # JSON knows no tuples
+        member = (get_args(hint) or (Any,))[0]
+        return tuple(_value(member, item, source) for item in value)
+    return value

@@ -1,8 +1,8 @@
 """Flow matching: from noise to scalar latents under a conditioning (ReasoningCodec, decoder).
 
 The path from noise z to latents x is y(t) = (1 - (1 - sigma) t) z + t x; the estimator learns its velocity, which is
-x - (1 - sigma) z. Generation integrates it from t = 0 to 1. The first frames may be given as context: their latents stand in a
-channel of their own, and on the path they are put where they belong before every step.
+x - (1 - sigma) z. Generation integrates it from t = 0 to 1. The first frames may be given as context: their latents
+stand in channels of their own, and on the path they are put where they belong before every step.
 """
 
 from __future__ import annotations
@@ -36,6 +36,17 @@ class FlowDecoder(nn.Module):
             ff_mult=config.ff_mult,
             max_frames=config.max_frames,
         )
+        # The flow runs on latents of zero mean and unit variance; (0, 1) is the published decoder, which knows neither.
+        self.register_buffer("latent_mean", torch.zeros(latent_dim))
+        self.register_buffer("latent_spread", torch.ones(latent_dim))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Scalar latents (..., latent_dim) in the scale in which the flow runs."""
+        return (latents - self.latent_mean) / self.latent_spread
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents * self.latent_spread + self.latent_mean
 
     def velocity(self, y: Tensor, t: Tensor, context: Tensor, mu: Tensor, mask: Tensor | None) -> Tensor:
         """y, context (B, T, latent_dim), t (B,), mu (B, T, condition_dim), mask (B, T) -> (B, T, latent_dim)."""
@@ -46,7 +57,7 @@ class FlowDecoder(nn.Module):
     ) -> Tensor:
         """Mean squared error of the velocity over the frames that are to be generated (a scalar).
 
-        latents, noise (B, T, latent_dim); mu (B, T, condition_dim); mask (B, T) bool, False beyond the clip;
+        latents (normalised), noise (B, T, latent_dim); mu (B, T, condition_dim); mask (B, T) bool, False beyond the clip;
         context_frames (B,) int, how many first frames are given; t (B,) in [0, 1], see `sample_times`.
         The draws are arguments so that a training step is a pure function of its seed.
         """
@@ -77,7 +88,7 @@ class FlowDecoder(nn.Module):
         guidance: float = 1.5,
         solver: str = "euler",
     ) -> Tensor:
-        """Latents (B, T, latent_dim) from noise of that shape.
+        """Latents (B, T, latent_dim), normalised, from noise of that shape.
 
         Args:
             mu: conditioning (B, T, condition_dim)

@@ -1,6 +1,6 @@
 """Names of the published ReasoningCodec's tensors in our modules.
 
-`our_name` maps one published state-dict key to ours (relative to ReasoningCodec), for the importer and the numerical tests.
+`our_name` maps one published state-dict key to ours (relative to ReasoningCodec), for importer and numerical tests.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from codec.config import FlowConfig
+from codec.errors import UserError
 from codec.flow import FlowDecoder, clip_noise
 from tests.codec.published_state import converted_state, load_fixture
 
@@ -18,7 +19,8 @@ def small_flow(seed=0):
 @pytest.mark.parametrize("prefix", [0, 16])
 def test_published_solution(parity_dir, prefix):
     flow = FlowDecoder(FlowConfig(layers=3, heads=4, head_dim=16), latent_dim=136, condition_dim=768).eval()
-    flow.load_state_dict(converted_state(parity_dir / "flow.json", "flow."))
+    result = flow.load_state_dict(converted_state(parity_dir / "flow.json", "flow."), strict=False)
+    assert set(result.missing_keys) == {"latent_mean", "latent_spread"} and not result.unexpected_keys
     fixture = load_fixture(parity_dir / "flow.safetensors")
     calls = []
     flow.estimator.register_forward_pre_hook(
@@ -121,7 +123,7 @@ def test_bad_settings_are_refused():
         flow.solve(noise, mu, steps=0)
     with pytest.raises(ValueError, match="euler"):
         flow.solve(noise, mu, solver="heun")
-    with pytest.raises(ValueError, match="time_sampling"):
+    with pytest.raises(UserError, match="time_sampling"):
         FlowConfig(time_sampling="cosine")
 
 

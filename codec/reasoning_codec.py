@@ -1,0 +1,290 @@
+"""ReasoningCodec: waveform <-> descriptive tokens (5 Hz x 8) and structural tokens (12.5 Hz x 8) (UniAudio 2.0 §3).
+
+Lengths of a clip of n samples at 24 kHz: T25 = floor(25 n / 24000) + 1 feature frames at 25 Hz, T5 descriptive and T12
+structural frames (see codec.tokens), 2 T12 latent frames. Silence follows the audio where a frame reaches beyond its
+end: features beyond T25 are zero, the flow makes 2 T12 latents, the waveform is cut to n samples. Any n >= 1 works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.config import FlowConfig, StructuralConfig, from_json, to_json
+from codec.descriptive import DescriptiveBranch, DescriptiveConfig
+from codec.errors import UserError
+from codec.experts import ExpertConfig, load_expert
+from codec.flow import FlowDecoder, clip_noise
+from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.structural import FEATURE_FRAMES, StructuralBranch
+from codec.tokenizer import AudioTokenizer
+from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
+from codec.windows import BLOCK_SAMPLES, context_windows, cross_faded, overlapping_windows
+
+_LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
+_SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once
+_SCALAR_OVERLAP = 128  # of them shared by two windows: twice what its convolutions reach
+_CROSS_FADE = 16  # latent frames over which two such windows are blended
+
+
+@dataclass(frozen=True)
+class ReasoningCodecConfig:
+    """All parts of a ReasoningCodec.
+
+    encode_window_blocks, encode_context_blocks: of 0.4 s. Longer audio is encoded in windows, each with context on
+        either side; the published encoders hear 30 s at once
+    batch_blocks: blocks of audio that one encoding pass takes at most, over all its clips: the bound on memory
+    """
+
+    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
+    descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
+    structural: StructuralConfig = field(default_factory=StructuralConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    scalar: ScalarConfig = field(default_factory=ScalarConfig)
+    encode_window_blocks: int = 75
+    encode_context_blocks: int = 5
+    batch_blocks: int = 600
+
+    def __post_init__(self) -> None:
+        roles = [expert.role for expert in self.experts]
+        if sorted(roles) != ["music", "phone", "speech_text"]:
+            raise UserError(f"a ReasoningCodec needs one expert for each of speech_text, phone and music, not {roles}")
+        if not 0 < 2 * self.encode_context_blocks < self.encode_window_blocks <= self.batch_blocks:
+            raise UserError("encode_window_blocks must exceed twice encode_context_blocks and fit into batch_blocks")
+
+
+@dataclass
+class Features:
+    """Expert features of a batch, all zero beyond each clip, cut to whole blocks of 0.4 s.
+
+    values: name -> (B, C, blocks * 20 or 10); frames: (B,) 25 Hz frames of each clip; structural_mask (B, blocks * 5)
+    """
+
+    values: dict[str, Tensor]
+    frames: Tensor
+    structural_mask: Tensor
+
+
+class ReasoningCodec(AudioTokenizer):
+    """Three expert encoders, descriptive branch, structural branch, flow decoder and scalar autoencoder."""
+
+    tokenizer_type = "reasoning_codec"
+
+    def __init__(self, config: ReasoningCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in config.experts})
+        dims = {name: dim for expert in self.experts.values() for name, dim in expert.dims.items()}
+        wanted = (config.descriptive.speech_dim, config.descriptive.music_dim)
+        if wanted != (dims["speech_text"], dims["music_semantic"]):
+            raise UserError(
+                f"descriptive.speech_dim and music_dim are {wanted}, but the experts give "
+                f"{(dims['speech_text'], dims['music_semantic'])} channels; set them to these"
+            )
+        self.descriptive = DescriptiveBranch(config.descriptive)
+        self.structural = StructuralBranch(config.structural, dims, config.descriptive.dim)
+        self.scalar = ScalarAutoencoder(config.scalar)
+        self.flow = FlowDecoder(config.flow, config.scalar.latent_hidden_dim, config.structural.dim)
+
+    def config_values(self) -> dict[str, Any]:
+        return to_json(self.config)
+
+    @classmethod
+    def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
+        return cls(from_json(ReasoningCodecConfig, values, source))
+
+    @torch.no_grad()
+    def features(self, waveforms: Tensor, lengths: Tensor, blocks: Tensor | None = None) -> Features:
+        """What the experts hear in waveforms (B, n) of `lengths` (B,) samples.
+
+        blocks: (B,) blocks of 0.4 s of each clip; None for whole clips, which have as many as their tokens need. A
+        window of a longer clip has exactly its own number, so that nothing is counted twice where windows meet.
+        """
+        if blocks is None:
+            blocks = lengths // BLOCK_SAMPLES + 1
+        most = int(blocks.max())
+        frames = torch.minimum(lengths * 25 // SAMPLE_RATE + 1, blocks * _LATENTS_PER_BLOCK)  # (B,)
+        inside = torch.arange(most * _LATENTS_PER_BLOCK, device=waveforms.device) < frames[:, None]  # (B, T25)
+        values = {}
+        for expert in self.experts.values():
+            for name, value in expert.features(waveforms, lengths).items():
+                mask = inside.repeat_interleave(FEATURE_FRAMES[name] // 2, dim=1)[:, None]  # (B, 1, T)
+                values[name] = _fit(value, mask.shape[-1]) * mask
+        structural = (frames + 1) // 2  # 12.5 Hz frames: T25 = floor(n / 960) + 1 makes T12 = floor(n / 1920) + 1
+        structural_mask = torch.arange(most * 5, device=waveforms.device) < structural[:, None]
+        return Features(values, frames, structural_mask)
+
+    def describe(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Quantised descriptive frames (B, T5, dim) and their ids (B, T5, 8), two a block; ids beyond a clip are -1."""
+        out = self.descriptive(features.values["speech_text"], features.values["music_semantic"], features.frames)
+        missing = features.structural_mask.shape[1] * 2 // 5 - out.codes.shape[1]  # beyond all clips
+        return F.pad(out.quantised, (0, 0, 0, missing)), F.pad(out.codes, (0, 0, 0, missing), value=-1)
+
+    @torch.no_grad()
+    def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[AudioTokens]:
+        self._require_eval("encode")
+        lengths = _checked_lengths(waveforms, lengths)
+        device = self.structural.no_condition.device
+        jobs = [
+            (clip, window)
+            for clip, n in enumerate(lengths)
+            for window in context_windows(
+                n // BLOCK_SAMPLES + 1, self.config.encode_window_blocks, self.config.encode_context_blocks
+            )
+        ]
+        pieces: dict[int, list[tuple[Tensor, Tensor]]] = {clip: [] for clip in range(len(lengths))}
+        while jobs:
+            most = max(window.read_stop - window.read_start for _, window in jobs)
+            batch, jobs = jobs[: self.config.batch_blocks // most], jobs[self.config.batch_blocks // most :]
+            begins = [window.read_start * BLOCK_SAMPLES for _, window in batch]
+            counts = [
+                min(lengths[clip], window.read_stop * BLOCK_SAMPLES) - begin
+                for (clip, window), begin in zip(batch, begins, strict=True)
+            ]
+            audio = torch.zeros(len(batch), max(counts))
+            for row, ((clip, _), begin, count) in enumerate(zip(batch, begins, counts, strict=True)):
+                audio[row, :count] = waveforms[clip, begin : begin + count]
+            blocks = torch.tensor([window.read_stop - window.read_start for _, window in batch], device=device)
+            features = self.features(audio.to(device), torch.tensor(counts, device=device), blocks)
+            quantised, descriptive = self.describe(features)
+            structural = self.structural(features.values, quantised, features.structural_mask).ids
+            for row, (clip, window) in enumerate(batch):
+                keep = slice(window.keep_start - window.read_start, window.keep_stop - window.read_start)
+                pieces[clip].append(
+                    (
+                        descriptive[row, 2 * keep.start : 2 * keep.stop].cpu(),
+                        structural[row, 5 * keep.start : 5 * keep.stop].cpu(),
+                    )
+                )
+        return [
+            AudioTokens(
+                torch.cat([piece[0] for piece in pieces[clip]])[: descriptive_frames(n)].T.contiguous(),
+                torch.cat([piece[1] for piece in pieces[clip]])[: structural_frames(n)].T.contiguous(),
+                n,
+                self.fingerprint,
+            )
+            for clip, n in enumerate(lengths)
+        ]
+
+    @torch.no_grad()
+    def decode(
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int = 10,
+        seed: int | Sequence[int] = 0,
+        guidance: float = 1.5,
+        solver: str = "euler",
+    ) -> list[Tensor]:
+        """Waveforms from the structural ids; the descriptive ids have no say.
+
+        solver: "euler" or "midpoint" (two evaluations a step)
+        """
+        self._require_eval("decode")
+        if not tokens:
+            return []
+        seeds = [seed] * len(tokens) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(tokens):
+            raise ValueError(f"{len(seeds)} seeds for {len(tokens)} clips")
+        for clip in tokens:
+            self._check_tokens(clip)
+        latents = self._latents(tokens, seeds, steps, guidance, solver)
+        lengths = torch.tensor([clip.num_samples for clip in tokens], device=latents.device)
+        return [waveform.cpu() for waveform in self._waveforms(latents, lengths)]
+
+    def _latents(
+        self, tokens: Sequence[AudioTokens], seeds: Sequence[int], steps: int, guidance: float, solver: str
+    ) -> Tensor:
+        """Latents (B, T25, latent_dim) of all clips.
+
+        Long clips take several windows. A window begins with the last latents of the one before as context, so that it
+        continues what was heard; windows are counted in frames and drop none.
+        """
+        device = self.structural.no_condition.device
+        latent_dim, flow = self.flow.latent_dim, self.config.flow
+        frames = [2 * clip.structural.shape[1] for clip in tokens]
+        noise = torch.zeros(len(tokens), max(frames), latent_dim)
+        ids = torch.full((len(tokens), max(frames) // 2, 8), -1)
+        for row, (clip, clip_seed) in enumerate(zip(tokens, seeds, strict=True)):
+            noise[row, : frames[row]] = clip_noise(frames[row], latent_dim, clip_seed)
+            ids[row, : frames[row] // 2] = clip.structural.T
+        noise, ids, count = noise.to(device), ids.to(device), torch.tensor(frames, device=device)
+        latents = torch.zeros_like(noise)
+        for start, stop in overlapping_windows(max(frames), flow.window_frames, flow.overlap_frames):
+            given = flow.overlap_frames if start else 0
+            rows = (count > start + given).nonzero()[:, 0]  # clips that have something new here
+            stop = min(stop, int(count[rows].max()))
+            mask = torch.arange(start, stop, device=device) < count[rows, None]
+            mu = self.structural.condition(self.structural.dequantise(ids[rows, start // 2 : stop // 2]))
+            latents[rows, start:stop] = self.flow.solve(
+                noise[rows, start:stop],
+                mu,
+                mask,
+                context=latents[rows, start:stop],
+                context_frames=given,
+                steps=steps,
+                guidance=guidance,
+                solver=solver,
+            )
+        return self.flow.denormalise(latents)
+
+    def _waveforms(self, latents: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Latents (B, T25, latent_dim) -> waveforms of `lengths` (B,) samples; long ones in windows, blended."""
+        size = self.config.scalar.samples_per_frame
+        frames = -(-lengths // size)
+        latents = latents.transpose(1, 2)  # (B, latent_dim, T25)
+        waveforms: dict[int, Tensor] = {}
+        short = (frames <= _SCALAR_WINDOW).nonzero()[:, 0]
+        if len(short):
+            together = self.scalar.decode(latents[short, :, : int(frames[short].max())], lengths[short])
+            waveforms.update(zip(short.tolist(), together, strict=True))
+        for row in (frames > _SCALAR_WINDOW).nonzero()[:, 0].tolist():
+            pieces = []
+            for start, stop in overlapping_windows(int(frames[row]), _SCALAR_WINDOW, _SCALAR_OVERLAP):
+                own = (lengths[row] - start * size).clamp(max=(stop - start) * size)
+                pieces.append((start * size, self.scalar.decode(latents[row : row + 1, :, start:stop], own[None])[0]))
+            waveforms[row] = cross_faded(pieces, _CROSS_FADE * size)
+        return [waveforms[row][: int(n)] for row, n in enumerate(lengths)]
+
+    def _check_tokens(self, clip: AudioTokens) -> None:
+        if clip.fingerprint != self.fingerprint:
+            raise UserError(
+                f"the tokens were made by tokenizer {clip.fingerprint}, but this one is {self.fingerprint}; "
+                "decode them with the tokenizer that made them"
+            )
+        size = self.config.structural.quantiser.codebook_size
+        if clip.structural.min() < 0 or clip.structural.max() >= size:
+            raise UserError(
+                f"structural ids must lie in [0, {size}), found {int(clip.structural.min())} to "
+                f"{int(clip.structural.max())}; decode them with the tokenizer that made them"
+            )
+
+    def _require_eval(self, what: str) -> None:
+        if self.training:
+            raise RuntimeError(f"{what} in training mode would change the codebooks; call eval() first")
+
+
+def _fit(value: Tensor, length: int) -> Tensor:
+    """Cut or zero-fill the last axis to `length`."""
+    return F.pad(value, (0, length - value.shape[-1]))
+
+
+def _checked_lengths(waveforms: Tensor, lengths: Tensor | None) -> list[int]:
+    if waveforms.ndim != 2 or not waveforms.is_floating_point():
+        raise UserError(
+            f"audio must be a float tensor (clips, samples) of mono at {SAMPLE_RATE} Hz, not {waveforms.dtype} of "
+            f"shape {tuple(waveforms.shape)}"
+        )
+    counts = [waveforms.shape[1]] * len(waveforms) if lengths is None else [int(n) for n in lengths]
+    if len(counts) != len(waveforms) or any(not 0 <= n <= waveforms.shape[1] for n in counts):
+        raise ValueError(f"lengths {counts} do not fit waveforms of shape {tuple(waveforms.shape)}")
+    for clip, n in enumerate(counts):
+        if n == 0:
+            raise UserError(f"clip {clip} of the batch is empty: it has no samples")
+        if not torch.isfinite(waveforms[clip, :n]).all():
+            raise UserError(f"clip {clip} of the batch holds NaN or infinite samples; repair the recording")
+    return counts

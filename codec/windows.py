@@ -1,0 +1,68 @@
+"""How long audio is cut into windows, for encoding (with context on both sides) and decoding (with overlap).
+
+All borders are whole frames of every rate, so windows put end to end have exactly the frames of the clip: no drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK_SAMPLES = 9600  # 0.4 s at 24 kHz: 2 descriptive frames, 5 structural frames, 10 latent frames, 20 frames at 50 Hz
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window: `read` [start, stop) is what is computed, `keep` [start, stop) within it is what is used."""
+
+    read_start: int
+    read_stop: int
+    keep_start: int
+    keep_stop: int
+
+
+def context_windows(total: int, window: int, context: int) -> list[Window]:
+    """Windows of at most `window` units that keep every unit exactly once, each with `context` units on either side.
+
+    A total that fits is one window. Raises ValueError where no unit would be left to keep.
+    """
+    if window <= 2 * context:
+        raise ValueError(f"a window of {window} holds no more than its context of 2 x {context}")
+    if total <= window:
+        return [Window(0, total, 0, total)]
+    step = window - 2 * context
+    return [
+        Window(max(0, start - context), min(total, start + step + context), start, min(total, start + step))
+        for start in range(0, total, step)
+    ]
+
+
+def overlapping_windows(total: int, window: int, overlap: int) -> list[tuple[int, int]]:
+    """[start, stop) of windows of at most `window` units, each starting `overlap` units before the last one stops."""
+    if not 0 < overlap < window:
+        raise ValueError(f"an overlap of {overlap} does not fit a window of {window}")
+    windows = [(0, min(total, window))]
+    while windows[-1][1] < total:
+        start = windows[-1][1] - overlap
+        windows.append((start, min(total, start + window)))
+    return windows
+
+
+def cross_faded(pieces: Sequence[tuple[int, Tensor]], fade: int) -> Tensor:
+    """One waveform (n,) of pieces (start, samples), each overlapping the last one by `fade` samples or more.
+
+    The blend is linear and lies in the middle of the overlap, as far as can be from where either piece was cut.
+    """
+    rise = torch.linspace(0.0, 1.0, fade, device=pieces[0][1].device)
+    whole = pieces[0][1]
+    for start, piece in pieces[1:]:
+        begin = (start + len(whole) - fade) // 2
+        if begin < start:
+            raise ValueError(f"two windows overlap by {len(whole) - start} samples, too few for a fade of {fade}")
+        fresh = piece[begin - start :]
+        blended = (1 - rise) * whole[begin : begin + fade] + rise * fresh[:fade]
+        whole = torch.cat([whole[:begin], blended, fresh[fade:]])
+    return whole
