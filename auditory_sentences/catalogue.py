@@ -44,7 +44,7 @@ class Catalogue:
             if clip.kind == "speech" and clip.speaker:
                 self.by_speaker[clip.speaker].append(i)
                 if clip.text:
-                    by_text[_normalised(clip.text)].append((clip.speaker, i))
+                    by_text[normalised(clip.text)].append((clip.speaker, i))
             if clip.parts:
                 parts[i] = clip.parts
             for label, value in clip.labels.items():
@@ -94,6 +94,6 @@ def _is_number(value: str) -> bool:
     return True
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
     """Words alone: the same sentence in another spelling of case, punctuation and spaces is the same text."""
     return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split())

@@ -1,4 +1,4 @@
-"""The five constructions of auditory sentences: clips and words that belong together, as one sentence (UniAudio 2.0 §4.4).
+"""The five constructions (UniAudio 2.0 §4.4): clips and words that belong together, as one auditory sentence.
 
 The paper names the five and gives 2 to 8 segments; proportions, order, separators and loss mask are not published. Here
 everything is learned, as in the sequential training that the paper cites, nothing separates the segments but their own
@@ -24,22 +24,22 @@ MIN_PIECE = round(1.2 / UNIT_SECONDS)  # units of the shortest piece that a long
 class Construction:
     """One way to link clips.
 
-    anchors: catalogue -> the things that one sentence each is built around; empty where the data hold none
-    build: (catalogue, anchor, draws, max_rows) -> groups of segments; a group stays together, and those that no longer
-        fit into max_rows are left out from the end, down to the first two segments
+    anchors: catalogue -> the things that one sentence each is built around; none where the data hold none
+    groups: (catalogue, anchor, draws) -> groups of segments; the segments of a group stay together
     """
 
     name: str
     anchors: Callable[[Catalogue], Sequence[Any]]
-    groups: Callable[[Catalogue, Any, Draws, int], list[list[Segment]]]
+    groups: Callable[[Catalogue, Any, Draws], list[list[Segment]]]
 
     def build(self, catalogue: Catalogue, anchor: Any, draws: Draws, max_rows: int) -> AuditorySentence:
         """The sentence around an anchor: a pure function of its arguments.
 
-        2 to 8 segments and at most `max_rows` rows; only where the first two segments alone take more, it is longer.
+        Groups that no longer fit into 8 segments and `max_rows` rows are left out from the end. What is needed for two
+        segments is kept whatever it takes; packing skips, and counts, what is too long for its context.
         """
         chosen: list[Segment] = []
-        for group in self.groups(catalogue, anchor, draws, max_rows):
+        for group in self.groups(catalogue, anchor, draws):
             longer = [*chosen, *group]
             fits = len(longer) <= MAX_SEGMENTS and row_limit(longer) <= max_rows
             if len(chosen) >= MIN_SEGMENTS and not fits:
@@ -63,7 +63,7 @@ def _long_audio(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return [*catalogue.recordings, *alone]
 
 
-def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], draws: Draws, max_rows: int):
+def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], draws: Draws):
     """A run of consecutive clips, or one clip cut at random whole units of 0.4 s."""
     if len(recording) > 1:
         count = draws.between(MIN_SEGMENTS, min(MAX_SEGMENTS, len(recording)))
@@ -92,7 +92,7 @@ def _speech_with_text(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.by_kind["speech"] if catalogue.clip(i).text and has_company(i)]
 
 
-def _speech_text(catalogue: Catalogue, first: int, draws: Draws, max_rows: int):
+def _speech_text(catalogue: Catalogue, first: int, draws: Draws):
     """Utterances in order, of one recording or else of one speaker.
 
     Three ways, drawn once a sentence: every utterance as audio and then as words (what recognition needs), as words and
@@ -104,8 +104,8 @@ def _speech_text(catalogue: Catalogue, first: int, draws: Draws, max_rows: int):
         if len(utterances) < 2:
             utterances = list(recording[-2:])
     else:
-        others = [i for i in draws.sample(catalogue.by_speaker[catalogue.clip(first).speaker], MAX_SEGMENTS) if i != first]
-        utterances = [first, *others]
+        others = draws.sample(catalogue.by_speaker[catalogue.clip(first).speaker], MAX_SEGMENTS)
+        utterances = [first, *(i for i in others if i != first)]
     utterances = [i for i in utterances if catalogue.clip(i).text]
     way = draws.below(3 if len(recording) > 1 and len(utterances) > 1 else 2)
     groups = []
@@ -128,13 +128,12 @@ def _captioned(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.members if catalogue.clip(i).kind != "speech" and catalogue.clip(i).caption]
 
 
-def _audio_caption(catalogue: Catalogue, first: int, draws: Draws, max_rows: int):
+def _audio_caption(catalogue: Catalogue, first: int, draws: Draws):
     """Clips of one kind with their captions, half of the time sharing a label, captions before or after the audio."""
     clip = catalogue.clip(first)
     relatives: Sequence[int] = catalogue.by_kind[clip.kind]
-    shared = [label for label in sorted(clip.labels) if len(catalogue.by_label[clip.kind, label, clip.labels[label]]) > 1]
-    if shared and draws.chance(0.5):
-        label = draws.pick(shared)
+    if clip.labels and draws.chance(0.5):
+        label = draws.pick(sorted(clip.labels))
         relatives = catalogue.by_label[clip.kind, label, clip.labels[label]]
     others = [i for i in draws.sample(relatives, MAX_SEGMENTS) if i != first and catalogue.clip(i).caption]
     caption_first = draws.chance(0.5)
@@ -153,7 +152,7 @@ def _mixtures(catalogue: Catalogue) -> list[int]:
     return list(catalogue.parts_of)
 
 
-def _mixture_parts(catalogue: Catalogue, mixture: int, draws: Draws, max_rows: int):
+def _mixture_parts(catalogue: Catalogue, mixture: int, draws: Draws):
     """The mixture, then its parts in random order, or the parts first: to take apart and to put together."""
     whole = _said("audio", catalogue.stored(mixture).tokens)
     parts = draws.shuffled(catalogue.parts_of[mixture])[: MAX_SEGMENTS - 1]
@@ -168,8 +167,8 @@ def _same_text(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return catalogue.same_text
 
 
-def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], draws: Draws, max_rows: int):
-    """One clip per speaker; half of the time the words come first, half of the time each voice's description before it."""
+def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], draws: Draws):
+    """One clip per speaker; half of the time the words come first, half of the time a caption before each voice."""
     by_speaker: dict[str, list[int]] = {}
     for i in clips:
         by_speaker.setdefault(catalogue.clip(i).speaker, []).append(i)

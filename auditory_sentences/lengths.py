@@ -58,8 +58,8 @@ def units_in(rows: int) -> int:
 def excerpt(tokens: AudioTokens, start: int, units: int) -> AudioTokens:
     """The tokens of `units` units of 0.4 s from unit `start` on.
 
-    One sample shorter than that time, which makes it exactly 2 descriptive and 5 structural frames a unit: excerpts that
-    follow each other share no frame and leave none out.
+    One sample shorter than that time, which makes it exactly 2 descriptive and 5 structural frames a unit: excerpts
+    that follow each other share no frame and leave none out.
     """
     if units < 1 or start < 0 or start + units > whole_units(tokens):
         raise ValueError(f"units {start} to {start + units} lie outside a clip of {whole_units(tokens)} units of 0.4 s")

@@ -125,7 +125,7 @@ def find_task(name: str) -> Task:
     return replace(task, name=name, label=label) if label else task
 
 
-def _labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
+def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
     """The clip's labels that the task can ask about: those whose values the bank knows."""
     wanted = [task.label] if task.label else sorted(clip.labels)
     return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
@@ -135,7 +135,7 @@ def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
     """Whether the clip has all that the task's parts need."""
     if clip.kind not in task.kinds:
         return False
-    if any(part.content in QUESTIONS for part in task.parts) and not _labels(task, clip, bank):
+    if any(part.content in QUESTIONS for part in task.parts) and not askable_labels(task, clip, bank):
         return False
     return all(CONTENTS[part.content](clip) for part in task.parts if part.content in CONTENTS)
 
@@ -150,7 +150,7 @@ def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) 
     segments = []
     for role, content, learn in task.parts:
         if content in QUESTIONS:
-            drawn |= QUESTIONS[content](clip, draws.pick(_labels(task, clip, bank)), draws, bank)
+            drawn |= QUESTIONS[content](clip, draws.pick(askable_labels(task, clip, bank)), draws, bank)
         if content == "audio":
             filling: str | AudioTokens = clip.tokens
         else:
@@ -205,9 +205,7 @@ def request_of(sentence: AuditorySentence) -> Request:
     """
     *given, last = sentence.segments
     if not last.learn:
-        raise ValueError(
-            f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for"
-        )
+        raise ValueError(f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for")
     if not given:
         raise ValueError(f"'{sentence.name}' is one segment only; without it there is nothing to ask with")
     conditions = tuple(replace(segment, learn=False) for segment in given)
