@@ -19,7 +19,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Need:
-    """One package: its import name, its name on PyPI, and what is lost without it ('' where nothing works without it)."""
+    """One package: its import name, its name on PyPI, and what is lost without it ('' means everything)."""
 
     module: str
     distribution: str

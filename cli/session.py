@@ -73,7 +73,7 @@ class Session:
         return {f"/{name.removeprefix('do_')}": getattr(cls, name) for name in dir(cls) if name.startswith("do_")}
 
     def respond(self, line: str) -> Iterator[str]:
-        """Carry out one line and yield what to show. A failed line raises UserError and leaves the session as it was."""
+        """Carry out one line and yield what to show. A line that fails raises UserError and changes nothing."""
         if not line.startswith("/"):
             yield from self.do_text(line)
             return
@@ -85,7 +85,7 @@ class Session:
     # ---- talking
 
     def do_text(self, text: str) -> Iterator[str]:
-        """/text WORDS        say something in text; the model goes on in text (typing without a command does the same)"""
+        """/text WORDS        say something; the model goes on in text (words without a command do the same)"""
         _need(text, "/text WORDS")
         yield self._answer(text, Request(AuditorySentence((Segment("text", text),)), "text"))
 
