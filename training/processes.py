@@ -1,0 +1,92 @@
+"""The processes of a training run: one on a laptop, or many under `torchrun` or the `deepspeed` launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+os.environ.setdefault(
+    "DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"
+)  # else DeepSpeed warns that it guesses
+for _name in ("DeepSpeed", "deepspeed"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*", category=FutureWarning)
+
+import deepspeed  # noqa: E402  (reads the environment and creates its logger on import)
+import deepspeed.ops  # noqa: E402
+
+deepspeed.utils.logger.setLevel(logging.WARNING)
+
+
+def join() -> None:
+    """Join the other processes that a launcher started, or be the only one. Calling it again changes nothing.
+
+    Gloo serves CPU tensors, NCCL those on GPUs. A process without a launcher needs no port: it talks to itself in
+    memory.
+    """
+    if dist.is_initialized():
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(backend)
+    else:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    if not torch.cuda.is_available():
+        # DeepSpeed would compile a C++ shared-memory all-reduce at first use: half a minute and a compiler for what
+        # gloo does already.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds in at least one process. Collective."""
+    if world_size() == 1:
+        return flag
+    tensor = torch.tensor(int(flag))  # on the CPU: gloo, so that no GPU is waited for
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return bool(tensor.item())
+
+
+def gather(value: Any) -> list[Any]:
+    """`value` of every process, in the order of their ranks. Collective."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def leave() -> None:
+    """Part from the other processes; the last thing a program does."""
+    if dist.is_initialized():
+        barrier()
+        dist.destroy_process_group()
