@@ -1,0 +1,340 @@
+"""The scalar autoencoder: waveform <-> 25 Hz x 136 values in [-1, 1], the target of the flow decoder.
+
+ReasoningCodec's SQCodec ("UniAudio 2.0" §3, published as `ScalarModel`). Two front ends share one network:
+
+`waveform`  the published structure: convolutions on the samples themselves, causal but for `delay_kernel_size`.
+`stft`      the same convolutions on log-magnitude frames; the phase is found by `LogMagnitudeSpectrogram`. It learns in
+            minutes on a CPU, and its latents hold no phase, which makes them a far easier target for a small flow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from codec.errors import UserError
+from codec.spectrogram import LogMagnitudeSpectrogram
+
+LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
+DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
+
+
+@dataclass(frozen=True)
+class ScalarConfig:
+    """Shape of a scalar autoencoder. The first group has the published names.
+
+    num_bands: channels of the signal handed to the first convolution: 1 for a waveform, fft_size / 2 + 1 for `stft`
+    sample_rate: samples per second
+    causal: whether convolutions look at the past only
+    num_samples: extra averaging (and repeating) of so many samples at the waveform end; 1 for none
+    downsample_factors, upsample_factors: strides of the encoder and decoder stages
+    downsample_kernel_sizes, upsample_kernel_sizes: their kernels
+    latent_hidden_dim: channels of the latents
+    default_kernel_size: of the first and last convolutions
+    delay_kernel_size: of the decoder's first convolution, which always looks ahead
+    init_channel: channels of the first stage; each stage doubles them
+    res_kernel_size: of the residual units
+
+    front_end: "waveform" or "stft"
+    fft_size, hop: window and step of `stft`, in samples
+    phase_iterations: of Griffin-Lim in `stft`
+    """
+
+    num_bands: int = 1
+    sample_rate: int = 24_000
+    causal: bool = True
+    num_samples: int = 2
+    downsample_factors: tuple[int, ...] = (2, 3, 4, 4, 5)
+    downsample_kernel_sizes: tuple[int, ...] = (4, 6, 8, 8, 10)
+    upsample_factors: tuple[int, ...] = (5, 4, 4, 3, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (10, 8, 8, 6, 4)
+    latent_hidden_dim: int = 136
+    default_kernel_size: int = 7
+    delay_kernel_size: int = 5
+    init_channel: int = 48
+    res_kernel_size: int = 7
+    front_end: Literal["waveform", "stft"] = "waveform"
+    fft_size: int = 960
+    hop: int = 240
+    phase_iterations: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("downsample_factors", "downsample_kernel_sizes", "upsample_factors", "upsample_kernel_sizes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON and YAML give lists
+        if self.front_end not in ("waveform", "stft"):
+            raise ValueError(f"front_end must be 'waveform' or 'stft', not {self.front_end!r}")
+        expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
+        if self.num_bands != expected:
+            raise ValueError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
+        if len(self.downsample_factors) != len(self.downsample_kernel_sizes):
+            raise ValueError("downsample_factors and downsample_kernel_sizes differ in length")
+        if len(self.upsample_factors) != len(self.upsample_kernel_sizes):
+            raise ValueError("upsample_factors and upsample_kernel_sizes differ in length")
+        if math.prod(self.downsample_factors) != math.prod(self.upsample_factors):
+            raise ValueError("downsample_factors and upsample_factors have different products")
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of one latent frame: 960 at 24 kHz and 25 Hz."""
+        step = self.hop if self.front_end == "stft" else self.num_samples
+        return step * math.prod(self.downsample_factors)
+
+    def latent_frames(self, num_samples: int) -> int:
+        """Latent frames of a clip of `num_samples` samples: ceil(num_samples / samples_per_frame)."""
+        return -(-num_samples // self.samples_per_frame)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> ScalarConfig:
+        """Raises ValueError for an unknown key."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown keys of a scalar autoencoder's config: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+
+def _keep(x: Tensor, frames: Tensor | None) -> Tensor:
+    """Zero what lies beyond `frames` (B,) time steps, so that a clip in a batch is computed as if alone."""
+    if frames is None:
+        return x
+    return x * (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
+
+
+class Conv(nn.Conv1d):
+    """Convolution that keeps length / stride: `dilation (kernel - 1)` zeros before the signal, or around it."""
+
+    def __init__(self, ins: int, outs: int, kernel: int, stride: int = 1, dilation: int = 1, causal: bool = True):
+        super().__init__(ins, outs, kernel, stride=stride, dilation=dilation)
+        reach = dilation * (kernel - 1)
+        # A strided kernel that is not causal is centred on its stride: (kernel - stride) / 2 steps on each side.
+        self.pad = (reach, 0) if causal else ((reach - stride + 1) // 2, reach - (reach - stride + 1) // 2)
+
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        return super().forward(F.pad(_keep(x, frames), self.pad))
+
+
+class TransposedConv(nn.ConvTranspose1d):
+    """Transposed convolution that gives exactly length * stride steps: the surplus is cut at the end, or at both."""
+
+    def __init__(self, ins: int, outs: int, kernel: int, stride: int, causal: bool):
+        super().__init__(ins, outs, kernel, stride=stride)
+        self.cut = 0 if causal else (kernel - stride) // 2
+
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        length = x.shape[-1] * self.stride[0]
+        return super().forward(_keep(x, frames))[..., self.cut : self.cut + length]
+
+
+class ResidualUnit(nn.Module):
+    """Dilated convolution, PReLU, pointwise convolution, PReLU, added to the input."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, causal: bool):
+        super().__init__()
+        self.conv1 = weight_norm(Conv(channels, channels, kernel, dilation=dilation, causal=causal))
+        self.conv2 = weight_norm(Conv(channels, channels, 1))
+        self.activation1 = nn.PReLU()
+        self.activation2 = nn.PReLU()
+
+    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
+        return x + self.activation2(self.conv2(self.activation1(self.conv1(x, frames))))
+
+
+class _Resampler(nn.Module):
+    """Holds the strided convolution of a stage under the published name `layer`."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = weight_norm(layer)
+
+
+class EncoderStage(nn.Module):
+    """Five residual units, then a strided convolution to twice the channels and an activation shared by all stages."""
+
+    def __init__(self, channels: int, factor: int, kernel: int, res_kernel: int, causal: bool):
+        super().__init__()
+        self.convs = nn.ModuleList(ResidualUnit(channels, res_kernel, d, causal) for d in DILATIONS)
+        self.down_conv = _Resampler(Conv(channels, 2 * channels, kernel, stride=factor, causal=causal))
+        self.factor = factor
+
+    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
+        for unit in self.convs:
+            x = unit(x, frames)
+        return self.down_conv.layer(x, frames)
+
+
+class DecoderStage(nn.Module):
+    """Transposed convolution to half the channels, then five residual units."""
+
+    def __init__(self, channels: int, factor: int, kernel: int, res_kernel: int, causal: bool):
+        super().__init__()
+        self.up_conv = _Resampler(TransposedConv(channels, channels // 2, kernel, factor, causal))
+        self.convs = nn.ModuleList(ResidualUnit(channels // 2, res_kernel, d, causal) for d in DILATIONS)
+        self.factor = factor
+
+    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
+        x = self.up_conv.layer(x, frames)
+        frames = None if frames is None else frames * self.factor
+        for unit in self.convs:
+            x = unit(x, frames)
+        return x
+
+
+class SampleFilter(nn.Module):
+    """Convolution and PReLU beside the averaging or repeating of `num_samples` samples."""
+
+    def __init__(self, channels: int, kernel: int, causal: bool):
+        super().__init__()
+        self.conv = Conv(channels, channels, kernel, causal=causal)
+        self.activation = nn.PReLU()
+
+    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
+        return self.activation(self.conv(x, frames))
+
+
+class ScalarAutoencoder(nn.Module):
+    """Waveform <-> latents (B, 136, T25), T25 = ceil(n / 960).
+
+    Latents are tanh values; `decode` rounds them to 19 levels. A clip in a batch gives the same latents and the same
+    samples as alone. Published keys (`encoder.0.weight_g`, ...) load directly.
+    """
+
+    def __init__(self, config: ScalarConfig):
+        super().__init__()
+        self.config = config
+        c, causal = config, config.causal
+        width, kernel = c.init_channel, c.default_kernel_size
+        encoder: list[nn.Module] = [weight_norm(Conv(c.num_bands, width, kernel, causal=causal))]
+        if c.num_samples > 1:
+            encoder.append(SampleFilter(width, kernel, causal))
+        for factor, size in zip(c.downsample_factors, c.downsample_kernel_sizes, strict=True):
+            encoder.append(EncoderStage(width, factor, size, c.res_kernel_size, causal))
+            width *= 2
+        encoder.append(weight_norm(Conv(width, c.latent_hidden_dim, kernel, causal=causal)))
+        decoder: list[nn.Module] = [weight_norm(Conv(c.latent_hidden_dim, width, c.delay_kernel_size, causal=False))]
+        for factor, size in zip(c.upsample_factors, c.upsample_kernel_sizes, strict=True):
+            decoder.append(DecoderStage(width, factor, size, c.res_kernel_size, causal))
+            width //= 2
+        if c.num_samples > 1:
+            decoder.append(SampleFilter(width, kernel, causal))
+        decoder.append(weight_norm(Conv(width, c.num_bands, kernel, causal=causal)))
+        self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
+        self.down_activation = nn.PReLU()  # one parameter for all encoder stages, as published
+        self.spectrogram = (
+            LogMagnitudeSpectrogram(c.fft_size, c.hop, c.phase_iterations) if c.front_end == "stft" else None
+        )
+        self.register_load_state_dict_pre_hook(_merge_published_activations)
+
+    def signal(self, waveforms: Tensor) -> Tensor:
+        """(B, T25 960) -> (B, num_bands, steps): what the network codes, the waveform itself or its log magnitudes."""
+        return waveforms[:, None] if self.spectrogram is None else self.spectrogram.analyse(waveforms)
+
+    def pad(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, n) -> (B, T25 960): zeros beyond each clip's end, up to a whole number of latent frames."""
+        waveforms = _keep(waveforms[:, None], lengths)[:, 0]
+        return F.pad(waveforms, (0, -waveforms.shape[-1] % self.config.samples_per_frame))
+
+    def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Latents before rounding.
+
+        waveforms: (B, n) float32 at 24 kHz; lengths: (B,) samples of each clip
+        returns (B, 136, T25), zero beyond the ceil(length / 960) frames of a clip
+        """
+        return self.encode_signal(self.signal(self.pad(waveforms, lengths)), self._latent_frames(lengths))
+
+    def encode_signal(self, signal: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(B, num_bands, steps) of `signal`, (B,) latent frames of each clip -> (B, 136, T25)."""
+        first, *stages, last = self.encoder
+        steps = None if frames is None else frames * math.prod(self.config.downsample_factors)
+        if self.config.num_samples > 1:
+            pooling, *stages = stages
+            x = pooling(first(signal, _times(steps, self.config.num_samples)), _times(steps, self.config.num_samples))
+            x = F.avg_pool1d(x, self.config.num_samples)
+        else:
+            x = first(signal, steps)
+        for stage in stages:
+            x = self.down_activation(stage(x, steps))
+            steps = None if steps is None else steps // stage.factor
+        return _keep(torch.tanh(last(x, steps)), frames)
+
+    @staticmethod
+    def quantise(latents: Tensor) -> Tensor:
+        """Round to 19 levels, multiples of 1/9; the gradient passes straight through."""
+        return latents + ((latents * LEVELS).round() / LEVELS - latents).detach()
+
+    def decode(self, latents: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveforms of latents, which are rounded first.
+
+        latents: (B, 136, T25); lengths: (B,) samples of each clip, at most T25 * 960
+        returns (B, T25 * 960), zero beyond each clip's length; without lengths, all of it is sound
+        """
+        signal = self.decode_signal(self.quantise(latents), self._latent_frames(lengths))
+        if self.spectrogram is None:
+            waveforms = signal[:, 0]
+        else:
+            waveforms = self.spectrogram.synthesise(signal, lengths)
+        return _keep(waveforms[:, None], lengths)[:, 0]
+
+    def decode_signal(self, latents: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Latents (B, 136, T25) as they are, without rounding -> (B, num_bands, steps) in the scale of `signal`."""
+        first, *stages, last = self.decoder
+        repeat = self.config.num_samples
+        if repeat > 1:
+            *stages, expanding = stages
+        x = first(latents, frames)
+        for stage in stages:
+            x = stage(x, frames)
+            frames = _times(frames, stage.factor)
+        if repeat > 1:
+            frames = _times(frames, repeat)
+            x = expanding(x.repeat_interleave(repeat, dim=-1), frames)
+        return last(x, frames)
+
+    def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:
+        return None if lengths is None else -(-lengths // self.config.samples_per_frame)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ScalarAutoencoder:
+        """Read what `save_pretrained` wrote, in eval mode. Raises UserError where something is missing or damaged."""
+        folder = Path(folder)
+        try:
+            model = cls(ScalarConfig.from_dict(json.loads((folder / "config.json").read_text())))
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename or folder}: no such file; a scalar autoencoder needs config.json and "
+                            "model.safetensors") from error
+        except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
+            raise UserError(f"{folder}: not a scalar autoencoder ({error}); train one with "
+                            "`uniaudio train recipes/starter/scalar.yaml`") from error
+        return model.eval()
+
+
+def _times(frames: Tensor | None, factor: int) -> Tensor | None:
+    return None if frames is None else frames * factor
+
+
+def _merge_published_activations(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The published state names the shared activation once per stage; here it has one name."""
+    suffix = ".down_conv.activation.weight"
+    aliases = [key for key in state if key.startswith(f"{prefix}encoder.") and key.endswith(suffix)]
+    values = [state.pop(key) for key in aliases]
+    if any(not torch.equal(value, values[0]) for value in values):
+        raise ValueError(f"{', '.join(aliases)}: published weights share this value, but these differ")
+    if values:
+        state[f"{prefix}down_activation.weight"] = values[0]
