@@ -107,7 +107,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
     def embed_frames(self, frames: Tensor) -> Tensor:
         """Audio row ids (..., 8) -> sum of their eight embeddings (..., d), with no (..., 8, d) in between."""
         indices = (frames + self.codebook_offsets).flatten(0, -2)  # (N, 8)
-        return F.embedding_bag(indices, self.audio_embeddings.weight, mode="sum").view(*frames.shape[:-1], -1)
+        summed = F.embedding_bag(indices, self.audio_embeddings.weight, mode="sum")
+        return summed.view(*frames.shape[:-1], summed.shape[-1])
 
     def embed_codebooks(self, ids: Tensor) -> Tensor:
         """Ids of codebooks 0..k-1 (..., k) -> their embeddings (..., k, d)."""

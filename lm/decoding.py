@@ -1,0 +1,237 @@
+"""Incremental decoding: the model's layers with static key-value caches, one row at a time.
+
+The layers' own weights and submodules are used; only the loop around them is leaner than the library's, whose
+bookkeeping costs as much as the arithmetic at small sizes. Tests hold both to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.tokens import NUM_CODEBOOKS
+from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
+
+FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
+
+
+class Rotary:
+    """Cosines and sines of all positions of a transformer, as (positions, head) tables."""
+
+    def __init__(self, transformer: nn.Module, positions: int, like: Tensor):
+        indices = torch.arange(positions, device=like.device)[None]
+        cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
+        half = sin.shape[-1] // 2
+        self.cos = cos
+        self.signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)  # rotate_half(x) is a signed roll
+
+    def at(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Tables for positions (B, S) or a slice of S -> two of (B or 1, S, 1, head)."""
+        cos, sin = self.cos[positions], self.signed_sin[positions]
+        return (cos[:, :, None], sin[:, :, None]) if cos.ndim == 3 else (cos[None, :, None], sin[None, :, None])
+
+
+def rotate(vectors: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of (B, S, heads, head)."""
+    cos, signed_sin = tables
+    return torch.addcmul(vectors * cos, vectors.roll(vectors.shape[-1] // 2, -1), signed_sin)
+
+
+class CachedLayers:
+    """A group of layers that remembers keys and values of up to `capacity` rows per batch entry."""
+
+    def __init__(self, transformer: nn.Module, batch: int, capacity: int, dtype: torch.dtype, device: torch.device):
+        config = transformer.config
+        if config.model_type not in FAMILIES:
+            raise ValueError(f"generation supports layers of the families {FAMILIES}, not '{config.model_type}'")
+        self.layers, self.norm = transformer.layers, transformer.norm
+        self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        shape = (len(self.layers), batch, self.groups, capacity, self.head)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+
+    def __call__(self, x: Tensor, start: int, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
+
+        bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
+        """
+        for index, layer in enumerate(self.layers):
+            x = x + self._attend(index, layer.self_attn, _norm(layer.input_layernorm, x), start, rotary, bias)
+            mlp, normed = layer.mlp, _norm(layer.post_attention_layernorm, x)
+            x = x + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)).mul_(mlp.up_proj(normed)))
+        return _norm(self.norm, x)
+
+    def _attend(self, index: int, attention: nn.Module, x: Tensor, start: int, rotary, bias: Tensor | None) -> Tensor:
+        batch, rows, _ = x.shape
+        query = attention.q_proj(x).view(batch, rows, self.heads, self.head)
+        key = attention.k_proj(x).view(batch, rows, self.groups, self.head)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        query = rotate(query, rotary)
+        stop = start + rows
+        keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
+        keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
+        values[:, :, start:] = attention.v_proj(x).view(batch, rows, self.groups, self.head).transpose(1, 2)
+        if rows == 1:  # the query heads of a group share its keys: they stand where query rows would
+            query = query.view(batch, self.groups, -1, self.head)
+            out = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=attention.scaling)
+        else:
+            out = F.scaled_dot_product_attention(
+                query.transpose(1, 2), keys, values, attn_mask=bias, is_causal=bias is None,
+                scale=attention.scaling, enable_gqa=self.heads != self.groups,
+            ).transpose(1, 2)  # fmt: skip
+        return attention.o_proj(out.reshape(batch, rows, -1))
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        self.keys, self.values = self.keys[:, entries], self.values[:, entries]
+
+
+class RowDecoder:
+    """The language model's three groups, fed row by row (published model, §A.5).
+
+    Prompts of unequal length are padded on the left, so that all entries of the batch write the same cache column; the
+    padding is hidden from attention. It has to be: rows that are zero do attend and are attended to (§A.3).
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Rows], max_rows: int):
+        """Raises ValueError for an empty prompt, or one that leaves no room in the model's context."""
+        self.model = model
+        context = model.config.cross_modal.max_position_embeddings
+        for rows in prompts:
+            if len(rows) == 0:
+                raise ValueError("a prompt needs at least one row")
+            if len(rows) >= context:
+                raise ValueError(f"the prompt has {len(rows)} rows, but the model's context holds {context}")
+        device, dtype = model.audio_embeddings.weight.device, model.audio_embeddings.weight.dtype
+        lengths = torch.tensor([len(rows) for rows in prompts])
+        batch, self.column = len(prompts), int(lengths.max())
+        self.padding = (self.column - lengths).to(device)  # (B,)
+        self.room = (context - lengths).to(device)  # (B,) rows that still fit
+        self.padded = bool((lengths < self.column).any())
+
+        capacity = self.column + min(max_rows, context)
+        groups = (model.understanding, model.cross_modal, model.generation)
+        self.understanding, self.cross_modal, self.generation = (
+            CachedLayers(group, batch, capacity, dtype, device) for group in groups
+        )
+        self.rotary = Rotary(model.cross_modal, capacity, model.audio_embeddings.weight)
+
+        self.ids = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.int64)
+        self.mask = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.bool)
+        for i, rows in enumerate(prompts):
+            self.ids[i, self.column - len(rows) :], self.mask[i, self.column - len(rows) :] = rows.ids, rows.mask
+        self.last_is_audio = bool(self.mask[:, -1, 0].any())
+        self.ids, self.mask = self.ids.to(device), self.mask.to(device)
+
+        # What later rows may see of each column: everything but padding, and in the experts perhaps only audio.
+        visible = torch.ones(batch, capacity, dtype=torch.bool, device=device)
+        visible[:, : self.column] = self.mask.any(-1)
+        self.bias = self._bias(visible) if self.padded else None
+        self.expert_bias = self.bias
+        if model.config.mask_other_modalities:
+            visible = visible.clone()
+            visible[:, : self.column] = self.mask[..., 0]
+            self.expert_bias = self._bias(visible)
+
+    def _bias(self, visible: Tensor) -> Tensor:
+        bias = torch.zeros(visible.shape, dtype=self.model.audio_embeddings.weight.dtype, device=visible.device)
+        return bias.masked_fill_(~visible, float("-inf"))[:, None, None]  # (B, 1, 1, capacity)
+
+    def _prompt_bias(self, bias: Tensor | None) -> Tensor | None:
+        """(B, 1, P, P) for the prompt: causal, and every row sees itself, so that padding stays finite."""
+        if bias is None:
+            return None
+        square = torch.full((self.column, self.column), float("-inf"), dtype=bias.dtype, device=bias.device)
+        return (bias[..., : self.column] + square.triu(1)).masked_fill(
+            torch.eye(self.column, dtype=torch.bool, device=bias.device), 0.0
+        )
+
+    def prefill(self, text_only: bool = False) -> Tensor:
+        """Run the prompts; final vector of their last row (B, d).
+
+        text_only: nothing but text will follow, so what the generation layers remember is never asked for.
+        """
+        model, ids, mask = self.model, self.ids, self.mask
+        is_audio, is_text = mask[..., :1], mask[..., TEXT_COLUMN:]  # (B, P, 1)
+        positions = (torch.arange(self.column, device=ids.device) - self.padding[:, None]).clamp(min=0)
+        rotary = self.rotary.at(positions)
+        everything, experts = self._prompt_bias(self.bias), self._prompt_bias(self.expert_bias)
+
+        x = model.cross_modal.embed_tokens(ids[..., TEXT_COLUMN]) * is_text  # (B, P, d)
+        if not (text_only and not bool(is_audio.any())):
+            frames = ids[..., :TEXT_COLUMN][is_audio[..., 0]]  # (N, 8)
+            audio = torch.zeros_like(x).masked_scatter(is_audio, model.embed_frames(frames))
+            x = x + self.understanding(audio, 0, rotary, experts) * is_audio
+        hidden = self.cross_modal(x, 0, rotary, everything)
+        if text_only and not self.last_is_audio:
+            return hidden[:, -1]
+        generated = self.generation(hidden * is_audio, 0, rotary, experts)
+        return torch.where(is_audio[:, -1], generated[:, -1], hidden[:, -1])
+
+    def feed_audio(self, frames: Tensor) -> Tensor:
+        """Append an audio row to every entry: frames (B, 8) -> final vectors (B, d)."""
+        rotary, bias, experts = self._next()
+        x = self.understanding(self.model.embed_frames(frames)[:, None], self.column - 1, rotary, experts)
+        x = self.cross_modal(x, self.column - 1, rotary, bias)
+        return self.generation(x, self.column - 1, rotary, experts)[:, 0]
+
+    def feed_text(self, ids: Tensor) -> Tensor:
+        """Append a text row to every entry: ids (B,) -> final vectors (B, d).
+
+        Only for text that runs to the end: the experts are skipped, and later audio rows would miss what they remember.
+        """
+        rotary, bias, _ = self._next()
+        return self.cross_modal(self.model.cross_modal.embed_tokens(ids)[:, None], self.column - 1, rotary, bias)[:, 0]
+
+    def _next(self) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
+        """Claim the next cache column: its rotary tables and what it may see."""
+        column, self.column = self.column, self.column + 1
+        where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
+        seen = [None if bias is None else bias[..., : self.column] for bias in (self.bias, self.expert_bias)]
+        return self.rotary.at(where), *seen
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        for group in (self.understanding, self.cross_modal, self.generation):
+            group.keep(entries)
+        self.padding, self.room = self.padding[entries], self.room[entries]
+        self.bias = None if self.bias is None else self.bias[entries]
+        self.expert_bias = None if self.expert_bias is None else self.expert_bias[entries]
+
+
+class FrameDecoder:
+    """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
+
+    def __init__(self, model: nn.Module, batch: int):
+        self.model = model
+        weight = model.audio_embeddings.weight
+        transformer = model.depth_decoder.transformer
+        self.layers = CachedLayers(transformer, batch, NUM_CODEBOOKS, weight.dtype, weight.device)
+        rotary = Rotary(transformer, NUM_CODEBOOKS, weight)
+        self.rotary = [rotary.at(slice(c, c + 1)) for c in range(NUM_CODEBOOKS)]
+
+    def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """final (B, d) -> ids (B, 8), codebook after codebook.
+
+        choose(codebook, states (B, d_depth)) -> ids (B,) picks what the next codebook is told.
+        """
+        model, x, ids = self.model, final, []
+        for codebook in range(NUM_CODEBOOKS):
+            vectors = model.depth_decoder.projection(x)[:, None]
+            states = self.layers(vectors, codebook, self.rotary[codebook], None)[:, 0]
+            ids.append(choose(codebook, states))
+            if codebook + 1 < NUM_CODEBOOKS:
+                x = model.audio_embeddings(ids[-1] + codebook * model.audio_head.shape[-1])
+        return torch.stack(ids, dim=1)
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        self.layers.keep(entries)
+
+
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)

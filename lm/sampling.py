@@ -1,0 +1,63 @@
+"""Drawing ids from logits: temperature, top-k, and noise that belongs to a request rather than to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How to generate.
+
+    max_rows: rows generated at most, special frames included; 17.5 rows make one second of audio
+    temperature: logits are divided by it; 0 always takes the likeliest id
+    top_k: only the k likeliest ids are drawn from; 1 always takes the likeliest, None allows all
+    guidance: scale of classifier-free guidance for audio; 1 is none, more follows the prompt more closely
+    """
+
+    max_rows: int = 500
+    temperature: float = 0.9
+    top_k: int | None = 50
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1 (or None for all ids), got {self.top_k}")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
+
+    @property
+    def greedy(self) -> bool:
+        return self.top_k == 1 or self.temperature == 0
+
+
+def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:
+    """One uniform number in [0, 1) for every id that will be drawn: (B, rows, columns).
+
+    Row b depends on seeds[b] alone, is drawn on the CPU, and its beginning does not depend on `rows`: a request samples
+    the same ids at any place of any batch and on any device.
+    """
+    drawn = [torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(drawn).to(device)
+
+
+def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor) -> Tensor:
+    """Draw one id per row: logits (B, V), uniform (B,) in [0, 1) -> ids (B,). Ids with a logit of -inf are never drawn.
+
+    Inverse-CDF sampling over the k likeliest ids needs one number per id drawn, not one per vocabulary entry.
+    """
+    if settings.greedy:
+        return logits.argmax(-1)
+    k = logits.shape[-1] if settings.top_k is None else min(settings.top_k, logits.shape[-1])
+    values, ids = logits.float().topk(k)  # (B, k), likeliest first
+    cumulative = values.div_(settings.temperature).softmax(-1).cumsum(-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]  # the sum may miss 1 by a rounding error
+    return ids.gather(1, (cumulative < threshold).sum(-1, keepdim=True))[:, 0]
