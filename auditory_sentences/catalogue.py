@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from codec.tokens import SAMPLE_RATE
+
 if TYPE_CHECKING:
     from auditory_sentences.corpora import Clip
     from auditory_sentences.token_store import StoredClip, TokenStore
@@ -62,6 +64,10 @@ class Catalogue:
     def clip(self, position: int) -> Clip:
         """The clip's record, without tokens."""
         return self.store.clips[position]
+
+    def seconds(self, position: int) -> float:
+        """Length of the clip, known without its tokens."""
+        return self.store.num_samples[position] / SAMPLE_RATE
 
     def stored(self, position: int) -> StoredClip:
         """The clip with its tokens."""

@@ -74,7 +74,7 @@ class Packing:
         self._texts: dict[tuple, Rows] = {}
         self._window: _Window | None = None
         padding = collate([text_rows([0] * context, learn=False), text_rows([], learn=False)], layout)
-        self._blank = Rows(*(part[1] for part in padding))
+        self._blank = Rows(padding.ids[1], padding.mask[1], padding.loss[1])
 
     def read(self, cursor: int = 0, batch_size: int = 1, reader: int = 0, readers: int = 1) -> Iterator[PackedBatch]:
         """Endless batches from the cursor on.
@@ -136,7 +136,7 @@ class Packing:
 
     def _pack(self, window: _Window, members: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ids, mask, loss and position_ids of one pack."""
-        ids, mask, loss = (part.clone() for part in self._blank)
+        ids, mask, loss = self._blank.ids.clone(), self._blank.mask.clone(), self._blank.loss.clone()
         position_ids = torch.empty(self.context, dtype=torch.int64)
         end = 0
         for i in members:
@@ -145,7 +145,7 @@ class Packing:
             for segment in drawn.sentence.segments:
                 rows = self._rows(segment, drawn.hide_conditions)
                 here = slice(end, end + len(rows))
-                ids[here], mask[here], loss[here] = rows
+                ids[here], mask[here], loss[here] = rows.ids, rows.mask, rows.loss
                 end += len(rows)
             position_ids[start:end] = torch.arange(end - start)
         position_ids[end:] = torch.arange(self.context - end)

@@ -146,17 +146,14 @@ def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) 
         raise UserError(
             f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
         )
-    drawn: dict[str, str] = {}
-    segments = []
-    for role, content, learn in task.parts:
-        if content in QUESTIONS:
-            drawn |= QUESTIONS[content](clip, draws.pick(askable_labels(task, clip, bank)), draws, bank)
-        if content == "audio":
-            filling: str | AudioTokens = clip.tokens
-        else:
-            filling = drawn[content] if content in drawn else CONTENTS[content](clip)
-        segments.append(Segment(role, filling, learn))
-    return tuple(segments)
+    contents: dict[str, str | AudioTokens] = {"audio": clip.tokens}
+    for part in task.parts:
+        if part.content in QUESTIONS:
+            label = draws.pick(askable_labels(task, clip, bank))
+            contents |= QUESTIONS[part.content](clip, label, draws, bank)
+        elif part.content in CONTENTS:
+            contents[part.content] = CONTENTS[part.content](clip)
+    return tuple(Segment(role, contents[content], learn) for role, content, learn in task.parts)
 
 
 def prompt_segments(task: Task, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
@@ -175,26 +172,31 @@ def build(task: Task | str, clip: StoredClip, draws: Draws, bank: PromptBank) ->
 
 
 class Request(NamedTuple):
-    """A sentence to be continued: what is given, the role of what is asked for, and the reference."""
+    """A sentence to be continued: what is given, the role of what is asked for, the reference where one is known."""
 
     sentence: AuditorySentence
     role: TextRole | AudioRole
     reference: str | AudioTokens | None = None
 
 
-def request(name: str, seed: int = 0, **given: str | AudioTokens) -> Request:
-    """The task on contents that a person gives: request("asr", audio=tokens), request("tts", text="hello").
+def request(
+    name: str, draws: Draws | None = None, bank: PromptBank | None = None, **contents: str | AudioTokens
+) -> Request:
+    """A request made of a person's own material, in the form in which the task is trained.
 
-    given: one content for every condition of the task, under the names in the task's parts; `seed` draws the prompt.
-    Raises ValueError where a content is missing or superfluous.
+    contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
+        `request("audio_qa", question="Which instrument plays?", audio=tokens)`
+    draws: chooses the prompt; without it, the same prompt every time
+    Raises ValueError where a condition is missing or one is given that the task does not have.
     """
     task = find_task(name)
-    conditions = [part for part in task.parts if not part.learn]
-    if {part.content for part in conditions} != set(given):
-        raise ValueError(f"the task '{name}' is given {[part.content for part in conditions]}, not {sorted(given)}")
-    prompt = prompt_segments(task, Draws("request", name, seed), PromptBank.load())
-    segments = tuple(Segment(part.role, given[part.content]) for part in conditions)
-    return Request(AuditorySentence(prompt + segments, name), task.parts[-1].role)
+    given = [part for part in task.parts if not part.learn]
+    needed = {part.content for part in given}
+    if needed != set(contents) or not given:
+        raise ValueError(f"a request for '{name}' is made of {sorted(needed) or 'nothing'}, not of {sorted(contents)}")
+    prompt = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
+    segments = prompt + tuple(Segment(role, contents[content]) for role, content, _ in given)
+    return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.learn))
 
 
 def request_of(sentence: AuditorySentence) -> Request:

@@ -1,0 +1,242 @@
+"""UniAudio: the language model and its two tokenizers together. Everything that talks to a model goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows
+from codec.audio import load_audio
+from codec.errors import UserError
+from codec.tokenizer import AudioTokenizer, load_tokenizer
+from codec.tokens import AudioTokens
+from lm.generation import GenerationSettings, Reason, generate_audio, generate_text, score_text
+from lm.model import UniAudioForConditionalGeneration
+from lm.rows import Rows
+from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import TAGGED_ROLES, VocabularyLayout
+
+VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER = "vocabulary.json", "text_tokenizer", "audio_tokenizer"
+BATCH = 16  # requests generated at once
+
+Role = TextRole | AudioRole
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model said.
+
+    segment: of the role asked for, not marked as learned; None where audio ended before it had a frame of both kinds
+    reason: "end" where the model ended by itself, "max_rows" or "context" where it was cut off
+    """
+
+    segment: Segment | None
+    reason: Reason
+
+
+class UniAudio:
+    """A model with its tokenizers, as one folder: config.json, model.safetensors, vocabulary.json, text_tokenizer/,
+    audio_tokenizer/.
+
+    Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
+    """
+
+    def __init__(
+        self, model: UniAudioForConditionalGeneration, text_tokenizer: TextTokenizer, codec: AudioTokenizer
+    ) -> None:
+        self.model, self.text_tokenizer, self.codec = model.eval(), text_tokenizer, codec.eval()
+        self.layout: VocabularyLayout = model.config.layout
+        for what, wanted, there in (
+            ("text", self.layout.text_fingerprint, text_tokenizer.fingerprint),
+            ("audio", self.layout.audio_fingerprint, codec.fingerprint),
+        ):
+            if wanted and wanted != there:
+                raise UserError(
+                    f"the model reads the {what} tokenizer {wanted}, but was given {there}; "
+                    f"use the {what} tokenizer that it was trained with"
+                )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
+        """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
+        folder = _local_folder(source)
+        for name in ("config.json", VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER):
+            if not (folder / name).exists():
+                raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
+        try:
+            model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder}: the language model cannot be read ({detail}); copy it again") from error
+        absent = sorted(loading["missing_keys"])
+        if absent:  # transformers would go on with random weights
+            raise UserError(f"{folder}: {len(absent)} weights are missing ({absent[0]}, ...); copy the model again")
+        layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
+        layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
+        text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
+        return cls(model.to(device), text_tokenizer, load_tokenizer(folder / AUDIO_FOLDER).to(device))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything that `from_pretrained` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        self.layout.save(folder / VOCABULARY_FILE)
+        self.text_tokenizer.save_pretrained(folder / TEXT_FOLDER)
+        self.codec.save_pretrained(folder / AUDIO_FOLDER)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    # ---- audio in and out
+
+    def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
+        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz.
+
+        Raises UserError where the file is none that can be read, or the waveform is empty or not finite.
+        """
+        waveform = audio if isinstance(audio, Tensor) else load_audio(audio)
+        if waveform.ndim != 1:
+            raise ValueError(f"a waveform must be mono, (n,), not of shape {tuple(waveform.shape)}")
+        with torch.inference_mode():
+            return self.codec.encode(waveform[None].float().to(self.device))[0]
+
+    def waveform(self, tokens: AudioTokens, steps: int = 10, seed: int = 0, guidance: float = 1.5) -> Tensor:
+        """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU."""
+        return self.waveforms([tokens], steps, [seed], guidance)[0]
+
+    def waveforms(
+        self, tokens: Sequence[AudioTokens], steps: int = 10, seeds: Sequence[int] | None = None, guidance: float = 1.5
+    ) -> list[Tensor]:
+        """Like `waveform`, for many clips in batches; each clip sounds the same in any batch."""
+        seeds, made = list(seeds or [0] * len(tokens)), []
+        for start in range(0, len(tokens), BATCH):
+            some = slice(start, start + BATCH)
+            with torch.inference_mode():
+                made += self.codec.decode(tokens[some], steps=steps, seed=seeds[some], guidance=guidance)
+        return [waveform.cpu() for waveform in made]
+
+    # ---- requests
+
+    def complete(
+        self,
+        sentences: Sequence[AuditorySentence],
+        role: Role | Sequence[Role],
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+    ) -> list[Completion]:
+        """Continue each sentence with one segment of the role: text in any role but "prompt", or "audio".
+
+        role: one for all, or one per sentence: requests for text and for audio may be mixed. A completion depends on
+            its sentence, its seed and the settings alone, not on what else is asked.
+        Everything given is condition, so guidance compares with a prompt in which all of it is hidden.
+        Raises UserError where a sentence does not fit the model's context, or holds another tokenizer's audio.
+        """
+        roles = [role] * len(sentences) if isinstance(role, str) else list(role)
+        if not len(sentences) == len(roles) == len(seeds):
+            raise ValueError(
+                f"{len(sentences)} sentences, {len(roles)} roles and {len(seeds)} seeds do not go together"
+            )
+        for asked in roles:
+            if asked not in get_args(TextRole) + ("audio",) or asked == "prompt":
+                raise ValueError(f"a sentence cannot be completed with '{asked}'; ask for text, or for whole audio")
+        given = [_as_condition(sentence) for sentence in sentences]
+        prompts = [self._opened(s, r) if r != "audio" else self._rows(s) for s, r in zip(given, roles, strict=True)]
+        completions: dict[int, Completion] = {}
+
+        def run(chosen: list[int], generate: Callable[[list[int]], list[Completion]]) -> None:
+            """In batches of prompts of like length, so that little is padding."""
+            chosen = sorted(chosen, key=lambda i: len(prompts[i]))
+            for start in range(0, len(chosen), BATCH):
+                some = chosen[start : start + BATCH]
+                completions.update(zip(some, generate(some), strict=True))
+
+        def write(some: list[int]) -> list[Completion]:
+            made = generate_text(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some])
+            pairs = zip(some, made, strict=True)
+            return [Completion(Segment(roles[i], self.text_tokenizer.decode(m.ids)), m.reason) for i, m in pairs]
+
+        def play(some: list[int]) -> list[Completion]:
+            hidden = [self._rows(given[i], hide=True) for i in some] if settings.guidance != 1 else None
+            made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
+            return [Completion(self._audio_segment(m.descriptive, m.structural), m.reason) for m in made]
+
+        run([i for i, asked in enumerate(roles) if asked != "audio"], write)
+        run([i for i, asked in enumerate(roles) if asked == "audio"], play)
+        return [completions[i] for i in range(len(sentences))]
+
+    def choose(
+        self, sentences: Sequence[AuditorySentence], role: TextRole, options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each option is as the next segment: per sentence, one natural log-probability for each option.
+
+        The probability is that of the whole segment, its end included, so options of any length compare, and over all
+        texts it sums to one. Raises UserError where a sentence with its option does not fit the model's context.
+        """
+        if len(sentences) != len(options):
+            raise ValueError(f"{len(sentences)} sentences and {len(options)} lists of options do not go together")
+        prompts, continuations = [], []
+        for sentence, choices in zip(sentences, options, strict=True):
+            prompt = self._opened(_as_condition(sentence), role)
+            for option in choices:
+                ids = [*self.text_tokenizer.encode(option), self.layout.text_eos]
+                self._require_room(len(prompt) + len(ids), sentence)
+                prompts.append(prompt)
+                continuations.append(ids)
+        scores = iter(score_text(self.model, prompts, continuations))
+        return [[next(scores) for _ in choices] for choices in options]
+
+    # ---- how sentences become prompts
+
+    def _rows(self, sentence: AuditorySentence, hide: bool = False) -> Rows:
+        rows = to_rows(sentence, self.layout, self.text_tokenizer, hide_conditions=hide)
+        self._require_room(len(rows) + 1, sentence)
+        return rows
+
+    def _opened(self, sentence: AuditorySentence, role: TextRole) -> Rows:
+        """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
+        rows = self._rows(sentence.then(Segment(role, "")))
+        closing = 2 if role in TAGGED_ROLES else 1  # EOS and, of a tagged role, the closing tag
+        return rows.prefix(len(rows) - closing)
+
+    def _require_room(self, rows: int, sentence: AuditorySentence) -> None:
+        context = self.model.config.cross_modal.max_position_embeddings
+        if rows > context:
+            raise UserError(
+                f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {context}; "
+                "use shorter audio, less text or fewer examples"
+            )
+
+    def _audio_segment(self, descriptive: Tensor, structural: Tensor) -> Segment | None:
+        if descriptive.shape[1] == 0 or structural.shape[1] == 0:
+            return None
+        return Segment("audio", AudioTokens.from_frames(descriptive, structural, self.codec.fingerprint))
+
+
+def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
+    """The same sentence with nothing in it to be learned."""
+    return AuditorySentence(tuple(replace(segment, learn=False) for segment in sentence.segments), sentence.name)
+
+
+def _local_folder(source: str | Path) -> Path:
+    """The folder, or where the hub's model of that id lies once fetched."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise UserError(f"{source}: no such folder; give the folder of a model or a hub id such as owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"{source}: neither a folder nor a model on the hub that can be had ({detail})") from error
