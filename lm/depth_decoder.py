@@ -22,5 +22,7 @@ class DepthDecoder(nn.Module):
 
     def forward(self, final: Tensor, previous: Tensor) -> Tensor:
         """final (N, d), previous (N, 7, d): embeddings of codebooks 0..6 -> (N, 8, d_depth)."""
+        if len(final) == 0:  # the library's layers cannot reshape an empty batch
+            return final.new_zeros(0, previous.shape[1] + 1, self.projection.out_features)
         vectors = self.projection(torch.cat([final[:, None], previous], dim=1))  # (N, 8, d_depth)
         return self.transformer(inputs_embeds=vectors, use_cache=False).last_hidden_state

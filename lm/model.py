@@ -146,12 +146,16 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         if "flash" in self.config._attn_implementation:
             raise ValueError("mask_other_modalities needs attn_implementation eager, sdpa or flex_attention")
 
-        def audio_or_self(batch, head, query, key):
-            return is_audio[batch, key] | (query == key)
+        # The library hands custom mask functions positions within the sentence where rows are packed; keys are wanted
+        # here, so packing is left to this function too.
+        starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1) != 1
+        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1)  # (B, S)
 
-        return create_causal_mask(
-            self.config.cross_modal, vectors, None, None, position_ids, and_mask_function=audio_or_self
-        )
+        def audio_or_self(batch, head, query, key):
+            same = sentence[batch, query] == sentence[batch, key]
+            return same & (is_audio[batch, key] | (query == key))
+
+        return create_causal_mask(self.config.cross_modal, vectors, None, None, and_mask_function=audio_or_self)
 
     def depth_states(self, final: Tensor, frames: Tensor) -> Tensor:
         """Step 8, teacher-forced: final vectors (N, d) and target frames (N, 8) -> decoder states (N, 8, d_depth)."""

@@ -1,0 +1,85 @@
+"""A language model around a pretrained text model, whose layers become the cross-modal layers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from codec.errors import UserError
+from lm.config import UniAudioConfig
+from lm.decoding import FAMILIES
+from lm.model import UniAudioForConditionalGeneration
+from lm.vocabulary import VocabularyLayout
+
+
+@torch.no_grad()
+def from_text_backbone(
+    source: str | Path,
+    vocabulary: VocabularyLayout,
+    depth: dict | PreTrainedConfig,
+    understanding_layers: int = 3,
+    generation_layers: int = 2,
+    dtype: torch.dtype | None = None,
+    mask_other_modalities: bool = False,
+) -> UniAudioForConditionalGeneration:
+    """Model whose cross-modal layers, text embeddings and text head are those of a text model (UniAudio 2.0 §4.2).
+
+    source: folder or hub id of a causal language model of the Llama or Qwen3 family, tied or untied, sharded or not.
+    vocabulary: may hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
+    depth: configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
+    dtype: of the parameters; default: as stored.
+    Embeddings and head are untied, as in the published model. Everything else is new: random, with audio rows entering
+    the text model at the scale of its own embeddings. The random numbers come from torch's global generator.
+    Raises UserError where the source cannot be read or is of another family, ValueError for a smaller vocabulary.
+    """
+    try:
+        text_model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{source}: no text model can be loaded from there ({error}); give a folder or a hub id"
+        ) from error
+    shape = copy.deepcopy(text_model.config)
+    if shape.model_type not in FAMILIES:
+        raise UserError(
+            f"{source}: layers of the family '{shape.model_type}' are not supported; use one of {', '.join(FAMILIES)}"
+        )
+    if vocabulary.text_size < shape.vocab_size:
+        raise ValueError(
+            f"the vocabulary holds {vocabulary.text_size} text ids, fewer than the model's {shape.vocab_size}"
+        )
+
+    embeddings = text_model.get_input_embeddings().weight
+    head = text_model.get_output_embeddings().weight
+    shape.vocab_size = vocabulary.text_size
+    inherited = {"rope_parameters": shape.rope_parameters, "rms_norm_eps": shape.rms_norm_eps}
+    depth = depth.to_dict() if isinstance(depth, PreTrainedConfig) else dict(depth)
+    config = UniAudioConfig(
+        cross_modal=shape,
+        understanding_layers=understanding_layers,
+        generation_layers=generation_layers,
+        depth=inherited | {"vocab_size": 1} | depth,
+        vocabulary=vocabulary.to_dict(),
+        mask_other_modalities=mask_other_modalities,
+        initializer_range=shape.initializer_range,
+        dtype=embeddings.dtype,
+    )
+    model = UniAudioForConditionalGeneration._from_config(config)
+    state = text_model.get_decoder().state_dict()
+    state["embed_tokens.weight"] = _enlarged(embeddings, vocabulary.text_size)
+    model.cross_modal.load_state_dict(state)
+    model.lm_head.weight.copy_(_enlarged(head, vocabulary.text_size))
+
+    scale = embeddings.float().square().mean().sqrt()
+    model.understanding.norm.weight.fill_(scale)  # else unit-sized audio rows would drown out what the layers add
+    model.audio_embeddings.weight.normal_(std=scale.item())
+    return model
+
+
+def _enlarged(table: Tensor, rows: int) -> Tensor:
+    """A (V, d) table with the mean row appended until it has `rows` rows."""
+    mean = table.float().mean(0, keepdim=True).to(table.dtype)
+    return torch.cat([table, mean.expand(rows - len(table), -1)])

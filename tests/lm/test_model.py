@@ -1,0 +1,197 @@
+"""The language model: packing, masks, backends, saving, freezing groups, text backbones."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from codec.errors import UserError
+from lm.config import UniAudioConfig
+from lm.model import UniAudioForConditionalGeneration
+from lm.rows import collate, concatenate, text_rows
+from lm.text_backbone import from_text_backbone
+from tests.lm.tiny import LAYOUT, TEXT_IDS, audio, sentences, shape, text, tiny_config, tiny_model
+
+
+def packed(parts):
+    """One sequence of all rows with positions that restart: ids, mask, loss, position_ids, each with batch 1."""
+    rows = concatenate(parts)
+    positions = torch.cat([torch.arange(len(part)) for part in parts])
+    return rows.ids[None], rows.mask[None], rows.loss[None], positions[None]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_equals_alone(attention, masked):
+    """Packing several sentences into one sequence changes no logit, no loss and no gradient."""
+    model = tiny_model(attn_implementation=attention, mask_other_modalities=masked)
+    parts = sentences()
+    ids, mask, loss, positions = packed(parts)
+    with torch.no_grad():
+        together = model(ids, mask, position_ids=positions)
+        alone = [model(part.ids[None], part.mask[None]) for part in parts]
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
+    inner = [t for t in range(ids.shape[1] - 1) if t + 1 not in ends]  # a sentence's last row predicts nothing
+    expected = torch.cat([one.text_logits for one in alone], dim=1)
+    torch.testing.assert_close(together.text_logits[:, inner], expected, atol=1e-5, rtol=1e-5)
+    expected = torch.cat([one.audio_logits for one in alone])
+    torch.testing.assert_close(together.audio_logits, expected, atol=1e-5, rtol=1e-5)
+
+    batch = collate(parts, LAYOUT)
+    gradients = []
+    for inputs in ((ids, mask, loss, positions), (batch.ids, batch.mask, batch.loss)):
+        output = model(*inputs)
+        model.zero_grad()
+        output.loss.backward()
+        gradients.append((output.loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    for name, gradient in gradients[0][1].items():
+        torch.testing.assert_close(gradient, gradients[1][1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_attention_backends_agree(masked):
+    batch = collate(sentences(), LAYOUT)
+    outputs = []
+    for attention in ("eager", "sdpa"):
+        model = tiny_model(attn_implementation=attention, mask_other_modalities=masked)
+        outputs.append(model(batch.ids, batch.mask))
+    torch.testing.assert_close(outputs[0].text_logits, outputs[1].text_logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs[0].audio_logits, outputs[1].audio_logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_hidden_modalities_do_not_reach_the_experts():
+    """With the switch on, text before audio leaves the understanding layers' view of the audio unchanged."""
+    clip = audio(2, 4, 1)
+    for masked in (False, True):
+        model, seen = tiny_model(mask_other_modalities=masked), []
+        model.understanding.register_forward_hook(
+            lambda module, args, output, seen=seen: seen.append(output.last_hidden_state[0, -len(clip) :])
+        )
+        for length in (1, 6):
+            rows = concatenate([text(length, length), clip])
+            positions = torch.arange(len(rows))[None] + 6 - length  # the same positions for the audio both times
+            model.final_vectors(rows.ids[None], rows.mask[None], positions)
+        assert torch.allclose(*seen, atol=1e-5) == masked
+
+
+def test_a_text_only_model_gets_zero_audio_loss_and_the_other_way_round():
+    model = tiny_model()
+    for rows, silent in ((text(7, 1, learn=True), "audio_loss"), (audio(2, 3, 1, learn=True), "text_loss")):
+        output = model(rows.ids[None], rows.mask[None], rows.loss[None])
+        assert getattr(output, silent).item() == 0
+        assert output.loss.item() > 0 and torch.isfinite(output.loss)
+        model.zero_grad()
+        output.loss.backward()
+        # Every part of the model takes part in every backward pass, so that processes stay in step.
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_gradient_checkpointing_changes_nothing():
+    batch, gradients = collate(sentences(), LAYOUT), []
+    for checkpointing in (False, True):
+        model = tiny_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(batch.ids, batch.mask, batch.loss).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+def test_groups_cover_every_parameter_once():
+    model = tiny_model()
+    groups = model.named_groups()
+    listed = [name for members in groups.values() for name, _ in members]
+    assert sorted(listed) == sorted(name for name, _ in model.named_parameters())
+    assert {"lm_head.weight", "cross_modal.embed_tokens.weight"} <= {name for name, _ in groups["cross_modal"]}
+    assert "depth_decoder.projection.weight" in {name for name, _ in groups["depth"]}
+    assert [name for name, _ in groups["audio_embeddings"]] == ["audio_embeddings.weight"]
+    assert [name for name, _ in groups["audio_head"]] == ["audio_head"]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@torch.no_grad()
+def test_save_and_load(tmp_path, tied):
+    model = tiny_model(tie_word_embeddings=tied)
+    assert (model.lm_head.weight is model.cross_modal.embed_tokens.weight) == tied
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), UniAudioConfig)
+    batch = collate(sentences(), LAYOUT)
+    expected = model(batch.ids, batch.mask)
+    loaded = AutoModel.from_pretrained(tmp_path).eval()
+    assert isinstance(loaded, UniAudioForConditionalGeneration)
+    assert loaded.config.layout == LAYOUT
+    output = loaded(batch.ids, batch.mask)
+    assert torch.equal(output.text_logits, expected.text_logits)
+    assert torch.equal(output.audio_logits, expected.audio_logits)
+    half = UniAudioForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+def test_new_parameters_are_initialised():
+    model = tiny_model(initializer_range=0.05)
+    assert model.audio_head.std().item() == pytest.approx(0.05, rel=0.05)
+    assert model.codebook_offsets.tolist() == [c * LAYOUT.audio_size for c in range(8)]
+
+
+def test_a_configuration_without_vocabulary_is_an_error():
+    with pytest.raises(ValueError, match="vocabulary"):
+        UniAudioForConditionalGeneration(tiny_config(vocabulary=None))
+
+
+def text_model(family: str, tied: bool, **more):
+    torch.manual_seed(3)
+    values = shape(32, 2, tie_word_embeddings=tied, initializer_range=0.2, **more)
+    if family == "qwen3":
+        values["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
+        return Qwen3ForCausalLM(Qwen3Config(**values, head_dim=16)).eval()
+    return LlamaForCausalLM(LlamaConfig(**values)).eval()
+
+
+@pytest.mark.parametrize("extra", [0, 7])
+@pytest.mark.parametrize("family, tied", [("llama", True), ("llama", False), ("qwen3", True)])
+@torch.no_grad()
+def test_text_backbone_speaks_as_before(tmp_path, family, tied, extra):
+    """Text logits of a text-only prompt equal the text model's, with a larger vocabulary too."""
+    original = text_model(family, tied)
+    original.save_pretrained(tmp_path, max_shard_size="20KB")
+    layout = replace(LAYOUT, text_size=TEXT_IDS + extra)
+    model = from_text_backbone(tmp_path, layout, depth=shape(16, 1), understanding_layers=1, generation_layers=1).eval()
+    rows = text_rows(list(range(9, 30)), learn=False)
+    expected = original(rows.ids[None, :-1, -1]).logits
+    ours = model(rows.ids[None], rows.mask[None]).text_logits
+    assert ours.shape[-1] == TEXT_IDS + extra
+    assert (ours[..., :TEXT_IDS] - expected).abs().max() < 1e-4
+    assert model.lm_head.weight is not model.cross_modal.embed_tokens.weight
+    assert type(model.understanding) is type(model.cross_modal)
+
+    model.save_pretrained(tmp_path / "ours")
+    again = UniAudioForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
+    assert torch.equal(again(rows.ids[None], rows.mask[None]).text_logits, ours)
+    mixed = collate(sentences(), layout)
+    assert torch.isfinite(model(mixed.ids, mixed.mask, mixed.loss).loss)
+
+
+def test_text_backbones_that_cannot_work_are_refused(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        from_text_backbone(tmp_path / "nowhere", LAYOUT, depth=shape(16, 1))
+    text_model("llama", False).save_pretrained(tmp_path / "llama")
+    with pytest.raises(ValueError, match="fewer"):
+        from_text_backbone(tmp_path / "llama", replace(LAYOUT, text_size=TEXT_IDS - 1), depth=shape(16, 1))
+    other = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=TEXT_IDS)
+    AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(UserError, match="gpt2"):
+        from_text_backbone(tmp_path / "gpt2", LAYOUT, depth=shape(16, 1))
