@@ -62,7 +62,7 @@ def iterate_audio(path: str | Path, block_seconds: float = 60.0) -> Iterator[Ten
             if source == SAMPLE_RATE:
                 yield torch.from_numpy(held[before : before + size].copy())
             else:
-                # A period of silence behind the end: torchaudio rounds its own length in float32, at times a sample short.
+                # a period of silence behind the end: torchaudio rounds its own length in float32, down at times
                 block = resample(torch.from_numpy(np.pad(held, (0, period))), source, SAMPLE_RATE, **_FILTER)
                 first = before // period * made
                 yield block[first : first + ceil(size * made / period)].clone()

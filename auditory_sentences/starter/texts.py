@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from auditory_sentences.corpus_kinds import DIGITS
 from auditory_sentences.starter import music, sounds, voices
 from auditory_sentences.starter.randomness import choose, generator, split_of
 
 Generator = np.random.Generator
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SLOTS: dict[str, tuple[str, ...]] = {
     "adjective": (
         "red", "blue", "green", "yellow", "white", "black", "old", "young", "small", "tall", "happy", "quiet",
