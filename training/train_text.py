@@ -1,0 +1,181 @@
+"""The starter's text model: a small LLaMA with its tokenizer, trained on plain text, in the format of transformers.
+
+It plays the part that LLaMA-3.2 plays at full size: the descriptive branch learns to speak to it (training/
+train_descriptive.py), and the language model's cross-modal layers start from it (lm.model.from_text_backbone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from auditory_sentences.draws import Draws
+from auditory_sentences.prompts import PromptBank
+from auditory_sentences.starter.texts import starter_text
+from codec.errors import UserError
+from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
+from training.dialogue import Dialogue
+from training.engine import Engine
+from training.recipe import Recipe
+from training.run import Run
+
+_LINE = 6  # ids of the shortest lines, about: a row of `context` ids needs at most context / _LINE lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModelRecipe(Recipe):
+    """Text, tokenizer and sizes.
+
+    texts: text files with one example on each line; empty: the starter's own text
+    dialogues: share of lines that become a dialogue in which the line stands where a recording will stand later. From
+        these the text model learns to repeat and to answer about what comes before the question, as large ones can
+    tokenizer: folder or hub id; empty: a sentencepiece model of at most `vocabulary` pieces is learned from the text
+    context: ids in a row; batch: rows in a micro-batch. Rows hold several lines, each between BOS and EOS
+    """
+
+    texts: tuple[str, ...] = ()
+    dialogues: float = 0.4
+    tokenizer: str = ""
+    vocabulary: int = 1024
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    mlp: int = 768
+    context: int = 128
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dialogues <= 1 or self.width % self.heads or self.heads % self.kv_heads:
+            raise UserError("dialogues must be within [0, 1], heads divide width and kv_heads divide heads")
+
+
+def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
+    """Train, and return the folder of the model: config.json, model.safetensors and the tokenizer."""
+    with Run(recipe, resume) as run:
+        text = Text(recipe)
+        tokenizer = text.tokenizer
+        run.check({"tokenizer": tokenizer.fingerprint})
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=tokenizer.size,
+                hidden_size=recipe.width,
+                intermediate_size=recipe.mlp,
+                num_hidden_layers=recipe.layers,
+                num_attention_heads=recipe.heads,
+                num_key_value_heads=recipe.kv_heads,
+                max_position_embeddings=4096,
+                rms_norm_eps=1e-5,
+                bos_token_id=tokenizer.bos,
+                eos_token_id=tokenizer.eos,
+                pad_token_id=tokenizer.pad,
+            )
+        )
+
+        def write_model(folder: Path, state: dict[str, Tensor]) -> None:
+            model.save_pretrained(folder, state_dict=state)
+            tokenizer.save_pretrained(folder)
+
+        engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        for step in run.steps():
+            for index in engine.micro_batches(step):
+                ids = text.batch(index).to(engine.device)  # (batch, context)
+                loss = engine(input_ids=ids, labels=ids, use_cache=False).loss
+                engine.backward(loss)
+                engine.record(loss=loss)
+                run.journal.count(text_ids=ids.numel())
+            engine.step()
+            if run.log_due(step):
+                run.journal.write(step, engine.metrics())
+            if run.validate_due(step):
+                with engine.evaluating():
+                    ids = text.batch(0, held_out=True).to(engine.device)
+                    run.journal.write(step, {"held_out_loss": float(engine(input_ids=ids, labels=ids).loss)})
+            if run.save_due(step):
+                run.save(step, {"model": engine}, write_model, {"tokenizer": tokenizer.fingerprint})
+    return run.model
+
+
+class Text:
+    """The recipe's text as rows of ids: row i is a pure function of the recipe and i."""
+
+    def __init__(self, recipe: TextModelRecipe) -> None:
+        self.recipe = recipe
+        self.bank = PromptBank.load()
+        self.files = [_read_lines(path) for path in recipe.texts]
+        if recipe.tokenizer:
+            self.tokenizer = TextTokenizer.from_pretrained(recipe.tokenizer)
+        else:
+            self.tokenizer = SentencePieceTokenizer.train(self._tokenizer_text(), recipe.vocabulary)
+
+    def batch(self, index: int, held_out: bool = False) -> Tensor:
+        """Micro-batch `index`: (batch, context) int64. Held-out rows come from lines that training never draws."""
+        rows = range(index * self.recipe.batch, (index + 1) * self.recipe.batch)
+        return torch.tensor([self._row(i, held_out) for i in rows])
+
+    def _row(self, index: int, held_out: bool) -> list[int]:
+        ids: list[int] = []
+        draws = Draws("text", self.recipe.seed, held_out, index)
+        count = self.recipe.context // _LINE + 1
+        for line in self._lines(draws, count, held_out):
+            if draws.chance(self.recipe.dialogues):
+                line = self._dialogue(line, draws)
+            ids += self.tokenizer.wrap(line)
+            if len(ids) >= self.recipe.context:
+                break
+        # A text of very few, short lines repeats itself.
+        return (ids * (self.recipe.context // len(ids) + 1))[: self.recipe.context]
+
+    def _lines(self, draws: Draws, count: int, held_out: bool) -> Iterator[str]:
+        if not self.files:
+            yield from starter_text(draws.below(1 << 62), count)
+            return
+        for _ in range(count):
+            lines = draws.pick(self.files)
+            # every fiftieth line of a file is held out
+            place = draws.below(len(lines))
+            yield lines[place - place % 50 if held_out else place if place % 50 else min(place + 1, len(lines) - 1)]
+
+    def _dialogue(self, line: str, draws: Draws) -> str:
+        """The line as what is heard, and something to do with it."""
+        heard, asked, answer = (
+            line,
+            self.bank.prompt(draws.pick(("asr", "sound_caption", "music_caption")), draws),
+            line,
+        )
+        if "? " in line:  # a caption, a question and its answer
+            stem, answer = line.rsplit("? ", 1)
+            heard, _, asked = stem.partition(". ")
+            asked += "?"
+        return Dialogue(asked, answer).text(heard)
+
+    def _tokenizer_text(self) -> Iterator[str]:
+        """What the tokenizer is learned from: the text, and the words of all prompts."""
+        for task in sorted(self.bank.prompts):
+            yield from self.bank.prompts[task]
+        for phrasings in (*self.bank.questions.values(), *self.bank.yes_no.values()):
+            yield from (phrasing.replace("{", "").replace("}", "") for phrasing in phrasings)
+        yield from (Dialogue("?", "").text("") for _ in range(50))
+        if self.files:
+            yield from (line for lines in self.files for line in islice(lines, 200_000))
+        else:
+            yield from starter_text(self.recipe.seed, 20_000)
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as text ({error}); give UTF-8 files with one example a line"
+        ) from error
+    if len(lines) < 2:
+        raise UserError(f"{path}: holds fewer than two lines of text; give UTF-8 files with one example a line")
+    return lines
