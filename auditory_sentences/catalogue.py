@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from codec.tokens import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from auditory_sentences.corpora import Clip
+    from auditory_sentences.clip import Clip
     from auditory_sentences.token_store import StoredClip, TokenStore
 
 MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, not a class to ask about

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from auditory_sentences.catalogue import Catalogue, normalised
@@ -24,11 +25,15 @@ from auditory_sentences.tasks import (
 from codec.errors import UserError
 
 if TYPE_CHECKING:
-    from auditory_sentences.corpora import Clip
+    from auditory_sentences.clip import Clip
     from auditory_sentences.token_store import StoredClip
 
 ShotAudio = Literal["audio", "descriptive"]
 MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
+
+
+class TooFewExamples(UserError):
+    """The pool has fewer clips than shots that may stand beside the query."""
 
 
 class Episode(NamedTuple):
@@ -57,7 +62,6 @@ class Episodes:
         self.pool = pool
         self.bank = bank
         self._eligible: dict[str, list[int]] = {}
-        self._counts: dict[tuple[str, str], dict[str, int]] = {}
 
     def of_task(
         self, task: Task | str, query: StoredClip, shots: int, draws: Draws, shot_audio: ShotAudio = "audio"
@@ -100,7 +104,7 @@ class Episodes:
         others = [value for value, clips in by_value.items() if value != answer and len(clips) >= max(shots, 1)]
         options = draws.shuffled([answer, *draws.sample(others, ways - 1)])
         if len(options) < 2:
-            raise UserError(
+            raise TooFewExamples(
                 f"split '{self.pool.split}' has no second value of '{label}' with {shots} clips of {query.kind}; "
                 "ask for fewer shots"
             )
@@ -127,52 +131,33 @@ class Episodes:
         return self._eligible[key]
 
     def draw_of_task(self, task: Task, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool: 1 to 4 shots, as many as fit into `max_rows`."""
+        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit `max_rows`."""
         query = self.pool.stored(position)
-        most = min(draws.between(1, MAX_SHOTS), len(self.eligible(task)) - 1)
-        roles: tuple[ShotAudio, ...] = ("audio",)
-        if not any(part.learn and part.content == "audio" for part in task.parts):
-            roles = ("descriptive",) if draws.chance(0.5) else ("audio", "descriptive")
-        seed = draws.below(1 << 62)
-        for shots in range(most, 0, -1):
-            for role in roles:
-                sentence = self.of_task(task, query, shots, Draws("episode", seed), role)
-                if row_limit(sentence.segments) <= max_rows:
-                    return sentence
-        return self.of_task(task, query, 0, Draws("episode", seed))
+        says_audio = any(part.learn and part.content == "audio" for part in task.parts)
+
+        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.of_task(task, query, shots, draws, shot_audio)
+
+        return _largest_that_fits(episode, draws, max_rows, whole_audio=says_audio)
 
     def draw_of_label(self, label: str | None, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
         """A training episode around a clip of the pool, classified by `label` or by one of its own, drawn."""
         query = self.pool.stored(position)
-        label = label or draws.pick(self.class_labels(query))
-        ways = draws.between(2, MAX_WAYS)
-        most = min(draws.between(1, MAX_SHOTS), self._enough(label, query))
-        roles: tuple[ShotAudio, ...] = ("descriptive",) if draws.chance(0.5) else ("audio", "descriptive")
-        seed = draws.below(1 << 62)
-        for shots in range(most, 0, -1):
-            for role in roles:
-                sentence = self.of_label(label, query, ways, shots, Draws("episode", seed), role).sentence
-                if row_limit(sentence.segments) <= max_rows:
-                    return sentence
-        return self.of_label(label, query, ways, 0, Draws("episode", seed)).sentence
+        chosen, ways = label or draws.pick(self.class_labels(query)), draws.between(2, MAX_WAYS)
+
+        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.of_label(chosen, query, ways, shots, draws, shot_audio).sentence
+
+        return _largest_that_fits(episode, draws, max_rows, whole_audio=False)
 
     def class_labels(self, clip: Clip) -> list[str]:
-        """The clip's labels by which episodes can classify it: another clip has its value, and another value exists."""
-        return [label for label in sorted(clip.labels) if self._enough(label, clip) > 0]
-
-    def _enough(self, label: str, query: Clip) -> int:
-        """The most shots, up to MAX_SHOTS, that both the query's own value and some other value can give."""
-        if (query.kind, label) not in self._counts:
+        """The clip's labels by which an episode of the pool can classify it: another value of the label is there."""
+        found = []
+        for label, answer in sorted(clip.labels.items()):
             values = self.bank.label_values.get(label, ())
-            found = {value: len(self.pool.by_label.get((query.kind, label, value), ())) for value in values}
-            self._counts[query.kind, label] = {value: count for value, count in found.items() if count}
-        counts = self._counts[query.kind, label]
-        answer = query.labels.get(label)
-        if answer not in counts or len(counts) < 2:
-            return 0
-        some = self.pool.by_label[query.kind, label, answer][: 4 * MAX_SHOTS]
-        own = sum(not _related(self.pool.clip(i), query) for i in some)
-        return min(own, max(count for value, count in counts.items() if value != answer), MAX_SHOTS)
+            if answer in values and any(v != answer and (clip.kind, label, v) in self.pool.by_label for v in values):
+                found.append(label)
+        return found
 
     def _examples(
         self, candidates: Sequence[int], count: int, query: Clip, draws: Draws, what: str, other_words: bool = False
@@ -181,14 +166,15 @@ class Episodes:
         seed = draws.below(1 << 62)
         words = normalised(query.text) if other_words else None
         for looked_at in (count + 8, 8 * count + 64, len(candidates)):
-            chosen = []
-            for i in Draws("examples", seed).sample(candidates, looked_at):
-                clip = self.pool.clip(i)
-                if not _related(clip, query) and (words is None or normalised(clip.text) != words):
-                    chosen.append(i)
-                if len(chosen) == count:
-                    return chosen
-        raise UserError(
+            fair = (
+                i
+                for i in Draws("examples", seed).sample(candidates, looked_at)
+                if not _related(clip := self.pool.clip(i), query) and (words is None or normalised(clip.text) != words)
+            )
+            chosen = list(islice(fair, count))
+            if len(chosen) == count:
+                return chosen
+        raise TooFewExamples(
             f"split '{self.pool.split}' has {len(chosen)} clips that can be examples of {what} for '{query.id}', "
             f"and {count} are asked for; ask for fewer shots"
         )
@@ -207,3 +193,25 @@ def _related(clip: Clip, query: Clip) -> bool:
 
 def _as_shot(segment: Segment, shot_audio: ShotAudio) -> Segment:
     return replace(segment, role=shot_audio) if segment.role == "audio" else segment
+
+
+def _largest_that_fits(
+    episode: Callable[[int, Draws, ShotAudio], AuditorySentence], draws: Draws, max_rows: int, whole_audio: bool
+) -> AuditorySentence:
+    """The episode with the drawn number of shots, 1 to 4; with fewer where there are fewer or too many rows.
+
+    Unless `whole_audio`, the shots' audio is descriptive tokens alone half of the time, and where only that fits.
+    """
+    most, seed = draws.between(1, MAX_SHOTS), draws.below(1 << 62)
+    roles: tuple[ShotAudio, ...] = ("audio",)
+    if not whole_audio:
+        roles = ("descriptive",) if draws.chance(0.5) else ("audio", "descriptive")
+    for shots in range(most, 0, -1):
+        for role in roles:
+            try:
+                sentence = episode(shots, Draws("episode", seed), role)
+            except TooFewExamples:
+                continue
+            if row_limit(sentence.segments) <= max_rows:
+                return sentence
+    return episode(0, Draws("episode", seed), "audio")

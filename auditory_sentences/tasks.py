@@ -14,7 +14,7 @@ from codec.errors import UserError
 from codec.tokens import AudioTokens
 
 if TYPE_CHECKING:
-    from auditory_sentences.corpora import Clip
+    from auditory_sentences.clip import Clip
     from auditory_sentences.token_store import StoredClip
 
 

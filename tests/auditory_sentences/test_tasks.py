@@ -5,7 +5,7 @@ import json
 import pytest
 
 from auditory_sentences.catalogue import label_values
-from auditory_sentences.corpora import Clip
+from auditory_sentences.clip import Clip
 from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.tasks import TASKS, build, find_task, is_eligible, request, request_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from auditory_sentences.corpora import Clip
+from auditory_sentences.clip import Clip
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
