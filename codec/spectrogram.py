@@ -38,12 +38,14 @@ class LogMagnitudeSpectrogram(nn.Module):
     def transform(self, waveforms: Tensor) -> Tensor:
         """(B, n) -> complex (B, bands, n / hop); silence is assumed outside the clip."""
         edge = (self.fft_size - self.hop) // 2
-        return torch.stft(
-            F.pad(waveforms, (edge, edge)), self.fft_size, self.hop, window=self.window, center=False, return_complex=True
-        )
+        padded = F.pad(waveforms, (edge, edge))
+        return torch.stft(padded, self.fft_size, self.hop, window=self.window, center=False, return_complex=True)
 
-    def invert(self, spectrum: Tensor) -> Tensor:
-        """Complex (B, bands, T) -> (B, T hop): least-squares inverse by windowed overlap-add."""
+    def invert(self, spectrum: Tensor, present: Tensor | None = None) -> Tensor:
+        """Complex (B, bands, T) -> (B, T hop): least-squares inverse by windowed overlap-add.
+
+        present: (B, T) 1 for the frames of each clip, 0 beyond its end; all are present by default
+        """
         frames = spectrum.shape[-1]
         length = (frames - 1) * self.hop + self.fft_size
         edge = (self.fft_size - self.hop) // 2
@@ -53,8 +55,10 @@ class LogMagnitudeSpectrogram(nn.Module):
             return summed[:, 0, 0, edge : length - edge]
 
         pieces = torch.fft.irfft(spectrum, n=self.fft_size, dim=1) * self.window[:, None]
-        weight = self.window.square()[None, :, None].expand(1, self.fft_size, frames)
-        return overlap_add(pieces) / overlap_add(weight)
+        if present is None:
+            present = torch.ones(1, frames, device=pieces.device)
+        weight = overlap_add(self.window.square()[:, None] * present[:, None])
+        return overlap_add(pieces) / weight.clamp(min=1e-3)  # below it only where no frame is present
 
     def analyse(self, waveforms: Tensor) -> Tensor:
         """(B, n) -> standardised log amplitudes (B, bands, n / hop)."""
@@ -73,22 +77,23 @@ class LogMagnitudeSpectrogram(nn.Module):
         Gradients reach the frames through the magnitudes; the phase is taken as a constant.
         """
         target = self.magnitudes(frames)  # (B, bands, T)
-        mask = None
+        present = None
         if lengths is not None:
-            padded = -(-lengths // self.hop) * self.hop
-            mask = (torch.arange(frames.shape[-1] * self.hop, device=frames.device) < padded[:, None]).to(target.dtype)
-            target = target * mask[:, None, :: self.hop]
-        phase = self._consistent_phase(target.detach(), mask)
-        waveforms = self.invert(target * phase)
-        return waveforms if mask is None else waveforms * mask
+            count = -(-lengths // self.hop)
+            present = (torch.arange(frames.shape[-1], device=frames.device) < count[:, None]).to(target.dtype)  # (B, T)
+            target = target * present[:, None]
+        return self._inside(self.invert(target * self._consistent_phase(target.detach(), present), present), present)
+
+    def _inside(self, waveforms: Tensor, present: Tensor | None) -> Tensor:
+        """Silence beyond the last frame of each clip."""
+        return waveforms if present is None else waveforms * present.repeat_interleave(self.hop, dim=1)
 
     @torch.no_grad()
-    def _consistent_phase(self, target: Tensor, mask: Tensor | None) -> Tensor:
+    def _consistent_phase(self, target: Tensor, present: Tensor | None) -> Tensor:
         phase = torch.ones_like(target, dtype=torch.complex64)
         previous = torch.zeros_like(phase)
         for _ in range(self.iterations):
-            waveforms = self.invert(target * phase)
-            consistent = self.transform(waveforms if mask is None else waveforms * mask)
+            consistent = self.transform(self._inside(self.invert(target * phase, present), present))
             phase = consistent + self.momentum * (consistent - previous)
             phase = phase / phase.abs().clamp(min=1e-12)
             previous = consistent

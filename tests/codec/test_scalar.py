@@ -1,0 +1,228 @@
+"""Scalar autoencoder: published numbers, exact lengths, batches, gradients, files."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.errors import UserError
+from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.spectrogram import LogMagnitudeSpectrogram
+from tests.codec.published_state import load_fixture, published_state
+
+STFT = ScalarConfig(
+    num_bands=481,
+    causal=False,
+    num_samples=1,
+    downsample_factors=(2, 2),
+    downsample_kernel_sizes=(4, 4),
+    upsample_factors=(2, 2),
+    upsample_kernel_sizes=(4, 4),
+    default_kernel_size=3,
+    delay_kernel_size=3,
+    init_channel=16,
+    res_kernel_size=3,
+    front_end="stft",
+    phase_iterations=4,
+)
+WAVEFORM = ScalarConfig(init_channel=8)
+CONFIGS = {"stft": STFT, "waveform": WAVEFORM, "waveform not causal": replace(WAVEFORM, causal=False)}
+
+
+def build(name: str) -> ScalarAutoencoder:
+    torch.manual_seed(3)
+    return ScalarAutoencoder(CONFIGS[name]).eval()
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def published(parity_dir):
+    path = parity_dir / "scalar.json"
+    model = ScalarAutoencoder(ScalarConfig.from_dict(json.loads(path.read_text())["config"])).eval()
+    state = published_state(path)
+    assert sum(key.endswith("down_conv.activation.weight") for key in state) == 5
+    model.load_state_dict(state)  # strict: every published key has its place
+    return model, load_fixture(parity_dir / "scalar.safetensors")
+
+
+@torch.no_grad()
+def test_published_latents(published):
+    model, expected = published
+    latents = model.encode(expected["wav"][:, 0])
+    torch.testing.assert_close(latents, expected["latent"], atol=1e-4, rtol=0)
+    near_boundary = ((9 * expected["latent"]).frac().abs() - 0.5).abs() < 1e-3
+    wrong = (model.quantise(latents) - expected["latent_quantised"]).abs() > 1e-6
+    assert near_boundary.sum() <= 5 and not (wrong & ~near_boundary).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given_name, decoded", [("latent", "decoded"), ("random_latent", "decoded_from_random_latent")])
+def test_published_waveform(published, given_name, decoded):
+    model, expected = published
+    torch.testing.assert_close(model.decode(expected[given_name]), expected[decoded][:, 0], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_published_taps(published):
+    model, expected = published
+    taps = {}
+    for side in ("encoder", "decoder"):
+        for number, stage in enumerate(getattr(model, side)):
+            stage.register_forward_hook(lambda _, __, out, key=f"tap.{side}.{number}_out": taps.update({key: out}))
+    model.decode(model.encode(expected["wav"][:, 0]))
+    compared = 0
+    for key in ("tap.encoder.0_out", "tap.encoder.7_out"):
+        stored = expected.get(key, expected.get(f"{key}.first_samples"))
+        torch.testing.assert_close(taps[key][..., : stored.shape[-1]], stored, atol=1e-4, rtol=0)
+        compared += 1
+    assert compared == 2
+
+
+def test_published_activations_that_differ_are_refused(published):
+    model, _ = published
+    state = {f"encoder.{stage}.down_conv.activation.weight": torch.tensor([0.1 * stage]) for stage in (2, 3)}
+    with pytest.raises(ValueError, match="share this value"):
+        model.load_state_dict(state, strict=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=8, deadline=None)
+@given(samples=st.integers(1, 5000))
+def test_any_length(name, samples):
+    model = build(name)
+    latents = model.encode(noise(1, samples))
+    frames = -(-samples // 960)
+    assert latents.shape == (1, 136, frames) and model.config.latent_frames(samples) == frames
+    assert latents.abs().max() <= 1
+    waveform = model.decode(latents, torch.tensor([samples]))
+    assert waveform.shape == (1, frames * 960) and waveform.isfinite().all()
+    assert waveform[0, :samples].any() and not waveform[0, samples:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_clip_in_a_batch_is_a_clip_alone(name):
+    model = build(name)
+    lengths = torch.tensor([4800, 7001, 1])
+    clips = noise(3, 7001)  # what lies beyond a clip's length is anything
+    latents = model.encode(clips, lengths)
+    waveforms = model.decode(latents, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = model.encode(clips[row : row + 1, :length])
+        frames = alone.shape[-1]
+        torch.testing.assert_close(latents[row, :, :frames], alone[0], atol=1e-5, rtol=0)
+        assert not latents[row, :, frames:].any()
+        decoded = model.decode(latents[row : row + 1, :, :frames], lengths[row : row + 1])
+        torch.testing.assert_close(waveforms[row, :length], decoded[0, :length], atol=1e-4, rtol=0)
+        assert not waveforms[row, length:].any()
+
+
+@torch.no_grad()
+def test_causal_latents_do_not_see_the_future():
+    model = build("waveform")
+    clip = noise(1, 4800)
+    changed = clip.clone()
+    changed[:, 2880:] = 0
+    assert torch.equal(model.encode(clip)[..., :3], model.encode(changed)[..., :3])
+    assert not torch.equal(model.encode(clip)[..., 3:], model.encode(changed)[..., 3:])
+
+
+def test_quantise_has_19_levels_and_a_straight_gradient():
+    model = build("stft")
+    latents = torch.linspace(-1, 1, 1001, requires_grad=True)
+    rounded = model.quantise(latents)
+    assert len(torch.unique(rounded.detach() * 9)) == 19
+    assert (rounded - latents).abs().max() <= 1 / 18 + 1e-6
+    rounded.sum().backward()
+    assert torch.equal(latents.grad, torch.ones(1001))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_waveform_teaches_every_parameter(name):
+    model = build(name).train()
+    clip = noise(2, 2880)
+    (model.decode(model.encode(clip)) - clip).square().mean().backward()
+    untaught = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untaught == []
+
+
+def test_spectrogram_of_a_sine():
+    spectrogram = LogMagnitudeSpectrogram(960, 240, 16)
+    time = torch.arange(24000) / 24000
+    frames = spectrogram.analyse(torch.sin(2 * torch.pi * 1000 * time)[None])
+    assert frames.shape == (1, 481, 100)
+    amplitude = spectrogram.magnitudes(frames) * (2 / spectrogram.window.sum())
+    assert amplitude[0, :, 50].argmax() == 40  # 1000 Hz / 25 Hz
+    assert amplitude[0, 40, 50] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_spectrogram_inverts_its_own_transform():
+    spectrogram = LogMagnitudeSpectrogram(960, 240, 0)
+    clip = noise(2, 4800)
+    torch.testing.assert_close(spectrogram.invert(spectrogram.transform(clip)), clip, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_phase_search_makes_the_magnitudes_consistent():
+    time = torch.arange(24000) / 24000
+    clip = sum(torch.sin(2 * torch.pi * f * time * (1 + 0.05 * time)) for f in (220, 440, 660, 1320))[None] / 8
+
+    def error(iterations: int) -> float:
+        spectrogram = LogMagnitudeSpectrogram(960, 240, iterations)
+        found = spectrogram.transform(spectrogram.synthesise(spectrogram.analyse(clip))).abs()
+        wanted = spectrogram.transform(clip).abs()
+        return float((found - wanted).norm() / wanted.norm())
+
+    assert error(32) < 0.15 and error(32) < 0.5 * error(0)
+
+
+def test_silence_stays_silent():
+    spectrogram = LogMagnitudeSpectrogram(960, 240, 4)
+    waveform = spectrogram.synthesise(spectrogram.analyse(torch.zeros(1, 4800)))
+    assert waveform.abs().max() < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_saved_and_loaded(name, tmp_path):
+    model = build(name)
+    model.save_pretrained(tmp_path)
+    loaded = ScalarAutoencoder.from_pretrained(tmp_path)
+    assert loaded.config == model.config and not loaded.training
+    clip = noise(1, 3000)
+    assert torch.equal(loaded.encode(clip), model.encode(clip))
+
+
+def test_damaged_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="config.json"):
+        ScalarAutoencoder.from_pretrained(tmp_path)
+    build("stft").save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=str(tmp_path)):
+        ScalarAutoencoder.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(UserError, match="model.safetensors"):
+        ScalarAutoencoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"front_end": "mel"}, "front_end"),
+        ({"front_end": "stft"}, "num_bands must be 481"),
+        ({"upsample_factors": (5, 4, 4, 3, 3)}, "products"),
+        ({"downsample_kernel_sizes": (4,)}, "differ in length"),
+        ({"latent_hiden_dim": 8}, "latent_hiden_dim"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        ScalarConfig.from_dict(values)
