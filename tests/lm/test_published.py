@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from tests.lm.parity import load_fixture, published_config
 
 from lm.decoding import FrameDecoder, RowDecoder
 from lm.losses import LossSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.published import from_published, to_published
 from lm.rows import Rows
+from tests.lm.parity import load_fixture, published_config
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_greedy_audio_loops(generate, name):
         assert difference(text_logits[0], tensors[f"{name}.text_logits"][step]) < 1e-3
         assert text_logits.argmax().item() == expected[0]
 
-        def choose(codebook, states):
+        def choose(codebook, states, step=step):
             raw = states @ model.audio_head[codebook]
             if guided:
                 expected_raw = tensors["cfg_loop.raw_audio_logits_cond_uncond"][step, codebook]
