@@ -39,6 +39,7 @@ class PackedBatch(NamedTuple):
     ids (B, T, 9) int64, mask (B, T, 9) bool, loss (B, T) float32, position_ids (B, T) int64, which restart at 0 with
     every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its own.
     cursor: where the next batch starts, for all readers together
+    names: of the sentences in the batch, for messages
     """
 
     ids: Tensor
@@ -46,6 +47,7 @@ class PackedBatch(NamedTuple):
     loss: Tensor
     position_ids: Tensor
     cursor: int
+    names: list[str]
 
 
 class _Window(NamedTuple):
@@ -83,13 +85,14 @@ class Packing:
         see the same cursors. Put together, the packs are the same in the same order for any number of readers.
         """
         while True:
-            mine = []
+            mine, names = [], []
             for turn in range(batch_size * readers):
                 window, place = self._locate(cursor)
                 if turn // batch_size == reader:
                     mine.append(self._pack(window, window.packs[place]))
+                    names += [window.drawn[i].sentence.name for i in window.packs[place]]
                 cursor = window.number * WINDOW + place + 1
-            yield PackedBatch(*(torch.stack(parts) for parts in zip(*mine, strict=True)), cursor)
+            yield PackedBatch(*(torch.stack(parts) for parts in zip(*mine, strict=True)), cursor, names)
 
     def contents(self, cursor: int) -> list[Drawn]:
         """The sentences of the pack that starts at the cursor, in their order."""

@@ -96,6 +96,11 @@ class Engine:
     def device(self) -> torch.device:
         return processes.device()
 
+    @property
+    def share(self) -> int:
+        """Micro-batches of an update that fall to each process."""
+        return self.recipe.micro_batches // processes.world_size()
+
     def micro_batches(self, step: int) -> Iterator[int]:
         """Numbers of this process's micro-batches of update `step` (from 1); seeds all generators before each."""
         first = (step - 1) * self.recipe.micro_batches
@@ -154,13 +159,12 @@ class Engine:
 
     def metrics(self) -> dict[str, float]:
         """Means of the last step's records over its micro-batches and all processes; lr and grad_norm. Collective."""
-        local = {name: (sum(float(v) for v in values), len(values)) for name, values in self._step_records.items()}
-        totals: dict[str, tuple[float, int]] = {}
-        for part in processes.gather(local):
-            for name, (value, count) in part.items():
-                before = totals.get(name, (0.0, 0))
-                totals[name] = (before[0] + value, before[1] + count)
-        return {name: value / count for name, (value, count) in totals.items()} | self._last
+        return _means(self._step_records) | self._last
+
+    def recorded(self) -> dict[str, float]:
+        """Means of what was recorded since the last step (by a validation), which is then forgotten. Collective."""
+        records, self._records = self._records, {}
+        return _means(records)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -205,7 +209,7 @@ class Engine:
             zero["offload_optimizer"] = {"device": "cpu"}
         config = {
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": recipe.micro_batches // processes.world_size(),
+            "gradient_accumulation_steps": self.share,
             "gradient_clipping": self.optimiser_recipe.clip if recipe.zero_stage > 0 else 0.0,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
@@ -233,3 +237,14 @@ def _decay_groups(parameters: Any, recipe: OptimiserRecipe) -> list[dict[str, An
         (matrices if parameter.ndim >= 2 else vectors).append(parameter)
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _means(records: dict[str, list[float | Tensor]]) -> dict[str, float]:
+    """Mean of each name's values over all processes; a process may have recorded other names than its neighbour."""
+    local = {name: (sum(float(value) for value in values), len(values)) for name, values in records.items()}
+    totals: dict[str, tuple[float, int]] = {}
+    for part in processes.gather(local):
+        for name, (value, count) in part.items():
+            before = totals.get(name, (0.0, 0))
+            totals[name] = (before[0] + value, before[1] + count)
+    return {name: value / count for name, (value, count) in totals.items()}

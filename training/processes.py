@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import warnings
@@ -19,8 +20,10 @@ warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*"
 
 import deepspeed  # noqa: E402  (reads the environment and creates its logger on import)
 import deepspeed.ops  # noqa: E402
+import transformers  # noqa: E402
 
 deepspeed.utils.logger.setLevel(logging.WARNING)
+transformers.utils.logging.disable_progress_bar()  # of reading and writing weights, amid ours of the run
 
 
 def join() -> None:
@@ -44,6 +47,7 @@ def join() -> None:
         # gloo does already.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    atexit.register(dist.destroy_process_group)
 
 
 def rank() -> int:
@@ -83,10 +87,3 @@ def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
-
-
-def leave() -> None:
-    """Part from the other processes; the last thing a program does."""
-    if dist.is_initialized():
-        barrier()
-        dist.destroy_process_group()

@@ -171,7 +171,7 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
 
 
 def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
-    """`value` as the annotated type `kind`, or a UserError. Only lossless readings: 1 for a float, no 1.5 for an int."""
+    """`value` as the annotated type `kind`, or a UserError. Lossless readings only: 1 for a float, no 1.5 for an int"""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:

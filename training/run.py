@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +103,7 @@ class Run:
             return
         for name, value in facts.items():
             stored = self.checkpoint.description.get(name)
-            if stored != value:
+            if stored != json.loads(json.dumps(value)):  # as it comes back from the manifest
                 raise UserError(
                     f"{self.checkpoint.folder}: it was trained with {name} {stored}, this run has {value}; resume "
                     "with the same"

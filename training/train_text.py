@@ -109,7 +109,7 @@ class Text:
     def __init__(self, recipe: TextModelRecipe) -> None:
         self.recipe = recipe
         self.bank = PromptBank.load()
-        self.files = [_read_lines(path) for path in recipe.texts]
+        self.files = [read_lines(path) for path in recipe.texts]
         if recipe.tokenizer:
             self.tokenizer = TextTokenizer.from_pretrained(recipe.tokenizer)
         else:
@@ -169,7 +169,7 @@ class Text:
             yield from starter_text(self.recipe.seed, 20_000)
 
 
-def _read_lines(path: str) -> list[str]:
+def read_lines(path: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

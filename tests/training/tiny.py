@@ -1,4 +1,4 @@
-"""A tiny trainer of the real shape, for the tests of engine, run and checkpoint; also a program of several processes."""
+"""A tiny trainer of the real shape, for the tests of engine, run and checkpoint; also a program for several processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training import processes, recipe
+from training import recipe
 from training.engine import Engine
 from training.recipe import Recipe, parse
 from training.run import Run
@@ -85,4 +85,3 @@ if __name__ == "__main__":
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     run(parse(TinyRecipe, arguments.recipe, "the test"), arguments.resume)
-    processes.leave()

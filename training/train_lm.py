@@ -1,0 +1,173 @@
+"""Stages 1 to 4 of the language model (UniAudio 2.0 §4.4): one loop, four recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditory_sentences.mixing import SentenceStream
+from auditory_sentences.packing import PackedBatch, Packing
+from codec.errors import UserError
+from lm.losses import LossCounts, select_targets
+from training import processes
+from training.engine import Engine
+from training.recipe import Recipe
+from training.run import Run
+from training.stages import Learner, LoraRecipe, LossRecipe, Stage, set_learning
+from training.starting_point import StartingPoint
+from training.train_text import read_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRecipe:
+    """Shape of the depth decoder; the defaults are the published one's."""
+
+    layers: int = 4
+    width: int = 2048
+    heads: int = 32
+    kv_heads: int = 8
+    mlp: int = 8192
+
+    @property
+    def config(self) -> dict[str, int]:
+        """As transformers' LlamaConfig names it."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "intermediate_size": self.mlp,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelRecipe(Recipe):
+    """One stage: where it starts, what it reads, what it pays for.
+
+    Either `init`, the run or model folder of the stage before, or `text_model` (folder or hub id of a causal language
+    model with its tokenizer) and `audio_tokenizer` (folder or hub id of a codec), from which a new model is made with
+    `understanding_layers`, `generation_layers` and `depth`.
+
+    store: folder of the token store, made by the same audio tokenizer
+    mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/mixing.py)
+    texts: UTF-8 files with one text a line for text_only; without, the transcriptions and captions of the clips
+    context: rows of a packed sequence; batch: packed sequences in a micro-batch
+    lora: None trains the cross-modal layers in full, where the stage trains them at all
+    validation_steps: batches of the dev split, each as large as a training step's, for a validation
+    """
+
+    stage: Stage
+    store: str
+    mixture: dict[str, float]
+    loss: LossRecipe
+    init: str = ""
+    text_model: str = ""
+    audio_tokenizer: str = ""
+    understanding_layers: int = 3
+    generation_layers: int = 2
+    depth: DepthRecipe = DepthRecipe()
+    texts: tuple[str, ...] = ()
+    context: int = 1024
+    batch: int = 1
+    lora: LoraRecipe | None = None
+    validation_steps: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
+            raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
+        if self.context < 2 or self.batch < 1 or self.validation_steps < 1:
+            raise UserError("context must be at least 2, batch and validation_steps at least 1")
+
+
+def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
+    """Train one stage, and return the folder of model and tokenizers, which UniAudio.from_pretrained reads."""
+    with Run(recipe, resume) as run:
+        start = StartingPoint.load(recipe)
+        packing = Packing(_stream(recipe, start, "train"), start.layout, start.tokenizer, recipe.context)
+        held_out = Packing(_stream(recipe, start, "dev"), start.layout, start.tokenizer, recipe.context)
+        facts = start.facts | {"order_of_sentences": packing.stream.hash}
+        run.check(facts)
+        set_learning(start.model, recipe.stage, recipe.lora)
+        learner = Learner(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
+        engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        learner.train()
+
+        cursor = run.checkpoint.description["cursor"] if run.checkpoint else 0
+        batches = packing.read(cursor, recipe.batch, processes.rank(), processes.world_size())
+        for step in run.steps():
+            mine = [next(batches) for _ in range(engine.share)]
+            counts = global_counts(mine)
+            for batch, _ in zip(mine, engine.micro_batches(step), strict=True):
+                losses = _losses(engine, batch, counts, recipe)
+                engine.backward(losses["loss"], names=batch.names)
+                engine.record(**losses)
+                run.journal.count(rows=int(batch.mask.any(-1).sum()))
+            engine.step()
+            if run.log_due(step):
+                run.journal.write(step, engine.metrics())
+            if run.validate_due(step):
+                run.journal.write(step, validate(engine, held_out, recipe))
+            if run.save_due(step):
+                run.save(step, {"model": engine}, start.writer(recipe.lora), facts | {"cursor": mine[-1].cursor})
+    return run.model
+
+
+def validate(engine: Engine, packing: Packing, recipe: LanguageModelRecipe) -> dict[str, float]:
+    """Losses and accuracies on the same sentences of the dev split every time: no dropout, nothing hidden."""
+    batches = packing.read(0, recipe.batch, processes.rank(), processes.world_size())
+    with engine.evaluating():
+        for _ in range(recipe.validation_steps):
+            mine = list(islice(batches, engine.share))
+            counts = global_counts(mine)
+            for batch in mine:
+                engine.record(**_losses(engine, batch, counts, recipe))
+    return {f"validation_{name}": value for name, value in engine.recorded().items()}
+
+
+def global_counts(batches: Sequence[PackedBatch]) -> LossCounts:
+    """Targets in the micro-batches of one step, over all processes. Collective."""
+    text = audio = 0.0
+    for batch in batches:
+        is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
+        text, audio = text + float((weight * is_text).sum()), audio + float(is_audio.sum())
+    totals = [sum(part) for part in zip(*processes.gather((text, audio)), strict=True)]
+    return LossCounts(*(torch.tensor(total, device=processes.device()) for total in totals))
+
+
+def _losses(engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: LanguageModelRecipe) -> dict[str, Tensor]:
+    """Losses of a micro-batch, scaled so that their mean over the step's micro-batches is the exact loss of the step.
+
+    The model divides its sums by the counts of the whole step, on all processes; the engine averages micro-batches.
+    Losses without a weight in this recipe, and accuracies without a target in this batch, are left out.
+    """
+    loss, scale = recipe.loss, recipe.engine.micro_batches
+    output, distillation = engine(*(part.to(engine.device) for part in batch[:4]), counts)
+    losses = {"loss": output.loss * scale + loss.distillation * distillation}
+    if loss.text:
+        losses["text_loss"] = output.text_loss * scale
+    if loss.audio:
+        losses["audio_loss"] = output.audio_loss * scale
+    if loss.distillation:
+        losses["distillation"] = distillation
+    is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
+    if loss.text and (weight * is_text).any():
+        losses["text_accuracy"] = output.text_accuracy
+    if loss.audio and (weight * is_audio).any():
+        losses["audio_accuracy"] = output.per_stream_accuracy.mean()
+    return losses
+
+
+def _stream(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> SentenceStream:
+    """The recipe's sentences. Those of the dev split keep their conditions, and their texts are their own clips'."""
+    if split == "dev":
+        return SentenceStream(
+            start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, guidance_dropout=0.0
+        )
+    texts = [line for path in recipe.texts for line in read_lines(path)]
+    return SentenceStream(start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, texts=texts)
