@@ -197,11 +197,13 @@ def test_how_often_the_host_looks_changes_nothing(model, prompts, monkeypatch, l
 class Synchronisations(TorchDispatchMode):
     """Counts the operations for which the host has to wait for an accelerator."""
 
+    waiting = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "resolve_conj"}  # last: tolist
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
-            self.count += 1
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.count += name in self.waiting or by_mask
         return function(*args, **(kwargs or {}))
 
 
