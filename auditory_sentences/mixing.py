@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -51,9 +52,9 @@ class SentenceStream:
     guidance_dropout: 0 for validation
 
     `stream[epoch, i]` for i < len(stream) takes O(1) time, whatever came before: no state, the same on any number of
-    processes. An epoch has as many sentences as all sources together have anchors. Its shares are exact, to the
-    rounding of one sentence, in a random order; each source goes through all its anchors before one comes again, on
-    through the epochs, in a new order every time round.
+    processes. An epoch has as many sentences as all sources together have anchors, in a random order, with the shares
+    exact to the rounding of one sentence. After every epoch each anchor of a source has come as often as any other, to
+    within one; which come more often changes from epoch to epoch.
     Raises UserError for an unknown name, and for one that the data can make no sentence of.
     """
 
@@ -96,8 +97,15 @@ class SentenceStream:
 
     @property
     def hash(self) -> str:
-        """Stable identity of the order of sentences: seed, split, sources, their sizes and limits."""
-        key = (self.seed, self.split, self.max_rows, self.guidance_dropout, repr(self.shares))
+        """Stable identity of the sentences and their order: data, texts, prompts, mixture, seed, split, limits."""
+        phrasings = {name: getattr(self.bank, name) for name in ("prompts", "questions", "yes_no")}
+        key = (
+            self.catalogue.store.data_hash,
+            stable_hash(*self.texts),
+            json.dumps(phrasings, sort_keys=True),
+            repr(self.shares),
+            *(self.seed, self.split, self.max_rows, self.guidance_dropout),
+        )
         return f"{stable_hash('stream', *key):016x}"
 
     def __getitem__(self, at: tuple[int, int]) -> Drawn:

@@ -94,11 +94,6 @@ class Packing:
                 cursor = window.number * WINDOW + place + 1
             yield PackedBatch(*(torch.stack(parts) for parts in zip(*mine, strict=True)), cursor, names)
 
-    def contents(self, cursor: int) -> list[Drawn]:
-        """The sentences of the pack that starts at the cursor, in their order."""
-        window, place = self._locate(cursor)
-        return [window.drawn[i] for i in window.packs[place]]
-
     def _locate(self, cursor: int) -> tuple[_Window, int]:
         """The window and the place in it of the first pack at or after the cursor."""
         number, place = divmod(cursor, WINDOW)

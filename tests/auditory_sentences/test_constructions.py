@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditory_sentences.catalogue import Catalogue
-from auditory_sentences.constructions import CONSTRUCTIONS
 from auditory_sentences.clip import Clip
+from auditory_sentences.constructions import CONSTRUCTIONS
 from auditory_sentences.draws import Draws
 from auditory_sentences.lengths import excerpt, row_limit, units_in, whole_units
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 
 from auditory_sentences.clip import Clip
+from auditory_sentences.token_store import StoredClip
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
@@ -19,13 +20,10 @@ INSTRUMENTS = ("piano", "flute", "violin", "organ")
 SOUNDS = ("rain", "dog", "bell", "siren")
 
 
-@dataclass(frozen=True)
-class TinyClip(Clip):
-    tokens: AudioTokens | None = None
-
-
 class TinyStore:
     """`clips` without tokens, `store[i]` with them, as the real store."""
+
+    data_hash = FINGERPRINT
 
     def __init__(self, clips: list[Clip], seconds: list[float]):
         self.clips = clips
@@ -34,9 +32,9 @@ class TinyStore:
     def __len__(self):
         return len(self.clips)
 
-    def __getitem__(self, i: int) -> TinyClip:
+    def __getitem__(self, i: int) -> StoredClip:
         values = {f.name: getattr(self.clips[i], f.name) for f in fields(Clip)}
-        return TinyClip(**values, tokens=random_tokens(self.num_samples[i], seed=i))
+        return StoredClip(**values, tokens=random_tokens(self.num_samples[i], seed=i))
 
 
 def random_tokens(num_samples: int, seed: int = 0, fingerprint: str = FINGERPRINT) -> AudioTokens:
