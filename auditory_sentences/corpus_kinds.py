@@ -149,9 +149,9 @@ class HubDataset:
 
     def _file(self, audio: dict[str, Any] | None, row: int, where: str) -> str:
         """The row's sound as a file, unpacked where the row holds it."""
-        if audio and audio["path"] and Path(audio["path"]).is_file():
-            return audio["path"]
         if not audio or not audio["bytes"]:
+            if audio and audio["path"] and Path(audio["path"]).is_file():
+                return str(Path(audio["path"]).absolute())
             raise UserError(f"{where}: holds no sound and no path to a file that exists; remove the row")
         if self.audio_folder is None:
             raise UserError(f"{self.path}: holds the sound in its rows; name a folder to unpack it to as audio_folder")
