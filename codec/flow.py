@@ -57,7 +57,7 @@ class FlowDecoder(nn.Module):
     ) -> Tensor:
         """Mean squared error of the velocity over the frames that are to be generated (a scalar).
 
-        latents (normalised), noise (B, T, latent_dim); mu (B, T, condition_dim); mask (B, T) bool, False beyond the clip;
+        latents (normalised), noise (B, T, latent_dim); mu (B, T, condition_dim); mask (B, T) bool, the clip's frames;
         context_frames (B,) int, how many first frames are given; t (B,) in [0, 1], see `sample_times`.
         The draws are arguments so that a training step is a pure function of its seed.
         """
@@ -70,7 +70,7 @@ class FlowDecoder(nn.Module):
         error = (predicted - (latents - path * noise)).square() * weight
         return error.sum() / (weight.sum() * self.latent_dim).clamp(min=1.0)
 
-    def sample_times(self, batch: int, generator: torch.Generator) -> Tensor:
+    def sample_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Flow times of a training batch, (batch,) in [0, 1]: uniform, or logit-normal (more of them in the middle)."""
         if self.config.time_sampling == "uniform":
             return torch.rand(batch, generator=generator)

@@ -2,7 +2,7 @@
 
 Lengths of a clip of n samples at 24 kHz: T25 = floor(25 n / 24000) + 1 feature frames at 25 Hz, T5 descriptive and T12
 structural frames (see codec.tokens), 2 T12 latent frames. Silence follows the audio where a frame reaches beyond its
-end: features beyond T25 are zero, the flow makes 2 T12 latents, the waveform is cut to n samples. Any n >= 1 works.
+end: features beyond T25 are zero. The flow makes the ceil(n / 960) latents that hold sound. Any n >= 1 works.
 """
 
 from __future__ import annotations
@@ -193,8 +193,7 @@ class ReasoningCodec(AudioTokenizer):
         for clip in tokens:
             self._check_tokens(clip)
         latents = self._latents(tokens, seeds, steps, guidance, solver)
-        lengths = torch.tensor([clip.num_samples for clip in tokens], device=latents.device)
-        return [waveform.cpu() for waveform in self._waveforms(latents, lengths)]
+        return [self._waveform(row, clip.num_samples).cpu() for row, clip in zip(latents, tokens, strict=True)]
 
     def _latents(
         self, tokens: Sequence[AudioTokens], seeds: Sequence[int], steps: int, guidance: float, solver: str
@@ -206,23 +205,26 @@ class ReasoningCodec(AudioTokenizer):
         """
         device = self.structural.no_condition.device
         latent_dim, flow = self.flow.latent_dim, self.config.flow
-        frames = [2 * clip.structural.shape[1] for clip in tokens]
-        noise = torch.zeros(len(tokens), max(frames), latent_dim)
-        ids = torch.full((len(tokens), max(frames) // 2, 8), -1)
+        most = 2 * max(clip.structural.shape[1] for clip in tokens)
+        noise = torch.zeros(len(tokens), most, latent_dim)
+        ids = torch.full((len(tokens), most // 2, 8), -1)
         for row, (clip, clip_seed) in enumerate(zip(tokens, seeds, strict=True)):
-            noise[row, : frames[row]] = clip_noise(frames[row], latent_dim, clip_seed)
-            ids[row, : frames[row] // 2] = clip.structural.T
-        noise, ids, count = noise.to(device), ids.to(device), torch.tensor(frames, device=device)
+            frames = clip.structural.shape[1]
+            noise[row, : 2 * frames] = clip_noise(2 * frames, latent_dim, clip_seed)
+            ids[row, :frames] = clip.structural.T
+        noise, ids = noise.to(device), ids.to(device)
+        # Only latents that hold sound are made; the last structural frame may reach beyond the clip's end.
+        count = torch.tensor([self.scalar.config.latent_frames(clip.num_samples) for clip in tokens], device=device)
         latents = torch.zeros_like(noise)
-        for start, stop in overlapping_windows(max(frames), flow.window_frames, flow.overlap_frames):
+        for start, stop in overlapping_windows(int(count.max()), flow.window_frames, flow.overlap_frames):
             given = flow.overlap_frames if start else 0
             rows = (count > start + given).nonzero()[:, 0]  # clips that have something new here
             stop = min(stop, int(count[rows].max()))
             mask = torch.arange(start, stop, device=device) < count[rows, None]
-            mu = self.structural.condition(self.structural.dequantise(ids[rows, start // 2 : stop // 2]))
+            mu = self.structural.condition(self.structural.dequantise(ids[rows, start // 2 : (stop + 1) // 2]))
             latents[rows, start:stop] = self.flow.solve(
                 noise[rows, start:stop],
-                mu,
+                mu[:, : stop - start],
                 mask,
                 context=latents[rows, start:stop],
                 context_frames=given,
@@ -232,23 +234,19 @@ class ReasoningCodec(AudioTokenizer):
             )
         return self.flow.denormalise(latents)
 
-    def _waveforms(self, latents: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Latents (B, T25, latent_dim) -> waveforms of `lengths` (B,) samples; long ones in windows, blended."""
+    def _waveform(self, latents: Tensor, num_samples: int) -> Tensor:
+        """Latents (T25, latent_dim) of one clip -> (num_samples,); a long one in windows that are blended.
+
+        Clip by clip, not batched: rounding has made the latents exact, so the samples do not depend on the batch even
+        where a phase search would enlarge the last bit of a difference.
+        """
         size = self.config.scalar.samples_per_frame
-        frames = -(-lengths // size)
-        latents = latents.transpose(1, 2)  # (B, latent_dim, T25)
-        waveforms: dict[int, Tensor] = {}
-        short = (frames <= _SCALAR_WINDOW).nonzero()[:, 0]
-        if len(short):
-            together = self.scalar.decode(latents[short, :, : int(frames[short].max())], lengths[short])
-            waveforms.update(zip(short.tolist(), together, strict=True))
-        for row in (frames > _SCALAR_WINDOW).nonzero()[:, 0].tolist():
-            pieces = []
-            for start, stop in overlapping_windows(int(frames[row]), _SCALAR_WINDOW, _SCALAR_OVERLAP):
-                own = (lengths[row] - start * size).clamp(max=(stop - start) * size)
-                pieces.append((start * size, self.scalar.decode(latents[row : row + 1, :, start:stop], own[None])[0]))
-            waveforms[row] = cross_faded(pieces, _CROSS_FADE * size)
-        return [waveforms[row][: int(n)] for row, n in enumerate(lengths)]
+        pieces = []
+        for start, stop in overlapping_windows(-(-num_samples // size), _SCALAR_WINDOW, _SCALAR_OVERLAP):
+            length = min(num_samples, stop * size) - start * size
+            lengths = torch.tensor([length], device=latents.device)
+            pieces.append((start * size, self.scalar.decode(latents[start:stop].T[None], lengths)[0]))
+        return cross_faded(pieces, _CROSS_FADE * size)[:num_samples]
 
     def _check_tokens(self, clip: AudioTokens) -> None:
         if clip.fingerprint != self.fingerprint:

@@ -52,11 +52,13 @@ def residual_quantiser(dim: int, levels: int, config: QuantiserConfig) -> Residu
 
 
 class FiLM(nn.Module):
-    """y = gamma x + beta, both from the descriptive tokens: gamma = 1 + scale * tanh(.), so it starts near identity."""
+    """y = gamma x + beta, both from the descriptive tokens: gamma = 1 + scale * tanh(.), and it starts as identity."""
 
     def __init__(self, dim: int, scale: float) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, 2 * dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
         self.scale = scale
 
     def forward(self, x: Tensor, condition: Tensor, keep: Tensor | None) -> Tensor:

@@ -87,11 +87,16 @@ class AudioTokenizer(nn.Module, ABC):
         self._fingerprint = None
         return super()._apply(*args, **kwargs)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors into `folder`; the configuration comes last."""
+    def save_pretrained(self, folder: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors into `folder`; the configuration comes last.
+
+        state_dict: tensors to write in place of the tokenizer's own, where an engine holds the newest.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+        weights = {
+            name: tensor.detach().contiguous() for name, tensor in (self.state_dict() | (state_dict or {})).items()
+        }
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         values = {"tokenizer_type": self.tokenizer_type, **self.config_values()}
         (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,10 @@ SMALL = StructuralConfig(
 
 def small_branch(seed=0, config=SMALL):
     torch.manual_seed(seed)
-    return StructuralBranch(config, DIMS, descriptive_dim=12)
+    branch = StructuralBranch(config, DIMS, descriptive_dim=12)
+    for film in branch.film.values():  # which start as identity
+        torch.nn.init.normal_(film.linear.weight)
+    return branch
 
 
 def small_features(clips, frames, seed=1):

@@ -1,0 +1,196 @@
+"""Encode and decode: any length, any batch, the same codes and samples; windows; what decides the waveform."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.errors import UserError
+from codec.experts import ExpertConfig
+from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
+from codec.tokens import AudioTokens, descriptive_frames, structural_frames
+from tests.codec.small_codec import SMALL, noise, small_codec
+
+LENGTHS = [480, 1, 24_000, 9_600, 4_800, 1_920, 31_337, 9_599]  # from 0.02 s, and both sides of frame borders
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return small_codec()
+
+
+def batch_of(lengths):
+    waveforms = torch.full((len(lengths), max(lengths)), 0.7)  # what lies beyond a clip must not matter
+    for row, n in enumerate(lengths):
+        waveforms[row, :n] = noise(n, seed=row)
+    return waveforms, torch.tensor(lengths)
+
+
+def test_a_clip_has_the_same_codes_alone_in_a_batch_and_twice(codec):
+    waveforms, lengths = batch_of(LENGTHS)
+    together = codec.encode(waveforms, lengths)
+    again = codec.encode(waveforms, lengths)
+    for row, n in enumerate(LENGTHS):
+        assert together[row].num_samples == n
+        assert together[row].descriptive.shape == (8, descriptive_frames(n))
+        assert together[row].structural.shape == (8, structural_frames(n))
+        assert together[row].equal(again[row])
+        assert together[row].equal(codec.encode(waveforms[row : row + 1, :n])[0])
+    assert len({tuple(t.structural[0].tolist()) for t in together}) == len(LENGTHS)  # the audio decides the codes
+
+
+def test_a_clip_is_the_same_waveform_alone_and_in_a_batch(codec):
+    waveforms, lengths = batch_of(LENGTHS)
+    tokens = codec.encode(waveforms, lengths)
+    seeds = list(range(len(LENGTHS)))
+    together = codec.decode(tokens, steps=3, seed=seeds)
+    for row, n in enumerate(LENGTHS):
+        assert together[row].shape == (n,)
+        alone = codec.decode([tokens[row]], steps=3, seed=seeds[row])[0]
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-4)
+    other = codec.decode([tokens[2]], steps=3, seed=99)[0]
+    assert (other - together[2]).abs().max() > 1e-3
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 100_000))
+def test_a_round_trip_keeps_its_length_to_the_sample(n):
+    codec = small_codec()
+    tokens = codec.encode(noise(n)[None])[0]
+    assert codec.decode([tokens], steps=1)[0].shape == (n,)
+
+
+def test_the_waveform_depends_on_the_structural_ids_alone(codec):
+    tokens = codec.encode(noise(20_000)[None])[0]
+    other = dataclasses.replace(tokens, descriptive=(tokens.descriptive + 1) % 64)
+    assert torch.equal(*[codec.decode([t], steps=2)[0] for t in (tokens, other)])
+    other = dataclasses.replace(tokens, structural=(tokens.structural + 1) % 64)
+    assert not torch.allclose(*[codec.decode([t], steps=2)[0] for t in (tokens, other)])
+
+
+def test_descriptive_tokens_modulate_the_structural_codes():
+    codec, audio = small_codec(), noise(48_000)[None]
+    before = codec.encode(audio)[0].structural
+    with torch.no_grad():
+        for film in codec.structural.film.values():
+            film.linear.weight.zero_()
+    assert not torch.equal(codec.encode(audio)[0].structural, before)
+
+
+def test_long_audio_is_encoded_in_windows_that_meet():
+    """With windows far shorter than the clip, every frame is there once, and away from the borders it is what a single
+    window says (the mel features of the phone expert look at nothing beyond the frame)."""
+    whole = small_codec(dataclasses.replace(SMALL, encode_window_blocks=60))
+    cut = small_codec(dataclasses.replace(SMALL, encode_window_blocks=10, batch_blocks=20))
+    audio = noise(int(24_000 * 17.3))[None]
+    for codec in (whole, cut):  # without attention and FiLM over the whole window, codes are local
+        with torch.no_grad():
+            for film in codec.structural.film.values():
+                film.linear.weight.zero_()
+    a, b = whole.encode(audio)[0], cut.encode(audio)[0]
+    assert a.structural.shape == b.structural.shape and a.descriptive.shape == b.descriptive.shape
+    assert torch.equal(a.structural[0], b.structural[0])
+
+
+def test_long_audio_in_a_batch_is_the_long_audio_alone(codec):
+    lengths = [24_000 * 25 + 7, 5_000, 24_000 * 13]
+    waveforms, n = batch_of(lengths)
+    together = codec.encode(waveforms, n)
+    decoded = codec.decode(together, steps=1)
+    for row, length in enumerate(lengths):
+        assert codec.encode(waveforms[row : row + 1, :length])[0].equal(together[row])
+        alone = codec.decode([together[row]], steps=1)[0]
+        assert decoded[row].shape == (length,)
+        torch.testing.assert_close(alone, decoded[row], atol=1e-5, rtol=1e-4)
+
+
+def test_decoding_windows_continue_what_was_heard(codec):
+    """Each window is given the last latents of the one before in their true place; none is made twice or left out."""
+    tokens = codec.encode(noise(24_000 * 11)[None])[0]
+    calls, solve = [], codec.flow.solve
+
+    def spy(noise, mu, mask, context, context_frames, **rest):
+        out = solve(noise, mu, mask, context=context, context_frames=context_frames, **rest)
+        calls.append((context[0, :context_frames].clone(), context_frames, out[0]))
+        return out
+
+    codec.flow.solve = spy
+    try:
+        latents = codec.flow.normalise(codec._latents([tokens], [0], 2, 1.5, "euler"))[0]
+    finally:
+        del codec.flow.solve
+    assert [count for _, count, _ in calls] == [0, 20, 20, 20]
+    place = 0
+    for (context, count, out), (_, _, before) in zip(calls[1:], calls, strict=False):
+        place += len(before) - count
+        assert torch.equal(context, before[-count:])
+        torch.testing.assert_close(latents[place : place + len(out)], out)
+    assert place + len(calls[-1][2]) == codec.scalar.config.latent_frames(tokens.num_samples)
+
+
+def test_decoding_is_deterministic_and_has_settings(codec):
+    tokens = codec.encode(noise(12_000)[None])
+    assert torch.equal(codec.decode(tokens, steps=4)[0], codec.decode(tokens, steps=4)[0])
+    euler = codec.decode(tokens, steps=4)[0]
+    for change in ({"steps": 9}, {"guidance": 3.0}, {"solver": "midpoint"}):
+        assert not torch.equal(codec.decode(tokens, **{"steps": 4, **change})[0], euler)
+    assert codec.decode([]) == []
+    with pytest.raises(ValueError, match="2 seeds for 1 clips"):
+        codec.decode(tokens, seed=[1, 2])
+
+
+def test_tokens_without_a_known_length_decode(codec):
+    frames = torch.randint(0, 64, (8, 20))
+    tokens = AudioTokens.from_frames(frames[:, :3], frames, codec.fingerprint)
+    assert codec.decode([tokens], steps=1)[0].shape == (tokens.num_samples,)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(1, 0), "clip 0 of the batch is empty"),
+        (torch.tensor([[0.0, float("nan"), 0.0]]), "clip 0 of the batch holds NaN"),
+        (torch.tensor([[0.0, float("inf"), 0.0]]), "clip 0 of the batch holds NaN or infinite"),
+        (torch.zeros(3), "must be a float tensor"),
+        (torch.zeros(1, 8, 100), "must be a float tensor"),
+        (torch.zeros(1, 100, dtype=torch.int16), "int16"),
+    ],
+)
+def test_bad_audio_is_one_clear_sentence(codec, audio, message):
+    with pytest.raises(UserError, match=message):
+        codec.encode(audio)
+
+
+def test_bad_lengths_and_foreign_tokens_are_refused(codec):
+    with pytest.raises(ValueError, match="do not fit"):
+        codec.encode(torch.zeros(1, 100), torch.tensor([101]))
+    tokens = codec.encode(noise(5_000)[None])[0]
+    with pytest.raises(UserError, match=f"made by tokenizer 0123, but this one is {codec.fingerprint}"):
+        codec.decode([dataclasses.replace(tokens, fingerprint="0123")])
+    with pytest.raises(UserError, match=r"structural ids must lie in \[0, 64\)"):
+        codec.decode([dataclasses.replace(tokens, structural=tokens.structural + 64)])
+
+
+def test_training_mode_neither_encodes_nor_decodes():
+    codec = small_codec()
+    tokens = codec.encode(noise(5_000)[None])
+    codec.train()
+    for call in (lambda: codec.encode(noise(5_000)[None]), lambda: codec.decode(tokens)):
+        with pytest.raises(RuntimeError, match="call eval"):
+            call()
+
+
+def test_encoding_changes_nothing(codec):
+    before = {name: value.clone() for name, value in codec.state_dict().items()}
+    codec.decode(codec.encode(noise(30_000)[None]), steps=1)
+    assert all(torch.equal(value, before[name]) for name, value in codec.state_dict().items())
+
+
+def test_a_configuration_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="one expert for each"):
+        ReasoningCodecConfig(experts=(ExpertConfig("phone"), ExpertConfig("music")))
+    sizes = dataclasses.replace(SMALL.descriptive, speech_dim=64)
+    with pytest.raises(UserError, match="the experts give"):
+        ReasoningCodec(dataclasses.replace(SMALL, descriptive=sizes))

@@ -1,0 +1,206 @@
+"""Codec stage 3, reconstruction: the structural branch and the flow decoder (ReasoningCodec §2.5; UniAudio 2.0 §3).
+
+Expert encoders, descriptive branch and scalar autoencoder are frozen and in eval mode: no buffer of theirs changes.
+Loss = flow + 0.1 phone features + 0.5 commitment. Half of the clips are given a prefix of their latents as context, a
+tenth of them no conditioning, so that guidance has something to lean away from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from codec.codebook_health import CodebookHealth
+from codec.config import FlowConfig, StructuralConfig
+from codec.descriptive import DescriptiveConfig
+from codec.errors import UserError
+from codec.experts import ExpertConfig
+from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
+from codec.scalar import ScalarAutoencoder
+from codec.tokens import SAMPLE_RATE
+from training.audio_crops import AudioCrops, load_batch
+from training.engine import Engine
+from training.frozen_codec import FrozenCodec, Heard
+from training.recipe import Recipe
+from training.run import Run
+
+GROUPS = {"phone": range(0, 1), "structure": range(1, 2), "acoustic": range(2, 8)}  # columns of the structural ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuralRecipe(Recipe):
+    """What the reconstruction stage learns from and how.
+
+    corpora: folders of corpora
+    scalar: folder of the trained scalar autoencoder
+    descriptive: folder of the trained descriptive branch (its experts come with it)
+    batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
+    phone_weight, commitment_weight: of the losses beside the flow loss
+    prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
+    unconditional_chance: of a clip losing its conditioning
+    flow_bf16: whether the flow estimator computes in bfloat16 (weights, losses and the other parts stay in fp32)
+    keep_heard: whether to keep in memory what the frozen parts made of a clip (see FrozenCodec)
+    """
+
+    corpora: tuple[str, ...]
+    scalar: str
+    descriptive: str = ""
+    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
+    descriptive_sizes: DescriptiveConfig = field(default_factory=DescriptiveConfig)
+    structural: StructuralConfig = field(default_factory=StructuralConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    batch: int = 16
+    crop_seconds: float = 30.0
+    phone_weight: float = 0.1
+    commitment_weight: float = 0.5
+    prefix_chance: float = 0.5
+    prefix_share: float = 0.5
+    unconditional_chance: float = 0.1
+    flow_bf16: bool = False
+    keep_heard: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shares = (self.prefix_chance, self.prefix_share, self.unconditional_chance)
+        if self.batch < 1 or self.crop_seconds <= 0 or not all(0 <= share <= 1 for share in shares):
+            raise UserError("batch and crop_seconds must be above 0, chances and shares within [0, 1]")
+        if not self.corpora:
+            raise UserError("corpora: name at least one folder")
+
+
+@dataclass
+class ReconstructionLosses:
+    flow: Tensor
+    phone: Tensor
+    commitment: Tensor
+    ids: Tensor  # (B, T12, 8), -1 beyond each clip
+
+
+class Reconstruction(nn.Module):
+    """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
+
+    def __init__(self, codec: ReasoningCodec, flow_bf16: bool) -> None:
+        super().__init__()
+        self.flow_bf16 = flow_bf16
+        self.structural, self.flow = codec.structural, codec.flow
+        self.structural.no_condition.requires_grad_(False)  # it stands for frames that training has no use for
+
+    def forward(self, heard: Heard, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
+        """heard: the batch; prefix_frames (B,) latents given as context; conditioned (B,) bool."""
+        out = self.structural(heard.features, heard.descriptive, heard.structural_mask)
+        frames = torch.arange(heard.latents.shape[1], device=heard.latents.device)
+        mask = frames < heard.latent_frames[:, None]  # (B, T25)
+        mu = self.structural.condition(out.quantised)[:, : len(frames)] * conditioned[:, None, None]
+        latents = self.flow.normalise(heard.latents)
+        t = self.flow.sample_times(len(latents)).to(latents.device)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.flow_bf16):
+            flow = self.flow.loss(latents, mu, mask, prefix_frames, t, torch.randn_like(latents))
+        phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
+        return ReconstructionLosses(flow, phone, out.commitment, out.ids)
+
+
+def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
+    """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
+    with Run(recipe, resume) as run:
+        clips = [clip for folder in recipe.corpora for clip in read_clips(folder)]
+        train, held_out = (
+            AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
+            for split in ("train", "dev")
+        )
+        facts = {"clips": train.fingerprint}
+        run.check(facts)
+        codec = untrained_codec(recipe)
+        if run.checkpoint is None:
+            measure_latents(codec, train)
+        model = Reconstruction(codec, recipe.flow_bf16)
+        engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
+        model.train()
+        frozen = FrozenCodec(codec, bool(recipe.descriptive), recipe.keep_heard)
+        health = CodebookHealth(recipe.structural.quantiser.codebook_size, GROUPS)
+
+        for step in run.steps():
+            for index in engine.micro_batches(step):
+                crops = train.batch(index)
+                heard = frozen(crops, engine.device)
+                out = engine(heard, **draw_conditions(heard.latent_frames, recipe))
+                loss = out.flow + recipe.phone_weight * out.phone + recipe.commitment_weight * out.commitment
+                engine.backward(loss, names=[crop.clip.id for crop in crops])
+                engine.record(loss=loss, flow=out.flow, phone=out.phone, commitment=out.commitment)
+                health.count(out.ids)
+                run.journal.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
+            engine.step()
+            if run.log_due(step):
+                run.journal.write(step, engine.metrics() | health.report())
+            if run.validate_due(step):
+                with engine.evaluating():
+                    run.journal.write(step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe)})
+            if run.save_due(step):
+                run.save(step, {"model": engine}, codec.save_pretrained, facts)
+    return run.model
+
+
+def draw_conditions(latent_frames: Tensor, recipe: StructuralRecipe) -> dict[str, Tensor]:
+    """Which clips are given a prefix, how long, and which keep their conditioning: (B,) each, from the seeded draws."""
+    share, given, kept = torch.rand(3, len(latent_frames)).to(latent_frames.device)
+    share = share * recipe.prefix_share * (given < recipe.prefix_chance)
+    return {"prefix_frames": (share * latent_frames).long(), "conditioned": kept >= recipe.unconditional_chance}
+
+
+def held_out_flow(engine: Engine, frozen: FrozenCodec, crops: AudioCrops, recipe: StructuralRecipe) -> float:
+    """Flow loss on the same few batches and draws every time."""
+    losses = []
+    with torch.random.fork_rng():
+        for index in range(8):
+            torch.manual_seed(index)
+            heard = frozen(crops.batch(index), engine.device)
+            losses.append(engine(heard, **draw_conditions(heard.latent_frames, recipe)).flow)
+    return float(torch.stack(losses).mean())
+
+
+def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
+    """The codec with its trained parts in place, the others fresh."""
+    scalar = ScalarAutoencoder.from_pretrained(recipe.scalar)
+    config = ReasoningCodecConfig(
+        experts=recipe.experts,
+        descriptive=recipe.descriptive_sizes,
+        structural=recipe.structural,
+        flow=recipe.flow,
+        scalar=scalar.config,
+    )
+    codec = ReasoningCodec(config)
+    codec.scalar.load_state_dict(scalar.state_dict())
+    for part in (codec.descriptive, codec.scalar, codec.experts):
+        part.requires_grad_(False)
+    return codec.eval()
+
+
+@torch.no_grad()
+def measure_latents(codec: ReasoningCodec, crops: AudioCrops, batches: int = 16) -> None:
+    """Set the mean and spread of the latents in which the flow runs, from the first batches."""
+    seen = []
+    for index in range(batches):
+        waveforms, lengths = load_batch(crops.batch(index))
+        latents = codec.scalar.encode(waveforms, lengths).transpose(1, 2)
+        frames = -(-lengths // codec.config.scalar.samples_per_frame)
+        seen.append(latents[torch.arange(latents.shape[1]) < frames[:, None]])
+    seen = torch.cat(seen)  # (frames, latent_dim)
+    codec.flow.latent_mean.copy_(seen.mean(0))
+    codec.flow.latent_spread.copy_(seen.std(0).clamp(min=1e-3))
+
+
+def read_clips(folder):
+    import json
+
+    from auditory_sentences.corpora import Clip
+
+    out = []
+    for line in open(Path(folder) / "clips.jsonl"):
+        v = json.loads(line)
+        v["path"] = str(Path(folder) / v["path"])
+        v["parts"] = tuple(v.get("parts", ()))
+        out.append(Clip(**v))
+    return out
