@@ -57,6 +57,7 @@ class Engine:
             )
         self.recipe, self.optimiser_recipe, self.total_steps, self.seed = engine, optimiser, total_steps, seed
         self.steps_done = 0
+        self._is_frozen = False
         self._names: list[str] = []
         self._losses: list[Tensor] = []
         self._records: dict[str, list[float | Tensor]] = {}
@@ -90,7 +91,8 @@ class Engine:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward pass."""
-        return self.deepspeed(*args, **kwargs)
+        # A frozen engine is only passed through: DeepSpeed would take the gradient that crosses it for its own.
+        return (self.model if self._is_frozen else self.deepspeed)(*args, **kwargs)
 
     @property
     def device(self) -> torch.device:
@@ -181,17 +183,20 @@ class Engine:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """No gradient reaches this engine's parameters inside (a discriminator while its generator learns)."""
-        for parameter in self.trainable.values():
-            parameter.requires_grad_(False)
+        self._set_frozen(True)
         try:
             yield
         finally:
-            for parameter in self.trainable.values():
-                parameter.requires_grad_(True)
+            self._set_frozen(False)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole model's state on the CPU, in training precision; {} on all processes but the first. Collective."""
         return shards.full_state(self)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        self._is_frozen = frozen
+        for parameter in self.trainable.values():
+            parameter.requires_grad_(not frozen)
 
     def _divergence(self, step: int, what: str, mine: bool) -> UserError:
         names = sorted({name for part in processes.gather(self._names if mine else []) for name in part})

@@ -1,4 +1,4 @@
-"""A tiny trainer of the real shape, for the tests of engine, run and checkpoint; also a program for several processes."""
+"""A tiny trainer of the real shape, for the tests of engine, run and checkpoint; also a program for launchers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import recipe
@@ -79,9 +80,24 @@ def run(recipe: TinyRecipe, resume: bool | str | Path = False) -> Path:
     return run.model
 
 
+def train(values: dict, resume: bool | str | Path = False) -> Path:
+    return run(parse(TinyRecipe, values, "the test"), resume)
+
+
+def values(out: Path, **more: Any) -> dict:
+    """A recipe of eight steps with a checkpoint after every second, as plain values."""
+    common = {"out": str(out), "steps": 8, "save_every": 2, "log_every": 1, "seed": 7}
+    return common | {"optimiser": {"lr": 0.02, "warmup_steps": 2}, "engine": {"micro_batches": 4}} | more
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """The newest model of a run, bit for bit."""
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "model" / "model.safetensors").items()}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe", type=json.loads)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    run(parse(TinyRecipe, arguments.recipe, "the test"), arguments.resume)
+    train(arguments.recipe, arguments.resume)

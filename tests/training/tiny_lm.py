@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from auditory_sentences import token_store
 from codec.config import FlowConfig, QuantiserConfig, StructuralConfig
 from codec.descriptive import DescriptiveConfig
-from codec.experts import ExpertConfig
+from codec.experts import ExpertConfig, load_expert
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarConfig
 from tests.auditory_sentences.tiny_store import CODES, random_tokens, tiny_store, tiny_tokenizer
@@ -58,8 +58,6 @@ def prepare(folder: Path) -> None:
 def tiny_codec() -> ReasoningCodec:
     experts = tuple(ExpertConfig(role) for role in ("speech_text", "phone", "music"))
     quantiser = QuantiserConfig(CODES, codebook_dim=4, kmeans_init=False)
-    from codec.experts import load_expert
-
     dims = {name: dim for expert in map(load_expert, experts) for name, dim in expert.dims.items()}
     config = ReasoningCodecConfig(
         experts,
