@@ -61,8 +61,8 @@ class _Window(NamedTuple):
 class Packing:
     """Packs a stream of sentences into rows of `context` steps.
 
-    The stream is cut into windows of 256 sentences; within a window, sentences are packed best fit, longest first. So
-    every pack is a pure function of the stream and its cursor: cursor = 256 * window + pack within it, one integer that
+    The stream is cut into windows of 256 sentences; within a window, each goes where it fits best. So every
+    pack is a pure function of the stream and its cursor: cursor = 256 * window + pack within it, one integer that
     resumes in the time it takes to read one window, and that stays close to the number of sentences read.
 
     Sentences longer than `context` are skipped, each with a log line, and counted in `skipped` by the first part of
@@ -165,18 +165,18 @@ class Packing:
 
 
 def best_fit(lengths: Mapping[int, int], capacity: int) -> list[list[int]]:
-    """Which items share a bin: each, longest first, goes where it leaves the least room (deterministic).
+    """Which items share a bin: each, in the order given, goes where it leaves the least room.
 
-    Bins come in the order of their first item, and so do the items of a bin, which keeps long items from all coming
-    first. Every length must be at most `capacity`.
+    Longest first would fill two per cent more, but would put sentences of one length, and so of one task or even of one
+    clip, side by side: a step of training would see little else. Every length must be at most `capacity`.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (what is left, bin), sorted
-    for item, length in sorted(lengths.items(), key=lambda pair: (-pair[1], pair[0])):
+    for item, length in lengths.items():
         k = bisect_left(room, (length, -1))
         left, number = room.pop(k) if k < len(room) else (capacity, len(bins))
         if number == len(bins):
             bins.append([])
         bins[number].append(item)
         insort(room, (left - length, number))
-    return sorted(sorted(members) for members in bins)
+    return bins
