@@ -73,16 +73,16 @@ class ScalarConfig:
         for name in ("downsample_factors", "downsample_kernel_sizes", "upsample_factors", "upsample_kernel_sizes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON and YAML give lists
         if self.front_end not in ("waveform", "stft"):
-            raise ValueError(f"front_end must be 'waveform' or 'stft', not {self.front_end!r}")
+            raise UserError(f"front_end must be 'waveform' or 'stft', not {self.front_end!r}")
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
         if self.num_bands != expected:
-            raise ValueError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
+            raise UserError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
         if len(self.downsample_factors) != len(self.downsample_kernel_sizes):
-            raise ValueError("downsample_factors and downsample_kernel_sizes differ in length")
+            raise UserError("downsample_factors and downsample_kernel_sizes differ in length")
         if len(self.upsample_factors) != len(self.upsample_kernel_sizes):
-            raise ValueError("upsample_factors and upsample_kernel_sizes differ in length")
+            raise UserError("upsample_factors and upsample_kernel_sizes differ in length")
         if math.prod(self.downsample_factors) != math.prod(self.upsample_factors):
-            raise ValueError("downsample_factors and upsample_factors have different products")
+            raise UserError("downsample_factors and upsample_factors have different products")
 
     @property
     def samples_per_frame(self) -> int:
@@ -96,10 +96,10 @@ class ScalarConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ScalarConfig:
-        """Raises ValueError for an unknown key."""
+        """Raises UserError for an unknown key or a shape that cannot be."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown keys of a scalar autoencoder's config: {', '.join(sorted(unknown))}")
+            raise UserError(f"unknown keys of a scalar autoencoder's config: {', '.join(sorted(unknown))}")
         return cls(**values)
 
 
@@ -243,16 +243,28 @@ class ScalarAutoencoder(nn.Module):
         waveforms = _keep(waveforms[:, None], lengths)[:, 0]
         return F.pad(waveforms, (0, -waveforms.shape[-1] % self.config.samples_per_frame))
 
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The training pass: latents before tanh (B, 136, T25), and the signal (B, num_bands, steps) decoded from them.
+
+        noise: deviation of what is added to the latents before they are rounded. A decoder that has seen it forgives a
+            flow its small errors.
+        """
+        frames = self._latent_frames(lengths)
+        raw = self._encode(self.signal(self.pad(waveforms, lengths)), frames)
+        latents = torch.tanh(raw)
+        heard = latents + noise * torch.randn_like(latents) if noise else latents
+        return raw, self.decode_signal(self.quantise(heard), frames)
+
     def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Latents before rounding.
 
         waveforms: (B, n) float32 at 24 kHz; lengths: (B,) samples of each clip
         returns (B, 136, T25), zero beyond the ceil(length / 960) frames of a clip
         """
-        return self.encode_signal(self.signal(self.pad(waveforms, lengths)), self._latent_frames(lengths))
+        return torch.tanh(self._encode(self.signal(self.pad(waveforms, lengths)), self._latent_frames(lengths)))
 
-    def encode_signal(self, signal: Tensor, frames: Tensor | None = None) -> Tensor:
-        """(B, num_bands, steps) of `signal`, (B,) latent frames of each clip -> (B, 136, T25)."""
+    def _encode(self, signal: Tensor, frames: Tensor | None) -> Tensor:
+        """(B, num_bands, steps) of `signal`, (B,) latent frames of each clip -> latents before tanh (B, 136, T25)."""
         first, *stages, last = self.encoder
         steps = None if frames is None else frames * math.prod(self.config.downsample_factors)
         if self.config.num_samples > 1:
@@ -264,7 +276,7 @@ class ScalarAutoencoder(nn.Module):
         for stage in stages:
             x = self.down_activation(stage(x, steps))
             steps = None if steps is None else steps // stage.factor
-        return _keep(torch.tanh(last(x, steps)), frames)
+        return _keep(last(x, steps), frames)
 
     @staticmethod
     def quantise(latents: Tensor) -> Tensor:
@@ -277,11 +289,11 @@ class ScalarAutoencoder(nn.Module):
         latents: (B, 136, T25); lengths: (B,) samples of each clip, at most T25 * 960
         returns (B, T25 * 960), zero beyond each clip's length; without lengths, all of it is sound
         """
-        signal = self.decode_signal(self.quantise(latents), self._latent_frames(lengths))
-        if self.spectrogram is None:
-            waveforms = signal[:, 0]
-        else:
-            waveforms = self.spectrogram.synthesise(signal, lengths)
+        return self.waveform(self.decode_signal(self.quantise(latents), self._latent_frames(lengths)), lengths)
+
+    def waveform(self, signal: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, num_bands, steps) -> (B, T25 960): the inverse of `signal`, zero beyond each clip's length."""
+        waveforms = signal[:, 0] if self.spectrogram is None else self.spectrogram.synthesise(signal, lengths)
         return _keep(waveforms[:, None], lengths)[:, 0]
 
     def decode_signal(self, latents: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -302,12 +314,13 @@ class ScalarAutoencoder(nn.Module):
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:
         return None if lengths is None else -(-lengths // self.config.samples_per_frame)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors."""
+    def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors. state: to write instead of this module's own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        state = self.state_dict() if state is None else state
+        save_file({key: value.float().contiguous() for key, value in state.items()}, folder / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ScalarAutoencoder:
@@ -317,11 +330,15 @@ class ScalarAutoencoder(nn.Module):
             model = cls(ScalarConfig.from_dict(json.loads((folder / "config.json").read_text())))
             model.load_state_dict(load_file(folder / "model.safetensors"))
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename or folder}: no such file; a scalar autoencoder needs config.json and "
-                            "model.safetensors") from error
-        except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-            raise UserError(f"{folder}: not a scalar autoencoder ({error}); train one with "
-                            "`uniaudio train recipes/starter/scalar.yaml`") from error
+            raise UserError(
+                f"{error.filename or folder}: no such file; a scalar autoencoder needs config.json and "
+                "model.safetensors"
+            ) from error
+        except (UserError, SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"{folder}: not a scalar autoencoder ({error}); train one with "
+                "`uniaudio train recipes/starter/scalar.yaml`"
+            ) from error
         return model.eval()
 
 

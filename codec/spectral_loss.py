@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from codec.spectrogram import LogMagnitudeSpectrogram
+
 AMPLITUDE_FLOOR = 1e-3  # relative to a full-scale sine: 60 dB down; quieter differences count for little
 
 
@@ -43,9 +45,7 @@ class SpectralResolution(nn.Module):
         # Every sample lies in four windows, so that both ends of a short clip count as much as its middle.
         surplus = -waveforms.shape[-1] % self.hop
         padded = F.pad(waveforms, (self.fft_size - self.hop, self.fft_size - self.hop + surplus))
-        spectrum = torch.stft(
-            padded, self.fft_size, self.hop, window=self.window, center=False, return_complex=True
-        )
+        spectrum = torch.stft(padded, self.fft_size, self.hop, window=self.window, center=False, return_complex=True)
         return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt() * (2.0 / self.window.sum())
 
     def forward(self, predicted: Tensor, target: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
@@ -99,3 +99,40 @@ class MultiResolutionSpectralLoss(nn.Module):
         each = [resolution(predicted, target, lengths) for resolution in self.resolutions]
         terms = {name: torch.stack([values[name] for values in each]).mean() for name in self.weights}
         return sum(weight * terms[name] for name, weight in self.weights.items()), terms
+
+
+class LogMagnitudeLoss(nn.Module):
+    """Distance between two standardised log-magnitude spectrograms (`codec.spectrogram`), without a waveform.
+
+    L1 over the bins, in which a loud bin weighs up to `emphasis` times a silent one (the level of a single noisy bin is
+    chance, that of a harmonic is not), plus `mel_weight` times log-mel L1 in nepers.
+    """
+
+    def __init__(
+        self,
+        spectrogram: LogMagnitudeSpectrogram,
+        sample_rate: int,
+        emphasis: float = 3.0,
+        mel_weight: float = 1.0,
+    ):
+        super().__init__()
+        # In a list, so that the spectrogram is not registered twice in whatever holds both.
+        self._spectrogram, self.emphasis, self.mel_weight = [spectrogram], emphasis, mel_weight
+        mels = min(80, spectrogram.bands // 6)  # so few that every filter holds a bin
+        filters = melscale_fbanks(spectrogram.bands, 0.0, sample_rate / 2, mels, sample_rate)  # (bands, mels)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def _log_mel(self, frames: Tensor) -> Tensor:
+        amplitudes = self._spectrogram[0].amplitudes(frames).transpose(1, 2)  # (B, T, bands)
+        return torch.log(amplitudes @ self.filters + AMPLITUDE_FLOOR).transpose(1, 2)
+
+    def forward(
+        self, predicted: Tensor, target: Tensor, frames: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and its two unweighted terms. predicted, target: (B, bands, T); frames: (B,) of each clip."""
+        loudness = ((target + 2) / 5).clamp(0, 1)  # 0 in the quietest tenth of all bins, 1 near full scale
+        terms = {
+            "bins": masked_mean((predicted - target).abs() * (1 + (self.emphasis - 1) * loudness), frames),
+            "mel": masked_mean((self._log_mel(predicted) - self._log_mel(target)).abs(), frames),
+        }
+        return terms["bins"] + self.mel_weight * terms["mel"], terms

@@ -65,10 +65,13 @@ class LogMagnitudeSpectrogram(nn.Module):
         amplitude = self.transform(waveforms).abs() * (2.0 / self.window.sum())
         return ((amplitude + FLOOR).log() - CENTRE) / SPREAD
 
+    def amplitudes(self, frames: Tensor) -> Tensor:
+        """Standardised log amplitudes -> amplitudes; that of a full-scale sine is 1."""
+        return ((frames * SPREAD + CENTRE).clamp(max=1.0).exp() - FLOOR).clamp(min=0.0)
+
     def magnitudes(self, frames: Tensor) -> Tensor:
         """Standardised log amplitudes -> magnitudes in the scale of `transform`."""
-        amplitude = ((frames * SPREAD + CENTRE).clamp(max=1.0).exp() - FLOOR).clamp(min=0.0)
-        return amplitude * (self.window.sum() / 2.0)
+        return self.amplitudes(frames) * (self.window.sum() / 2.0)
 
     def synthesise(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Standardised log amplitudes (B, bands, T) -> waveforms (B, T hop).

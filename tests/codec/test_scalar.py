@@ -62,7 +62,9 @@ def test_published_latents(published):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("given_name, decoded", [("latent", "decoded"), ("random_latent", "decoded_from_random_latent")])
+@pytest.mark.parametrize(
+    "given_name, decoded", [("latent", "decoded"), ("random_latent", "decoded_from_random_latent")]
+)
 def test_published_waveform(published, given_name, decoded):
     model, expected = published
     torch.testing.assert_close(model.decode(expected[given_name]), expected[decoded][:, 0], atol=1e-4, rtol=0)
@@ -224,5 +226,5 @@ def test_damaged_files_are_named(tmp_path):
     ],
 )
 def test_a_config_that_cannot_be_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         ScalarConfig.from_dict(values)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from codec.spectral_loss import MultiResolutionSpectralLoss
+from codec.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss
+from codec.spectrogram import LogMagnitudeSpectrogram
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,29 @@ def test_descends_to_the_target():
 def test_shapes_must_agree(loss):
     with pytest.raises(ValueError, match="differ in shape"):
         loss(sine(440, 100), sine(440, 101))
+
+
+def test_log_magnitudes_zero_for_equal_frames_and_larger_for_loud_bins():
+    spectrogram = LogMagnitudeSpectrogram(960, 240, 0)
+    loss = LogMagnitudeLoss(spectrogram, 24000, mel_weight=0.0)
+    quiet, loud = torch.full((1, 481, 4), -2.0), torch.full((1, 481, 4), 3.0)
+    assert float(loss(quiet, quiet)[0]) == 0
+    assert float(loss(quiet + 0.5, quiet)[0]) == pytest.approx(0.5)
+    assert float(loss(loud + 0.5, loud)[0]) == pytest.approx(1.5)
+
+
+def test_log_magnitudes_mel_term_in_nepers():
+    spectrogram = LogMagnitudeSpectrogram(960, 240, 0)
+    clip = torch.randn(1, 4800, generator=torch.Generator().manual_seed(0))
+    both = (spectrogram.analyse(clip), spectrogram.analyse(clip * 0.5))
+    _, terms = LogMagnitudeLoss(spectrogram, 24000)(*both)
+    assert float(terms["mel"]) == pytest.approx(0.6931, abs=0.03)
+
+
+def test_log_magnitudes_beyond_a_clip_do_not_count():
+    loss = LogMagnitudeLoss(LogMagnitudeSpectrogram(960, 240, 0), 24000)
+    predicted, target = torch.randn(2, 481, 6), torch.randn(2, 481, 6)
+    before, _ = loss(predicted, target, torch.tensor([6, 2]))
+    predicted[1, :, 2:] += 3
+    assert float(loss(predicted, target, torch.tensor([6, 2]))[0]) == pytest.approx(float(before))
+    assert float(loss(predicted, target)[0]) > float(before)
