@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from cli.options import DEMO_MODEL, ModelOption, SeedOption, load_model
-from cli.session import Session
 from codec.errors import UserError
 
 WELCOME = """UniAudio 2.0 starter, {model}. Type text, or a command; /help lists them, /quit ends.
@@ -24,12 +23,14 @@ def chat(
     seed: SeedOption = 0,
 ) -> None:
     """Talk to a model: text, /say, /listen, /describe, /music, /sound, /ask and more."""
+    from cli.session import Session  # here, so that `uniaudio --help` need not load PyTorch
+
     session = Session(load_model(model), out, seed)
     at_terminal = sys.stdin.isatty()
     if at_terminal:
         print(WELCOME.format(model=model, folder=out))
     failed = False
-    for line in _typed_lines() if at_terminal else sys.stdin:
+    for line in _typed_lines(sorted(Session.commands())) if at_terminal else sys.stdin:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
@@ -47,7 +48,7 @@ def chat(
         raise typer.Exit(2)
 
 
-def _typed_lines() -> Iterator[str]:
+def _typed_lines(commands: list[str]) -> Iterator[str]:
     """Lines typed at the prompt, with line editing and a history that outlives the session where readline exists."""
     history = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "uniaudio" / "history"
     try:
@@ -59,9 +60,8 @@ def _typed_lines() -> Iterator[str]:
         if history.exists():
             readline.read_history_file(history)
         readline.set_history_length(1000)
-        words = sorted(Session.commands())
         readline.set_completer_delims(" ")
-        readline.set_completer(lambda text, n: next(iter([w for w in words if w.startswith(text)][n : n + 1]), None))
+        readline.set_completer(lambda text, n: next(iter([w for w in commands if w.startswith(text)][n : n + 1]), None))
         readline.parse_and_bind("tab: complete")
     try:
         while True:

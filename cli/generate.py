@@ -92,5 +92,5 @@ def _make(
     tokens = made.segment.content
     write_audio(out, model.waveform(tokens, steps=steps, seed=seed))
     print(f"{out}  {tokens.seconds:.1f} s")
-    if made.reason != "stop":
+    if made.reason != "end":
         typer.echo(f"{out}: the sound is not complete ({made.reason}); raise --max-seconds to let it go on", err=True)

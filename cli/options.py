@@ -40,10 +40,12 @@ def load_model(path: Path) -> UniAudio:
     """The model in a folder, ready to use, on the GPU where there is one."""
     require_folder(path, "model", "run `make demo` to train one")
     import torch
+    from transformers.utils import logging
 
     from auditory_sentences.uniaudio import UniAudio
 
-    return UniAudio.from_pretrained(path, device="cuda" if torch.cuda.is_available() else "cpu")
+    logging.disable_progress_bar()
+    return UniAudio.from_pretrained(str(path), device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_codec(path: Path):
@@ -53,4 +55,4 @@ def load_codec(path: Path):
 
     from codec.tokenizer import load_tokenizer
 
-    return load_tokenizer(path).to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_tokenizer(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")

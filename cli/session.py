@@ -237,10 +237,11 @@ class Session:
         return shown
 
     def _present(self, line: str, completion: Completion) -> tuple[tuple[Path, ...], str]:
-        cut = "" if completion.reason == "stop" else f" ({completion.reason})"
+        cut = "" if completion.reason == "end" else f" ({completion.reason})"
         if completion.segment.is_text:
             return (), f"{completion.segment.content or '(silence)'}{cut}"
-        name = line.split()[0].strip("/") or "sound"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = line.split()[0].strip("/")
         number = 1
         while (path := self.folder / f"{name}-{number:03d}.wav").exists():
             number += 1

@@ -40,7 +40,7 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
     for file, answer in zip(files, answers, strict=True):
         said = answer.segment.content if answer.segment is not None else ""
         print(f"{file}\t{said}" if len(files) > 1 else said)
-        if answer.reason != "stop":
+        if answer.reason != "end":
             typer.echo(
                 f"{file}: the answer is not complete ({answer.reason}); raise --max-rows to let it go on", err=True
             )
