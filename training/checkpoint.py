@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -83,7 +84,8 @@ def save(
             raise UserError(
                 f"{final} exists already and is never overwritten; move it away or train into another folder (out=...)"
             )
-        shutil.rmtree(partial, ignore_errors=True)  # left by a kill during an earlier save
+        for left in final.parent.glob(".step-*.partial"):  # by a kill during an earlier save
+            shutil.rmtree(left)
         for name in engines:
             (partial / "engines" / name).mkdir(parents=True)
         (partial / "model").mkdir()
@@ -109,8 +111,8 @@ def save(
             _flush(path)
         os.rename(partial, final)
         _flush(final.parent)
-        _link(run / "model", final / "model")
-        for old in _folders(run)[:-keep]:
+        link(run / "model", final / "model")
+        for old in folders(run)[:-keep]:
             doomed = old.with_name(
                 f".{old.name}.partial"
             )  # renamed first: a kill in the middle leaves no half checkpoint
@@ -144,15 +146,33 @@ def load(folder: str | Path) -> Checkpoint:
     return Checkpoint(folder, step, description)
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run that is whole, and a sentence for each newer one that is not."""
-    refused = []
-    for folder in reversed(_folders(run)):
+def newest(run: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest checkpoint of a run that is whole; and each newer one that is not, with the sentence that says why."""
+    refused = {}
+    for folder in reversed(folders(run)):
         try:
             return load(folder), refused
         except UserError as error:
-            refused.append(str(error))
+            refused[folder] = str(error)
     return None, refused
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged checkpoint out of the way of the one that will be written anew. Returns its new place."""
+    places = (folder.with_name(f"{folder.name}.damaged{number or ''}") for number in itertools.count())
+    place = next(place for place in places if not place.exists())
+    os.rename(folder, place)
+    return place
+
+
+def link(place: Path, model: Path) -> None:
+    """Make `place` a link to the folder `model`, in one atomic step."""
+    if place.exists() and not place.is_symlink():
+        raise UserError(f"{place} is in the way of the link to the newest model; move it away")
+    fresh = place.with_name(".model.link")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(model, place.parent), target_is_directory=True)
+    os.replace(fresh, place)
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -186,7 +206,7 @@ def _git_commit() -> str | None:
         return None
 
 
-def _folders(run: Path) -> list[Path]:
+def folders(run: Path) -> list[Path]:
     """Folders with a checkpoint's name, oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-????????") if path.is_dir())
 
@@ -209,13 +229,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _link(link: Path, target: Path) -> None:
-    """Point `link` at `target` in one atomic step."""
-    if link.exists() and not link.is_symlink():
-        raise UserError(f"{link} is in the way of the link to the newest model; move it away")
-    fresh = link.with_name(".model.link")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-    os.replace(fresh, link)

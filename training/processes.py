@@ -35,7 +35,7 @@ def join() -> None:
     if dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if "WORLD_SIZE" in os.environ:
+    if "MASTER_ADDR" in os.environ:  # every launcher says where its processes meet
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group(backend)

@@ -49,6 +49,7 @@ class Run:
         processes.join()
         self.recipe, self.folder = recipe, Path(recipe.out)
         self._signal: int | None = None
+        self._interrupted = False
         self._handlers: dict[int, Any] = {}
         messages: list[str] = []
         # The first process looks at the disk and tells the others, so that all start from the same place.
@@ -66,6 +67,8 @@ class Run:
         if processes.rank() == 0:
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             (self.folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+            if found is not None:
+                checkpoint.link(self.model, found.model)
         processes.barrier()
         self.journal = Journal(self.folder, kind_of(recipe), recipe.steps, self.step)
         for message in messages:
@@ -159,17 +162,24 @@ class Run:
         try:
             if isinstance(resume, bool):
                 found, refused = checkpoint.newest(self.folder)
-                messages += [f"passed over: {sentence}" for sentence in refused]
                 if found is None and refused:
-                    return None, f"{self.folder}: none of its checkpoints is whole; the newest: {refused[0]}"
+                    return None, f"{self.folder}: none of its checkpoints is whole: {next(iter(refused.values()))}"
                 if found is None:
                     messages.append(f"{self.folder}: no checkpoint yet; starting from the beginning")
                     return None, None
             else:
-                found = checkpoint.load(resume)
+                found, refused = checkpoint.load(resume), {}
+                newer = [folder.name for folder in checkpoint.folders(self.folder) if folder.name > found.folder.name]
+                if newer:
+                    return None, (
+                        f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which are "
+                        "never overwritten; train into another folder with out=..."
+                    )
             self._compare_recipes(found)
         except UserError as error:
             return None, str(error)
+        for folder, sentence in refused.items():
+            messages.append(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
         messages.append(f"going on from {found.folder}")
         return found, None
 

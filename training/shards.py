@@ -103,7 +103,7 @@ def _fragments(engine: Engine, steps_done: int | None = None) -> Iterator[tuple[
     """(name, first element, flat views of value and moments) of the parts of parameters that this process owns and
     optimises.
 
-    steps_done: given when loading; makes the moments where AdamW has not made them yet.
+    steps_done: given when loading.
     """
     optimizer, rank = engine.deepspeed.optimizer, processes.rank()
     for name, parameter in engine.trainable.items():
@@ -128,10 +128,11 @@ def _fragments(engine: Engine, steps_done: int | None = None) -> Iterator[tuple[
             if count <= 0:
                 continue  # the last processes own only padding of a small parameter
         moments = engine.optimiser.state[flat]
-        if not moments and steps_done is not None:
+        if not moments:  # AdamW makes them at its first step, and just so
             moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.data), torch.zeros_like(flat.data)
+            moments["step"] = torch.tensor(0.0)
         if steps_done is not None:
-            moments["step"] = torch.tensor(float(steps_done), dtype=torch.float32)
+            moments["step"].fill_(steps_done)
         tensors = {"value": flat.data} | {kind: moments[kind] for kind in KINDS[1:]}
         yield name, start, {kind: tensor.view(-1).narrow(0, begin, count) for kind, tensor in tensors.items()}
 
