@@ -1,0 +1,227 @@
+"""Answers: what a model says to test items, from the cache where it has said it before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from auditory_sentences.draws import stable_hash
+from auditory_sentences.sentence import AuditorySentence, Segment
+from auditory_sentences.uniaudio import UniAudio
+from codec.tokenizer import AudioTokenizer
+from codec.tokens import SAMPLE_RATE, AudioTokens
+from evaluation.cache import Cache, bytes_key, key_of
+from evaluation.items import Item
+from evaluation.task import Task
+from lm.generation import GenerationSettings
+from lm.model import UniAudioForConditionalGeneration
+
+CHUNK = 32  # requests between two writes of the cache: what a kill can cost
+DECODING_STEPS = 10
+_NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectures")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """content: text or tokens, None where the model made no audio; reason: why it stopped ("end", "max_rows", "context")"""
+
+    content: str | AudioTokens | None
+    reason: str
+
+    @property
+    def text(self) -> str | None:
+        return self.content if isinstance(self.content, str) else None
+
+    @property
+    def tokens(self) -> AudioTokens | None:
+        return self.content if isinstance(self.content, AudioTokens) else None
+
+
+class ModelRespondent:
+    """A model that answers: the trained one, or the same untrained."""
+
+    def __init__(self, uniaudio: UniAudio | _Untrained, fingerprint: str, cache: Cache, seed: int = 0) -> None:
+        self.uniaudio, self.fingerprint, self.cache, self.seed = uniaudio, fingerprint, cache, seed
+        self.speaker = Speaker(uniaudio.codec, cache)
+
+    @classmethod
+    def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+        """The model as it is; its fingerprint is a hash of configuration and weights."""
+        digest = hashlib.sha256(_configuration(uniaudio).encode())
+        for name, tensor in sorted(uniaudio.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return cls(uniaudio, digest.hexdigest()[:16], cache, seed)
+
+    @classmethod
+    def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+        """The same configuration with new random weights, the text layers untrained too. The weights are made when needed."""
+        fingerprint = f"untrained-{key_of(config=_configuration(uniaudio), seed=seed)[:16]}"
+        return cls(_Untrained(uniaudio, seed), fingerprint, cache, seed)
+
+    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
+        """One answer to each item. Raises UserError where an item does not fit the model's context."""
+        keys = [self._key(task, item, "answer", **asdict(task.generation)) for item in items]
+        answers = [_answer_from(self.cache.get_json(key), self.uniaudio.codec.fingerprint) for key in keys]
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        settings = GenerationSettings(**asdict(task.generation))
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
+            asked = [items[i].sentence for i in some]
+            made = self.uniaudio.complete(asked, [items[i].role for i in some], settings, seeds)
+            for i, completion in zip(some, made, strict=True):
+                content = None if completion.segment is None else completion.segment.content
+                answers[i] = Answer(content, completion.reason)
+                self.cache.put_json(keys[i], _plain(answers[i]))
+        return answers
+
+    def surprise(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
+        """(nats, tokens) of each item's right text after its request, end of text included."""
+        results = []
+        for item in items:
+            key = self._key(task, item, "likelihood", text=item.answer)
+            found = self.cache.get_json(key)
+            if found is None:
+                given = AuditorySentence(tuple(s for s in item.sentence.segments if not s.learn), item.sentence.name)
+                score = self.uniaudio.choose([given], item.role, [[item.answer]])[0][0]
+                found = [-score, len(self.uniaudio.text_tokenizer.encode(item.answer)) + 1]
+                self.cache.put_json(key, found)
+            results.append((found[0], found[1]))
+        return results
+
+    def _key(self, task: Task, item: Item, what: str, **more: Any) -> str:
+        return key_of(
+            what=what,
+            model=self.fingerprint,
+            task=[task.task, task.version],
+            request=[_segment_key(segment) for segment in item.sentence.segments],
+            role=item.role,
+            seed=self.seed,
+            **more,
+        )
+
+
+class CodecRespondent:
+    """A codec that answers a recording with its tokens: the trained codec, or the same untrained."""
+
+    def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
+        self.codec, self.fingerprint, self.cache = codec, codec.fingerprint, cache
+        self.speaker = Speaker(codec, cache)
+
+    @classmethod
+    def untrained(cls, codec: AudioTokenizer, cache: Cache, seed: int = 0) -> CodecRespondent:
+        """The same configuration with new random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = type(codec).from_config_values(codec.config_values(), "the untrained codec").eval()
+        return cls(fresh.to(next(codec.parameters()).device), cache)
+
+    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
+        """The tokens of each item's recording."""
+        keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
+        answers = [_answer_from(self.cache.get_json(key), self.fingerprint) for key in keys]
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        missing.sort(key=lambda i: len(items[i].recording))  # little padding
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            waves = [torch.from_numpy(items[i].recording) for i in some]
+            padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+            with torch.inference_mode():
+                made = self.codec.encode(padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves]))
+            for i, tokens in zip(some, made, strict=True):
+                answers[i] = Answer(tokens, "end")
+                self.cache.put_json(keys[i], _plain(answers[i]))
+        return answers
+
+
+class Speaker:
+    """Turns tokens into waveforms through the codec, from the cache where it has done so before."""
+
+    def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
+        self.codec, self.cache = codec, cache
+
+    def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
+        """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
+        keys = [t and key_of(what="decode", steps=DECODING_STEPS, tokens=_tokens_key(t)) for t in tokens]
+        found = [None if key is None else self.cache.get(key) for key in keys]
+        missing = [i for i, (key, content) in enumerate(zip(keys, found, strict=True)) if key and content is None]
+        missing.sort(key=lambda i: tokens[i].num_samples)
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            with torch.inference_mode():
+                made = self.codec.decode([tokens[i] for i in some], steps=DECODING_STEPS, seed=0)
+            for i, waveform in zip(some, made, strict=True):
+                found[i] = flac(waveform.cpu().numpy())
+                self.cache.put(keys[i], found[i])
+        return [None if content is None else _samples(content) for content in found]
+
+
+def flac(waveform: np.ndarray) -> bytes:
+    """A waveform (n,) at 24 kHz as 16-bit FLAC; what lies beyond full scale is clipped."""
+    file = io.BytesIO()
+    samples = np.clip(np.nan_to_num(waveform), -1, 1)
+    soundfile.write(file, (samples * 32767).round().astype(np.int16), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+class _Untrained:
+    """Stands for a UniAudio with random weights, and makes one when first asked for more than its tokenizers."""
+
+    def __init__(self, trained: UniAudio, seed: int) -> None:
+        self._trained, self._seed = trained, seed
+        self.codec, self.text_tokenizer = trained.codec, trained.text_tokenizer
+
+    @cached_property
+    def _made(self) -> UniAudio:
+        old = self._trained.model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            model = UniAudioForConditionalGeneration(old.config).to(old.device, old.dtype)
+        return UniAudio(model, self.text_tokenizer, self.codec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def _configuration(uniaudio: UniAudio) -> str:
+    """The model's configuration as text, without what says where and with what it was saved."""
+    values = uniaudio.model.config.to_dict()
+    return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
+
+
+def _segment_key(segment: Segment) -> list[str]:
+    return [segment.role, segment.content if segment.is_text else _tokens_key(segment.content)]
+
+
+def _tokens_key(tokens: AudioTokens) -> str:
+    arrays = bytes_key(tokens.descriptive.numpy(), tokens.structural.numpy())
+    return f"{tokens.fingerprint} {tokens.num_samples} {arrays}"
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    tokens = answer.tokens
+    if tokens is None:
+        return {"text": answer.text, "reason": answer.reason}
+    ids = {"descriptive": tokens.descriptive.tolist(), "structural": tokens.structural.tolist()}
+    return {"samples": tokens.num_samples, "reason": answer.reason} | ids
+
+
+def _answer_from(plain: dict[str, Any] | None, fingerprint: str) -> Answer | None:
+    if plain is None or "samples" not in plain:
+        return plain and Answer(plain["text"], plain["reason"])
+    ids = (torch.tensor(plain[kind], dtype=torch.int64) for kind in ("descriptive", "structural"))
+    return Answer(AudioTokens(*ids, plain["samples"], fingerprint), plain["reason"])
+
+
+def _samples(content: bytes) -> np.ndarray:
+    return soundfile.read(io.BytesIO(content), dtype="float32")[0]

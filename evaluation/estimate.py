@@ -1,0 +1,50 @@
+"""Standard errors: every score of the suite is an estimate from a few test items, and says how far to trust it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 1000  # bootstrap resamples; their own error is about 2 % of the standard error
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its standard error (both None where nothing could be measured) over `n` items."""
+
+    value: float | None
+    stderr: float | None
+    n: int
+
+
+def ratio(
+    amounts: Sequence[float],
+    weights: Sequence[float],
+    transform: Callable[[np.ndarray], np.ndarray] = lambda ratios: ratios,
+    seed: int = BOOTSTRAP_SEED,
+) -> Estimate:
+    """transform(sum of amounts / sum of weights) over items, for example word errors over words.
+
+    Equal weights and no transform is a mean: its standard error is analytic, s / sqrt(n) with s the sample deviation.
+    Otherwise items are drawn again with replacement (seeded bootstrap), because amounts and weights vary together.
+    One item has no standard error.
+    """
+    a, w = np.asarray(amounts, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if a.shape != w.shape:
+        raise ValueError(f"{len(a)} amounts but {len(w)} weights")
+    if len(a) == 0 or w.sum() == 0:
+        return Estimate(None, None, len(a))
+    plain = float(a.sum() / w.sum())
+    value = float(transform(np.array([plain]))[0])
+    if len(a) == 1:
+        return Estimate(value, None, 1)
+    if np.all(w == w[0]) and value == plain:
+        return Estimate(value, float(np.std(a / w[0], ddof=1) / math.sqrt(len(a))), len(a))
+    draws = np.random.default_rng(seed).integers(0, len(a), size=(RESAMPLES, len(a)))  # (R, n)
+    totals = w[draws].sum(axis=1)
+    drawn = transform(a[draws].sum(axis=1)[totals > 0] / totals[totals > 0])
+    return Estimate(value, float(np.std(drawn, ddof=1)), len(a))

@@ -1,0 +1,152 @@
+"""Test items: which clips a task asks about, and each request as an auditory sentence, with shots or without."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditory_sentences.catalogue import Catalogue
+from auditory_sentences.corpora import Clip
+from auditory_sentences.draws import Draws, stable_hash
+from auditory_sentences.few_shot import Episodes
+from auditory_sentences.prompts import PromptBank
+from auditory_sentences.sentence import AuditorySentence
+from auditory_sentences.tasks import build, find_task, is_eligible, request_of
+from codec.audio import load_audio
+from codec.errors import UserError
+from codec.tokens import AudioTokens
+from evaluation.judges import mentioned
+from evaluation.normaliser import normalise
+from evaluation.task import Score, Task
+
+if TYPE_CHECKING:
+    from auditory_sentences.token_store import StoredClip, TokenStore
+
+
+@dataclass(frozen=True)
+class Item:
+    """One request with its right answer.
+
+    tokens: of the clip, None for a reconstruction, whose tokens are the answer
+    sentence: what the model is given; role: of the segment it is asked for
+    answer: content of that segment; options: the values that a classification episode allows, () elsewhere
+    """
+
+    id: str
+    clip: Clip
+    tokens: AudioTokens | None
+    sentence: AuditorySentence
+    role: str
+    answer: str | AudioTokens | None
+    options: tuple[str, ...] = ()
+
+    @cached_property
+    def recording(self) -> np.ndarray:
+        """The original waveform (n,) float32 at 24 kHz. Raises UserError where its file cannot be read."""
+        return load_audio(self.clip.path).numpy()
+
+    @property
+    def question(self) -> str:
+        """All text that the model is given."""
+        return " ".join(segment.content for segment in self.sentence.segments if segment.is_text)
+
+    def reference(self, score: Score) -> str:
+        """The right reading under a score: the label's value, the value the right answer names, or the words."""
+        if score.label and not score.choices:
+            return self.clip.labels[score.label]
+        if isinstance(self.answer, str):
+            return normalise(self.answer)
+        return self.clip.text
+
+
+class Questions:
+    """Builds the items of any task from a token store: queries from the task's split, examples from the training split."""
+
+    def __init__(self, store: TokenStore, seed: int = 0) -> None:
+        self.store = store
+        self.seed = seed
+        self.examples = Catalogue(store, "train")
+        self.bank = PromptBank.load().with_label_values(self.examples.label_values)
+        self._episodes = Episodes(self.examples, self.bank)
+
+    def items(self, task: Task, shots: int, limit: int | None) -> list[Item]:
+        """At most `limit` items, the same for the same seed, store and task; the same clips for any number of shots.
+
+        Raises UserError where the store holds no clip that the task can ask about.
+        """
+        if task.is_reconstruction:
+            clips = [self.store.clips[i] for i in self.places(task, limit)]
+            return [Item(clip.id, clip, None, AuditorySentence((), f"{task.task}:{clip.id}"), "audio", None) for clip in clips]
+        return [self._item(task, shots, self.store[i]) for i in self.places(task, limit)]
+
+    def places(self, task: Task, limit: int | None) -> list[int]:
+        """Positions in the store of the clips that a task asks about."""
+        wanted = task.data
+        found = [i for i, clip in enumerate(self.store.clips) if clip.kind == wanted.kind and self._fits(task, clip)]
+        if not found:
+            labels = "".join(f", {label} = {value}" for label, value in wanted.labels.items())
+            raise UserError(
+                f"the task '{task.task}' finds no clip of {wanted.kind} in split '{wanted.split}'{labels}; "
+                "evaluate on a token store or corpus that has some, or leave the task out"
+            )
+        found.sort(key=lambda i: stable_hash("item", self.seed, self.store.clips[i].id))
+        if wanted.spread:
+            found = _dealt(found, [self.store.clips[i].labels[wanted.spread] for i in found])
+        return found[:limit]
+
+    def choices(self, score: Score, item: Item) -> dict[str, tuple[str, ...]]:
+        """value -> the normalised phrases that name it, for a score whose judge chooses among values."""
+        values = score.choices or item.options or self.bank.label_values.get(score.label, ())
+        return {value: tuple(map(normalise, (value, *score.phrases.get(value, ())))) for value in values}
+
+    def number_of_choices(self, score: Score, item: Item) -> int:
+        """How many answers a guess has: those that the request names, or all."""
+        phrases = self.choices(score, item)
+        if item.options:
+            return len(item.options)
+        named = mentioned(normalise(item.question), phrases) if isinstance(item.answer, str) else set()
+        return len(named) if len(named) > 1 and not score.choices else len(phrases)
+
+    def _fits(self, task: Task, clip: Clip) -> bool:
+        wanted = task.data
+        if wanted.split not in ("any", clip.split) or not clip.source.startswith(wanted.source):
+            return False
+        if any(clip.labels.get(k) != v for k, v in wanted.labels.items()):
+            return False
+        needed = {wanted.spread} | {s.label for s in task.scores} | {task.episode.label if task.episode else ""}
+        if any(label and not clip.labels.get(label) for label in needed):
+            return False
+        if any(score.judge == "recogniser" for score in task.scores) and not clip.text:
+            return False
+        return task.episode is not None or task.is_reconstruction or is_eligible(find_task(task.request), clip, self.bank)
+
+    def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:
+        draws = Draws("evaluation", self.seed, task.task, clip.id)
+        options: tuple[str, ...] = ()
+        if task.episode:
+            e = task.episode
+            sentence, options = self._episodes.of_label(e.label, clip, e.ways, shots, draws, e.examples_as)
+        elif shots:
+            sentence = self._episodes.of_task(task.request, clip, shots, draws)
+        else:
+            sentence = build(task.request, clip, draws, self.bank)
+        if all(segment.learn for segment in sentence.segments):  # nothing is given: only its likelihood can be asked
+            (only,) = sentence.segments
+            return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content)
+        request = request_of(sentence)
+        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, options)
+
+
+def _dealt(places: Sequence[int], values: Sequence[str]) -> list[int]:
+    """Places in such an order that every beginning holds each value as evenly as there are clips of it."""
+    turns: dict[str, int] = defaultdict(int)
+    order = []
+    for at, (place, value) in enumerate(zip(places, values, strict=True)):
+        order.append((turns[value], at, place))
+        turns[value] += 1
+    return [place for *_, place in sorted(order)]

@@ -1,0 +1,128 @@
+"""Judges: who says what a generated waveform is. They share nothing with the model that made it, and run in processes.
+
+Words: `evaluation/recogniser.py`. Classes, instruments, voices: signal measurements (`evaluation/signal_features.py`) and a
+linear classifier fit on original recordings of the training split. Every judge is itself judged on originals.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from evaluation.cache import Cache, bytes_key, key_of
+from evaluation.classifier import ShrinkageLDA
+from evaluation.normaliser import normalise
+from evaluation.recogniser import Grammar, recognise
+from evaluation.signal_features import FEATURES_VERSION, signal_features
+
+MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
+
+
+class Judges:
+    """The judges' processes and their memory. Use as a context manager."""
+
+    def __init__(self, cache: Cache, processes: int = 0) -> None:
+        """processes: 0 takes all cores (four at most); 1 works in this process."""
+        self._cache = cache
+        self._processes = processes or min(4, os.cpu_count() or 1)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def words(self, waveforms: Sequence[np.ndarray | None], rules: Grammar) -> list[str | None]:
+        """What the recogniser hears in waveforms (n,) at 24 kHz; None for None."""
+        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}")
+
+    def features(self, waveforms: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """Signal features (F,) of waveforms (n,) at 24 kHz; None for None."""
+        heard = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}")
+        return [None if values is None else np.array(values) for values in heard]
+
+    def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str) -> list[Any]:
+        results: list[Any] = [None] * len(waveforms)
+        waiting: dict[str, list[int]] = {}
+        for i, waveform in enumerate(waveforms):
+            if waveform is None:
+                continue
+            key = key_of(judge=what, waveform=bytes_key(waveform))
+            found = self._cache.get_json(key)
+            if found is not None:
+                results[i] = found["result"]
+            else:
+                waiting.setdefault(key, []).append(i)
+        audio = [waveforms[places[0]] for places in waiting.values()]
+        for (key, places), result in zip(waiting.items(), self._map(work, audio), strict=True):
+            self._cache.put_json(key, {"result": result})
+            for i in places:
+                results[i] = result
+        return results
+
+    def _map(self, work: Callable, audio: list[np.ndarray]):
+        if self._processes == 1 or len(audio) < 8:
+            return map(work, audio)
+        if self._pool is None:
+            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch.
+            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), _one_thread)
+        return self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
+
+
+class SignalJudge:
+    """Tells which value of a label a waveform has, by explicit measurements."""
+
+    def __init__(self, judges: Judges, waveforms: Sequence[np.ndarray], values: Sequence[str]) -> None:
+        """Fit on original recordings of the training split and their label values. Raises ValueError with under 2 values."""
+        self._judges = judges
+        self._classifier = ShrinkageLDA.fit(np.stack(judges.features(waveforms)), values)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it tells apart."""
+        return self._classifier.labels
+
+    def hear(self, waveforms: Sequence[np.ndarray | None]) -> list[str | None]:
+        """The value heard in each waveform; None for None."""
+        features = self._judges.features(waveforms)
+        return [None if f is None else self._classifier.predict(f)[0] for f in features]
+
+
+def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
+    """The values that a normalised text names, by any of their normalised phrases.
+
+    Longer phrases are looked for first and use up their words, so that "northern english" does not also name "english".
+    """
+    found, rest = set(), f" {text} "
+    pairs = sorted(((phrase, value) for value, ps in phrases.items() for phrase in ps), key=lambda p: (-len(p[0]), p[0]))
+    for phrase, value in pairs:
+        if phrase and f" {phrase} " in rest:
+            found.add(value)
+            # A mark between the words keeps the two sides from forming a phrase that nobody said.
+            rest = rest.replace(f" {phrase} ", " | ")
+    return found
+
+
+def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
+    """The one value that a text names; None where it names none or several: such an answer is unparsed, never guessed."""
+    found = mentioned(normalise(text or ""), phrases)
+    return found.pop() if len(found) == 1 else None
+
+
+def _listed_features(waveform: np.ndarray) -> list[float]:
+    return signal_features(waveform).tolist()
+
+
+def _one_thread() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"

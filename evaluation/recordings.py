@@ -1,0 +1,47 @@
+"""Recordings for reconstruction tasks: clips without tokens, from a corpus or from any folder of sound files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from auditory_sentences.corpora import Clip, read_corpora, read_corpus
+from codec.errors import UserError
+
+_SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class Recordings:
+    """Clips in the place of a token store: reconstruction tasks ask for nothing else."""
+
+    fingerprint = ""
+
+    def __init__(self, sources: Sequence[str | Path]) -> None:
+        """Raises UserError where a source holds no clip, or two clips have one id."""
+        found: list[Clip] = []
+        for source in map(Path, sources):
+            found += read_recordings(source)
+        if len({clip.id for clip in found}) < len(found):
+            raise UserError("two recordings have the same id; evaluate their folders one after the other")
+        self.clips = tuple(found)
+
+
+def read_recordings(source: Path) -> list[Clip]:
+    """The clips of a YAML description, of a folder with clips.jsonl, or of a folder that describes itself:
+
+    files named DIGIT_SPEAKER_TAKE.wav are spoken digits; a CSV with the columns file and text is read speech; other sound files
+    are recordings of any kind. Raises UserError where there is none of these.
+    """
+    if source.suffix.lower() in (".yaml", ".yml") or (source / "clips.jsonl").is_file():
+        return read_corpora([source])
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give a corpus, its YAML description, or a folder of sound files")
+    tables = sorted(source.glob("*.csv"))
+    if any(source.glob("[0-9]_*_*.wav")):
+        return read_corpus({"kind": "spoken_digits", "path": str(source)})
+    if len(tables) == 1:
+        return read_corpus({"kind": "table", "path": str(tables[0]), "split": "test", "source": "read sentences"})
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in _SOUNDS)
+    if not files:
+        raise UserError(f"{source}: holds no sound file ({', '.join(_SOUNDS)}); give another folder")
+    return [Clip(f"{source.name}/{path.stem}", str(path), "sound", "test", source="recordings") for path in files]

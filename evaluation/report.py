@@ -1,0 +1,266 @@
+"""What a run leaves: results.json, samples.jsonl, results.md, and report.html, which opens from disk with nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import soundfile
+
+from codec.audio import load_audio
+from codec.errors import UserError
+from evaluation import figures
+from evaluation.answers import flac
+from evaluation.normaliser import normalise
+
+SHOWN = 4  # samples of a task in the report: its first items, not its best
+AUDIO_BUDGET = 6_000_000  # bytes of sound in the whole report; samples beyond it have pictures, but no player
+
+_CSS = Path(__file__).with_name("report.css")
+
+
+def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write all files into `out`. Returns what results.json holds: the results without the samples."""
+    samples = {(t["task"], t["shots"]): t.pop("samples", []) for t in results["tasks"]}
+    _write(out / "results.json", json.dumps(results, indent=1) + "\n")
+    _write(out / "samples.jsonl", "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
+    _write(out / "results.md", markdown(results))
+    _write(out / "report.html", _html(results, samples, out))
+    return results
+
+
+def shown(score: Mapping, estimate: Mapping | float | None, error: bool = True) -> str:
+    """A value for people: "38.2 % ± 4.1", "–" where there is none."""
+    value = estimate["value"] if isinstance(estimate, Mapping) else estimate
+    if value is None:
+        return "–"
+    factor, digits = (100, 1) if score["percent"] else (1, 2 if abs(value) < 100 else 0)
+    text = f"{factor * value:.{digits}f}" + (f" {score['unit']}" if score["unit"] else "")
+    if error and isinstance(estimate, Mapping) and estimate.get("stderr") is not None:
+        text += f" ± {factor * estimate['stderr']:.{digits}f}"
+    return text
+
+
+def markdown(results: Mapping) -> str:
+    """The table of all scores."""
+    head = "| task | shots | score | better | model | untrained | chance | originals | codec | n | unparsed |"
+    lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for task in results["tasks"]:
+        if "skipped" in task:
+            lines.append(f"| {task['title']} | {task['shots']} | skipped: {task['skipped']} | | | | | | | 0 | |")
+        for score in task["scores"]:
+            cells = [shown(score, value) for value in _values(score)]
+            if score["untrained"] and score["untrained"]["n"] != task["n"]:
+                cells[1] += f" (n {score['untrained']['n']})"
+            row = [task["title"], task["shots"], score["name"], score["direction"], *cells, score["n"], score["unparsed"]]
+            lines.append("| " + " | ".join(map(str, row)) + " |")
+    who = results.get("model") or results["codec"]
+    lines += [
+        "",
+        f"{who['source']} (fingerprint {who['fingerprint']}), {results['date']}, commit {results['git_commit'] or 'unknown'}. "
+        "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
+        "reconstructions of them. Unparsed answers count as wrong.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _values(score: Mapping) -> list[Mapping | float | None]:
+    return [score, score["untrained"], score["chance"], score["original"], score["codec"]]
+
+
+def _html(results: Mapping, samples: Mapping, out: Path) -> str:
+    who = results.get("model") or results["codec"]
+    name = Path(who["source"]).name or who["source"]
+    facts = {
+        "Suite": ", ".join(s["title"] for s in results["suites"]),
+        "Date": results["date"].replace("T", " ").removesuffix("+00:00") + " UTC",
+        "Size": f"{who['parameters'] / 1e6:.1f} M parameters",
+        "Fingerprint": who["fingerprint"],
+        "Commit": results["git_commit"][:12] or "unknown",
+        "Time": f"{results['seconds']:.0f} s on {results['machine']['cores']} cores",
+    }
+    listed = "".join(f"<div><dt>{_e(key)}</dt><dd>{_e(value)}</dd></div>" for key, value in facts.items())
+    about = " ".join(s["about"] for s in results["suites"])
+    budget = [AUDIO_BUDGET]
+    sections = "".join(_section(task, samples[task["task"], task["shots"]], out, budget) for task in results["tasks"])
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Evaluation of {_e(name)}</title>
+<style>
+{_CSS.read_text(encoding="utf-8")}</style>
+</head>
+<body>
+<header>
+<div class="eyebrow">UniAudio evaluation</div>
+<h1>{_e(name)}</h1>
+<p class="soft">{_e(about)}</p>
+<dl class="facts">{listed}</dl>
+</header>
+<main>
+<h2>All scores</h2>
+{_legend()}
+{_table(results["tasks"], titles=True)}
+<p class="soft">± is one standard error. The untrained model has the same configuration and random weights; where it answered fewer
+items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the right answer of another item.
+<em>Originals</em> and <em>codec</em> give the same judge the original recordings and the codec's reconstructions of them:
+no generated sound can be expected to score higher. Answers that name no label, or several, are unparsed; they count as wrong and are never guessed.</p>
+{sections}
+</main>
+<footer><details><summary>How this was measured: settings, versions, machine</summary>
+<pre>{_e(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))}</pre></details></footer>
+</body>
+</html>
+"""
+
+
+def _legend() -> str:
+    empty = {"value": None, "stderr": None, "chance": None, "untrained": None, "original": None, "codec": None}
+    at = {"value": 0.5}
+    marks = {
+        "model, with its standard error": empty | {"value": 0.5, "stderr": 0.3},
+        "untrained model": empty | {"untrained": at},
+        "chance": empty | {"chance": 0.5},
+        "original recordings": empty | {"original": at},
+        "through the codec": empty | {"codec": at},
+    }
+    pieces = []
+    for label, score in marks.items():
+        mark = figures.scale_svg(score, (0, 1)).replace("0 0 240 24", "95 0 50 24")
+        pieces.append(f"<span>{mark}{label}</span>")
+    return f'<div class="legend">{"".join(pieces)}<span>right is better</span></div>'
+
+
+def _table(tasks: Sequence[Mapping], titles: bool) -> str:
+    columns = ("Model", "Untrained", "Chance", "Originals", "Codec", "n", "Unparsed")
+    head = "".join(f"<th>{c}</th>" for c in columns)
+    rows = []
+    for task in tasks:
+        link = f'<a href="#{_anchor(task)}">{_e(task["title"])}</a>' if titles else ""
+        shots = f"{task['shots']} shot{'s' * (task['shots'] != 1)}"
+        if "skipped" in task:
+            rows.append(f'<tr class="first"><td class="name">{link}<small>{shots}</small></td>'
+                        f'<td class="skipped" colspan="8">not evaluated: {_e(task["skipped"])}</td></tr>')  # fmt: skip
+        for i, score in enumerate(task["scores"]):
+            label = f"{link if i == 0 else ''}<small>{_e(score['name'])}{f', {shots}' if task['shots'] else ''}</small>"
+            cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
+            cells[0] = cells[0].replace("<td>", '<td class="model">')
+            unparsed = f'<td{" class=warn" if score["unparsed"] else ""}>{score["unparsed"]}</td>'
+            rows.append(
+                f'<tr{" class=first" if i == 0 else ""}><td class="name">{label}</td>'
+                f"<td>{figures.scale_svg(score, _limits(score))}</td>{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
+            )
+    return f'<div class="scroll"><table><tr><th class="name">Task</th><th></th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
+    text = _e(shown(score, value))
+    if " ± " in text:
+        text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
+    fewer = isinstance(value, Mapping) and value is not score and value["n"] != n
+    return text + (f'<span class="pm"> n {value["n"]}</span>' if fewer else "")
+
+
+def _limits(score: Mapping) -> tuple[float, float]:
+    """Values at the left and the right end of a score's scale; the right end is the better one."""
+    values = [v["value"] if isinstance(v, Mapping) else v for v in _values(score)]
+    top = 1.0 if score["percent"] or score["metric"] == "stoi" else max([v for v in values if v is not None], default=1.0)
+    return (0.0, top) if score["direction"] == "higher" else (top, 0.0)
+
+
+def _anchor(task: Mapping) -> str:
+    return f"{task['task']}-{task['shots']}"
+
+
+def _section(task: Mapping, samples: Sequence[Mapping], out: Path, budget: list[int]) -> str:
+    shots = f", {task['shots']} shot{'s' * (task['shots'] != 1)}" if task["shots"] else ""
+    judged = "".join(f"<p class='soft'><b>{_e(s['name'])}</b>: {_e(s['about'])}</p>" for s in task["scores"] if s["about"])
+    cards = "".join(_card(task, sample, out, budget) for sample in samples[:SHOWN])
+    return (
+        f'<section id="{_anchor(task)}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'
+        f"<h2>{_e(task['title'])}{shots}</h2><p>{_e(task['about'])}</p>{_table([task], titles=False)}{judged}"
+        f'<div class="samples">{cards}</div></section>'
+    )
+
+
+def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
+    given = " ".join(sample["given"][-6:] if task["shots"] else sample["given"])
+    said = []
+    if given:
+        said.append(("given", _e(("… " if task["shots"] and len(sample["given"]) > 6 else "") + given)))
+    if sample["expected"]:
+        said.append(("expected", _e(sample["expected"])))
+    if sample["answer"] is not None:
+        said.append(("answer", _marked(sample, task)))
+    for name, reading in sample["readings"].items():
+        if reading["read"] is not None and reading["read"] != sample["answer"]:
+            kind = "right" if normalise(reading["read"]) == normalise(reading["reference"] or "") else "wrong"
+            said.append((name, f'<span class="{kind}">{_e(reading["read"]) or "(nothing)"}</span>'))
+    if sample["reason"] not in ("end", "scored"):
+        said.append(("ended by", _e({"max_rows": "the length limit", "context": "a full context"}[sample["reason"]])))
+    sounds = []
+    if sample["answer"] is None and not sample.get("audio") and sample["reason"] != "scored":
+        said.append(("answer", '<span class="wrong">no audio</span>'))
+    if sample["reason"] != "scored":
+        sounds.append(_sound("original recording", _original(sample), budget))
+    if sample.get("audio"):
+        waveform = soundfile.read(out / sample["audio"], dtype="float32")[0]
+        sounds.append(_sound("answer", waveform, budget))
+    listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in said)
+    return (
+        f'<article class="sample"><div class="path">{_e(sample["id"])}</div><dl class="said">{listed}</dl>'
+        f'<div class="sounds">{"".join(sounds)}</div></article>'
+    )
+
+
+def _original(sample: Mapping):
+    try:
+        return load_audio(sample["path"]).numpy()
+    except UserError:  # moved since it was tokenised: the report says so instead of failing
+        return None
+
+
+def _sound(caption: str, waveform, budget: list[int]) -> str:
+    if waveform is None:
+        return f"<figure><figcaption>{caption}: its file is no longer there</figcaption></figure>"
+    content = flac(waveform)
+    fits = len(content) <= budget[0]
+    budget[0] -= len(content) if fits else 0
+    sound = figures.player(content) if fits else "<p class='soft'>no player: the report's limit of sound is reached</p>"
+    return (
+        f"<figure><figcaption>{caption}, {figures.seconds(waveform)}</figcaption>{figures.waveform_svg(waveform)}"
+        f"{figures.spectrogram_png(waveform)}{sound}</figure>"
+    )
+
+
+def _marked(sample: Mapping, task: Mapping) -> str:
+    """The answer; where words are compared, with the differences from what was expected marked."""
+    if not any(s["metric"] == "wer" for s in task["scores"]) or not normalise(sample["expected"]):
+        return _e(sample["answer"]) or '<span class="wrong">(empty)</span>'
+    expected, answer = normalise(sample["expected"]).split(), normalise(sample["answer"]).split()
+    pieces = []
+    for chunk in jiwer.process_words(" ".join(expected), " ".join(answer)).alignments[0]:
+        wanted = _e(" ".join(expected[chunk.ref_start_idx : chunk.ref_end_idx]))
+        got = _e(" ".join(answer[chunk.hyp_start_idx : chunk.hyp_end_idx]))
+        if chunk.type == "equal":
+            pieces.append(got)
+        else:
+            pieces.append((f"<del>{wanted}</del> " if wanted else "") + (f"<ins>{got}</ins>" if got else ""))
+    return " ".join(pieces) or '<span class="wrong">(empty)</span>'
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,302 @@
+"""Run a suite of evaluation tasks: `python evaluation/run_suite.py --model PATH --suite starter --shots 0 --limit 40 --out DIR`.
+
+Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. Everything that a model said, a codec decoded or
+a judge heard is kept in DIR/cache under a key of all it depends on: run the same again and nothing is computed twice.
+"""
+
+# Judges run in processes that import this file first: what is heavy is imported inside the functions.
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codec.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.answers import Answer, CodecRespondent, ModelRespondent
+    from evaluation.items import Item, Questions
+    from evaluation.scoring import Reading, Scorer
+    from evaluation.task import Score, Task
+
+LIMIT = 40  # items per task
+UNTRAINED_LIMIT = 16  # items that the untrained model is asked: it never says that it has finished, so it is slow
+
+
+
+def run(
+    model: str | Path | None = None,
+    suite: str | Path | Sequence[str | Path] = "starter",
+    shots: Sequence[int] | None = None,
+    limit: int | None = LIMIT,
+    out: str | Path = "runs/evaluation",
+    store: str | Path | None = None,
+    corpora: Sequence[str | Path] = (),
+    codec: str | Path | None = None,
+    untrained: str | Path | None = None,
+    untrained_limit: int = UNTRAINED_LIMIT,
+    seed: int = 0,
+    processes: int = 0,
+    device: str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Evaluate and write everything into the folder `out`; returns what results.json holds.
+
+    model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
+    suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
+    limit: items per task, None for all; store: token store, None for the one that the model names in data.json
+    corpora: recordings for reconstruction tasks where there is no store (folders or YAML files)
+    codec: another codec for reconstruction tasks than the model's own
+    untrained: output folder of an earlier run whose cached outputs may be used
+    untrained_limit: items that the untrained model answers, 0 for no untrained model
+    processes: of judges, 0 for all cores up to four; device: None for a GPU where there is one
+    Raises UserError for anything that a person has to put right.
+    """
+    from evaluation.cache import Cache
+    from evaluation.judges import Judges
+    from evaluation.report import write_report
+    from evaluation.scoring import Scorer
+    from evaluation.task import load_suite, load_task
+
+    began, out = time.monotonic(), Path(out)
+    suites = [load_suite(name) for name in ([suite] if isinstance(suite, str | Path) else suite)]
+    tasks = [load_task(name) for name in dict.fromkeys(name for s in suites for name in s.tasks)]
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}")
+    jobs = [(task, k) for task in tasks for k in task.shots if shots is None or k in shots]
+    if not jobs:
+        listed = sorted({k for task in tasks for k in task.shots})
+        raise UserError(f"no task of the suite is meant for shots {list(shots or ())}; its tasks know {listed}")
+    out.mkdir(parents=True, exist_ok=True)
+    cache = Cache(out / "cache", [Path(untrained) / "cache"] if untrained else [])
+    respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
+    questions = _questions(model, store, corpora, tasks, seed)
+
+    results: list[dict[str, Any]] = []
+    with Judges(cache, processes) as judges:
+        scorer = Scorer(questions, judges)
+        for number, (task, k) in enumerate(jobs, 1):
+            _say(quiet, f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
+            started = time.monotonic()
+            results.append(_evaluate(task, k, questions, scorer, respondents, limit, untrained_limit, out))
+            results[-1]["seconds"] = round(time.monotonic() - started, 1)
+            _say(quiet, "      " + _one_line(results[-1]))
+    if all("skipped" in result for result in results):
+        raise UserError(f"nothing could be evaluated: {results[0]['skipped']}")
+    head = {
+        "format": 1,
+        "suites": [asdict(s) for s in suites],
+        "settings": {"shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed},
+        "seconds": round(time.monotonic() - began, 1),
+        "cache": {"hits": cache.hits, "misses": cache.misses},
+    }
+    written = write_report(head | _provenance(respondents, questions, store) | {"tasks": results}, out)
+    _say(quiet, f"{out / 'report.html'}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache")
+    return written
+
+
+class _Respondents:
+    """Who answers: the model, the same untrained, and their codecs. Made when first needed."""
+
+    def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str | None, untrained_limit: int):
+        import torch
+
+        from auditory_sentences.uniaudio import UniAudio
+        from codec.tokenizer import load_tokenizer
+        from evaluation.answers import CodecRespondent, ModelRespondent
+
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if model is None and (codec is None or not all(task.is_reconstruction for task in tasks)):
+            raise UserError("give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec")
+        self.model_source, self.codec_source = model, codec
+        uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
+        self.model = ModelRespondent.trained(uniaudio, cache, seed) if uniaudio else None
+        self.model_untrained = ModelRespondent.untrained(uniaudio, cache, seed) if uniaudio else None
+        self.codec = CodecRespondent(load_tokenizer(codec).to(device) if codec else uniaudio.codec, cache)
+        needed = untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
+        self.codec_untrained = CodecRespondent.untrained(self.codec.codec, cache, seed) if needed else None
+
+    def of(self, task: Task) -> tuple[ModelRespondent | CodecRespondent, ModelRespondent | CodecRespondent | None]:
+        """Trained and untrained respondent of a task."""
+        if task.is_reconstruction:
+            return self.codec, self.codec_untrained
+        return self.model, self.model_untrained
+
+
+def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
+    from auditory_sentences.token_store import TokenStore
+    from evaluation.items import Questions
+    from evaluation.recordings import Recordings
+
+    if corpora:
+        if not all(task.is_reconstruction for task in tasks):
+            raise UserError("--corpus is for reconstruction tasks; the other tasks need a token store (--store)")
+        return Questions(Recordings(corpora), seed)
+    if store is None:
+        record = Path(model or ".") / "data.json"
+        try:
+            store = json.loads(record.read_text(encoding="utf-8"))["token_store"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{record}: names no token store; give one (--store), or recordings (--corpus)") from error
+        store = store if Path(store).is_absolute() else Path(model) / store
+    return Questions(TokenStore(store), seed)
+
+
+def _evaluate(
+    task: Task, shots: int, questions: Questions, scorer: Scorer, respondents: _Respondents, limit: int | None,
+    untrained_limit: int, out: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """One task at one number of shots: its entry in results.json."""
+    trained, untrained = respondents.of(task)
+    entry = {
+        "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
+        "about": task.about, "shots": shots, "generation": asdict(task.generation), "is_generation": False,
+    }  # fmt: skip
+    try:
+        items = questions.items(task, shots, limit)
+        answers, readings = _answer_and_read(task, items, scorer, trained)
+    except UserError as error:  # no such clips, or longer than the model's context: said in every table
+        return entry | {"n": 0, "skipped": str(error), "scores": []}
+    entry["is_generation"] = any(answer.tokens is not None for answer in answers)
+    few = items[:untrained_limit]
+    untrained_readings = _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
+    scores, heard = [], []
+    for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
+        original = scorer.read_originals(task, score, items)
+        coded = scorer.read_originals(task, score, items, respondents.codec.speaker if respondents.model else None)
+        scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
+        heard.append((score, reading, original))
+    entry |= {"n": len(items), "scores": scores}
+    entry["samples"] = _write_samples(entry, items, answers, heard, trained, out)
+    return entry
+
+
+def _answer_and_read(task: Task, items: Sequence[Item], scorer: Scorer, who) -> tuple[list[Answer], list[Reading]]:
+    from evaluation.answers import Answer
+
+    if all(score.judge == "likelihood" for score in task.scores):
+        surprise = who.surprise(task, items)
+        nothing = [Answer(None, "scored") for _ in items]
+        return nothing, [scorer.likelihood(score, items, surprise) for score in task.scores]
+    answers = who.answer(task, items)
+    return answers, [scorer.read_answers(task, score, items, answers, who.speaker) for score in task.scores]
+
+
+def _score_entry(
+    score: Score, reading: Reading, fresh: Reading | None, chance: float | None, original: Reading | None,
+    coded: Reading | None,
+) -> dict[str, Any]:  # fmt: skip
+    from evaluation.metrics import METRICS
+
+    def plain(of: Reading | None) -> dict[str, Any] | None:
+        return None if of is None else asdict(of.estimate) | {"unparsed": of.unparsed}
+
+    metric = METRICS[score.metric]
+    return {
+        "name": score.name, "metric": score.metric, "judge": score.judge, "about": score.about, "unit": metric.unit,
+        "direction": metric.direction, "percent": metric.percent,
+        **plain(reading), "chance": chance, "untrained": plain(fresh), "original": plain(original), "codec": plain(coded),
+    }  # fmt: skip
+
+
+def _write_samples(entry, items, answers, heard, who, out: Path) -> list[dict[str, Any]]:
+    """What was asked, answered and read, item by item; the answers' audio goes to out/audio/TASK-SHOTS/."""
+    from evaluation.answers import flac
+
+    samples = []
+    waveforms = who.speaker.waveforms([answer.tokens for answer in answers])
+    folder = out / "audio" / f"{entry['task']}-{entry['shots']}"
+    for i, (item, answer, waveform) in enumerate(zip(items, answers, waveforms, strict=True)):
+        sample = {
+            "task": entry["task"], "shots": entry["shots"], "id": item.id, "kind": item.clip.kind, "path": item.clip.path,
+            "given": [s.content if s.is_text else f"<{s.role}>" for s in item.sentence.segments],
+            "expected": item.answer if isinstance(item.answer, str) else item.clip.text or item.clip.caption,
+            "answer": answer.text, "reason": answer.reason,
+            "readings": {
+                score.name: {
+                    "read": _short(reading.readings[i]), "reference": _short(reading.references[i]),
+                    "original": original and _short(original.readings[i]),
+                }
+                for score, reading, original in heard
+            },
+        }  # fmt: skip
+        if waveform is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{item.id}.flac".replace("/", "_")
+            path.write_bytes(flac(waveform))
+            sample["audio"] = str(path.relative_to(out))
+        samples.append(sample)
+    return samples
+
+
+def _short(reading: Any) -> str | None:
+    return reading if isinstance(reading, str) else None
+
+
+def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[str, Any]:
+    from evaluation.provenance import provenance
+
+    who = {}
+    if respondents.model:
+        weights = respondents.model.uniaudio.model.num_parameters()
+        who["model"] = {
+            "source": str(respondents.model_source), "fingerprint": respondents.model.fingerprint, "parameters": weights
+        }  # fmt: skip
+        who["untrained"] = {"fingerprint": respondents.model_untrained.fingerprint}
+    codec = respondents.codec.codec
+    who["codec"] = {
+        "source": str(respondents.codec_source or respondents.model_source), "fingerprint": codec.fingerprint,
+        "parameters": sum(p.numel() for p in codec.parameters()),
+    }  # fmt: skip
+    who["data"] = {"token_store": str(store or ""), "fingerprint": questions.store.fingerprint, "clips": len(questions.store.clips)}
+    return who | provenance()
+
+
+def _one_line(entry: dict[str, Any]) -> str:
+    from evaluation.report import shown
+
+    if "skipped" in entry:
+        return f"skipped: {entry['skipped']}"
+    parts = [f"{score['name']} {shown(score, score)} (chance {shown(score, score['chance'])})" for score in entry["scores"]]
+    return f"{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
+
+
+def _say(quiet: bool, line: str) -> None:
+    if not quiet:
+        print(line, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0 done, 2 something a person has to put right."""
+    parser = argparse.ArgumentParser(prog="run_suite.py", description="Run a suite of evaluation tasks and write a report.")
+    parser.add_argument("--model", help="model folder or hub id")
+    parser.add_argument("--suite", nargs="+", default=["starter"], help="starter, few_shot, codec, or YAML files")
+    parser.add_argument("--shots", nargs="+", type=int, help="numbers of solved examples; default: all that the tasks list")
+    parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
+    parser.add_argument("--out", default="runs/evaluation", help="folder to write")
+    parser.add_argument("--store", help="token store; default: the one that the model names")
+    parser.add_argument("--corpus", nargs="+", default=[], dest="corpora", help="recordings for reconstruction tasks")
+    parser.add_argument("--codec", help="codec for reconstruction tasks; default: the model's")
+    parser.add_argument("--untrained", help="output folder of an earlier run whose cached outputs may be used")
+    parser.add_argument("--untrained-limit", type=int, default=UNTRAINED_LIMIT, help="items for the untrained model; 0: none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=0, help="judges' processes (default: cores, at most 4)")
+    parser.add_argument("--device", help="cpu, cuda (default: a GPU where there is one)")
+    try:
+        run(**vars(parser.parse_args(arguments)))
+    except UserError as error:
+        print(f"run_suite: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("run_suite: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

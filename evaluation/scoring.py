@@ -1,0 +1,128 @@
+"""Scoring: answers become readings, readings become scores, each beside chance and its ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache as memoised
+from typing import Any
+
+from auditory_sentences.corpora import Clip
+from auditory_sentences.draws import stable_hash
+from codec.audio import load_audio
+from codec.errors import UserError
+from evaluation.answers import Answer, Speaker
+from evaluation.items import Item, Questions
+from evaluation.judges import MAX_EXAMPLES, Judges, SignalJudge, named
+from evaluation.metrics import METRICS
+from evaluation.recogniser import Grammar, grammar
+from evaluation.estimate import Estimate
+from evaluation.task import Score, Task
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One score of one set of answers.
+
+    readings: what was read or heard, per item, None where nothing could be; unparsed: how many of these
+    references: what would have been right
+    """
+
+    estimate: Estimate
+    readings: list[Any] = field(repr=False)
+    references: list[Any] = field(repr=False)
+    unparsed: int = 0
+
+
+class Scorer:
+    """Reads answers and compares them, with the judges that the scores name."""
+
+    def __init__(self, questions: Questions, judges: Judges) -> None:
+        self.questions, self.judges = questions, judges
+        self.signal_judge = memoised(self._fit_signal_judge)
+        self.grammar = memoised(self._make_grammar)
+
+    def read_answers(
+        self, task: Task, score: Score, items: Sequence[Item], answers: Sequence[Answer], speaker: Speaker
+    ) -> Reading:
+        """The score of a model's answers; `speaker` turns their tokens into waveforms."""
+        if score.judge in ("text", "named"):
+            readings = [self._read_text(score, item, a.text) for item, a in zip(items, answers, strict=True)]
+        else:
+            readings = self._read_audio(task, score, speaker.waveforms([a.tokens for a in answers]))
+        return self._compare(score, items, readings)
+
+    def read_originals(
+        self, task: Task, score: Score, items: Sequence[Item], codec: Speaker | None = None
+    ) -> Reading | None:
+        """The score of the original recordings or, with a codec, of its reconstructions: what a perfect model could reach.
+
+        None for scores that read text, and for originals compared with themselves.
+        """
+        if score.judge not in ("recogniser", "signal", "waveform"):
+            return None
+        if task.is_reconstruction if codec else score.judge == "waveform":
+            return None
+        if codec:
+            waveforms = codec.waveforms([item.tokens for item in items])
+        else:
+            waveforms = [item.recording for item in items]
+        return self._compare(score, items, self._read_audio(task, score, waveforms))
+
+    def likelihood(self, score: Score, items: Sequence[Item], surprise: Sequence[tuple[float, float]]) -> Reading:
+        """The score of (nats, tokens) per item."""
+        return self._compare(score, items, list(surprise))
+
+    def chance(self, score: Score, items: Sequence[Item]) -> float | None:
+        """What answering without listening scores (evaluation.metrics.Metric.chance)."""
+        metric = METRICS[score.metric]
+        counts = []
+        if metric.takes == "label":
+            counts = [self.questions.number_of_choices(score, item) for item in items]
+        return metric.chance(self._references(score, items), counts)
+
+    def _compare(self, score: Score, items: Sequence[Item], readings: list[Any]) -> Reading:
+        references = self._references(score, items)
+        estimate = METRICS[score.metric].score(readings, references)
+        return Reading(estimate, readings, references, sum(reading is None for reading in readings))
+
+    def _references(self, score: Score, items: Sequence[Item]) -> list[Any]:
+        if METRICS[score.metric].takes == "audio":
+            return [item.recording for item in items]
+        if score.choices:
+            return [named(item.reference(score), self.questions.choices(score, item)) for item in items]
+        return [item.reference(score) for item in items]
+
+    def _read_text(self, score: Score, item: Item, text: str | None) -> str | None:
+        if score.judge == "text":
+            return text
+        return named(text, self.questions.choices(score, item))
+
+    def _read_audio(self, task: Task, score: Score, waveforms: list[np.ndarray | None]) -> list[Any]:
+        if score.judge == "waveform":
+            return waveforms
+        if score.judge == "recogniser":
+            return self.judges.words(waveforms, self.grammar(score.grammar))
+        return self.signal_judge(task.data.kind, score.label).hear(waveforms)
+
+    def _make_grammar(self, name: str) -> Grammar:
+        texts = (c.text for c in self.questions.store.clips if c.split == "train" and c.kind == "speech" and c.text)
+        return grammar(name, texts)
+
+    def _fit_signal_judge(self, kind: str, label: str) -> SignalJudge:
+        by_value: dict[str, list[Clip]] = {}
+        for clip in self.questions.store.clips:
+            if clip.split == "train" and clip.kind == kind and clip.labels.get(label):
+                by_value.setdefault(clip.labels[label], []).append(clip)
+        chosen = [
+            clip
+            for clips in by_value.values()
+            for clip in sorted(clips, key=lambda clip: stable_hash("judge", clip.id))[:MAX_EXAMPLES]
+        ]
+        if len(by_value) < 2:
+            raise UserError(
+                f"the signal judge of '{label}' needs training clips of {kind} with at least two values, found "
+                f"{sorted(by_value)}; use a store that has them or leave the score out"
+            )
+        waveforms = [load_audio(clip.path).numpy() for clip in chosen]
+        return SignalJudge(self.judges, waveforms, [clip.labels[label] for clip in chosen])
