@@ -18,13 +18,13 @@ class Heard:
     """A batch as the frozen parts hear it.
 
     features: name -> (B, C, T) for StructuralBranch; structural_mask: (B, T12) bool
-    descriptive: (B, T5, dim) quantised descriptive frames, None where nobody described
+    descriptive: (B, T5, dim) quantised descriptive frames
     latents: (B, T25, latent_dim) before rounding; latent_frames: (B,) of each clip
     """
 
     features: dict[str, Tensor]
     structural_mask: Tensor
-    descriptive: Tensor | None
+    descriptive: Tensor
     latents: Tensor
     latent_frames: Tensor
 
@@ -32,13 +32,12 @@ class Heard:
 class FrozenCodec:
     """Runs the frozen parts, always in eval mode and without gradients.
 
-    describe: whether to run the descriptive branch
     keep: whether to keep what was heard in memory, in 16 bits, so that later epochs cost nothing: for corpora of a few
         hours. Clips are then heard one by one, so that a run that is resumed computes the very same numbers.
     """
 
-    def __init__(self, codec: ReasoningCodec, describe: bool, keep: bool) -> None:
-        self.codec, self.describe = codec, describe
+    def __init__(self, codec: ReasoningCodec, keep: bool) -> None:
+        self.codec = codec
         self._kept: dict[tuple[str, int, int], dict[str, Tensor]] | None = {} if keep else None
 
     def __call__(self, crops: Sequence[Crop], device: torch.device) -> Heard:
@@ -50,7 +49,7 @@ class FrozenCodec:
     @torch.no_grad()
     def _hear(self, waveforms: Tensor, lengths: Tensor) -> Heard:
         features = self.codec.features(waveforms, lengths)
-        descriptive = self.codec.describe(features)[0] if self.describe else None
+        descriptive, _ = self.codec.describe(features)
         latents = self.codec.scalar.encode(waveforms, lengths).transpose(1, 2)
         frames = -(-lengths // self.codec.config.scalar.samples_per_frame)
         return Heard(features.values, features.structural_mask, descriptive, latents, frames)
@@ -60,9 +59,11 @@ class FrozenCodec:
         if key not in self._kept:
             heard = self._hear(*(value.to(device) for value in load_batch([crop])))
             parts = {name: value[0].T for name, value in heard.features.items()}  # (T, C)
-            parts |= {"mask": heard.structural_mask[0], "latents": heard.latents[0]}
-            if heard.descriptive is not None:
-                parts["descriptive"] = heard.descriptive[0]
+            parts |= {
+                "mask": heard.structural_mask[0],
+                "descriptive": heard.descriptive[0],
+                "latents": heard.latents[0],
+            }
             # A copy of the 16-bit values alone, else a whole batch would stay in memory behind its slices.
             self._kept[key] = {
                 name: (value if name == "mask" else value.half()).cpu().clone() for name, value in parts.items()
@@ -78,7 +79,7 @@ class FrozenCodec:
         return Heard(
             {name: padded(name).transpose(1, 2) for name in sorted(names)},
             padded("mask"),
-            padded("descriptive") if self.describe else None,
+            padded("descriptive"),
             padded("latents"),
             torch.tensor([len(clip["latents"]) for clip in clips], device=device),
         )

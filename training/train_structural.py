@@ -13,15 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from auditory_sentences.corpora import read_corpora
 from codec.codebook_health import CodebookHealth
 from codec.config import FlowConfig, StructuralConfig
-from codec.descriptive import DescriptiveConfig
+from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
 from training.audio_crops import AudioCrops, load_batch
+from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
 from training.recipe import Recipe
@@ -36,7 +38,8 @@ class StructuralRecipe(Recipe):
 
     corpora: folders of corpora
     scalar: folder of the trained scalar autoencoder
-    descriptive: folder of the trained descriptive branch (its experts come with it)
+    descriptive: folder of the trained descriptive branch, which brings two of the experts
+    phone_expert: the third one
     batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
     phone_weight, commitment_weight: of the losses beside the flow loss
     prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
@@ -47,9 +50,8 @@ class StructuralRecipe(Recipe):
 
     corpora: tuple[str, ...]
     scalar: str
-    descriptive: str = ""
-    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
-    descriptive_sizes: DescriptiveConfig = field(default_factory=DescriptiveConfig)
+    descriptive: str
+    phone_expert: ExpertConfig = ExpertConfig("phone")
     structural: StructuralConfig = field(default_factory=StructuralConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     batch: int = 16
@@ -105,7 +107,7 @@ class Reconstruction(nn.Module):
 def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        clips = [clip for folder in recipe.corpora for clip in read_clips(folder)]
+        clips = read_corpora(recipe.corpora)
         train, held_out = (
             AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
             for split in ("train", "dev")
@@ -119,7 +121,7 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
         model.train()
-        frozen = FrozenCodec(codec, bool(recipe.descriptive), recipe.keep_heard)
+        frozen = FrozenCodec(codec, recipe.keep_heard)
         health = CodebookHealth(recipe.structural.quantiser.codebook_size, GROUPS)
 
         for step in run.steps():
@@ -163,16 +165,18 @@ def held_out_flow(engine: Engine, frozen: FrozenCodec, crops: AudioCrops, recipe
 
 def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
     """The codec with its trained parts in place, the others fresh."""
-    scalar = ScalarAutoencoder.from_pretrained(recipe.scalar)
+    scalar = ScalarAutoencoder.from_pretrained(resolve_model(recipe.scalar))
+    described = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
     config = ReasoningCodecConfig(
-        experts=recipe.experts,
-        descriptive=recipe.descriptive_sizes,
+        experts=(*described.expert_configs, recipe.phone_expert),
+        descriptive=described.branch.config,
         structural=recipe.structural,
         flow=recipe.flow,
         scalar=scalar.config,
     )
     codec = ReasoningCodec(config)
     codec.scalar.load_state_dict(scalar.state_dict())
+    codec.descriptive.load_state_dict(described.branch.state_dict())
     for part in (codec.descriptive, codec.scalar, codec.experts):
         part.requires_grad_(False)
     return codec.eval()
@@ -190,17 +194,3 @@ def measure_latents(codec: ReasoningCodec, crops: AudioCrops, batches: int = 16)
     seen = torch.cat(seen)  # (frames, latent_dim)
     codec.flow.latent_mean.copy_(seen.mean(0))
     codec.flow.latent_spread.copy_(seen.std(0).clamp(min=1e-3))
-
-
-def read_clips(folder):
-    import json
-
-    from auditory_sentences.corpora import Clip
-
-    out = []
-    for line in open(Path(folder) / "clips.jsonl"):
-        v = json.loads(line)
-        v["path"] = str(Path(folder) / v["path"])
-        v["parts"] = tuple(v.get("parts", ()))
-        out.append(Clip(**v))
-    return out
