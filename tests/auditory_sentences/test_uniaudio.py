@@ -1,0 +1,304 @@
+"""The facade: what was trained through rows and packing is what comes back from requests."""
+
+import shutil
+
+import pytest
+import torch
+
+from auditory_sentences.catalogue import label_values
+from auditory_sentences.draws import Draws
+from auditory_sentences.mixing import SentenceStream
+from auditory_sentences.packing import Packing
+from auditory_sentences.prompts import PromptBank
+from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
+from auditory_sentences.tasks import build, request_of
+from auditory_sentences.uniaudio import UniAudio
+from codec import tokenizer as codec_tokenizer
+from codec.errors import UserError
+from lm.config import UniAudioConfig
+from lm.generation import GenerationSettings
+from lm.losses import LossSettings
+from lm.model import UniAudioForConditionalGeneration
+from lm.vocabulary import VocabularyLayout
+from tests.auditory_sentences.fake_tokenizer import FakeTokenizer
+from tests.auditory_sentences.tiny_store import CODES, WORDS, random_tokens, tiny_store, tiny_tokenizer
+
+GREEDY = GenerationSettings(max_rows=60, top_k=1)
+CONTEXT = 200
+COUNT = 3  # utterances
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return FakeTokenizer()
+
+
+@pytest.fixture(scope="module")
+def store(codec):
+    """A few short utterances, each with its own word, tokens marked as the fake codec's."""
+
+    class Store(type(tiny_store())):
+        def __getitem__(self, i):
+            clip = super().__getitem__(i)
+            tokens = random_tokens(self.num_samples[i], i, codec.fingerprint)
+            return type(clip)(**{**vars(clip), "tokens": tokens})
+
+    small = tiny_store(speech=8, seconds=0.4)
+    keep = [i for i, clip in enumerate(small.clips) if clip.id.startswith("train-speech-")][:COUNT]
+    return Store([small.clips[i] for i in keep], [0.4] * len(keep))
+
+
+def new_model(store, codec, seed=0):
+    text_tokenizer = tiny_tokenizer()
+    layout = VocabularyLayout.build(text_tokenizer, CODES, CODES, codec.fingerprint)
+
+    def shape(width, layers):
+        return {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "intermediate_size": 2 * width,
+            "vocab_size": layout.text_size,
+            "max_position_embeddings": CONTEXT,
+        }
+
+    torch.manual_seed(seed)
+    config = UniAudioConfig(
+        cross_modal=shape(64, 2),
+        understanding_layers=1,
+        generation_layers=1,
+        depth=shape(64, 1),
+        vocabulary=layout.to_dict(),
+        initializer_range=0.1,
+    )
+    return UniAudio(UniAudioForConditionalGeneration(config), text_tokenizer, codec)
+
+
+@pytest.fixture(scope="module")
+def untrained(store, codec):
+    return new_model(store, codec)
+
+
+@pytest.fixture(scope="module")
+def bank(store):
+    short = {"asr": ["write"], "tts": ["say"], "instruct_tts": ["say it so"]}
+    return PromptBank(short, {"*": ["which {label}?"]}, {"*": ["{value}?"]}, label_values(store.clips))
+
+
+@pytest.fixture(scope="module")
+def trained(store, codec, bank):
+    """Learns the utterances by heart, both ways round, through the stream, packing and the model's own loss."""
+    uniaudio = new_model(store, codec)
+    mixture = {"asr": 1, "tts": 1}
+    stream = SentenceStream(store, mixture, seed=0, max_rows=CONTEXT, bank=bank, guidance_dropout=0)
+    packing = Packing(stream, uniaudio.layout, uniaudio.text_tokenizer, CONTEXT)
+    optimiser = torch.optim.AdamW(uniaudio.model.parameters(), lr=3e-3, weight_decay=0)
+    # Of a clip learned by heart, only the first id of the first frame hangs on the words: it gets most of the weight.
+    weights = LossSettings(stream_weights=(2.0, *(0.2,) * 7))
+    for batch, _ in zip(packing.read(), range(110), strict=False):
+        uniaudio.model(*batch[:3], position_ids=batch.position_ids, loss_settings=weights).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return uniaudio
+
+
+def requests(store, bank, task):
+    return [request_of(build(task, store[i], Draws(i), bank)) for i in range(len(store))]
+
+
+def ask(uniaudio, asked, settings=GREEDY):
+    return uniaudio.complete([r.sentence for r in asked], [r.role for r in asked], settings, range(len(asked)))
+
+
+def test_what_was_learned_is_said(trained, store, bank):
+    """Training and requests share every row, or this would fail: packed in training, alone in generation."""
+    asked = requests(store, bank, "asr")
+    answers = ask(trained, asked)
+    assert [answer.segment.content for answer in answers] == [r.reference for r in asked]
+    assert {(answer.segment.role, answer.reason) for answer in answers} == {("transcription", "end")}
+
+
+def test_what_was_learned_is_played(trained, store, bank):
+    asked = requests(store, bank, "tts")
+    answers = ask(trained, asked)
+    assert all(answer.reason == "end" for answer in answers)
+    exact = 0
+    for r, answer in zip(asked, answers, strict=True):
+        tokens = answer.segment.content
+        assert tokens.fingerprint == trained.codec.fingerprint
+        exact += torch.equal(tokens.structural, r.reference.structural)
+    assert exact == COUNT
+
+
+def test_what_was_learned_is_chosen(trained, untrained, store, bank):
+    asked = requests(store, bank, "asr")
+    options = [WORDS[:COUNT]] * len(asked)
+
+    def right(uniaudio):
+        scores = uniaudio.choose([r.sentence for r in asked], "transcription", options)
+        best = [max(range(COUNT), key=row.__getitem__) for row in scores]
+        return sum(WORDS[k] == r.reference for k, r in zip(best, asked, strict=True))
+
+    assert right(trained) == COUNT
+    assert right(untrained) < COUNT
+
+
+def test_scores_are_log_probabilities_of_the_whole_answer(trained, store, bank):
+    """The same number as the model's own loss gives, end of the answer included."""
+    r = requests(store, bank, "asr")[0]
+    ((score,),) = trained.choose([r.sentence], "transcription", [["five"]])
+    whole = r.sentence.then(Segment("transcription", "five", learn=True))
+    rows = to_rows(whole, trained.layout, trained.text_tokenizer)
+    with torch.no_grad():
+        logits = trained.model(rows.ids[None], rows.mask[None]).text_logits[0].log_softmax(-1)
+    words = slice(len(rows) - 2 - len(trained.text_tokenizer.encode("five")), len(rows) - 1)  # words and EOS
+    by_hand = logits[words.start - 1 : words.stop - 1].gather(1, rows.ids[words, -1:]).sum()
+    assert score == pytest.approx(by_hand.item(), abs=1e-4)
+
+
+def test_mixed_requests_equal_single_ones(untrained, store, bank):
+    """Text and audio asked for in one call, more than one batch of them; sampled."""
+    settings = GenerationSettings(max_rows=14, temperature=1.0, top_k=5)
+    both = zip(requests(store, bank, "asr"), requests(store, bank, "tts"), strict=True)
+    asked = [r for pair in both for r in pair] * 6
+    together = ask(untrained, asked, settings)
+    for i in (0, 1, 21, 34, 35):
+        (alone,) = untrained.complete([asked[i].sentence], asked[i].role, settings, [i])
+        assert alone.reason == together[i].reason
+        assert (alone.segment is None) == (together[i].segment is None)
+        if alone.segment is not None:
+            content = together[i].segment.content
+            assert alone.segment.content == content if alone.segment.is_text else alone.segment.content.equal(content)
+    assert {r.segment.is_text for r in together if r.segment} == {True, False}
+
+
+def test_seeds_differ_and_repeat(untrained, store, bank):
+    r = requests(store, bank, "asr")[0]
+    settings = GenerationSettings(max_rows=10, temperature=1.0, top_k=None)
+    said = [c.segment.content for c in untrained.complete([r.sentence] * 6, r.role, settings, [1, 2, 3, 1, 2, 3])]
+    assert said[:3] == said[3:] and len(set(said)) == 3
+
+
+def test_guidance_changes_audio_and_hides_all_that_is_given(untrained, store, bank):
+    sentence = build("tts", store[0], Draws(), bank)
+    given = AuditorySentence(sentence.segments[:-1])
+    learned = AuditorySentence(tuple(Segment(s.role, s.content, learn=True) for s in given.segments))
+    settings = GenerationSettings(max_rows=12, temperature=0.9, top_k=4, guidance=3.0)
+    plain = untrained.complete([given], "audio", GenerationSettings(12, 0.9, 4), [0])[0]
+    guided = untrained.complete([given], "audio", settings, [0])[0]
+    assert untrained.complete([learned], "audio", settings, [0])[0].reason == guided.reason
+    if plain.segment and guided.segment:
+        assert not plain.segment.content.equal(guided.segment.content)
+
+
+def test_audio_cut_short_has_no_segment(untrained, store, bank):
+    r = requests(store, bank, "tts")[0]
+    (answer,) = untrained.complete([r.sentence], "audio", GenerationSettings(max_rows=2), [0])
+    assert answer.segment is None and answer.reason == "max_rows"
+
+
+def test_waveforms_in_and_out(untrained, tmp_path):
+    wave = torch.sin(torch.arange(24_000) / 10)
+    tokens = untrained.tokens_of(wave)
+    assert tokens.fingerprint == untrained.codec.fingerprint and tokens.num_samples == 24_000
+    made = untrained.waveform(tokens)
+    assert made.shape == (24_000,)
+    many = untrained.waveforms([tokens] * 20, seeds=range(20))
+    assert [len(w) for w in many] == [24_000] * 20
+    with pytest.raises(ValueError, match="mono"):
+        untrained.tokens_of(wave[None])
+    missing = tmp_path / "no.wav"
+    with pytest.raises(UserError, match="no.wav"):
+        untrained.tokens_of(missing)
+
+
+@pytest.mark.parametrize("role", ["prompt", "structural", "descriptive", "audio_prompt", "nonsense"])
+def test_roles_that_cannot_be_asked_for(untrained, store, bank, role):
+    r = requests(store, bank, "asr")[0]
+    with pytest.raises(ValueError, match=f"completed with '{role}'"):
+        untrained.complete([r.sentence], role, GREEDY, [0])
+
+
+def test_counts_that_do_not_match(untrained, store, bank):
+    r = requests(store, bank, "asr")[0]
+    with pytest.raises(ValueError, match="2 sentences, 2 roles and 1 seeds"):
+        untrained.complete([r.sentence] * 2, "text", GREEDY, [0])
+    with pytest.raises(ValueError, match="1 sentences and 0 lists"):
+        untrained.choose([r.sentence], "text", [])
+    assert untrained.complete([], "text", GREEDY, []) == []
+
+
+def test_a_sentence_that_is_too_long(untrained, codec):
+    sentence = AuditorySentence((Segment("audio", random_tokens(24_000 * 20, 0, codec.fingerprint)),), "asr:long")
+    for role in ("text", "audio"):
+        with pytest.raises(UserError, match="'asr:long' takes 35.* rows, .* holds 200; use shorter audio"):
+            untrained.complete([sentence], role, GREEDY, [0])
+    with pytest.raises(UserError, match="'asr:long' takes"):
+        untrained.choose([sentence], "text", [["a"]])
+
+
+def test_audio_of_another_tokenizer(untrained):
+    sentence = AuditorySentence((Segment("audio", random_tokens(24_000, 0, "another")),))
+    with pytest.raises(UserError, match="another"):
+        untrained.complete([sentence], "text", GREEDY, [0])
+
+
+@pytest.fixture
+def saved(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(codec_tokenizer.TOKENIZERS, "fake", (FakeTokenizer.__module__, "FakeTokenizer"))
+    trained.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_saved_and_loaded_says_the_same(trained, saved, store, bank):
+    loaded = UniAudio.from_pretrained(saved)
+    names = {"config.json", "model.safetensors", "vocabulary.json", "text_tokenizer", "audio_tokenizer"}
+    assert names <= {path.name for path in saved.iterdir()}
+    asked = requests(store, bank, "asr")
+    assert [a.segment.content for a in ask(loaded, asked)] == [a.segment.content for a in ask(trained, asked)]
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.json", "text_tokenizer", "audio_tokenizer"])
+def test_an_incomplete_folder_is_named(saved, name):
+    path = saved / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=f"has no {name}"):
+        UniAudio.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"not safetensors at all"])
+def test_weights_that_cannot_be_read(saved, damage):
+    path = saved / "model.safetensors"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    with pytest.raises(UserError, match=str(saved)):
+        UniAudio.from_pretrained(saved)
+
+
+def test_missing_weights_are_not_made_up(saved):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(saved / "model.safetensors")
+    del weights["audio_head"]
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="1 weights are missing \\(audio_head"):
+        UniAudio.from_pretrained(saved)
+
+
+def test_tokenizers_of_another_model_are_refused(saved, trained):
+    FakeTokenizer(shift=1).save_pretrained(saved / "audio_tokenizer")
+    with pytest.raises(UserError, match="reads the audio tokenizer .* but was given"):
+        UniAudio.from_pretrained(saved)
+
+
+def test_a_vocabulary_of_another_model_is_refused(saved, trained):
+    other = VocabularyLayout.from_dict({**trained.layout.to_dict(), "descriptive_pad": CODES})
+    other.save(saved / "vocabulary.json")
+    with pytest.raises(UserError, match="descriptive_pad"):
+        UniAudio.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "./nothing"])
+def test_no_such_folder(source):
+    with pytest.raises(UserError, match="no such folder"):
+        UniAudio.from_pretrained(source)
