@@ -17,7 +17,7 @@ from auditory_sentences.lengths import UNIT_SECONDS, excerpt, row_limit, whole_u
 from auditory_sentences.sentence import AuditorySentence, Segment
 
 MIN_SEGMENTS, MAX_SEGMENTS = 2, 8
-MIN_PIECE = round(1.2 / UNIT_SECONDS)  # units of the shortest piece that a long clip is cut into
+MIN_PIECE = round(2.4 / UNIT_SECONDS)  # units of the shortest piece that a long clip is cut into
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from auditory_sentences.catalogue import Catalogue, normalised
 from auditory_sentences.draws import Draws
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.prompts import PromptBank, listed, spoken
+from auditory_sentences.prompts import PromptBank, listed
 from auditory_sentences.sentence import AuditorySentence, Segment
 from auditory_sentences.tasks import (
     QUESTIONS,
@@ -113,7 +113,7 @@ class Episodes:
             for value in options
             for i in self._examples(by_value[value], shots, query, draws, f"{label} = {value}")
         ]
-        prompt = self.bank.prompt("classification", draws).format(label=spoken(label), options=listed(options))
+        prompt = self.bank.prompt("classification", draws).format(label=self.bank.name(label), options=listed(options))
         segments = [Segment("prompt", prompt)]
         for i, value in draws.shuffled(examples):
             audio = _as_shot(Segment("audio", self.pool.stored(i).tokens), shot_audio)

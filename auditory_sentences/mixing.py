@@ -98,7 +98,7 @@ class SentenceStream:
     @property
     def hash(self) -> str:
         """Stable identity of the sentences and their order: data, texts, prompts, mixture, seed, split, limits."""
-        phrasings = {name: getattr(self.bank, name) for name in ("prompts", "questions", "yes_no")}
+        phrasings = {name: getattr(self.bank, name) for name in ("prompts", "questions", "yes_no", "names")}
         key = (
             self.catalogue.store.data_hash,
             stable_hash(*self.texts),

@@ -22,12 +22,14 @@ class PromptBank:
     questions: label -> open questions, with places {label} and {options}; "*" serves labels without their own
     yes_no: label -> yes-or-no questions, with places {label} and {value}
     label_values: label -> the values seen in the data, from which wrong options are drawn
+    names: label -> what it is called in a prompt, where that is not the label itself
     """
 
     prompts: Mapping[str, Sequence[str]]
     questions: Mapping[str, Sequence[str]]
     yes_no: Mapping[str, Sequence[str]]
     label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> PromptBank:
@@ -39,10 +41,10 @@ class PromptBank:
             raise UserError(
                 f"{path}: the prompt bank cannot be read ({error}); write it like auditory_sentences/prompts.json"
             ) from error
-        wanted = {"prompts", "questions", "yes_no"}
+        wanted = {"prompts", "questions", "yes_no", "names"}
         if not isinstance(values, dict) or set(values) != wanted:
             raise UserError(f"{path}: a prompt bank holds exactly the keys {sorted(wanted)}")
-        for key in sorted(wanted):
+        for key in ("prompts", "questions", "yes_no"):
             for name, phrasings in values[key].items():
                 if not phrasings or not all(isinstance(p, str) and p.strip() for p in phrasings):
                     raise UserError(f"{path}: '{key}' -> '{name}' must list at least one text, none of them empty")
@@ -61,7 +63,7 @@ class PromptBank:
     def question(self, label: str, answer: str, draws: Draws) -> str:
         """An open question whose answer is `answer`."""
         phrasing = draws.pick(self.questions.get(label, self.questions[ANY_LABEL]))
-        return phrasing.format(label=spoken(label), options=listed(self.options(label, answer, draws, MAX_OPTIONS)))
+        return phrasing.format(label=self.name(label), options=listed(self.options(label, answer, draws, MAX_OPTIONS)))
 
     def yes_no_question(self, label: str, truth: str, draws: Draws) -> tuple[str, str]:
         """A question about the label and its answer, yes or no with equal chance.
@@ -71,17 +73,16 @@ class PromptBank:
         others = [value for value in self.label_values.get(label, ()) if value != truth]
         value, answer = (draws.pick(others), "no") if others and draws.chance(0.5) else (truth, "yes")
         phrasing = draws.pick(self.yes_no.get(label, self.yes_no[ANY_LABEL]))
-        return phrasing.format(label=spoken(label), value=value), answer
+        return phrasing.format(label=self.name(label), value=value), answer
+
+    def name(self, label: str) -> str:
+        """The label as a person would call it."""
+        return self.names.get(label, label.replace("_", " "))
 
     def options(self, label: str, answer: str, draws: Draws, count: int) -> list[str]:
         """At most `count` values of the label, the answer among them, in random order."""
         others = [value for value in self.label_values.get(label, ()) if value != answer]
         return draws.shuffled([answer, *draws.sample(others, count - 1)])
-
-
-def spoken(label: str) -> str:
-    """A label's name as a person would say it."""
-    return label.replace("_", " ")
 
 
 def listed(options: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ FORMS = {
 }
 # The generation tasks in which the published loader hides conditions (§B.4).
 GUIDED = {"tts", "instruct_tts", "song_generation", "sound_generation", "music_generation"}
+KEYS = ("prompts", "questions", "yes_no", "names")  # of a prompt bank's file
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +199,11 @@ def test_every_prompted_task_has_eight_prompts_at_least():
     [
         ("{", "cannot be read"),
         ('{"prompts": {}}', "exactly the keys"),
-        (json.dumps({"prompts": {"asr": []}, "questions": {}, "yes_no": {}}), "'asr' must list at least one"),
-        (json.dumps({"prompts": {"asr": ["  "]}, "questions": {}, "yes_no": {}}), "none of them empty"),
+        (
+            json.dumps({"prompts": {"asr": []}, "questions": {}, "yes_no": {}, "names": {}}),
+            "'asr' must list at least one",
+        ),
+        (json.dumps({"prompts": {"asr": ["  "]}, "questions": {}, "yes_no": {}, "names": {}}), "none of them empty"),
     ],
 )
 def test_a_bad_prompt_bank_is_named(tmp_path, text, complaint):
