@@ -11,8 +11,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,6 +88,7 @@ def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, proc
     folder = Path(folder)
     wanted = {"version": VERSION, "seed": seed, "size": asdict(size)}
     if _is_complete(folder, wanted):
+        _clear(folder)
         return folder
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     (folder / "parts").mkdir(exist_ok=True)
@@ -104,10 +108,7 @@ def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, proc
     _write(folder / "clips.jsonl", text)
     manifest = wanted | {"clips": text.count("\n"), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     _write(folder / "manifest.json", json.dumps(manifest, indent=1))
-    for part in parts:
-        part.unlink()
-    (folder / "parts").rmdir()
-    (folder / "request.json").unlink()
+    _clear(folder)
     return folder
 
 
@@ -284,12 +285,20 @@ def _in_processes(work, arguments: list[tuple], processes: int) -> Iterator[int]
     if processes <= 1 or len(arguments) <= 1:
         yield from (work(*a) for a in arguments)
         return
-    # Fresh processes: a fork of one that runs PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(arguments)), context) as pool:
+    # Fresh processes: a fork of one that runs PyTorch's threads may hang. Ctrl-C is for the parent alone to answer.
+    context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(min(processes, len(arguments)), context, signal.signal, ignore) as pool:
         futures = [pool.submit(work, *a) for a in arguments]
-        for future in futures:
-            yield future.result()
+        try:
+            for future in futures:
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process of the synthesis was killed, for want of memory perhaps; "
+                "run it again with fewer processes, it goes on where it stopped"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _is_complete(folder: Path, wanted: dict) -> bool:
@@ -313,6 +322,12 @@ def _is_complete(folder: Path, wanted: dict) -> bool:
     if hashlib.sha256(text).hexdigest() != held["sha256"]:
         raise UserError(f"{folder}/clips.jsonl was changed since; delete {folder} and synthesise it again")
     return True
+
+
+def _clear(folder: Path) -> None:
+    """Remove the marks of progress of a finished corpus."""
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    (folder / "request.json").unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:
