@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from codec.tokens import NUM_CODEBOOKS
+from lm.decoding import AudioHeads
 from lm.sampling import GenerationSettings, sample
 from lm.vocabulary import VocabularyLayout
 
@@ -49,23 +50,28 @@ class AudioGrammar:
                 forbidden[2 * phase : 2 * phase + 2, first if phase == STRUCTURAL else 0 :] = 0
         self.forbidden = forbidden  # (4, V): row 2 * phase is what codebooks 1..7 and a first frame may draw
 
-    def chooser(self, head: Tensor, settings: GenerationSettings, uniform: Tensor) -> Callable[[int, Tensor], Tensor]:
+    def chooser(
+        self, heads: AudioHeads, settings: GenerationSettings, uniform: Tensor
+    ) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
-        head (8, d_depth, V); uniform (B, 8) noise. With guidance the states hold the guided and then the unguided half
-        of the batch, and both are told the same ids.
+        uniform (B, 8): noise. With guidance the states hold the guided and then the unguided half of the batch, and
+        both are told the same ids.
         """
         guided = settings.guidance != 1
+        windows = [self.edges[p : p + 2] for p in (self.present if self.structured else (DESCRIPTIVE, STRUCTURAL))]
+        low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1) if self.structured else None
 
         def choose(codebook: int, states: Tensor) -> Tensor:
             nonlocal forced
-            low, high, alike = self._window(codebook)
-            logits = (states @ head[codebook, :, low:high]).float()  # (B or 2 B, high - low)
+            logits = heads.logits(codebook, states, windows)  # (B or 2 B, high - low)
             if guided:
                 conditional, unconditional = logits.chunk(2)
                 logits = unconditional + settings.guidance * (conditional - unconditional)
-            if not alike:
+            if self.structured and codebook > 0 and len(windows) == 1:
+                logits = logits[:, : self.codes[self.present[0]]]  # exactly what everybody may draw
+            else:
                 may_end = (self.frames > 0) & (codebook == 0)
                 logits += self.forbidden[2 * self.phase + may_end, low:high]
             ids = sample(logits, settings, uniform[:, codebook]) + low
@@ -76,14 +82,6 @@ class AudioGrammar:
             return ids.repeat(2) if guided else ids
 
         return choose
-
-    def _window(self, codebook: int) -> tuple[int, int, bool]:
-        """Range of ids whose logits are needed, and whether all of them are allowed to everybody."""
-        low = self.edges[self.present[0]] if self.structured else 0
-        high = self.edges[self.present[-1] + 1] if self.structured else self.edges[-1]
-        if self.structured and codebook > 0 and len(self.present) == 1:
-            return low, low + self.codes[self.present[0]], True
-        return low, high, False
 
     def advance(self, ids: Tensor) -> Tensor:
         """Take note of the frames just drawn (B, 8); which requests ended with them (B,) bool."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.tokens import NUM_CODEBOOKS
+from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, is_supported, multiply, pack
 from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
@@ -40,6 +41,51 @@ def rotate(vectors: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(vectors * cos, vectors.roll(vectors.shape[-1] // 2, -1), signed_sin)
 
 
+class _Layer:
+    """One library layer's matrices, packed where that is possible."""
+
+    def __init__(self, layer: nn.Module, batch: int):
+        self.attention, self.mlp = layer.self_attn, layer.mlp
+        self.before_attention, self.before_mlp = layer.input_layernorm, layer.post_attention_layernorm
+        attention, mlp = self.attention, self.mlp
+        self.inward = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.widths = [attention.q_proj.out_features, attention.k_proj.out_features, attention.v_proj.out_features]
+        self.packed_inward = pack(self.inward, batch)
+        self.packed_outward = pack([attention.o_proj], batch)
+        self.packed_gates = pack([mlp.gate_proj, mlp.up_proj], batch)
+        self.packed_down = pack([mlp.down_proj], batch)
+        plain = (*self.inward, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        self.plain = all(map(is_plain, plain))
+
+    def _product(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.plain and (x.shape[1] >= MANY_ROWS or module.weight.numel() >= LARGE_MATRIX):
+            return multiply(x, module.weight)
+        return module(x)
+
+    def queries_keys_values(self, x: Tensor) -> Sequence[Tensor]:
+        """x (B, S, d), not yet normed."""
+        x = _norm(self.before_attention, x)
+        if self.packed_inward is not None:
+            return self.packed_inward(x).split(self.widths, dim=-1)
+        return [self._product(module, x) for module in self.inward]
+
+    def after_attention(self, attended: Tensor, x: Tensor) -> Tensor:
+        """The residual stream x (B, S, d) after attention and MLP."""
+        if self.packed_outward is not None:
+            x = self.packed_outward.plus(attended, x)
+        else:
+            x = x + self._product(self.attention.o_proj, attended)
+        mlp, normed = self.mlp, _norm(self.before_mlp, x)
+        if self.packed_gates is not None:
+            gate, up = self.packed_gates(normed).chunk(2, dim=-1)
+        else:
+            gate, up = self._product(mlp.gate_proj, normed), self._product(mlp.up_proj, normed)
+        inner = mlp.act_fn(gate).mul_(up)
+        if self.packed_down is not None:
+            return self.packed_down.plus(inner, x)
+        return x + self._product(mlp.down_proj, inner)
+
+
 class CachedLayers:
     """A group of layers that remembers keys and values of up to `capacity` rows per batch entry."""
 
@@ -47,7 +93,7 @@ class CachedLayers:
         config = transformer.config
         if config.model_type not in FAMILIES:
             raise ValueError(f"generation supports layers of the families {FAMILIES}, not '{config.model_type}'")
-        self.layers, self.norm = transformer.layers, transformer.norm
+        self.layers, self.norm = [_Layer(layer, batch) for layer in transformer.layers], transformer.norm
         self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         shape = (len(self.layers), batch, self.groups, capacity, self.head)
         self.keys = torch.empty(shape, dtype=dtype, device=device)
@@ -59,22 +105,22 @@ class CachedLayers:
         bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         """
         for index, layer in enumerate(self.layers):
-            x = x + self._attend(index, layer.self_attn, _norm(layer.input_layernorm, x), start, rotary, bias)
-            mlp, normed = layer.mlp, _norm(layer.post_attention_layernorm, x)
-            x = x + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)).mul_(mlp.up_proj(normed)))
+            x = layer.after_attention(self._attend(index, layer, x, start, rotary, bias), x)
         return _norm(self.norm, x)
 
-    def _attend(self, index: int, attention: nn.Module, x: Tensor, start: int, rotary, bias: Tensor | None) -> Tensor:
+    def _attend(self, index: int, layer: _Layer, x: Tensor, start: int, rotary, bias: Tensor | None) -> Tensor:
         batch, rows, _ = x.shape
-        query = attention.q_proj(x).view(batch, rows, self.heads, self.head)
-        key = attention.k_proj(x).view(batch, rows, self.groups, self.head)
+        query, key, value = (
+            part.view(batch, rows, -1, self.head) for part in layer.queries_keys_values(x)
+        )  # (B, S, heads or groups, head)
+        attention = layer.attention
         if hasattr(attention, "q_norm"):
-            query, key = attention.q_norm(query), attention.k_norm(key)
+            query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
         query = rotate(query, rotary)
         stop = start + rows
         keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
         keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
-        values[:, :, start:] = attention.v_proj(x).view(batch, rows, self.groups, self.head).transpose(1, 2)
+        values[:, :, start:] = value.transpose(1, 2)
         if rows == 1:  # the query heads of a group share its keys: they stand where query rows would
             query = query.view(batch, self.groups, -1, self.head)
             out = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=attention.scaling)
@@ -83,7 +129,7 @@ class CachedLayers:
                 query.transpose(1, 2), keys, values, attn_mask=bias, is_causal=bias is None,
                 scale=attention.scaling, enable_gqa=self.heads != self.groups,
             ).transpose(1, 2)  # fmt: skip
-        return attention.o_proj(out.reshape(batch, rows, -1))
+        return out.reshape(batch, rows, -1)
 
     def keep(self, entries: Tensor) -> None:
         """Forget every batch entry but these."""
@@ -231,6 +277,30 @@ class FrameDecoder:
     def keep(self, entries: Tensor) -> None:
         """Forget every batch entry but these."""
         self.layers.keep(entries)
+
+
+class AudioHeads:
+    """The eight output matrices, read in windows of ids."""
+
+    def __init__(self, head: Tensor, batch: int):
+        """head (8, d_depth, V)"""
+        self._head = head
+        self._pack = batch > 1 and is_supported(head)
+        self._batch = batch
+        self._packed: dict[tuple[int, int, int], PackedLinear] = {}
+
+    def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
+        """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        if not self._pack:
+            return (states @ self._head[codebook, :, windows[0][0] : windows[-1][1]]).float()
+        parts = []
+        for low, high in windows:
+            packed = self._packed.get((codebook, low, high))
+            if packed is None:
+                packed = PackedLinear(self._head[codebook, :, low:high].T, self._batch)
+                self._packed[codebook, low, high] = packed
+            parts.append(packed(states).float())
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _norm(module: nn.Module, x: Tensor) -> Tensor:

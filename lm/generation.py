@@ -12,8 +12,9 @@ from torch import Tensor
 
 from codec.tokens import NUM_CODEBOOKS
 from lm.audio_grammar import DESCRIPTIVE, AudioGrammar, FrameReader
-from lm.decoding import FrameDecoder, RowDecoder
+from lm.decoding import AudioHeads, FrameDecoder, RowDecoder
 from lm.model import UniAudioForConditionalGeneration
+from lm.packed_linear import pack
 from lm.rows import TEXT_COLUMN, Rows, audio_rows, collate, concatenate, text_rows
 from lm.sampling import GenerationSettings, request_noise, sample
 
@@ -75,9 +76,10 @@ def generate_text(
         batch = _Batch(decoder.room, settings.max_rows)
         written = torch.zeros(len(prompts), batch.longest, dtype=torch.int64, device=decoder.room.device)
         noise = request_noise(seeds, batch.longest, 1, written.device)
+        head = pack([model.lm_head], len(prompts)) or model.lm_head
         final = decoder.prefill(text_only=True)
         for step in range(batch.longest):
-            logits = model.lm_head(final).float()  # (B, text ids)
+            logits = head(final).float()  # (B, text ids)
             logits[:, layout.text_pad] = float("-inf")
             ids = sample(logits, settings, noise[batch.entries, step, 0])
             written[batch.entries, step] = ids
@@ -246,6 +248,7 @@ class _AudioRun:
             self.batch = _Batch(room, settings.max_rows)
             self.grammar = AudioGrammar(layout, count, structured, room.device, stale=self.batch.look_every > 1)
             self.frames = FrameDecoder(model, len(both))
+            self.heads = AudioHeads(model.audio_head, len(both))
             shape = (count, self.batch.longest, NUM_CODEBOOKS)
             self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
             self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
@@ -273,7 +276,7 @@ class _AudioRun:
     def _draw(self, final: Tensor, step: int) -> Tensor:
         """Final vectors -> the next frame of every request (b, 8)."""
         uniform = self.noise[self.batch.entries, step]  # (b, 8)
-        ids = self.frames.frame(final, self.grammar.chooser(self.model.audio_head, self.settings, uniform))
+        ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
         ids = ids[: len(self.batch.entries)]  # guided and unguided half hold the same
         self.written[self.batch.entries, step] = ids
         self.batch.note(self.grammar.advance(ids), step + 1)
