@@ -30,6 +30,8 @@ def ratio(
     """transform(sum of amounts / sum of weights) over items, for example word errors over words.
 
     Equal weights and no transform is a mean: its standard error is analytic, s / sqrt(n) with s the sample deviation.
+    Where all items are right, or all wrong, s is 0 but the truth is not known: the error is that of a share of
+    (k + 2) / (n + 4), after Agresti and Coull.
     Otherwise items are drawn again with replacement (seeded bootstrap), because amounts and weights vary together.
     One item has no standard error.
     """
@@ -43,7 +45,11 @@ def ratio(
     if len(a) == 1:
         return Estimate(value, None, 1)
     if np.all(w == w[0]) and value == plain:
-        return Estimate(value, float(np.std(a / w[0], ddof=1) / math.sqrt(len(a))), len(a))
+        each = a / w[0]
+        if np.all(each == each[0]) and each[0] in (0.0, 1.0):
+            share = (each.sum() + 2) / (len(each) + 4)
+            return Estimate(value, math.sqrt(share * (1 - share) / (len(each) + 4)), len(each))
+        return Estimate(value, float(np.std(each, ddof=1) / math.sqrt(len(each))), len(each))
     draws = np.random.default_rng(seed).integers(0, len(a), size=(RESAMPLES, len(a)))  # (R, n)
     totals = w[draws].sum(axis=1)
     drawn = transform(a[draws].sum(axis=1)[totals > 0] / totals[totals > 0])

@@ -22,6 +22,7 @@ from evaluation.normaliser import normalise
 from evaluation.recogniser import Grammar, recognise
 from evaluation.signal_features import FEATURES_VERSION, signal_features
 
+_WORTH_A_POOL = 8  # waveforms; fewer are judged sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
 
 
@@ -71,11 +72,13 @@ class Judges:
         return results
 
     def _map(self, work: Callable, audio: list[np.ndarray]):
-        if self._processes == 1 or len(audio) < 8:
+        if self._processes == 1 or len(audio) < _WORTH_A_POOL:
             return map(work, audio)
         if self._pool is None:
-            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch.
-            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"), _one_thread)
+            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit that
+            # numpy shall take one thread each.
+            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
         return self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
 
 
@@ -122,7 +125,3 @@ def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
 def _listed_features(waveform: np.ndarray) -> list[float]:
     return signal_features(waveform).tolist()
 
-
-def _one_thread() -> None:
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"

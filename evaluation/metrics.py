@@ -40,15 +40,20 @@ class Metric:
     def chance(self, references: Sequence[Any], choices: Sequence[int]) -> float | None:
         """What answering without listening scores.
 
-        Labels: one over the number of choices (the mean over items). Words and audio: the score of the right answers of
-        *other* items, each item answered by its neighbour at half the list's length. None with fewer than two items.
+        Labels: one over the number of choices (the mean over items). Words and audio: the right answers of *other* items,
+        each item answered with the one half the list away; for words silence, where that scores better.
+        None with fewer than two items.
         """
         if self.takes == "label":
             return float(np.mean([1 / n for n in choices])) if len(choices) else None
         if self.takes == "likelihood" or len(references) < 2:
             return None
         others = np.roll(np.arange(len(references)), len(references) // 2)
-        return self.score([references[i] for i in others], references).value
+        scores = [self.score([references[i] for i in others], references).value]
+        if self.takes == "words":
+            scores.append(self.score([""] * len(references), references).value)
+        known = [score for score in scores if score is not None]
+        return (min if self.direction == "lower" else max)(known, default=None)
 
 
 METRICS: dict[str, Metric] = {}

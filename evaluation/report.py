@@ -75,7 +75,7 @@ def _values(score: Mapping) -> list[Mapping | float | None]:
 
 def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     who = results.get("model") or results["codec"]
-    name = Path(who["source"]).name or who["source"]
+    name = "/".join(Path(who["source"]).parts[-2:])
     facts = {
         "Suite": ", ".join(s["title"] for s in results["suites"]),
         "Date": results["date"].replace("T", " ").removesuffix("+00:00") + " UTC",
@@ -151,13 +151,13 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
         for i, score in enumerate(task["scores"]):
             label = f"{link if i == 0 else ''}<small>{_e(score['name'])}{f', {shots}' if task['shots'] else ''}</small>"
             cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
-            cells[0] = cells[0].replace("<td>", '<td class="model">')
+            cells[0] = f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>'
             unparsed = f'<td{" class=warn" if score["unparsed"] else ""}>{score["unparsed"]}</td>'
             rows.append(
                 f'<tr{" class=first" if i == 0 else ""}><td class="name">{label}</td>'
                 f"<td>{figures.scale_svg(score, _limits(score))}</td>{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
             )
-    return f'<div class="scroll"><table><tr><th class="name">Task</th><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="scroll"><table><tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
@@ -165,7 +165,15 @@ def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
     if " ± " in text:
         text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
     fewer = isinstance(value, Mapping) and value is not score and value["n"] != n
-    return text + (f'<span class="pm"> n {value["n"]}</span>' if fewer else "")
+    return text + (f"<small>of {value['n']}</small>" if fewer else "")
+
+
+def _relative(score: Mapping) -> str:
+    """How much of what the judge finds in the original recordings it finds in the answers."""
+    original = score["original"] and score["original"]["value"]
+    if not original or score["value"] is None or score["direction"] == "lower":
+        return ""
+    return f"<small>{100 * score['value'] / original:.0f} % of originals</small>"
 
 
 def _limits(score: Mapping) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from scipy.sparse import csr_array
 
 RATE = 24_000  # samples per second of every waveform here
 WINDOW = 1024  # samples, 43 ms
@@ -23,8 +24,11 @@ def power_spectrogram(waveform: np.ndarray, window: int = WINDOW, hop: int = HOP
 
 
 @lru_cache(maxsize=8)
-def mel_filters(bands: int = BANDS, window: int = WINDOW, rate: int = RATE) -> np.ndarray:
-    """(bands, window / 2 + 1) triangles of equal height, evenly spaced in mel (2595 log10(1 + f / 700)) up to rate / 2."""
+def mel_filters(bands: int = BANDS, window: int = WINDOW, rate: int = RATE) -> csr_array:
+    """(bands, window / 2 + 1) triangles of equal height, evenly spaced in mel (2595 log10(1 + f / 700)) up to rate / 2.
+
+    Sparse: few entries are not 0, and a dense product would wake a thread pool for every clip.
+    """
     top = 2595 * np.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     bins = np.arange(window // 2 + 1) * rate / window
@@ -34,7 +38,7 @@ def mel_filters(bands: int = BANDS, window: int = WINDOW, rate: int = RATE) -> n
     nearest = np.abs(bins - centre).argmin(axis=1)
     empty = triangles.sum(axis=1) == 0
     triangles[empty, nearest[empty]] = 1.0
-    return triangles.astype(np.float32)
+    return csr_array(triangles.astype(np.float32))
 
 
 def log_mel_decibels(waveform: np.ndarray, bands: int = BANDS) -> np.ndarray:
