@@ -14,6 +14,7 @@ from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from auditory_sentences.tasks import build, request_of
 from auditory_sentences.uniaudio import UniAudio
 from codec import tokenizer as codec_tokenizer
+from codec.audio import load_audio, write_audio
 from codec.errors import UserError
 from lm.config import UniAudioConfig
 from lm.generation import GenerationSettings
@@ -22,6 +23,7 @@ from lm.model import UniAudioForConditionalGeneration
 from lm.vocabulary import VocabularyLayout
 from tests.auditory_sentences.fake_tokenizer import FakeTokenizer
 from tests.auditory_sentences.tiny_store import CODES, WORDS, random_tokens, tiny_store, tiny_tokenizer
+from tests.codec.small_codec import noise, small_codec
 
 GREEDY = GenerationSettings(max_rows=60, top_k=1)
 CONTEXT = 200
@@ -48,9 +50,9 @@ def store(codec):
     return Store([small.clips[i] for i in keep], [0.4] * len(keep))
 
 
-def new_model(store, codec, seed=0):
+def new_model(store, codec, seed=0, codes=CODES):
     text_tokenizer = tiny_tokenizer()
-    layout = VocabularyLayout.build(text_tokenizer, CODES, CODES, codec.fingerprint)
+    layout = VocabularyLayout.build(text_tokenizer, codes, codes, codec.fingerprint)
 
     def shape(width, layers):
         return {
@@ -302,3 +304,27 @@ def test_a_vocabulary_of_another_model_is_refused(saved, trained):
 def test_no_such_folder(source):
     with pytest.raises(UserError, match="no such folder"):
         UniAudio.from_pretrained(source)
+
+
+def test_with_the_real_codec_from_file_to_file(store, tmp_path):
+    """A sound file in, a sound file out, through a saved folder and the project's own codec."""
+    codec = small_codec()
+    made = new_model(store, codec, codes=64)
+    made.save_pretrained(tmp_path / "model")
+    uniaudio = UniAudio.from_pretrained(tmp_path / "model")
+    write_audio(tmp_path / "in.wav", noise(30_000) / 2)
+    tokens = uniaudio.tokens_of(tmp_path / "in.wav")
+    assert tokens.num_samples == 30_000 and tokens.equal(made.tokens_of(tmp_path / "in.wav"))
+    sentence = AuditorySentence((Segment("audio", tokens), Segment("prompt", "again")))
+    settings = GenerationSettings(max_rows=100, top_k=None)
+    answers, before = (each.complete([sentence] * 6, "audio", settings, range(6)) for each in (uniaudio, made))
+    assert [answer.reason for answer in answers] == [answer.reason for answer in before]
+    place = next(i for i, answer in enumerate(answers) if answer.segment)  # random weights do not always get that far
+    answer = answers[place]
+    assert answer.segment.content.equal(before[place].segment.content)
+    wave = uniaudio.waveform(answer.segment.content, steps=2)
+    assert wave.shape == (answer.segment.content.num_samples,) and wave.isfinite().all()
+    together = uniaudio.waveforms([tokens, answer.segment.content], steps=2, seeds=[5, 0])
+    assert torch.equal(together[1], wave)
+    write_audio(tmp_path / "out.wav", wave)
+    assert len(load_audio(tmp_path / "out.wav")) == len(wave)
