@@ -96,7 +96,7 @@ class Episodes:
         no second value has enough.
         """
         answer = query.labels.get(label)
-        if not answer or label not in self.bank.label_values:
+        if not answer or answer not in self.bank.label_values.get(label, ()):
             raise UserError(f"the clip '{query.id}' has no label '{label}' to be classified by; choose another label")
         by_value = {
             value: self.pool.by_label.get((query.kind, label, value), []) for value in self.bank.label_values[label]
