@@ -41,7 +41,7 @@ KILL_POINTS = {
     "while it is flushed": (checkpoint, "_flush", 25),
     "before the rename": (os, "rename", 4),
     "before the link": (checkpoint, "link", 3),
-    "while an old one is dropped": (shutil, "rmtree", 5),
+    "while an old one is dropped": (shutil, "rmtree", 1),
 }
 
 

@@ -55,9 +55,9 @@ def prepare(folder: Path) -> None:
     write_store(folder / "tokens", codec.fingerprint)
 
 
-def tiny_codec() -> ReasoningCodec:
+def tiny_codec(codes: int = CODES) -> ReasoningCodec:
     experts = tuple(ExpertConfig(role) for role in ("speech_text", "phone", "music"))
-    quantiser = QuantiserConfig(CODES, codebook_dim=4, kmeans_init=False)
+    quantiser = QuantiserConfig(codes, codebook_dim=4, kmeans_init=False)
     dims = {name: dim for expert in map(load_expert, experts) for name, dim in expert.dims.items()}
     config = ReasoningCodecConfig(
         experts,
@@ -71,9 +71,9 @@ def tiny_codec() -> ReasoningCodec:
     return ReasoningCodec(config).eval()
 
 
-def write_store(folder: Path, fingerprint: str) -> None:
+def write_store(folder: Path, fingerprint: str, seconds: float = 1.5) -> None:
     """The clips of the tiny store with random tokens, in the real format."""
-    store = tiny_store()
+    store = tiny_store(seconds=seconds)
     folder.mkdir(parents=True)
     tokens = [random_tokens(samples, seed=i, fingerprint=fingerprint) for i, samples in enumerate(store.num_samples)]
     rows = [token_store._row(clip, t) for clip, t in zip(store.clips, tokens, strict=True)]
