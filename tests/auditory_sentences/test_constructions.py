@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditory_sentences.catalogue import Catalogue
@@ -87,6 +87,7 @@ def test_a_long_clip_is_cut_without_loss(catalogue):
     assert len(cuts) > 10
 
 
+@settings(deadline=None)
 @given(st.integers(9600, 24_000 * 20), st.data())
 def test_excerpts_are_whole_frames(num_samples, data):
     tokens = random_tokens(num_samples)
@@ -181,6 +182,7 @@ def test_nothing_to_link_gives_no_anchor():
     assert not any(construction.anchors(catalogue) for construction in CONSTRUCTIONS.values())
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=40),
     st.sampled_from([*get_args(TextRole), *get_args(AudioRole)]),

@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditory_sentences.draws import Draws, permuted, stable_hash
@@ -38,6 +38,7 @@ def test_key_parts_do_not_run_together():
     assert stable_hash("1") != stable_hash(1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers())
 def test_a_permutation_is_one(size, key):
     assert sorted(permuted(i, size, key) for i in range(size)) == list(range(size))
@@ -55,6 +56,7 @@ def test_outside_a_permutation_is_an_error(index):
         permuted(index, 10, "key")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 60), st.integers())
 def test_a_sample_has_no_place_twice(size, k, key):
     chosen = Draws(key).sample(range(size), k)

@@ -206,7 +206,7 @@ def test_hidden_conditions_are_hidden(layout, tokenizer):
     assert packed != key(*(getattr(to_rows(sentence, layout, tokenizer), name) for name in ("ids", "mask", "loss")))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 100), max_size=80))
 def test_best_fit_is_a_packing_and_a_good_one(lengths):
     bins = best_fit(dict(enumerate(lengths)), 100)
