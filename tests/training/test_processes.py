@@ -53,7 +53,7 @@ def test_the_same_losses_on_any_number_of_processes(tmp_path, alone, world, stag
     assert_close(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize(("world", "stage"), CASES)
+@pytest.mark.parametrize(("world", "stage"), [CASES[0], pytest.param(2, 3, marks=pytest.mark.slow), *CASES[2:]])
 def test_resumed_with_another_number_of_processes(tmp_path, alone, world, stage):
     """Four steps alone at ZeRO 1, the rest in company, and the last two alone again."""
     run = tmp_path / "run"
@@ -67,7 +67,8 @@ def test_resumed_with_another_number_of_processes(tmp_path, alone, world, stage)
     assert_close(run, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
 def test_resumed_with_as_many_processes_is_bit_for_bit(tmp_path, stage):
     values = tiny.values(tmp_path / "whole", engine={"micro_batches": 4, "zero_stage": stage}, optimiser=CONSTANT)
     broken = values | {"out": str(tmp_path / "broken")}
