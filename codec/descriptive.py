@@ -50,7 +50,7 @@ class DescriptiveOutput:
     """What the branch says about a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
 
     vectors: Tensor  # (B, T5, dim) before quantisation
-    quantised: Tensor  # (B, T5, dim); equals `vectors` where quantisation was left out
+    quantised: Tensor  # (B, T5, dim); where quantisation was left out, what passes the quantiser's narrow place
     codes: Tensor | None  # (B, T5, 8) int64, None where quantisation was left out
     commitment: Tensor  # scalar: mean over clips' frames, summed over levels
     mask: Tensor  # (B, T5) bool: frames that belong to the clip
@@ -89,11 +89,13 @@ class DescriptiveBranch(nn.Module):
         vectors = vectors * query_mask[..., None]
         frame_states, frame_mask = sequence[:, :, :-1].flatten(1, 2), mask[:, :, :-1].flatten(1, 2)
         if not quantise:
+            passed = self.quantiser.project_out(self.quantiser.project_in(vectors)) * query_mask[..., None]
             none = vectors.new_zeros(())
-            return DescriptiveOutput(vectors, vectors, None, none, query_mask, frame_states, frame_mask)
+            return DescriptiveOutput(vectors, passed, None, none, query_mask, frame_states, frame_mask)
         if not (self.training or self.initialised):
             raise RuntimeError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
-        quantised, codes, losses = self.quantiser(vectors, mask=query_mask)
+        with torch.autocast(vectors.device.type, enabled=False):  # distances to codes need their precision
+            quantised, codes, losses = self.quantiser(vectors.float(), mask=query_mask)
         return DescriptiveOutput(vectors, quantised, codes, losses.sum(), query_mask, frame_states, frame_mask)
 
     def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,91 @@
+"""The descriptive encoder: the two experts that the descriptive branch listens through, and the branch.
+
+This is what supervised training makes and what the later stages of the codec start from. Its folder holds config.json
+(the experts, the branch's sizes) and model.safetensors (the branch alone: fixed features have no weights, and
+pretrained experts are read from where they came from).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from codec.config import from_json, to_json
+from codec.descriptive import DescriptiveBranch, DescriptiveConfig, DescriptiveOutput
+from codec.errors import UserError
+from codec.experts import ExpertConfig, feature_frames, load_expert
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+class DescriptiveEncoder(nn.Module):
+    """waveform -> descriptive frames.
+
+    experts: of the roles "speech_text" and "music", in any order
+    """
+
+    def __init__(self, experts: tuple[ExpertConfig, ...], config: DescriptiveConfig) -> None:
+        super().__init__()
+        roles = sorted(expert.role for expert in experts)
+        if roles != ["music", "speech_text"]:
+            raise UserError(f"the descriptive branch listens through a speech_text and a music expert, not {roles}")
+        self.expert_configs = experts
+        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in experts})
+        dims = (self.experts["speech_text"].dims["speech_text"], self.experts["music"].dims["music_semantic"])
+        if dims != (config.speech_dim, config.music_dim):
+            raise UserError(
+                f"descriptive.speech_dim and music_dim are {(config.speech_dim, config.music_dim)}, but the experts "
+                f"give {dims} channels; set them to these"
+            )
+        self.branch = DescriptiveBranch(config)
+
+    @torch.no_grad()
+    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Speech-text (B, C, T50) and music features (B, C, T25) of waveforms (B, n); 25 Hz frames (B,) of each."""
+        speech = self.experts["speech_text"].features(waveforms, lengths)["speech_text"]
+        music = self.experts["music"].features(waveforms, lengths)["music_semantic"]
+        return speech, music, feature_frames(lengths, 25)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> DescriptiveOutput:
+        """Describe (B, n) float32 waveforms at 24 kHz of `lengths` (B,) samples."""
+        return self.branch(*self.features(waveforms, lengths))
+
+    def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors. state: of the branch, where it is not the module's own."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.branch.state_dict() if state is None else state
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        values = {
+            "experts": [to_json(expert) for expert in self.expert_configs],
+            "descriptive": to_json(self.branch.config),
+        }
+        (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DescriptiveEncoder:
+        """The encoder in a folder, in eval mode. Raises UserError where a file is missing, damaged or does not fit."""
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            experts = tuple(from_json(ExpertConfig, expert, str(folder / _CONFIG)) for expert in values["experts"])
+            config = from_json(DescriptiveConfig, values["descriptive"], str(folder / _CONFIG))
+            state = load_file(folder / _WEIGHTS)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder}: holds no trained descriptive branch ({error}); train one with a recipe of kind descriptive"
+            ) from error
+        encoder = cls(experts, config)
+        try:
+            encoder.branch.load_state_dict(state)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder}: the weights do not fit config.json beside them ({detail})") from error
+        return encoder.eval()

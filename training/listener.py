@@ -1,0 +1,164 @@
+"""The listener: descriptive branch, projection, and a frozen text model with LoRA that answers from what it hears.
+
+Supervised training of the descriptive branch (ReasoningCodec, stage 1): the text model reads the quantised descriptive
+frames in the place of the recording and must give the answer, so that the frames come to hold what words can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
+
+from codec.descriptive import DescriptiveBranch, DescriptiveOutput
+from codec.errors import UserError
+from lm.text_tokenizer import TextTokenizer
+from training.dialogue import Dialogue
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on all linear layers of the text model (published: rank 32, alpha 32, dropout 0.1)."""
+
+    rank: int = 32
+    alpha: int = 32
+    dropout: float = 0.1
+
+
+@dataclass
+class ListenerLosses:
+    answer: Tensor  # mean cross-entropy of the answers' ids
+    commitment: Tensor
+    alignment: Tensor  # mean CTC loss per id of the transcripts, 0 without the auxiliary head
+    codes: Tensor | None  # (B, T5, 8), -1 beyond each clip; None where quantisation was left out
+
+
+class Listener(nn.Module):
+    """Answers questions about recordings.
+
+    text_model: folder or hub id of a causal language model; frozen but for its adapters
+    align: with an auxiliary head that reads the transcript off the 25 Hz states by CTC
+    """
+
+    def __init__(
+        self,
+        branch: DescriptiveBranch,
+        text_model: str,
+        tokenizer: TextTokenizer,
+        lora: Lora,
+        align: bool,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(text_model, dtype=precision)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{text_model}: no text model could be read ({error}); give a folder or a hub id"
+            ) from error
+        if tokenizer.size > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(tokenizer.size)  # tags that the tokenizer did not know; never used here
+        model.config.use_cache = False
+        adapters = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        self.branch = branch
+        self.text_model = get_peft_model(model, adapters)  # freezes the rest
+        self.tokenizer = tokenizer
+        self.projection = nn.Linear(branch.config.dim, model.config.hidden_size)
+        self.alignment = nn.Linear(branch.config.dim, tokenizer.size + 1) if align else None  # the last id is the blank
+
+    def forward(
+        self,
+        speech: Tensor,
+        music: Tensor,
+        frames: Tensor,
+        dialogues: Sequence[Dialogue],
+        transcripts: Sequence[str],
+        quantise: bool,
+    ) -> ListenerLosses:
+        """Losses of a batch of questions. Features as for DescriptiveBranch; transcripts: "" where there is none."""
+        heard = self.branch(speech, music, frames, quantise)
+        pieces = [dialogue.ids(self.tokenizer) for dialogue in dialogues]
+        prompts = self._prompts(heard, pieces)
+        answers = [torch.tensor(answer, device=speech.device) for _, _, answer in pieces]
+        sequences = [torch.cat([p, self._embed(a[:-1])]) for p, a in zip(prompts, answers, strict=True)]
+        # An answer's first id is predicted at the last position of the prompt.
+        targets = [
+            torch.cat([answer.new_full((len(prompt) - 1,), -100), answer])
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        # Padding on the right needs no mask: attention looks back only.
+        targets = pad_sequence(targets, batch_first=True, padding_value=-100)
+        states = self.text_model.base_model.model.model(inputs_embeds=pad_sequence(sequences, batch_first=True))
+        wanted = targets != -100
+        logits = self.text_model.get_output_embeddings()(states.last_hidden_state[wanted])
+        answer = F.cross_entropy(logits.float(), targets[wanted])
+        return ListenerLosses(answer, heard.commitment, self._alignment_loss(heard, transcripts), heard.codes)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        speech: Tensor,
+        music: Tensor,
+        frames: Tensor,
+        questions: Sequence[str],
+        quantise: bool = True,
+        max_ids: int = 48,
+    ) -> list[str]:
+        """The likeliest answers, word for word, of a batch of questions."""
+        heard = self.branch(speech, music, frames, quantise)
+        prompts = self._prompts(heard, [Dialogue(question, "").ids(self.tokenizer) for question in questions])
+        most = max(len(prompt) for prompt in prompts)
+        embeddings = torch.stack([F.pad(prompt, (0, 0, most - len(prompt), 0)) for prompt in prompts])
+        mask = torch.tensor([[0] * (most - len(p)) + [1] * len(p) for p in prompts], device=embeddings.device)
+        ids = self.text_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            max_new_tokens=max_ids,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=self.tokenizer.eos,
+            pad_token_id=self.tokenizer.eos,
+        )
+        return [self.tokenizer.decode(row).strip() for row in ids.tolist()]
+
+    def _prompts(
+        self, heard: DescriptiveOutput, pieces: Sequence[tuple[list[int], list[int], list[int]]]
+    ) -> list[Tensor]:
+        """What comes before each answer: (rows, width) embeddings, the recording's frames in their place."""
+        frames = self.projection(heard.quantised).to(self.text_model.dtype)  # (B, T5, width)
+        counts = heard.mask.sum(1).tolist()
+        return [
+            torch.cat([self._embed(before), recording[:count], self._embed(between)])
+            for recording, count, (before, between, _) in zip(frames, counts, pieces, strict=True)
+        ]
+
+    def _embed(self, ids: list[int] | Tensor) -> Tensor:
+        table = self.text_model.get_input_embeddings()
+        return table(torch.as_tensor(ids, dtype=torch.long, device=table.weight.device))
+
+    def _alignment_loss(self, heard: DescriptiveOutput, transcripts: Sequence[str]) -> Tensor:
+        rows = [row for row, text in enumerate(transcripts) if text]
+        if self.alignment is None or not rows:
+            return heard.commitment.new_zeros(())
+        targets = [torch.tensor(self.tokenizer.encode(transcripts[row])) for row in rows]
+        log_probs = self.alignment(heard.frame_states[rows]).float().log_softmax(-1).transpose(0, 1)  # (T25, b, ids)
+        return F.ctc_loss(
+            log_probs,
+            torch.cat(targets).to(log_probs.device),
+            heard.frame_mask[rows].sum(1),
+            torch.tensor([len(target) for target in targets], device=log_probs.device),
+            blank=self.tokenizer.size,
+            zero_infinity=True,  # a transcript with more ids than the clip has frames says nothing about alignment
+        )

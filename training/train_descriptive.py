@@ -1,0 +1,184 @@
+"""Codec stage 1, supervised training of the descriptive branch (ReasoningCodec §2.5; UniAudio 2.0 §3).
+
+A frozen text model with LoRA answers questions about recordings from the descriptive tokens alone: transcripts,
+captions, attributes. Loss = cross-entropy of the answers + commitment. The expert encoders are frozen; the first steps
+go without quantisation, so that the codebooks start from vectors that already mean something.
+
+Beyond the paper, and off in the full recipe: `alignment_weight` adds a CTC loss that reads the transcript off the
+branch's 25 Hz states. It teaches where the words are when there are hours of speech rather than years, and costs
+nothing later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jiwer
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from auditory_sentences.corpora import read_corpora
+from auditory_sentences.prompts import PromptBank
+from codec.codebook_health import CodebookHealth
+from codec.descriptive import DescriptiveConfig
+from codec.descriptive_encoder import DescriptiveEncoder
+from codec.errors import UserError
+from codec.experts import ExpertConfig
+from lm.text_tokenizer import TextTokenizer
+from training.engine import Engine
+from training.listener import Listener, Lora
+from training.listening import Augmentation, Listening
+from training.recipe import Recipe
+from training.run import Run
+
+_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_TASKS = {"asr": 6.0, "speech_caption": 1.0, "sound_caption": 1.0, "music_caption": 1.0, "audio_qa": 2.0}
+_HELD_OUT = ("asr", "audio_qa:class", "audio_qa:instrument")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptiveRecipe(Recipe):
+    """What the descriptive branch learns from and how.
+
+    corpora: folders or descriptions of corpora; their train clips teach, their dev clips are held out
+    text_model: folder or hub id of the text model, tokenizer included; text_precision: it is frozen in this type
+    products: type of matrix products (autocast); weights and codebooks stay in fp32
+    experts: of the roles speech_text and music; descriptive: sizes of the branch
+    tasks: name -> weight; prompts: a prompt bank (JSON), empty for the project's own
+    batch: examples in a micro-batch; max_seconds: longer clips are left out
+    quantise_after: updates before the codebooks come into play
+    commitment_weight, alignment_weight: of the losses beside the answers'
+    cache_features: keep every clip's expert features in memory
+    held_out_tasks, held_out_limit: asked of that many dev clips each at validation
+    """
+
+    corpora: tuple[str, ...]
+    text_model: str
+    text_precision: Literal["fp32", "bf16"] = "fp32"
+    products: Literal["fp32", "bf16"] = "fp32"
+    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("music"))
+    descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
+    lora: Lora = Lora()
+    tasks: dict[str, float] = field(default_factory=lambda: dict(_TASKS))
+    prompts: str = ""
+    batch: int = 16
+    max_seconds: float = 30.0
+    augmentation: Augmentation = Augmentation()
+    quantise_after: int = 0
+    commitment_weight: float = 1.0
+    alignment_weight: float = 0.0
+    cache_features: bool = False
+    held_out_tasks: tuple[str, ...] = _HELD_OUT
+    held_out_limit: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.corpora:
+            raise UserError("corpora: name at least one")
+        if self.batch < 1 or self.max_seconds <= 0 or self.quantise_after < 0 or not self.tasks:
+            raise UserError("batch and max_seconds must be above 0, quantise_after at least 0, and tasks name one")
+
+
+def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
+    """Train, and return the folder of the branch, which DescriptiveEncoder.from_pretrained reads.
+
+    Beside the branch lies listener.safetensors: projection, adapters and auxiliary head, for later training.
+    """
+    with Run(recipe, resume) as run:
+        clips = read_corpora(recipe.corpora)
+        tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
+        encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
+        train, held_out = (
+            Listening(
+                [clip for clip in clips if clip.split == split],
+                tasks,
+                encoder,
+                PromptBank.load(recipe.prompts or None),
+                recipe.batch,
+                recipe.max_seconds,
+                recipe.augmentation,
+                recipe.cache_features,
+                recipe.seed,
+                split,
+            )
+            for split, tasks in (("train", recipe.tasks), ("dev", dict.fromkeys(recipe.held_out_tasks, 1.0)))
+        )
+        facts = {"clips": train.fingerprint, "text_tokenizer": tokenizer.fingerprint}
+        run.check(facts)
+        listener = Listener(
+            encoder.branch,
+            recipe.text_model,
+            tokenizer,
+            recipe.lora,
+            align=recipe.alignment_weight > 0,
+            precision=_PRECISION[recipe.text_precision],
+        )
+        engine = Engine(listener, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        encoder.to(engine.device)
+        health = CodebookHealth(recipe.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
+
+        def write_model(folder: Path, state: dict[str, Tensor]) -> None:
+            branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
+            encoder.save_pretrained(folder, branch)
+            rest = {
+                n: t.contiguous() for n, t in state.items() if n in engine.trainable and not n.startswith("branch.")
+            }
+            save_file(rest, folder / "listener.safetensors")
+
+        for step in run.steps():
+            quantise = step > recipe.quantise_after
+            for index in engine.micro_batches(step):
+                batch = train.batch(index)
+                with arithmetic(recipe, engine.device):
+                    out = engine(**batch.inputs(engine.device), quantise=quantise)
+                loss = out.answer + recipe.commitment_weight * out.commitment + recipe.alignment_weight * out.alignment
+                engine.backward(loss, names=[example.name for example in batch.examples])
+                engine.record(loss=loss, answer=out.answer, commitment=out.commitment, alignment=out.alignment)
+                if out.codes is not None:
+                    health.count(out.codes)
+                run.journal.count(audio_seconds=int(batch.frames.sum()) / 25)
+            engine.step()
+            if run.log_due(step):
+                run.journal.write(step, engine.metrics() | (health.report() if quantise else {}))
+            if run.validate_due(step):
+                with engine.evaluating():
+                    run.journal.write(step, held_out_scores(listener, held_out, recipe, quantise, engine.device))
+            if run.save_due(step):
+                run.save(step, {"model": engine}, write_model, facts)
+    return run.model
+
+
+@contextlib.contextmanager
+def arithmetic(recipe: DescriptiveRecipe, device: torch.device) -> Iterator[None]:
+    """The recipe's type of matrix products, and on the CPU plain attention: fused kernels are slow there in 16 bits."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=recipe.products == "bf16"))
+        if device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+def held_out_scores(
+    listener: Listener, held_out: Listening, recipe: DescriptiveRecipe, quantise: bool, device: torch.device
+) -> dict[str, Any]:
+    """Word error rate of transcripts, share of right answers of every other task, on dev clips."""
+    scores = {}
+    for task in recipe.held_out_tasks:
+        truth, said = [], []
+        for batch in held_out.questions(task, recipe.held_out_limit):
+            inputs = batch.inputs(device)
+            dialogues = inputs.pop("dialogues")
+            inputs.pop("transcripts")
+            said += listener.answer(**inputs, questions=[d.question for d in dialogues], quantise=quantise)
+            truth += [d.answer for d in dialogues]
+        if truth and task == "asr":
+            scores["held_out_wer"] = jiwer.wer(truth, said)
+        elif truth:
+            scores[f"held_out_{task}"] = sum(t == s for t, s in zip(truth, said, strict=True)) / len(truth)
+    return scores
