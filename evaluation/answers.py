@@ -32,7 +32,7 @@ _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectur
 
 @dataclass(frozen=True)
 class Answer:
-    """content: text or tokens, None where the model made no audio; reason: why it stopped ("end", "max_rows", "context")"""
+    """content: text or tokens, None where the model made no audio; reason: "end", "max_rows", "context" or "scored""""
 
     content: str | AudioTokens | None
     reason: str
@@ -64,7 +64,7 @@ class ModelRespondent:
 
     @classmethod
     def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
-        """The same configuration with new random weights, the text layers untrained too. The weights are made when needed."""
+        """The same configuration with new random weights, the text layers untrained too; made when first needed."""
         fingerprint = f"untrained-{key_of(config=_configuration(uniaudio), seed=seed)[:16]}"
         return cls(_Untrained(uniaudio, seed), fingerprint, cache, seed)
 
@@ -123,7 +123,8 @@ class CodecRespondent:
         """The same configuration with new random weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = type(codec).from_config_values(codec.config_values(), "the untrained codec").eval()
+            values = json.loads(json.dumps(codec.config_values()))  # as from a saved configuration
+            fresh = type(codec).from_config_values(values, "the untrained codec").eval()
         return cls(fresh.to(next(codec.parameters()).device), cache)
 
     def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
@@ -137,7 +138,9 @@ class CodecRespondent:
             waves = [torch.from_numpy(items[i].recording) for i in some]
             padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
             with torch.inference_mode():
-                made = self.codec.encode(padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves]))
+                made = self.codec.encode(
+                    padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves])
+                )
             for i, tokens in zip(some, made, strict=True):
                 answers[i] = Answer(tokens, "end")
                 self.cache.put_json(keys[i], _plain(answers[i]))

@@ -1,4 +1,4 @@
-"""The cache of outputs: what a model said, what a codec decoded, what a judge heard. A re-run or a kill costs nothing."""
+"""The cache of what a model said, a codec decoded and a judge heard: a re-run or a kill costs nothing."""
 
 from __future__ import annotations
 

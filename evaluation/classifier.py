@@ -23,7 +23,7 @@ class ShrinkageLDA:
 
     @classmethod
     def fit(cls, features: np.ndarray, labels: Sequence[str], shrinkage: float = 0.15) -> ShrinkageLDA:
-        """features (N, F). Classes weigh the same however many examples they have. Raises ValueError with under 2 classes."""
+        """features (N, F). Classes weigh the same, however many examples each has. Raises ValueError with under 2."""
         names = tuple(sorted(set(labels)))
         if len(names) < 2:
             raise ValueError(f"a classifier needs examples of at least two labels, found {list(names)}")

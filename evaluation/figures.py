@@ -1,4 +1,4 @@
-"""Figures of the report, each a piece of HTML that needs nothing else: waveforms and scales as SVG, spectrograms as PNG."""
+"""Figures of the report, each a piece of HTML complete in itself: waveforms and scales as SVG, spectrograms as PNG."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def seconds(waveform: np.ndarray) -> str:
 
 
 def scale_svg(score: Mapping, limits: tuple[float, float]) -> str:
-    """One score on a line: chance as a tick, the untrained model as a ring, ceilings as bars, the model as a dot with its error.
+    """One score on a line: chance as a tick, the untrained model as a ring, ceilings as bars, the model as a dot.
 
     score: an entry of results.json; limits: values at the left and the right end, which is always the better one
     """

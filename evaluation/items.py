@@ -65,7 +65,7 @@ class Item:
 
 
 class Questions:
-    """Builds the items of any task from a token store: queries from the task's split, examples from the training split."""
+    """Builds the items of any task from a token store: queries from the task's split, examples from training."""
 
     def __init__(self, store: TokenStore, seed: int = 0) -> None:
         self.store = store
@@ -81,7 +81,10 @@ class Questions:
         """
         if task.is_reconstruction:
             clips = [self.store.clips[i] for i in self.places(task, limit)]
-            return [Item(clip.id, clip, None, AuditorySentence((), f"{task.task}:{clip.id}"), "audio", None) for clip in clips]
+            return [
+                Item(clip.id, clip, None, AuditorySentence((), f"{task.task}:{clip.id}"), "audio", None)
+                for clip in clips
+            ]
         return [self._item(task, shots, self.store[i]) for i in self.places(task, limit)]
 
     def places(self, task: Task, limit: int | None) -> list[int]:
@@ -123,7 +126,9 @@ class Questions:
             return False
         if any(score.judge == "recogniser" for score in task.scores) and not clip.text:
             return False
-        return task.episode is not None or task.is_reconstruction or is_eligible(find_task(task.request), clip, self.bank)
+        return (
+            task.episode is not None or task.is_reconstruction or is_eligible(find_task(task.request), clip, self.bank)
+        )
 
     def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:
         draws = Draws("evaluation", self.seed, task.task, clip.id)

@@ -1,7 +1,7 @@
 """Judges: who says what a generated waveform is. They share nothing with the model that made it, and run in processes.
 
-Words: `evaluation/recogniser.py`. Classes, instruments, voices: signal measurements (`evaluation/signal_features.py`) and a
-linear classifier fit on original recordings of the training split. Every judge is itself judged on originals.
+Words: `evaluation/recogniser.py`. Classes, instruments, voices: signal measurements (`evaluation/signal_features.py`)
+and a linear classifier fit on original recordings of the training split. Every judge is itself judged on originals.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Judges:
         if self._processes == 1 or len(audio) < _WORTH_A_POOL:
             return map(work, audio)
         if self._pool is None:
-            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit that
-            # numpy shall take one thread each.
+            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit
+            # that numpy shall take one thread each.
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
         return self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
@@ -86,7 +86,7 @@ class SignalJudge:
     """Tells which value of a label a waveform has, by explicit measurements."""
 
     def __init__(self, judges: Judges, waveforms: Sequence[np.ndarray], values: Sequence[str]) -> None:
-        """Fit on original recordings of the training split and their label values. Raises ValueError with under 2 values."""
+        """Fit on original recordings of the training split and their values. Raises ValueError with under 2 values."""
         self._judges = judges
         self._classifier = ShrinkageLDA.fit(np.stack(judges.features(waveforms)), values)
 
@@ -107,7 +107,9 @@ def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
     Longer phrases are looked for first and use up their words, so that "northern english" does not also name "english".
     """
     found, rest = set(), f" {text} "
-    pairs = sorted(((phrase, value) for value, ps in phrases.items() for phrase in ps), key=lambda p: (-len(p[0]), p[0]))
+    pairs = sorted(
+        ((phrase, value) for value, ps in phrases.items() for phrase in ps), key=lambda p: (-len(p[0]), p[0])
+    )
     for phrase, value in pairs:
         if phrase and f" {phrase} " in rest:
             found.add(value)
@@ -117,11 +119,10 @@ def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
-    """The one value that a text names; None where it names none or several: such an answer is unparsed, never guessed."""
+    """The one value that a text names; None where it names none or several: it is unparsed, and never guessed."""
     found = mentioned(normalise(text or ""), phrases)
     return found.pop() if len(found) == 1 else None
 
 
 def _listed_features(waveform: np.ndarray) -> list[float]:
     return signal_features(waveform).tolist()
-

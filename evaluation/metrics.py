@@ -9,9 +9,9 @@ from typing import Any
 import jiwer
 import numpy as np
 
+from evaluation.estimate import Estimate, ratio
 from evaluation.normaliser import normalise
 from evaluation.spectra import log_mel_decibels
-from evaluation.estimate import Estimate, ratio
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Metric:
     def chance(self, references: Sequence[Any], choices: Sequence[int]) -> float | None:
         """What answering without listening scores.
 
-        Labels: one over the number of choices (the mean over items). Words and audio: the right answers of *other* items,
-        each item answered with the one half the list away; for words silence, where that scores better.
+        Labels: one over the number of choices (the mean over items). Words and audio: the right answers of *other*
+        items, each item answered with the one half the list away; for words silence, where that scores better.
         None with fewer than two items.
         """
         if self.takes == "label":
@@ -94,7 +94,7 @@ def label_right(reading: str | None, reference: str) -> tuple[float, float]:
 
 @metric("mel_distance", takes="audio", direction="lower", unit="dB")
 def mel_distance(reading: np.ndarray | None, reference: np.ndarray) -> tuple[float, float] | None:
-    """Mean absolute difference of two log-mel spectrograms (80 bands, 43 ms windows), in dB, level differences included.
+    """Mean absolute difference of two log-mel spectrograms (80 bands, 43 ms windows), in dB, levels included.
 
     The frames that both waveforms have are compared; the 80 dB below the reference's peak count.
     """

@@ -13,9 +13,9 @@ _SYMBOLS = {"&": " and ", "%": " percent ", "+": " plus "}
 def normalise(text: str) -> str:
     """Lower-case words separated by single spaces.
 
-    In this order: compatibility form (NFKC) and straight apostrophes; lower case; `&`, `%`, `+` as words; every digit as
-    its own word ("42" becomes "four two"); apostrophes kept inside a word and dropped elsewhere; all other punctuation
-    becomes a space. Accents stay. Nothing is corrected or expanded: "it's" is not "it is".
+    In this order: compatibility form (NFKC) and straight apostrophes; lower case; `&`, `%`, `+` as words; every digit
+    as its own word ("42" becomes "four two"); apostrophes kept inside a word and dropped elsewhere; all other
+    punctuation becomes a space. Accents stay. Nothing is corrected or expanded: "it's" is not "it is".
     """
     text = unicodedata.normalize("NFKC", text).replace("’", "'").lower()
     for symbol, word in _SYMBOLS.items():

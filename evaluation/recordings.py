@@ -29,8 +29,8 @@ class Recordings:
 def read_recordings(source: Path) -> list[Clip]:
     """The clips of a YAML description, of a folder with clips.jsonl, or of a folder that describes itself:
 
-    files named DIGIT_SPEAKER_TAKE.wav are spoken digits; a CSV with the columns file and text is read speech; other sound files
-    are recordings of any kind. Raises UserError where there is none of these.
+    files named DIGIT_SPEAKER_TAKE.wav are spoken digits; a CSV with the columns file and text is read speech; other
+    sound files are recordings of any kind. Raises UserError where there is none of these.
     """
     if source.suffix.lower() in (".yaml", ".yml") or (source / "clips.jsonl").is_file():
         return read_corpora([source])

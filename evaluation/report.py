@@ -1,4 +1,4 @@
-"""What a run leaves: results.json, samples.jsonl, results.md, and report.html, which opens from disk with nothing else."""
+"""What a run leaves: results.json, samples.jsonl, results.md, and report.html, which opens from disk by itself."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _CSS = Path(__file__).with_name("report.css")
 def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write all files into `out`. Returns what results.json holds: the results without the samples."""
     samples = {(t["task"], t["shots"]): t.pop("samples", []) for t in results["tasks"]}
-    _write(out / "results.json", json.dumps(results, indent=1) + "\n")
+    written = json.dumps(results, indent=1)
+    _write(out / "results.json", written + "\n")
     _write(out / "samples.jsonl", "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
     _write(out / "results.md", markdown(results))
     _write(out / "report.html", _html(results, samples, out))
-    return results
+    return json.loads(written)
 
 
 def shown(score: Mapping, estimate: Mapping | float | None, error: bool = True) -> str:
@@ -56,12 +57,21 @@ def markdown(results: Mapping) -> str:
             cells = [shown(score, value) for value in _values(score)]
             if score["untrained"] and score["untrained"]["n"] != task["n"]:
                 cells[1] += f" (n {score['untrained']['n']})"
-            row = [task["title"], task["shots"], score["name"], score["direction"], *cells, score["n"], score["unparsed"]]
+            row = [
+                task["title"],
+                task["shots"],
+                score["name"],
+                score["direction"],
+                *cells,
+                score["n"],
+                score["unparsed"],
+            ]
             lines.append("| " + " | ".join(map(str, row)) + " |")
     who = results.get("model") or results["codec"]
     lines += [
         "",
-        f"{who['source']} (fingerprint {who['fingerprint']}), {results['date']}, commit {results['git_commit'] or 'unknown'}. "
+        f"{who['source']} (fingerprint {who['fingerprint']}), {results['date']}, "
+        f"commit {results['git_commit'] or 'unknown'}. "
         "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
         "reconstructions of them. Unparsed answers count as wrong.",
         "",
@@ -108,10 +118,11 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
 <h2>All scores</h2>
 {_legend()}
 {_table(results["tasks"], titles=True)}
-<p class="soft">± is one standard error. The untrained model has the same configuration and random weights; where it answered fewer
-items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the right answer of another item.
-<em>Originals</em> and <em>codec</em> give the same judge the original recordings and the codec's reconstructions of them:
-no generated sound can be expected to score higher. Answers that name no label, or several, are unparsed; they count as wrong and are never guessed.</p>
+<p class="soft">± is one standard error. The untrained model has the same configuration and random weights; where it
+answered fewer items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the
+right answer of another item. <em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
+codec's reconstructions of them: no generated sound can be expected to score higher. Answers that name no label, or
+several, are unparsed; they count as wrong and are never guessed.</p>
 {sections}
 </main>
 <footer><details><summary>How this was measured: settings, versions, machine</summary>
@@ -152,12 +163,14 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
             label = f"{link if i == 0 else ''}<small>{_e(score['name'])}{f', {shots}' if task['shots'] else ''}</small>"
             cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
             cells[0] = f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>'
-            unparsed = f'<td{" class=warn" if score["unparsed"] else ""}>{score["unparsed"]}</td>'
+            unparsed = f"<td{' class=warn' if score['unparsed'] else ''}>{score['unparsed']}</td>"
+            scale = figures.scale_svg(score, _limits(score))
             rows.append(
-                f'<tr{" class=first" if i == 0 else ""}><td class="name">{label}</td>'
-                f"<td>{figures.scale_svg(score, _limits(score))}</td>{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
+                f'<tr{" class=first" if i == 0 else ""}><td class="name">{label}</td><td>{scale}</td>'
+                f"{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
             )
-    return f'<div class="scroll"><table><tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
+    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
 
 
 def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
@@ -179,7 +192,9 @@ def _relative(score: Mapping) -> str:
 def _limits(score: Mapping) -> tuple[float, float]:
     """Values at the left and the right end of a score's scale; the right end is the better one."""
     values = [v["value"] if isinstance(v, Mapping) else v for v in _values(score)]
-    top = 1.0 if score["percent"] or score["metric"] == "stoi" else max([v for v in values if v is not None], default=1.0)
+    top = (
+        1.0 if score["percent"] or score["metric"] == "stoi" else max([v for v in values if v is not None], default=1.0)
+    )
     return (0.0, top) if score["direction"] == "higher" else (top, 0.0)
 
 
@@ -189,7 +204,9 @@ def _anchor(task: Mapping) -> str:
 
 def _section(task: Mapping, samples: Sequence[Mapping], out: Path, budget: list[int]) -> str:
     shots = f", {task['shots']} shot{'s' * (task['shots'] != 1)}" if task["shots"] else ""
-    judged = "".join(f"<p class='soft'><b>{_e(s['name'])}</b>: {_e(s['about'])}</p>" for s in task["scores"] if s["about"])
+    judged = "".join(
+        f"<p class='soft'><b>{_e(s['name'])}</b>: {_e(s['about'])}</p>" for s in task["scores"] if s["about"]
+    )
     cards = "".join(_card(task, sample, out, budget) for sample in samples[:SHOWN])
     return (
         f'<section id="{_anchor(task)}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'

@@ -1,7 +1,9 @@
-"""Run a suite of evaluation tasks: `python evaluation/run_suite.py --model PATH --suite starter --shots 0 --limit 40 --out DIR`.
+"""Run a suite of evaluation tasks.
 
-Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. Everything that a model said, a codec decoded or
-a judge heard is kept in DIR/cache under a key of all it depends on: run the same again and nothing is computed twice.
+    python evaluation/run_suite.py --model PATH --suite starter few_shot --shots 0 1 4 --limit 40 --out DIR
+
+Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. All that a model said, a codec decoded
+or a judge heard is kept in DIR/cache under a key of what it depends on: run again, and nothing is computed twice.
 """
 
 # Judges run in processes that import this file first: what is heavy is imported inside the functions.
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 LIMIT = 40  # items per task
 UNTRAINED_LIMIT = 16  # items that the untrained model is asked: it never says that it has finished, so it is slow
-
 
 
 def run(
@@ -72,10 +73,14 @@ def run(
     if not jobs:
         listed = sorted({k for task in tasks for k in task.shots})
         raise UserError(f"no task of the suite is meant for shots {list(shots or ())}; its tasks know {listed}")
+    if model is None and (codec is None or not all(task.is_reconstruction for task in tasks)):
+        raise UserError(
+            "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
+        )
     out.mkdir(parents=True, exist_ok=True)
     cache = Cache(out / "cache", [Path(untrained) / "cache"] if untrained else [])
-    respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
     questions = _questions(model, store, corpora, tasks, seed)
+    respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
 
     results: list[dict[str, Any]] = []
     with Judges(cache, processes) as judges:
@@ -91,12 +96,20 @@ def run(
     head = {
         "format": 1,
         "suites": [asdict(s) for s in suites],
-        "settings": {"shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed},
+        "settings": {
+            "shots": sorted({k for _, k in jobs}),
+            "limit": limit,
+            "untrained_limit": untrained_limit,
+            "seed": seed,
+        },
         "seconds": round(time.monotonic() - began, 1),
         "cache": {"hits": cache.hits, "misses": cache.misses},
     }
     written = write_report(head | _provenance(respondents, questions, store) | {"tasks": results}, out)
-    _say(quiet, f"{out / 'report.html'}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache")
+    _say(
+        quiet,
+        f"{out / 'report.html'}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache",
+    )
     return written
 
 
@@ -111,8 +124,6 @@ class _Respondents:
         from evaluation.answers import CodecRespondent, ModelRespondent
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if model is None and (codec is None or not all(task.is_reconstruction for task in tasks)):
-            raise UserError("give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec")
         self.model_source, self.codec_source = model, codec
         uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
         self.model = ModelRespondent.trained(uniaudio, cache, seed) if uniaudio else None
@@ -137,8 +148,12 @@ def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Quest
         if not all(task.is_reconstruction for task in tasks):
             raise UserError("--corpus is for reconstruction tasks; the other tasks need a token store (--store)")
         return Questions(Recordings(corpora), seed)
+    if store is None and model is None:
+        raise UserError("give recordings (--corpus) or a token store (--store)")
     if store is None:
-        record = Path(model or ".") / "data.json"
+        if not Path(model).is_dir():
+            raise UserError(f"{model}: no such folder; for a model on the hub, name a token store too (--store)")
+        record = Path(model) / "data.json"
         try:
             store = json.loads(record.read_text(encoding="utf-8"))["token_store"]
         except (OSError, ValueError, KeyError) as error:
@@ -164,7 +179,9 @@ def _evaluate(
         return entry | {"n": 0, "skipped": str(error), "scores": []}
     entry["is_generation"] = any(answer.tokens is not None for answer in answers)
     few = items[:untrained_limit]
-    untrained_readings = _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
+    untrained_readings = (
+        _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
+    )
     scores, heard = [], []
     for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
         original = scorer.read_originals(task, score, items)
@@ -200,7 +217,8 @@ def _score_entry(
     return {
         "name": score.name, "metric": score.metric, "judge": score.judge, "about": score.about, "unit": metric.unit,
         "direction": metric.direction, "percent": metric.percent,
-        **plain(reading), "chance": chance, "untrained": plain(fresh), "original": plain(original), "codec": plain(coded),
+        **plain(reading), "chance": chance, "untrained": plain(fresh), "original": plain(original),
+        "codec": plain(coded),
     }  # fmt: skip
 
 
@@ -213,7 +231,7 @@ def _write_samples(entry, items, answers, heard, who, out: Path) -> list[dict[st
     folder = out / "audio" / f"{entry['task']}-{entry['shots']}"
     for i, (item, answer, waveform) in enumerate(zip(items, answers, waveforms, strict=True)):
         sample = {
-            "task": entry["task"], "shots": entry["shots"], "id": item.id, "kind": item.clip.kind, "path": item.clip.path,
+            "task": entry["task"], "shots": entry["shots"], "id": item.id, "path": item.clip.path,
             "given": [s.content if s.is_text else f"<{s.role}>" for s in item.sentence.segments],
             "expected": item.answer if isinstance(item.answer, str) else item.clip.text or item.clip.caption,
             "answer": answer.text, "reason": answer.reason,
@@ -253,7 +271,11 @@ def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[
         "source": str(respondents.codec_source or respondents.model_source), "fingerprint": codec.fingerprint,
         "parameters": sum(p.numel() for p in codec.parameters()),
     }  # fmt: skip
-    who["data"] = {"token_store": str(store or ""), "fingerprint": questions.store.fingerprint, "clips": len(questions.store.clips)}
+    who["data"] = {
+        "token_store": str(store or ""),
+        "fingerprint": questions.store.fingerprint,
+        "clips": len(questions.store.clips),
+    }
     return who | provenance()
 
 
@@ -262,7 +284,9 @@ def _one_line(entry: dict[str, Any]) -> str:
 
     if "skipped" in entry:
         return f"skipped: {entry['skipped']}"
-    parts = [f"{score['name']} {shown(score, score)} (chance {shown(score, score['chance'])})" for score in entry["scores"]]
+    parts = [
+        f"{score['name']} {shown(score, score)} (chance {shown(score, score['chance'])})" for score in entry["scores"]
+    ]
     return f"{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
 
 
@@ -273,17 +297,23 @@ def _say(quiet: bool, line: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 2 something a person has to put right."""
-    parser = argparse.ArgumentParser(prog="run_suite.py", description="Run a suite of evaluation tasks and write a report.")
+    parser = argparse.ArgumentParser(
+        prog="run_suite.py", description="Run a suite of evaluation tasks and write a report."
+    )
     parser.add_argument("--model", help="model folder or hub id")
     parser.add_argument("--suite", nargs="+", default=["starter"], help="starter, few_shot, codec, or YAML files")
-    parser.add_argument("--shots", nargs="+", type=int, help="numbers of solved examples; default: all that the tasks list")
+    parser.add_argument(
+        "--shots", nargs="+", type=int, help="numbers of solved examples; default: all that the tasks list"
+    )
     parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
     parser.add_argument("--out", default="runs/evaluation", help="folder to write")
     parser.add_argument("--store", help="token store; default: the one that the model names")
     parser.add_argument("--corpus", nargs="+", default=[], dest="corpora", help="recordings for reconstruction tasks")
     parser.add_argument("--codec", help="codec for reconstruction tasks; default: the model's")
     parser.add_argument("--untrained", help="output folder of an earlier run whose cached outputs may be used")
-    parser.add_argument("--untrained-limit", type=int, default=UNTRAINED_LIMIT, help="items for the untrained model; 0: none")
+    parser.add_argument(
+        "--untrained-limit", type=int, default=UNTRAINED_LIMIT, help="items for the untrained model; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=0, help="judges' processes (default: cores, at most 4)")
     parser.add_argument("--device", help="cpu, cuda (default: a GPU where there is one)")

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from functools import cache as memoised
 from typing import Any
 
+import numpy as np
+
 from auditory_sentences.corpora import Clip
 from auditory_sentences.draws import stable_hash
 from codec.audio import load_audio
 from codec.errors import UserError
 from evaluation.answers import Answer, Speaker
+from evaluation.estimate import Estimate
 from evaluation.items import Item, Questions
 from evaluation.judges import MAX_EXAMPLES, Judges, SignalJudge, named
 from evaluation.metrics import METRICS
 from evaluation.recogniser import Grammar, grammar
-from evaluation.estimate import Estimate
 from evaluation.task import Score, Task
 
 
@@ -55,7 +57,7 @@ class Scorer:
     def read_originals(
         self, task: Task, score: Score, items: Sequence[Item], codec: Speaker | None = None
     ) -> Reading | None:
-        """The score of the original recordings or, with a codec, of its reconstructions: what a perfect model could reach.
+        """The score of the original recordings or, with a codec, of its reconstructions: what could be reached.
 
         None for scores that read text, and for originals compared with themselves.
         """

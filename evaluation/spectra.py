@@ -20,7 +20,9 @@ def power_spectrogram(waveform: np.ndarray, window: int = WINDOW, hop: int = HOP
     strided = np.lib.stride_tricks.as_strided(
         padded, (frames, window), (padded.strides[0] * hop, padded.strides[0]), writeable=False
     )
-    return np.abs(np.fft.rfft(strided * np.hanning(window + 1)[:-1].astype(np.float32), axis=1)).astype(np.float32).T ** 2
+    return (
+        np.abs(np.fft.rfft(strided * np.hanning(window + 1)[:-1].astype(np.float32), axis=1)).astype(np.float32).T ** 2
+    )
 
 
 @lru_cache(maxsize=8)

@@ -47,7 +47,7 @@ class Data:
 class Episode:
     """A classification episode: solved examples of `ways` values of a label, then the query.
 
-    examples_as: "audio" gives the examples whole, "descriptive" by their 5 Hz tokens alone, which takes a third of the rows
+    examples_as: "audio" gives the examples whole, "descriptive" by their 5 Hz tokens alone: a third of the rows
     """
 
     label: str
@@ -106,8 +106,8 @@ class Task:
     """One evaluation task.
 
     version: raised with every change that may change a score; it is part of every cached output's key
-    request: a task of `auditory_sentences/tasks.py`, "audio_qa:instrument" for instance, "classification" with `episode`, or
-        "reconstruction": what the codec makes of a recording
+    request: a task of `auditory_sentences/tasks.py`, "audio_qa:instrument" for instance, "classification" with
+        `episode`, or "reconstruction": what the codec makes of a recording
     shots: the numbers of solved examples that the task is meant for; `--shots` chooses among them
     """
 

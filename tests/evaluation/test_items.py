@@ -1,0 +1,86 @@
+from collections import Counter
+
+import pytest
+
+from auditory_sentences.token_store import TokenStore
+from codec.errors import UserError
+from evaluation.items import Questions
+from evaluation.recordings import Recordings
+from evaluation.task import load_task
+
+
+@pytest.fixture(scope="module")
+def store(model):
+    return TokenStore(model / "../tokens")
+
+
+def test_items_are_held_out_and_spread_evenly(store):
+    items = Questions(store).items(load_task("sound_caption"), 0, 6)
+    assert Counter(item.clip.labels["class"] for item in items) == {"rain": 2, "engine": 2, "clock": 2}
+    assert {item.clip.split for item in items} == {"test"}
+
+
+def test_the_same_seed_asks_the_same_and_another_seed_does_not(store):
+    task = load_task("asr")
+
+    def asked(seed):
+        return [(item.id, item.question) for item in Questions(store, seed).items(task, 0, 5)]
+
+    assert asked(0) == asked(0) != asked(1)
+
+
+def test_a_smaller_limit_is_the_beginning_of_a_larger_one(store):
+    questions, task = Questions(store), load_task("music_caption")
+    ids = [item.id for item in questions.items(task, 0, None)]
+    assert [item.id for item in questions.items(task, 0, 3)] == ids[:3] and len(ids) > 3
+
+
+def test_the_request_holds_no_answer(store):
+    for name in ("asr", "sound_caption", "tts", "music_generation"):
+        for item in Questions(store).items(load_task(name), 0, 3):
+            given = item.sentence.segments
+            assert not any(segment.learn for segment in given)
+            assert all(segment.content is not item.answer for segment in given)
+
+
+def test_shots_come_from_training_and_ask_about_the_same_clips(store):
+    questions, task = Questions(store), load_task("sound_caption_shots")
+    without, four = (questions.items(task, shots, 4) for shots in (0, 4))
+    assert [item.id for item in without] == [item.id for item in four]
+    assert all(sum(not s.is_text for s in item.sentence.segments) == 5 for item in four)
+
+
+def test_classification_offers_its_options(store):
+    questions, task = Questions(store), load_task("sound_2_way")
+    for item in questions.items(task, 1, 6):
+        assert len(item.options) == 2 and item.answer in item.options
+        assert questions.number_of_choices(task.scores[0], item) == 2
+        assert item.reference(task.scores[0]) == item.answer
+
+
+def test_a_question_that_lists_its_answers_offers_as_many_choices(store):
+    questions, task = Questions(store), load_task("sound_question")
+    found = {questions.number_of_choices(task.scores[0], item) for item in questions.items(task, 0, None)}
+    assert found == {3}  # all classes, listed or not
+
+
+def test_no_such_clips_is_an_error_that_says_what_was_looked_for(store):
+    with pytest.raises(UserError, match="'asr_real_digits' finds no clip of speech in split 'dev'"):
+        Questions(store).items(load_task("asr_real_digits"), 0, 5)
+
+
+def test_recordings_of_a_folder_that_describes_itself(model, tmp_path, real_audio_dir):
+    digits = Recordings([real_audio_dir / "spoken_digits" / "recordings"])
+    items = Questions(digits).items(load_task("codec_real_digits"), 0, 5)
+    assert {item.clip.split for item in items} == {"dev"} and all(item.clip.text for item in items)
+    sentences = Questions(Recordings([real_audio_dir / "sentences"])).items(load_task("codec_real_sentences"), 0, None)
+    assert len(sentences) == 10 and all(len(item.clip.text.split()) > 3 for item in sentences)
+    clips = Questions(Recordings([real_audio_dir / "clips"])).items(load_task("codec_recordings"), 0, None)
+    assert len(clips) == 8
+
+
+def test_recordings_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        Recordings([tmp_path / "absent"])
+    with pytest.raises(UserError, match="holds no sound file"):
+        Recordings([tmp_path])
