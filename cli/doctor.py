@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,8 +56,9 @@ def doctor(
     mended = mend_torchaudio() if fix else ""
     table = Table("part", "state", "what it means", box=None, header_style="bold", pad_edge=False)
     broken = False
-    for need in NEEDS:
-        state, meaning, fatal = _examine(need)
+    with ThreadPoolExecutor() as pool:  # each is an import in a process of its own
+        examined = list(pool.map(_examine, NEEDS))
+    for need, (state, meaning, fatal) in zip(NEEDS, examined, strict=True):
         broken |= fatal
         table.add_row(need.distribution, state, meaning)
     for row in _machine():

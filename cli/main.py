@@ -6,11 +6,11 @@ import os
 import sys
 
 import typer
-from click.exceptions import Abort, ClickException
-from click.exceptions import Exit as ClickExit
 
 from cli import chat, corpus, doctor, generate, tokens, train, understand
 from codec.errors import UserError
+
+UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
 
 app = typer.Typer(
     name="uniaudio",
@@ -39,12 +39,12 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
         _fail(f"uniaudio: {error}", 2)
-    except ClickExit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except ClickException as error:
+    except UsageError as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail("uniaudio: stopped", 130)
     except BrokenPipeError:
         # The reader (head, less) has gone; without this, Python complains once more while closing stdout.

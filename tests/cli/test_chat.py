@@ -1,0 +1,133 @@
+"""The session is one auditory sentence; a failed line changes nothing."""
+
+import json
+
+import pytest
+
+from cli.session import Session
+from codec.errors import UserError
+from codec.tokens import AudioTokens
+from tests.tiny_model import tiny_uniaudio
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_uniaudio()
+
+
+@pytest.fixture
+def session(model, tmp_path):
+    session = Session(model, tmp_path)
+    list(session.respond("/set max_rows 400"))
+    return session
+
+
+def say(session, line):
+    return list(session.respond(line))
+
+
+def test_every_kind_of_turn_grows_the_sentence(session, tone):
+    for line, roles in {
+        "hello": ["text", "text"],
+        "/say three": ["prompt", "transcription", "audio"],
+        "/music a slow melody": ["prompt", "caption", "audio"],
+        "/sound rain": ["prompt", "caption", "audio"],
+        f"/listen {tone}": ["prompt", "audio", "transcription"],
+        f"/describe '{tone}'": ["prompt", "audio", "caption"],
+        f"/ask {tone} which instrument plays?": ["prompt", "text", "audio", "text"],
+    }.items():
+        before = len(session.sentence.segments)
+        assert len(say(session, line)) == 1
+        assert [s.role for s in session.sentence.segments[before:]] == roles
+    wavs = [file for turn in session.turns for file in turn.files]
+    assert len(wavs) == len(set(wavs)) == 3 and all(file.stat().st_size > 44 for file in wavs)
+
+
+def test_a_voice_makes_say_follow_a_description(session):
+    say(session, "/set voice a low male voice")
+    say(session, "/say three")
+    assert [s.role for s in session.sentence.segments] == ["prompt", "caption", "transcription", "audio"]
+
+
+def test_shots_are_shown_before_the_question(session, tone):
+    say(session, f"/shot {tone} => beep")
+    assert say(session, "/shot three => four") == ["(example 2)"]
+    assert len(say(session, "/shot two =>")) == 1
+    assert session.sentence.segments[0].content.num_samples == 24_000
+    assert [s.role for s in session.sentence.segments] == ["audio", "text", "text", "text", "text", "text"]
+
+
+def test_undo_new_history_tokens(session):
+    say(session, "hello")
+    say(session, "/say three")
+    assert "descriptive" in "\n".join(say(session, "/tokens"))
+    assert say(session, "/history")[0].endswith("hello")
+    say(session, "/undo")
+    assert len(session.turns) == 1
+    say(session, "/new")
+    assert session.sentence.segments == ()
+
+
+def test_the_same_seed_gives_the_same_session(model, tmp_path):
+    heard = []
+    for name in ("a", "b"):
+        session = Session(model, tmp_path / name, seed=5)
+        say(session, "/set max_rows 400")
+        say(session, "/say three")
+        heard.append(session.sentence.segments[-1].content)
+    assert heard[0].equal(heard[1])
+
+
+def test_memory_shows_the_model_earlier_turns(session):
+    say(session, "/set memory 3")
+    say(session, "hello")
+    say(session, "again")
+    assert len(session.turns) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/bogus",
+        "/say",
+        "/listen",
+        "/listen /no/such/file.wav",
+        "/ask onlyone",
+        "/set",
+        "/set colour red",
+        "/set temperature hot",
+        "/set temperature 0",
+        "/shot a b",
+        "/shot two =>",
+        "/undo",
+        "/tokens",
+        "/say " + "seven " * 20_000,
+    ],
+)
+def test_a_line_that_fails_changes_nothing(session, line):
+    before = session.settings
+    if line == "/set":
+        assert len(say(session, line)) == 8
+        return
+    with pytest.raises(UserError):
+        say(session, line)
+    assert session.turns == [] and session.settings == before
+
+
+def test_saved_session_can_be_read_back(session, tmp_path):
+    say(session, "/say three")
+    say(session, f"/save {tmp_path / 'kept'}")
+    document = json.loads((tmp_path / "kept/session.json").read_text())
+    segment = document["turns"][0]["segments"][-1]
+    kept = AudioTokens.load(tmp_path / "kept" / segment["content"]["tokens"])
+    assert kept.equal(session.sentence.segments[-1].content)
+    with pytest.raises(UserError, match="exists already"):
+        say(session, f"/save {tmp_path / 'kept'}")
+
+
+def test_over_a_pipe_answers_go_out_and_a_failure_shows_in_the_status(uniaudio, model_folder, tmp_path):
+    typed = "# a remark\n\n/set max_rows 400\n/say three\n/quit\n/never reached\n"
+    done = uniaudio("chat", "--model", model_folder, "--out", tmp_path, typed=typed)
+    assert done.status == 0 and "say-001.wav" in done.out and ">" not in done.out
+    done = uniaudio("chat", "--model", model_folder, "--out", tmp_path, typed="/bogus\n/set seed 3\n")
+    assert done.status == 2 and "/bogus" in done.err and "seed 3" in done.out

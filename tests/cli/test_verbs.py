@@ -1,0 +1,151 @@
+"""The verbs, run as a person runs them: what they print, what they write, how they fail."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cli import doctor
+from codec.tokens import AudioTokens
+
+
+def test_transcribe_and_describe_print_one_line_per_file(uniaudio, model_folder, tone):
+    one = uniaudio("transcribe", tone, "--model", model_folder, "--max-rows", 8)
+    assert one.status == 0 and len(one.out.splitlines()) == 1
+    two = uniaudio("describe", tone, tone, "--model", model_folder, "--max-rows", 8)
+    lines = two.out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tone)] * 2
+    assert lines[0] == lines[1], "the same file gives the same answer at any place in a batch"
+
+
+def test_speak_writes_sound_and_the_same_seed_the_same_sound(uniaudio, model_folder, tmp_path):
+    for name in ("a.wav", "b.wav"):
+        done = uniaudio("speak", "three seven", "--model", model_folder, "-o", tmp_path / name)
+        assert done.status == 0 and name in done.out
+    a, rate = soundfile.read(tmp_path / "a.wav")
+    b, _ = soundfile.read(tmp_path / "b.wav")
+    assert rate == 24_000 and len(a) > 0 and np.array_equal(a, b)
+
+
+def test_compose_music_and_sound(uniaudio, model_folder, tmp_path):
+    for options in ([], ["--sound"]):
+        out = tmp_path / f"x{len(options)}.flac"
+        done = uniaudio("compose", "a slow melody", *options, "--model", model_folder, "-o", out)
+        assert done.status == 0 and out.exists()
+
+
+def test_tokenize_and_detokenize_keep_the_length(uniaudio, model_folder, tone, tmp_path):
+    codec = model_folder / "audio_tokenizer"
+    done = uniaudio("tokenize", tone, "--codec", codec, "-o", tmp_path / "t.safetensors")
+    assert done.status == 0 and "6 descriptive and 13 structural frames" in done.out
+    assert AudioTokens.load(tmp_path / "t.safetensors").num_samples == 24_000
+    back = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", codec, "--steps", 2, "-o", tmp_path / "t.wav")
+    assert back.status == 0 and soundfile.info(tmp_path / "t.wav").frames == 24_000
+
+
+def test_tokens_of_another_codec_are_refused_naming_both(uniaudio, model_folder, tmp_path):
+    AudioTokens(torch.zeros(8, 1, dtype=torch.int64), torch.zeros(8, 1, dtype=torch.int64), 100, "other").save(
+        tmp_path / "t.safetensors"
+    )
+    done = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", model_folder / "audio_tokenizer")
+    assert done.status == 2 and "other" in done.err and "--codec" in done.err
+
+
+def test_corpus_synthesise_show_and_store(uniaudio, model_folder, tmp_path):
+    made = uniaudio("corpus", "synthesise", "--out", tmp_path / "corpus", "--small", "--processes", 2)
+    assert made.status == 0 and "speech\ttrain" in made.out
+    stored = uniaudio(
+        "corpus",
+        "store",
+        tmp_path / "corpus",
+        "--codec",
+        model_folder / "audio_tokenizer",
+        "--out",
+        tmp_path / "tokens",
+    )
+    assert stored.status == 0 and "tokenizer" in stored.out
+
+
+BAD_SOUNDS = {
+    "empty.wav": b"",
+    "text.wav": b"this is not sound at all, whatever its name says" * 9,
+    "cut.wav": None,
+    "none.wav": None,
+    "nan.wav": None,
+    "nothing.wav": None,
+}
+
+
+@pytest.fixture(scope="module")
+def bad_sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    for name, content in BAD_SOUNDS.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    soundfile.write(folder / "whole.wav", np.zeros(16_000), 16_000)
+    (folder / "cut.wav").write_bytes((folder / "whole.wav").read_bytes()[:5000])
+    soundfile.write(folder / "nan.wav", np.full(8000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    soundfile.write(folder / "nothing.wav", np.zeros(0), 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(BAD_SOUNDS))
+@pytest.mark.parametrize("verb", ["transcribe", "tokenize"])
+def test_bad_sound_gives_one_line_that_names_the_file(uniaudio, model_folder, bad_sounds, verb, name):
+    where = ["--model", model_folder] if verb == "transcribe" else ["--codec", model_folder / "audio_tokenizer"]
+    done = uniaudio(verb, bad_sounds / name, *where)
+    lines = [line for line in done.err.splitlines() if line.startswith("uniaudio:")]
+    assert done.status == 2 and len(lines) == 1 and name in lines[0], done.err
+    assert "Traceback" not in done.err
+
+
+def test_eight_channels_and_ten_milliseconds_are_heard(uniaudio, model_folder, tmp_path):
+    soundfile.write(tmp_path / "eight.wav", np.random.default_rng(0).normal(0, 0.1, (44_100, 8)), 44_100)
+    soundfile.write(tmp_path / "short.wav", np.full(240, 0.1), 24_000)
+    for name, seconds in (("eight.wav", "1.00 s"), ("short.wav", "0.01 s")):
+        done = uniaudio("tokenize", tmp_path / name, "--codec", model_folder / "audio_tokenizer")
+        assert done.status == 0 and seconds in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["transcribe", "x.wav", "--model", "no/such/model"], "no model there"),
+        (["speak", "   "], "text is empty"),
+        (["compose", ""], "description is empty"),
+        (["tokenize", "x.wav", "--codec", "/no/such/codec"], "no codec there"),
+        (["detokenize", "/no/such/tokens"], "no such token file"),
+        (["train", "/no/such/recipe.yaml"], "recipe.yaml"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(uniaudio, arguments, said):
+    done = uniaudio(*arguments)
+    assert done.status == 2 and said in done.err and "Traceback" not in done.err
+
+
+def test_a_text_longer_than_the_context_is_refused(uniaudio, model_folder, tmp_path):
+    done = uniaudio("speak", "seven " * 20_000, "--model", model_folder, "-o", tmp_path / "x.wav")
+    assert done.status == 2 and "rows" in done.err and not (tmp_path / "x.wav").exists()
+
+
+def test_unknown_options_and_verbs_exit_2(uniaudio):
+    assert uniaudio("transcribe", "--bogus").status == 2
+    assert uniaudio("dance").status == 2
+
+
+@pytest.mark.slow  # it imports every package in a process of its own
+def test_doctor_finds_every_requirement(uniaudio):
+    done = uniaudio("doctor")
+    assert done.status == 0
+    for need in doctor.NEEDS:
+        assert need.distribution in done.out
+
+
+def test_doctor_says_what_is_missing_and_what_that_means(uniaudio, monkeypatch):
+    needs = (doctor.Need("json", "numpy"), doctor.Need("no_such_module", "nothing", "no dancing"))
+    monkeypatch.setattr(doctor, "NEEDS", needs)
+    done = uniaudio("doctor")
+    assert done.status == 0 and "no dancing" in done.out
+    monkeypatch.setattr(doctor, "NEEDS", (doctor.Need("no_such_module", "nothing"),))
+    done = uniaudio("doctor")
+    assert done.status == 1 and "required" in done.out
