@@ -1,5 +1,6 @@
 """The language model: packing, masks, backends, saving, freezing groups, text backbones."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,20 @@ def test_attention_backends_agree(masked):
     for attention in ("eager", "sdpa"):
         model = tiny_model(attn_implementation=attention, mask_other_modalities=masked)
         outputs.append(model(batch.ids, batch.mask))
+    torch.testing.assert_close(outputs[0].text_logits, outputs[1].text_logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outputs[0].audio_logits, outputs[1].audio_logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_agrees_on_packed_rows():
+    """Flex attention compiles itself; on the CPU it needs a C++ compiler and heads of at least 16."""
+    if not shutil.which("g++"):
+        pytest.skip("flex attention on the CPU needs g++")
+    sizes, outputs = {"cross_modal": shape(64, 2), "depth": shape(64, 1)}, []
+    ids, mask, _, positions = packed(sentences())
+    for attention in ("sdpa", "flex_attention"):
+        outputs.append(tiny_model(attn_implementation=attention, **sizes)(ids, mask, position_ids=positions))
     torch.testing.assert_close(outputs[0].text_logits, outputs[1].text_logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(outputs[0].audio_logits, outputs[1].audio_logits, atol=1e-5, rtol=1e-5)
 
