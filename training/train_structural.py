@@ -7,11 +7,15 @@ tenth of them no conditioning, so that guidance has something to lean away from.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from auditory_sentences.corpora import read_corpora
 from codec.codebook_health import CodebookHealth
@@ -44,7 +48,7 @@ class StructuralRecipe(Recipe):
     phone_weight, commitment_weight: of the losses beside the flow loss
     prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
     unconditional_chance: of a clip losing its conditioning
-    flow_bf16: whether the flow estimator computes in bfloat16 (weights, losses and the other parts stay in fp32)
+    products: type of the flow estimator's matrix products (autocast); weights and codebooks stay in fp32
     keep_heard: whether to keep in memory what the frozen parts made of a clip (see FrozenCodec)
     """
 
@@ -61,7 +65,7 @@ class StructuralRecipe(Recipe):
     prefix_chance: float = 0.5
     prefix_share: float = 0.5
     unconditional_chance: float = 0.1
-    flow_bf16: bool = False
+    products: Literal["fp32", "bf16"] = "fp32"
     keep_heard: bool = False
 
     def __post_init__(self) -> None:
@@ -84,9 +88,9 @@ class ReconstructionLosses:
 class Reconstruction(nn.Module):
     """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
 
-    def __init__(self, codec: ReasoningCodec, flow_bf16: bool) -> None:
+    def __init__(self, codec: ReasoningCodec, bf16: bool) -> None:
         super().__init__()
-        self.flow_bf16 = flow_bf16
+        self.bf16 = bf16
         self.structural, self.flow = codec.structural, codec.flow
         self.structural.no_condition.requires_grad_(False)  # it stands for frames that training has no use for
 
@@ -98,10 +102,20 @@ class Reconstruction(nn.Module):
         mu = self.structural.condition(out.quantised)[:, : len(frames)] * conditioned[:, None, None]
         latents = self.flow.normalise(heard.latents)
         t = self.flow.sample_times(len(latents)).to(latents.device)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.flow_bf16):
+        with self._arithmetic(latents.device):
             flow = self.flow.loss(latents, mu, mask, prefix_frames, t, torch.randn_like(latents))
         phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
         return ReconstructionLosses(flow, phone, out.commitment, out.ids)
+
+    @contextlib.contextmanager
+    def _arithmetic(self, device: torch.device) -> Iterator[None]:
+        """The type of matrix products; on the CPU also plain attention: fused kernels are slow there in 16 bits."""
+        with contextlib.ExitStack() as stack:
+            if self.bf16:
+                stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+                if device.type == "cpu":
+                    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
 
 
 def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
@@ -117,7 +131,7 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
         codec = untrained_codec(recipe)
         if run.checkpoint is None:
             measure_latents(codec, train)
-        model = Reconstruction(codec, recipe.flow_bf16)
+        model = Reconstruction(codec, recipe.products == "bf16")
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
         model.train()
