@@ -32,7 +32,7 @@ _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectur
 
 @dataclass(frozen=True)
 class Answer:
-    """content: text or tokens, None where the model made no audio; reason: "end", "max_rows", "context" or "scored""""
+    """content: text or tokens, None where the model made no audio; reason: "end", "max_rows", "context", "scored"."""
 
     content: str | AudioTokens | None
     reason: str
