@@ -91,8 +91,9 @@ class Engine:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward pass."""
-        # A frozen engine is only passed through: DeepSpeed would take the gradient that crosses it for its own.
-        return (self.model if self._is_frozen else self.deepspeed)(*args, **kwargs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "mixed"):
+            # A frozen engine is only passed through: DeepSpeed would take the gradient that crosses it for its own.
+            return (self.model if self._is_frozen else self.deepspeed)(*args, **kwargs)
 
     @property
     def device(self) -> torch.device:

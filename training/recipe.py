@@ -69,12 +69,12 @@ class EngineRecipe:
         processes.
     zero_stage: 0 nothing is split, 1 optimiser states, 2 also gradients, 3 also parameters
     precision: "bf16" keeps bfloat16 weights and activations with fp32 master weights in ZeRO, hence needs zero_stage
-        >= 1
+        >= 1; "mixed" keeps everything in fp32 and multiplies matrices in bfloat16 (autocast)
     """
 
     micro_batches: int = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "mixed", "bf16"] = "fp32"
     activation_checkpointing: bool = False
     offload_optimiser: bool = False
 
