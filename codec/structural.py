@@ -8,6 +8,7 @@ frames 5 Hz.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,12 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.config import QuantiserConfig, StructuralConfig
+
+with contextlib.suppress(ImportError):  # its newer versions log through loguru
+    from loguru import logger
+
+    # k-means on a first batch smaller than the codebook is no cause for alarm: what nobody needs is replaced anyway.
+    logger.disable("vector_quantize_pytorch")
 
 BRANCHES = ("phone", "structure", "acoustic")
 LEVELS = {"phone": 1, "structure": 1, "acoustic": 6}  # codebooks of each branch, in the order of the ids
