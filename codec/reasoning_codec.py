@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from codec.config import FlowConfig, StructuralConfig, from_json, to_json
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig
@@ -24,7 +25,7 @@ from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.structural import FEATURE_FRAMES, StructuralBranch
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
-from codec.windows import BLOCK_SAMPLES, context_windows, cross_faded, overlapping_windows
+from codec.windows import BLOCK_SAMPLES, Window, context_windows, cross_faded, overlapping_windows
 
 _LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
 _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once
@@ -129,7 +130,6 @@ class ReasoningCodec(AudioTokenizer):
     def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[AudioTokens]:
         self._require_eval("encode")
         lengths = _checked_lengths(waveforms, lengths)
-        device = self.structural.no_condition.device
         jobs = [
             (clip, window)
             for clip, n in enumerate(lengths)
@@ -137,39 +137,41 @@ class ReasoningCodec(AudioTokenizer):
                 n // BLOCK_SAMPLES + 1, self.config.encode_window_blocks, self.config.encode_context_blocks
             )
         ]
-        pieces: dict[int, list[tuple[Tensor, Tensor]]] = {clip: [] for clip in range(len(lengths))}
+        descriptive: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (8, frames) of its windows
+        structural: list[list[Tensor]] = [[] for _ in lengths]
         while jobs:
-            most = max(window.read_stop - window.read_start for _, window in jobs)
-            batch, jobs = jobs[: self.config.batch_blocks // most], jobs[self.config.batch_blocks // most :]
-            begins = [window.read_start * BLOCK_SAMPLES for _, window in batch]
-            counts = [
-                min(lengths[clip], window.read_stop * BLOCK_SAMPLES) - begin
-                for (clip, window), begin in zip(batch, begins, strict=True)
-            ]
-            audio = torch.zeros(len(batch), max(counts))
-            for row, ((clip, _), begin, count) in enumerate(zip(batch, begins, counts, strict=True)):
-                audio[row, :count] = waveforms[clip, begin : begin + count]
-            blocks = torch.tensor([window.read_stop - window.read_start for _, window in batch], device=device)
-            features = self.features(audio.to(device), torch.tensor(counts, device=device), blocks)
-            quantised, descriptive = self.describe(features)
-            structural = self.structural(features.values, quantised, features.structural_mask).ids
-            for row, (clip, window) in enumerate(batch):
-                keep = slice(window.keep_start - window.read_start, window.keep_stop - window.read_start)
-                pieces[clip].append(
-                    (
-                        descriptive[row, 2 * keep.start : 2 * keep.stop].cpu(),
-                        structural[row, 5 * keep.start : 5 * keep.stop].cpu(),
-                    )
-                )
+            size = self.config.batch_blocks // max(window.read_stop - window.read_start for _, window in jobs)
+            batch, jobs = jobs[:size], jobs[size:]
+            ids = self._window_ids(waveforms, lengths, batch)
+            for (clip, window), *pieces in zip(batch, *ids, strict=True):
+                start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
+                descriptive[clip].append(pieces[0][2 * start : 2 * stop].T.cpu())
+                structural[clip].append(pieces[1][5 * start : 5 * stop].T.cpu())
         return [
             AudioTokens(
-                torch.cat([piece[0] for piece in pieces[clip]])[: descriptive_frames(n)].T.contiguous(),
-                torch.cat([piece[1] for piece in pieces[clip]])[: structural_frames(n)].T.contiguous(),
+                torch.cat(descriptive[clip], dim=1)[:, : descriptive_frames(n)].contiguous(),
+                torch.cat(structural[clip], dim=1)[:, : structural_frames(n)].contiguous(),
                 n,
                 self.fingerprint,
             )
             for clip, n in enumerate(lengths)
         ]
+
+    def _window_ids(
+        self, waveforms: Tensor, lengths: Sequence[int], batch: Sequence[tuple[int, Window]]
+    ) -> tuple[Tensor, Tensor]:
+        """Descriptive (B, 2 blocks, 8) and structural ids (B, 5 blocks, 8) of whole windows (clip, window)."""
+        device = self.structural.no_condition.device
+        pieces = [
+            waveforms[clip, w.read_start * BLOCK_SAMPLES : min(lengths[clip], w.read_stop * BLOCK_SAMPLES)]
+            for clip, w in batch
+        ]
+        audio = pad_sequence(pieces, batch_first=True).float().to(device)
+        samples = torch.tensor([len(piece) for piece in pieces], device=device)
+        blocks = torch.tensor([w.read_stop - w.read_start for _, w in batch], device=device)
+        features = self.features(audio, samples, blocks)
+        quantised, descriptive = self.describe(features)
+        return descriptive, self.structural(features.values, quantised, features.structural_mask).ids
 
     @torch.no_grad()
     def decode(
