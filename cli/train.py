@@ -17,9 +17,12 @@ def train(
     resume_from: Annotated[Path | None, typer.Option("--resume-from", help="Go on from this checkpoint.")] = None,
 ) -> None:
     """Train what a recipe describes: text model, codec branch or language-model stage."""
+    from training import processes
     from training.recipe import train as train_recipe
 
-    print(train_recipe(recipe, overrides or [], resume_from or resume))
+    model = train_recipe(recipe, overrides or [], resume_from or resume)
+    if processes.rank() == 0:
+        print(model)
 
 
 def evaluate(
