@@ -125,7 +125,7 @@ MEL_VIEWS = {
     "phone": {"phone": MelView(bands=80, stack=2, window=600, low=40, high=11000, centre=False)},
     "music": {
         "music_acoustic": MelView(bands=128, stack=2, window=1200, low=40, high=11900, centre=False),
-        "music_semantic": MelView(bands=120, stack=1, window=3600, low=55, high=7040, scale="log", centre=False),
+        "music_semantic": MelView(bands=120, stack=1, window=3600, low=55, high=7040, scale="log"),
     },
 }
 
