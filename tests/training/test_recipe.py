@@ -15,7 +15,8 @@ from codec.errors import UserError
 from tests.training.tiny import TinyRecipe
 from training.recipe import EngineRecipe, OptimiserRecipe, load_recipe, parse, to_yaml
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/stage*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/*.yaml"))
+STAGES = [path for path in RECIPES if path.stem.startswith("stage")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,12 @@ def test_values_that_cannot_work_are_refused_with_the_file(tmp_path, override, w
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_recipes_are_read_and_written(path, tmp_path):
+    recipe = load_recipe(path)
+    assert load_recipe(write(tmp_path, to_yaml(recipe))) == recipe
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes_of_the_stages(path):
     recipe = load_recipe(path)
     streams = (0.25,) * 3 + (0.125,) * 5  # UniAudio 2.0 Eq. 16-17
