@@ -100,9 +100,10 @@ class Listener(nn.Module):
         ]
         # Padding on the right needs no mask: attention looks back only.
         targets = pad_sequence(targets, batch_first=True, padding_value=-100)
-        states = self.text_model.base_model.model.model(inputs_embeds=pad_sequence(sequences, batch_first=True))
+        text_model = self.text_model.get_base_model()
+        states = text_model.base_model(inputs_embeds=pad_sequence(sequences, batch_first=True)).last_hidden_state
         wanted = targets != -100
-        logits = self.text_model.get_output_embeddings()(states.last_hidden_state[wanted])
+        logits = text_model.get_output_embeddings()(states[wanted])  # the vocabulary at the answers alone
         answer = F.cross_entropy(logits.float(), targets[wanted])
         return ListenerLosses(answer, heard.commitment, self._alignment_loss(heard, transcripts), heard.codes)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +37,6 @@ class TextModelRecipe(Recipe):
         these the text model learns to repeat and to answer about what comes before the question, as large ones can
     tokenizer: folder or hub id; empty: a sentencepiece model of at most `vocabulary` pieces is learned from the text
     context: ids in a row; batch: rows in a micro-batch. Rows hold several lines, each between BOS and EOS
-    products: type of matrix products (autocast); weights stay in fp32
     """
 
     texts: tuple[str, ...] = ()
@@ -52,7 +50,6 @@ class TextModelRecipe(Recipe):
     mlp: int = 768
     context: int = 128
     batch: int = 32
-    products: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,8 +87,7 @@ def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
         for step in run.steps():
             for index in engine.micro_batches(step):
                 ids = text.batch(index).to(engine.device)  # (batch, context)
-                with torch.autocast(engine.device.type, torch.bfloat16, enabled=recipe.products == "bf16"):
-                    loss = engine(input_ids=ids, labels=ids, use_cache=False).loss
+                loss = engine(input_ids=ids, labels=ids, use_cache=False).loss
                 engine.backward(loss)
                 engine.record(loss=loss)
                 run.journal.count(text_ids=ids.numel())
