@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ class StartingPoint:
             self.layout.save(folder / VOCABULARY_FILE)
             self.tokenizer.save_pretrained(folder / TEXT_FOLDER)
             if Path(self.audio_tokenizer).is_dir():
-                shutil.copytree(self.audio_tokenizer, folder / AUDIO_FOLDER, copy_function=_link_or_copy)
+                shutil.copytree(self.audio_tokenizer, folder / AUDIO_FOLDER)
             else:
                 _reasoning_codec(self.audio_tokenizer).save_pretrained(folder / AUDIO_FOLDER)
 
@@ -126,11 +125,3 @@ def _reasoning_codec(source: str | Path) -> ReasoningCodec:
             f"{source}: a {codec.tokenizer_type} has no descriptive and structural tokens; use a ReasoningCodec"
         )
     return codec
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """The codec never changes: its files are shared between checkpoints where the file system can."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
