@@ -183,6 +183,27 @@ def test_mel_features_hear_pitch_and_forget_the_microphone():
     assert (near - far).abs().mean() < 0.02 < 0.2 < near.std()
 
 
+GOLDEN = {  # mean, standard deviation and one value of the features of a chirp
+    "speech_text": (0.0000, 1.1914, 4.0986),
+    "phone": (-2.5677, 1.2162, -0.2838),
+    "music_acoustic": (-2.6485, 1.0818, -2.9999),
+    "music_semantic": (0.0000, 1.2587, -0.4714),
+}
+
+
+def test_mel_features_stay_what_trained_codecs_were_trained_on():
+    """A change of these numbers makes every trained starter codec worthless without a word: train it again."""
+    time = torch.arange(12000) / SAMPLE_RATE
+    chirp = 0.3 * torch.sin(2 * torch.pi * (200 * time + 1500 * time**2))[None]
+    found = {name: v for role in RATES for name, v in load_expert(ExpertConfig(role)).features(chirp).items()}
+    assert found.keys() == GOLDEN.keys()
+    for name, (mean, deviation, value) in GOLDEN.items():
+        feature = found[name]
+        assert feature.mean().item() == pytest.approx(mean, abs=2e-3), name
+        assert feature.std().item() == pytest.approx(deviation, abs=2e-3), name
+        assert feature[0, 20, 5].item() == pytest.approx(value, abs=5e-3), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
