@@ -29,6 +29,28 @@ if TYPE_CHECKING:
     from training.train_lm import LanguageModelRecipe
 
 
+@dataclass(frozen=True, kw_only=True)
+class DepthRecipe:
+    """Shape of the depth decoder; the defaults are the published one's."""
+
+    layers: int = 4
+    width: int = 2048
+    heads: int = 32
+    kv_heads: int = 8
+    mlp: int = 8192
+
+    @property
+    def config(self) -> dict[str, int]:
+        """As transformers' LlamaConfig names it."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "intermediate_size": self.mlp,
+        }
+
+
 @dataclass
 class StartingPoint:
     """Model, tokenizers and data of a stage.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -19,30 +19,8 @@ from training.engine import Engine
 from training.recipe import Recipe
 from training.run import Run
 from training.stages import Learner, LoraRecipe, LossRecipe, Stage, set_learning
-from training.starting_point import StartingPoint
+from training.starting_point import DepthRecipe, StartingPoint
 from training.train_text import read_lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthRecipe:
-    """Shape of the depth decoder; the defaults are the published one's."""
-
-    layers: int = 4
-    width: int = 2048
-    heads: int = 32
-    kv_heads: int = 8
-    mlp: int = 8192
-
-    @property
-    def config(self) -> dict[str, int]:
-        """As transformers' LlamaConfig names it."""
-        return {
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.width,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "intermediate_size": self.mlp,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +37,7 @@ class LanguageModelRecipe(Recipe):
     context: rows of a packed sequence; batch: packed sequences in a micro-batch
     lora: None trains the cross-modal layers in full, where the stage trains them at all
     validation_steps: batches of the dev split, each as large as a training step's, for a validation
+    validation_mixture: of the sentences of the dev split; empty: the mixture of training
     """
 
     stage: Stage
@@ -76,6 +55,7 @@ class LanguageModelRecipe(Recipe):
     batch: int = 1
     lora: LoraRecipe | None = None
     validation_steps: int = 2
+    validation_mixture: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,8 +69,8 @@ def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
     """Train one stage, and return the folder of model and tokenizers, which UniAudio.from_pretrained reads."""
     with Run(recipe, resume) as run:
         start = StartingPoint.load(recipe)
-        packing = Packing(_stream(recipe, start, "train"), start.layout, start.tokenizer, recipe.context)
-        held_out = Packing(_stream(recipe, start, "dev"), start.layout, start.tokenizer, recipe.context)
+        packing = _packing(recipe, start, "train")
+        held_out = _packing(recipe, start, "dev") if recipe.validate_every else None
         facts = start.facts | {"order_of_sentences": packing.stream.hash}
         run.check(facts)
         set_learning(start.model, recipe.stage, recipe.lora)
@@ -163,11 +143,12 @@ def _losses(engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: Lang
     return losses
 
 
-def _stream(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> SentenceStream:
+def _packing(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> Packing:
     """The recipe's sentences. Those of the dev split keep their conditions, and their texts are their own clips'."""
+    mixture, options = recipe.mixture, {}
     if split == "dev":
-        return SentenceStream(
-            start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, guidance_dropout=0.0
-        )
-    texts = [line for path in recipe.texts for line in read_lines(path)]
-    return SentenceStream(start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, texts=texts)
+        mixture, options = recipe.validation_mixture or mixture, {"guidance_dropout": 0.0}
+    else:
+        options["texts"] = [line for path in recipe.texts for line in read_lines(path)]
+    stream = SentenceStream(start.store, mixture, recipe.seed, split, max_rows=recipe.context, **options)
+    return Packing(stream, start.layout, start.tokenizer, recipe.context)

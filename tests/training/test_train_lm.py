@@ -102,7 +102,7 @@ def die_at_step_3(values: dict) -> None:
     tiny_lm.train(values)
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_interrupted_is_uninterrupted_bit_for_bit(folder, tmp_path, stage):
     whole = folder / f"stage{stage}"
     values = recipe(folder, stage, folder / "stage2" if stage > 1 else None, out=str(tmp_path / "run"))
@@ -129,7 +129,7 @@ def test_processes_and_zero_give_the_same_losses(folder, tmp_path, world, zero, 
         assert losses(tmp_path / "run", name) == pytest.approx(losses(whole, name), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("zero", [1, 2, 3])
+@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_zero_in_one_process(folder, tmp_path, zero):
     engine = {"micro_batches": 2, "zero_stage": zero}
     tiny_lm.train(recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), engine=engine))
@@ -223,3 +223,18 @@ def test_other_data_is_not_a_continuation(folder, tmp_path):
     finally:
         store.rename(other)
         store.with_name("kept").rename(store)
+
+
+def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):
+    store = tmp_path / "tokens"
+    fingerprint = UniAudio.from_pretrained(folder / "stage2" / "model").codec.fingerprint
+    tiny_lm.write_store(store, fingerprint, splits=("train",))
+    values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), store=str(store), steps=1)
+    with pytest.raises(UserError, match="split 'dev' of the data has no clips"):
+        tiny_lm.train(values)
+    tiny_lm.train(values | {"validate_every": 0, "out": str(tmp_path / "silent")})
+    assert not losses(tmp_path / "silent", "validation_loss")
+    values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "own"), steps=1, validate_every=1)
+    tiny_lm.train(values | {"validation_mixture": {"asr": 1.0}})
+    (entry,) = [entry for entry in read_journal(tmp_path / "own") if "validation_loss" in entry]
+    assert "validation_text_accuracy" in entry and "validation_audio_accuracy" not in entry

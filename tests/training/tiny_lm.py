@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from codec.descriptive import DescriptiveConfig
 from codec.experts import ExpertConfig, load_expert
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarConfig
-from tests.auditory_sentences.tiny_store import CODES, random_tokens, tiny_store, tiny_tokenizer
+from tests.auditory_sentences.tiny_store import CODES, TinyStore, random_tokens, tiny_store, tiny_tokenizer
 from training.recipe import parse
 from training.train_lm import LanguageModelRecipe, run
 
@@ -71,9 +72,11 @@ def tiny_codec(codes: int = CODES) -> ReasoningCodec:
     return ReasoningCodec(config).eval()
 
 
-def write_store(folder: Path, fingerprint: str, seconds: float = 1.5) -> None:
+def write_store(folder: Path, fingerprint: str, seconds: float = 1.5, splits: Sequence[str] = ("train", "dev")) -> None:
     """The clips of the tiny store with random tokens, in the real format."""
     store = tiny_store(seconds=seconds)
+    chosen = [i for i, clip in enumerate(store.clips) if clip.split in splits]
+    store = TinyStore([store.clips[i] for i in chosen], [store.num_samples[i] / 24_000 for i in chosen])
     folder.mkdir(parents=True)
     tokens = [random_tokens(samples, seed=i, fingerprint=fingerprint) for i, samples in enumerate(store.num_samples)]
     rows = [token_store._row(clip, t) for clip, t in zip(store.clips, tokens, strict=True)]
