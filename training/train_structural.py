@@ -8,10 +8,8 @@ tenth of them no conditioning, so that guidance has something to lean away from.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +46,6 @@ class StructuralRecipe(Recipe):
     phone_weight, commitment_weight: of the losses beside the flow loss
     prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
     unconditional_chance: of a clip losing its conditioning
-    products: type of the flow estimator's matrix products (autocast); weights and codebooks stay in fp32
     keep_heard: whether to keep in memory what the frozen parts made of a clip (see FrozenCodec)
     """
 
@@ -65,7 +62,6 @@ class StructuralRecipe(Recipe):
     prefix_chance: float = 0.5
     prefix_share: float = 0.5
     unconditional_chance: float = 0.1
-    products: Literal["fp32", "bf16"] = "fp32"
     keep_heard: bool = False
 
     def __post_init__(self) -> None:
@@ -88,34 +84,31 @@ class ReconstructionLosses:
 class Reconstruction(nn.Module):
     """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
 
-    def __init__(self, codec: ReasoningCodec, bf16: bool) -> None:
+    def __init__(self, codec: ReasoningCodec) -> None:
         super().__init__()
-        self.bf16 = bf16
         self.structural, self.flow = codec.structural, codec.flow
         self.structural.no_condition.requires_grad_(False)  # it stands for frames that training has no use for
 
     def forward(self, heard: Heard, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
-        """heard: the batch; prefix_frames (B,) latents given as context; conditioned (B,) bool."""
-        out = self.structural(heard.features, heard.descriptive, heard.structural_mask)
-        frames = torch.arange(heard.latents.shape[1], device=heard.latents.device)
-        mask = frames < heard.latent_frames[:, None]  # (B, T25)
-        mu = self.structural.condition(out.quantised)[:, : len(frames)] * conditioned[:, None, None]
-        latents = self.flow.normalise(heard.latents)
-        t = self.flow.sample_times(len(latents)).to(latents.device)
-        with self._arithmetic(latents.device):
-            flow = self.flow.loss(latents, mu, mask, prefix_frames, t, torch.randn_like(latents))
-        phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
-        return ReconstructionLosses(flow, phone, out.commitment, out.ids)
+        """heard: the batch; prefix_frames (B,) latents given as context; conditioned (B,) bool.
 
-    @contextlib.contextmanager
-    def _arithmetic(self, device: torch.device) -> Iterator[None]:
-        """The type of matrix products; on the CPU also plain attention: fused kernels are slow there in 16 bits."""
-        with contextlib.ExitStack() as stack:
-            if self.bf16:
-                stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-                if device.type == "cpu":
-                    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            yield
+        Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
+        """
+        device = heard.latents.device
+        with torch.autocast(device.type, enabled=False):
+            out = self.structural(heard.features, heard.descriptive, heard.structural_mask)
+            mu = self.structural.condition(out.quantised)[:, : heard.latents.shape[1]]
+            phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
+        mask = torch.arange(heard.latents.shape[1], device=device) < heard.latent_frames[:, None]  # (B, T25)
+        latents = self.flow.normalise(heard.latents)
+        t = self.flow.sample_times(len(latents)).to(device)
+        # On the CPU fused attention is slow in 16 bits.
+        plain = device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext():
+            flow = self.flow.loss(
+                latents, mu * conditioned[:, None, None], mask, prefix_frames, t, torch.randn_like(latents)
+            )
+        return ReconstructionLosses(flow, phone, out.commitment, out.ids)
 
 
 def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
@@ -131,7 +124,7 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
         codec = untrained_codec(recipe)
         if run.checkpoint is None:
             measure_latents(codec, train)
-        model = Reconstruction(codec, recipe.products == "bf16")
+        model = Reconstruction(codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
         model.train()

@@ -141,3 +141,12 @@ def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts
 def test_bad_recipes_are_one_sentence(parts, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         run(recipe_of(parts, tmp_path / "run", **changes))
+
+
+def test_mixed_precision_leaves_the_codes_alone(parts, tmp_path):
+    full = weights_of(run(recipe_of(parts, tmp_path / "full", steps=1)))
+    mixed = weights_of(run(recipe_of(parts, tmp_path / "mixed", steps=1, engine={"precision": "mixed"})))
+    for name, value in full.items():
+        if "_codebook" in name:
+            assert torch.equal(value, mixed[name]), name
+    assert any(not torch.equal(value, mixed[name]) for name, value in full.items() if name.startswith("flow."))
