@@ -123,7 +123,7 @@ class CodecRespondent:
         """The same configuration with new random weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            values = json.loads(json.dumps(codec.config_values()))  # as from a saved configuration
+            values = _random_codebooks(json.loads(json.dumps(codec.config_values())))  # as from a saved configuration
             fresh = type(codec).from_config_values(values, "the untrained codec").eval()
         return cls(fresh.to(next(codec.parameters()).device), cache)
 
@@ -200,6 +200,13 @@ def _configuration(uniaudio: UniAudio) -> str:
     """The model's configuration as text, without what says where and with what it was saved."""
     values = uniaudio.model.config.to_dict()
     return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
+
+
+def _random_codebooks(values: Any) -> Any:
+    """A codec's configuration in which no codebook waits for data to start from: an untrained one has seen none."""
+    if isinstance(values, dict):
+        return {k: False if k == "kmeans_init" else _random_codebooks(v) for k, v in values.items()}
+    return [_random_codebooks(v) for v in values] if isinstance(values, list) else values
 
 
 def _segment_key(segment: Segment) -> list[str]:

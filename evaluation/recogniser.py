@@ -1,6 +1,6 @@
 """The independent recogniser: pocketsphinx with a grammar. It shares nothing with the models it judges.
 
-It is weak (of accented real digits it gets four in five right when it knows that there is one, of synthetic digit
+It is weak (of accented real digits it gets three in four right, knowing that there is one; of synthetic digit
 strings three words in four), so its score on original recordings always stands beside that on what a model made.
 """
 
@@ -21,10 +21,10 @@ from scipy.signal import resample_poly
 
 from evaluation.normaliser import NORMALISER_VERSION, normalise
 
-RECOGNISER_VERSION = f"pocketsphinx en-us, padding 0.3 s, noise -60 dB, word penalty 0.1; {NORMALISER_VERSION}"
+RECOGNISER_VERSION = f"pocketsphinx en-us, padding 0.3 s, noise 0.002, word penalty 0.02; {NORMALISER_VERSION}"
 _RATE = 16_000  # samples per second of the acoustic model
 _PADDING = 0.3  # seconds of near-silence around a clip: the decoder needs room to settle
-_NOISE = 1e-3  # of full scale: digital silence upsets the features
+_NOISE = 2e-3  # of full scale: digital silence upsets the features
 _PEAK = 0.6
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DISCOUNT = 0.5  # absolute discounting of the bigram model
@@ -131,7 +131,7 @@ def _decoder(rules: Grammar) -> Any:
         dictionary.write_text(_pronunciations(rules.words), encoding="utf-8")
         settings["dict"] = str(dictionary)  # a hundredth of the time that all of English takes to set up
         if rules.jsgf:
-            decoder = pocketsphinx.Decoder(lm=None, wip=0.1, **settings)
+            decoder = pocketsphinx.Decoder(lm=None, wip=0.02, **settings)
             decoder.add_jsgf_string(rules.name, rules.jsgf)
             decoder.activate_search(rules.name)
             return decoder

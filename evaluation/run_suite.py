@@ -185,7 +185,7 @@ def _evaluate(
     scores, heard = [], []
     for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
         original = scorer.read_originals(task, score, items)
-        coded = scorer.read_originals(task, score, items, respondents.codec.speaker if respondents.model else None)
+        coded = None if task.is_reconstruction else scorer.read_originals(task, score, items, respondents.codec.speaker)
         scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
         heard.append((score, reading, original))
     entry |= {"n": len(items), "scores": scores}

@@ -61,9 +61,7 @@ class Scorer:
 
         None for scores that read text, and for originals compared with themselves.
         """
-        if score.judge not in ("recogniser", "signal", "waveform"):
-            return None
-        if task.is_reconstruction if codec else score.judge == "waveform":
+        if score.judge not in ("recogniser", "signal", "waveform") or (score.judge == "waveform" and codec is None):
             return None
         if codec:
             waveforms = codec.waveforms([item.tokens for item in items])

@@ -135,6 +135,8 @@ def test_a_codec_alone(model, tmp_path):
     assert {task["task"]: "skipped" in task for task in results["tasks"]} == {
         "codec_digits": False, "codec_sentences": True, "codec_sound": False, "codec_music": False,
     }  # fmt: skip
+    score = next(task for task in results["tasks"] if task["task"] == "codec_sound")["scores"][0]
+    assert score["original"]["value"] == 1.0 and score["codec"] is None
 
 
 @pytest.mark.parametrize(
