@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,7 @@ from codec.spectrogram import LogMagnitudeSpectrogram
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
+LATENT_DEVIATION = 0.5  # before tanh, of the principal components at which a linear path starts
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ScalarConfig:
     front_end: "waveform" or "stft"
     fft_size, hop: window and step of `stft`, in samples
     phase_iterations: of Griffin-Lim in `stft`
+    linear_path: a linear map from the signal to the latents, and one back, beside the network (`stft` only)
     """
 
     num_bands: int = 1
@@ -68,6 +70,7 @@ class ScalarConfig:
     fft_size: int = 960
     hop: int = 240
     phase_iterations: int = 32
+    linear_path: bool = False
 
     def __post_init__(self) -> None:
         for name in ("downsample_factors", "downsample_kernel_sizes", "upsample_factors", "upsample_kernel_sizes"):
@@ -77,6 +80,8 @@ class ScalarConfig:
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
         if self.num_bands != expected:
             raise UserError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
+        if self.linear_path and self.front_end != "stft":
+            raise UserError("linear_path needs front_end 'stft': the samples of a waveform have no linear summary")
         if len(self.downsample_factors) != len(self.downsample_kernel_sizes):
             raise UserError("downsample_factors and downsample_kernel_sizes differ in length")
         if len(self.upsample_factors) != len(self.upsample_kernel_sizes):
@@ -201,6 +206,30 @@ class SampleFilter(nn.Module):
         return self.activation(self.conv(x, frames))
 
 
+class LinearPath(nn.Module):
+    """A linear map of `factor` frames of the signal to one latent frame, and one back."""
+
+    def __init__(self, bands: int, latents: int, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.down = nn.Conv1d(bands, latents, factor, stride=factor)
+        self.up = nn.ConvTranspose1d(latents, bands, factor, stride=factor)
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor) -> None:
+        """Principal components of (N, bands, factor), each scaled to the same deviation; exact on their subspace."""
+        flat = vectors.flatten(1).double()  # (N, bands factor)
+        mean = flat.mean(0)
+        power, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # ascending
+        latents = self.down.out_channels
+        directions = directions[:, -latents:].flip(1).T  # (latents, bands factor), the strongest first
+        gain = LATENT_DEVIATION / power[-latents:].flip(0).clamp(min=1e-6).sqrt()
+        self.down.weight.copy_((directions * gain[:, None]).view_as(self.down.weight))
+        self.down.bias.copy_(-gain * (directions @ mean))
+        self.up.weight.copy_((directions / gain[:, None]).view_as(self.up.weight))
+        self.up.bias.copy_(mean.view(-1, self.factor).mean(1))  # one mean for all frames of a piece
+
+
 class ScalarAutoencoder(nn.Module):
     """Waveform <-> latents (B, 136, T25), T25 = ceil(n / 960).
 
@@ -232,6 +261,12 @@ class ScalarAutoencoder(nn.Module):
         self.spectrogram = (
             LogMagnitudeSpectrogram(c.fft_size, c.hop, c.phase_iterations) if c.front_end == "stft" else None
         )
+        self.linear = (
+            LinearPath(c.num_bands, c.latent_hidden_dim, math.prod(c.downsample_factors)) if c.linear_path else None
+        )
+        if self.linear is not None:
+            for correction in (self.encoder[-1], self.decoder[-1]):
+                nn.init.constant_(correction.parametrizations.weight.original0, 0.05)  # the network starts small
         self.register_load_state_dict_pre_hook(_merge_published_activations)
 
     def signal(self, waveforms: Tensor) -> Tensor:
@@ -276,7 +311,8 @@ class ScalarAutoencoder(nn.Module):
         for stage in stages:
             x = self.down_activation(stage(x, steps))
             steps = None if steps is None else steps // stage.factor
-        return _keep(last(x, steps), frames)
+        raw = last(x, steps)
+        return _keep(raw if self.linear is None else raw + self.linear.down(signal), frames)
 
     @staticmethod
     def quantise(latents: Tensor) -> Tensor:
@@ -309,7 +345,24 @@ class ScalarAutoencoder(nn.Module):
         if repeat > 1:
             frames = _times(frames, repeat)
             x = expanding(x.repeat_interleave(repeat, dim=-1), frames)
-        return last(x, frames)
+        return last(x, frames) if self.linear is None else last(x, frames) + self.linear.up(latents)
+
+    @torch.no_grad()
+    def fit_linear_path(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Start the linear path at the principal components of (waveforms (B, n), lengths (B,)) batches.
+
+        What remains for the network to learn is what they miss, which it does in a tenth of the steps.
+        Raises ValueError where there is no linear path.
+        """
+        if self.linear is None:
+            raise ValueError("this autoencoder has no linear path to fit")
+        vectors = []
+        for waveforms, lengths in clips:
+            signal = self.signal(self.pad(waveforms, lengths))  # (B, num_bands, T25 factor)
+            pieces = signal.unflatten(-1, (-1, self.linear.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
+            present = torch.arange(pieces.shape[1], device=pieces.device) < self._latent_frames(lengths)[:, None]
+            vectors.append(pieces[present])
+        self.linear.fit(torch.cat(vectors))
 
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:
         return None if lengths is None else -(-lengths // self.config.samples_per_frame)

@@ -48,6 +48,7 @@ class ScalarRecipe(Recipe):
     batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
     noise: deviation of the noise on the latents that the decoder hears
     latent_weight: of the mean square of the latents before tanh; keeps them away from its flat ends
+    fit_batches: micro-batches whose principal components a linear path starts from
     quietest_db: crops are scaled by a random gain between this and +3 dB
     adversary: None trains on the reconstruction alone
     """
@@ -58,13 +59,16 @@ class ScalarRecipe(Recipe):
     crop_seconds: float = 1.0
     noise: float = 0.1
     latent_weight: float = 0.1
+    fit_batches: int = 100
     quietest_db: float = -12.0
     adversary: AdversaryRecipe | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch < 1 or self.crop_seconds <= 0 or self.noise < 0 or self.latent_weight < 0:
-            raise UserError("batch and crop_seconds must be above 0, noise and latent_weight at least 0")
+        if min(self.batch, self.fit_batches) < 1 or self.crop_seconds <= 0:
+            raise UserError("batch, fit_batches and crop_seconds must be above 0")
+        if self.noise < 0 or self.latent_weight < 0:
+            raise UserError("noise and latent_weight must be at least 0")
         if self.quietest_db > 3.0:
             raise UserError("quietest_db must be at most 3, the gain of the loudest crop")
         if not self.corpora:
@@ -84,6 +88,8 @@ def run(recipe: ScalarRecipe, resume: bool | str | Path = False) -> Path:
         facts = {"clips": train.fingerprint}
         run.check(facts)
         autoencoder = ScalarAutoencoder(recipe.autoencoder)
+        if recipe.autoencoder.linear_path and run.checkpoint is None:
+            autoencoder.fit_linear_path(load_batch(train.batch(index)) for index in range(recipe.fit_batches))
         engines = {"model": _engine(recipe, autoencoder, recipe.optimiser, run, "model")}
         engine, adversary = engines["model"], recipe.adversary
         reconstruction = Reconstruction(autoencoder).to(engine.device)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import UserError
-from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.scalar import LATENT_DEVIATION, LinearPath, ScalarAutoencoder, ScalarConfig
 from codec.spectrogram import LogMagnitudeSpectrogram
 from tests.codec.published_state import load_fixture, published_state
 
@@ -29,7 +29,12 @@ STFT = ScalarConfig(
     phase_iterations=4,
 )
 WAVEFORM = ScalarConfig(init_channel=8)
-CONFIGS = {"stft": STFT, "waveform": WAVEFORM, "waveform not causal": replace(WAVEFORM, causal=False)}
+CONFIGS = {
+    "stft": STFT,
+    "stft with a linear path": replace(STFT, linear_path=True),
+    "waveform": WAVEFORM,
+    "waveform not causal": replace(WAVEFORM, causal=False),
+}
 
 
 def build(name: str) -> ScalarAutoencoder:
@@ -219,6 +224,7 @@ def test_damaged_files_are_named(tmp_path):
     "values, message",
     [
         ({"front_end": "mel"}, "front_end"),
+        ({"linear_path": True}, "linear_path"),
         ({"front_end": "stft"}, "num_bands must be 481"),
         ({"upsample_factors": (5, 4, 4, 3, 3)}, "products"),
         ({"downsample_kernel_sizes": (4,)}, "differ in length"),
@@ -228,3 +234,33 @@ def test_damaged_files_are_named(tmp_path):
 def test_a_config_that_cannot_be_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         ScalarConfig.from_dict(values)
+
+
+@torch.no_grad()
+def test_fitted_linear_path_is_the_best_linear_code():
+    """Signals that live in as many directions as there are latents come back exactly; clips' padding has no say."""
+    path = LinearPath(bands=6, latents=3, factor=2)
+    basis = torch.linalg.qr(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))[0].T
+    strengths = torch.tensor([3.0, 2.0, 1.0])
+    codes = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1)) * strengths
+    vectors = (codes @ basis).view(4000, 6, 2)
+    path.fit(vectors)
+    latents = path.down(vectors)  # (N, 3, 1)
+    torch.testing.assert_close(latents[..., 0].std(0), torch.full((3,), LATENT_DEVIATION), atol=1e-3, rtol=0)
+    torch.testing.assert_close(path.up(latents), vectors, atol=0.2, rtol=0)  # but for the mean of each frame's bias
+    correlation = torch.corrcoef(latents[..., 0].T) - torch.eye(3)
+    assert correlation.abs().max() < 1e-2
+
+
+@torch.no_grad()
+def test_fitting_reads_the_clips_and_not_their_padding():
+    clips, lengths = noise(2, 9600), torch.tensor([9600, 4800])
+    models = [build("stft with a linear path") for _ in range(2)]
+    changed = clips.clone()
+    changed[1, 4800:] = 5.0
+    models[0].fit_linear_path([(clips, lengths)])
+    models[1].fit_linear_path([(changed[:1], lengths[:1]), (changed[1:], lengths[1:])])
+    for name, weight in models[0].linear.state_dict().items():
+        torch.testing.assert_close(weight.abs(), models[1].linear.state_dict()[name].abs(), atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="no linear path"):
+        build("stft").fit_linear_path([(clips, lengths)])

@@ -50,6 +50,7 @@ WAVEFORM = {
 ADVERSARY = {"start_step": 2, "fft_sizes": [64, 128], "channels": 4}
 CASES = {
     "stft": (STFT, None),
+    "stft with a linear path": (STFT | {"linear_path": True}, None),
     "stft with adversary": (STFT, ADVERSARY),
     "waveform with adversary": (WAVEFORM, ADVERSARY),
 }
@@ -83,6 +84,8 @@ def tiny(corpus: Path, out: Path, case: str, **changes) -> ScalarRecipe:
         "log_every": 1,
         "batch": 3,
         "crop_seconds": 0.1,
+        "latent_weight": 0.1,
+        "fit_batches": 5,
         "autoencoder": autoencoder,
         "adversary": adversary,
         "optimiser": {"lr": 3e-3, "warmup_steps": 5, "weight_decay": 0.0},
