@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.errors import UserError
+from codec.scalar_layers import Conv, DecoderStage, EncoderStage, LinearPath, SampleFilter, keep
 from codec.spectrogram import LogMagnitudeSpectrogram
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
-DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
-LATENT_DEVIATION = 0.5  # before tanh, of the principal components at which a linear path starts
 
 
 @dataclass(frozen=True)
@@ -108,128 +107,6 @@ class ScalarConfig:
         return cls(**values)
 
 
-def _keep(x: Tensor, frames: Tensor | None) -> Tensor:
-    """Zero what lies beyond `frames` (B,) time steps, so that a clip in a batch is computed as if alone."""
-    if frames is None:
-        return x
-    return x * (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
-
-
-class Conv(nn.Conv1d):
-    """Convolution that keeps length / stride: `dilation (kernel - 1)` zeros before the signal, or around it."""
-
-    def __init__(self, ins: int, outs: int, kernel: int, stride: int = 1, dilation: int = 1, causal: bool = True):
-        super().__init__(ins, outs, kernel, stride=stride, dilation=dilation)
-        reach = dilation * (kernel - 1)
-        # A strided kernel that is not causal is centred on its stride: (kernel - stride) / 2 steps on each side.
-        self.pad = (reach, 0) if causal else ((reach - stride + 1) // 2, reach - (reach - stride + 1) // 2)
-
-    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
-        return super().forward(F.pad(_keep(x, frames), self.pad))
-
-
-class TransposedConv(nn.ConvTranspose1d):
-    """Transposed convolution that gives exactly length * stride steps: the surplus is cut at the end, or at both."""
-
-    def __init__(self, ins: int, outs: int, kernel: int, stride: int, causal: bool):
-        super().__init__(ins, outs, kernel, stride=stride)
-        self.cut = 0 if causal else (kernel - stride) // 2
-
-    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
-        length = x.shape[-1] * self.stride[0]
-        return super().forward(_keep(x, frames))[..., self.cut : self.cut + length]
-
-
-class ResidualUnit(nn.Module):
-    """Dilated convolution, PReLU, pointwise convolution, PReLU, added to the input."""
-
-    def __init__(self, channels: int, kernel: int, dilation: int, causal: bool):
-        super().__init__()
-        self.conv1 = weight_norm(Conv(channels, channels, kernel, dilation=dilation, causal=causal))
-        self.conv2 = weight_norm(Conv(channels, channels, 1))
-        self.activation1 = nn.PReLU()
-        self.activation2 = nn.PReLU()
-
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
-        return x + self.activation2(self.conv2(self.activation1(self.conv1(x, frames))))
-
-
-class _Resampler(nn.Module):
-    """Holds the strided convolution of a stage under the published name `layer`."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = weight_norm(layer)
-
-
-class EncoderStage(nn.Module):
-    """Five residual units, then a strided convolution to twice the channels and an activation shared by all stages."""
-
-    def __init__(self, channels: int, factor: int, kernel: int, res_kernel: int, causal: bool):
-        super().__init__()
-        self.convs = nn.ModuleList(ResidualUnit(channels, res_kernel, d, causal) for d in DILATIONS)
-        self.down_conv = _Resampler(Conv(channels, 2 * channels, kernel, stride=factor, causal=causal))
-        self.factor = factor
-
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
-        for unit in self.convs:
-            x = unit(x, frames)
-        return self.down_conv.layer(x, frames)
-
-
-class DecoderStage(nn.Module):
-    """Transposed convolution to half the channels, then five residual units."""
-
-    def __init__(self, channels: int, factor: int, kernel: int, res_kernel: int, causal: bool):
-        super().__init__()
-        self.up_conv = _Resampler(TransposedConv(channels, channels // 2, kernel, factor, causal))
-        self.convs = nn.ModuleList(ResidualUnit(channels // 2, res_kernel, d, causal) for d in DILATIONS)
-        self.factor = factor
-
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
-        x = self.up_conv.layer(x, frames)
-        frames = None if frames is None else frames * self.factor
-        for unit in self.convs:
-            x = unit(x, frames)
-        return x
-
-
-class SampleFilter(nn.Module):
-    """Convolution and PReLU beside the averaging or repeating of `num_samples` samples."""
-
-    def __init__(self, channels: int, kernel: int, causal: bool):
-        super().__init__()
-        self.conv = Conv(channels, channels, kernel, causal=causal)
-        self.activation = nn.PReLU()
-
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
-        return self.activation(self.conv(x, frames))
-
-
-class LinearPath(nn.Module):
-    """A linear map of `factor` frames of the signal to one latent frame, and one back."""
-
-    def __init__(self, bands: int, latents: int, factor: int):
-        super().__init__()
-        self.factor = factor
-        self.down = nn.Conv1d(bands, latents, factor, stride=factor)
-        self.up = nn.ConvTranspose1d(latents, bands, factor, stride=factor)
-
-    @torch.no_grad()
-    def fit(self, vectors: Tensor) -> None:
-        """Principal components of (N, bands, factor), each scaled to the same deviation; exact on their subspace."""
-        flat = vectors.flatten(1).double()  # (N, bands factor)
-        mean = flat.mean(0)
-        power, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # ascending
-        latents = self.down.out_channels
-        directions = directions[:, -latents:].flip(1).T  # (latents, bands factor), the strongest first
-        gain = LATENT_DEVIATION / power[-latents:].flip(0).clamp(min=1e-6).sqrt()
-        self.down.weight.copy_((directions * gain[:, None]).view_as(self.down.weight))
-        self.down.bias.copy_(-gain * (directions @ mean))
-        self.up.weight.copy_((directions / gain[:, None]).view_as(self.up.weight))
-        self.up.bias.copy_(mean.view(-1, self.factor).mean(1))  # one mean for all frames of a piece
-
-
 class ScalarAutoencoder(nn.Module):
     """Waveform <-> latents (B, 136, T25), T25 = ceil(n / 960).
 
@@ -275,7 +152,7 @@ class ScalarAutoencoder(nn.Module):
 
     def pad(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(B, n) -> (B, T25 960): zeros beyond each clip's end, up to a whole number of latent frames."""
-        waveforms = _keep(waveforms[:, None], lengths)[:, 0]
+        waveforms = keep(waveforms[:, None], lengths)[:, 0]
         return F.pad(waveforms, (0, -waveforms.shape[-1] % self.config.samples_per_frame))
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -312,7 +189,7 @@ class ScalarAutoencoder(nn.Module):
             x = self.down_activation(stage(x, steps))
             steps = None if steps is None else steps // stage.factor
         raw = last(x, steps)
-        return _keep(raw if self.linear is None else raw + self.linear.down(signal), frames)
+        return keep(raw if self.linear is None else raw + self.linear.down(signal), frames)
 
     @staticmethod
     def quantise(latents: Tensor) -> Tensor:
@@ -330,7 +207,7 @@ class ScalarAutoencoder(nn.Module):
     def waveform(self, signal: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(B, num_bands, steps) -> (B, T25 960): the inverse of `signal`, zero beyond each clip's length."""
         waveforms = signal[:, 0] if self.spectrogram is None else self.spectrogram.synthesise(signal, lengths)
-        return _keep(waveforms[:, None], lengths)[:, 0]
+        return keep(waveforms[:, None], lengths)[:, 0]
 
     def decode_signal(self, latents: Tensor, frames: Tensor | None = None) -> Tensor:
         """Latents (B, 136, T25) as they are, without rounding -> (B, num_bands, steps) in the scale of `signal`."""

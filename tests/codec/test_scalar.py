@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.errors import UserError
-from codec.scalar import LATENT_DEVIATION, LinearPath, ScalarAutoencoder, ScalarConfig
+from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.scalar_layers import LATENT_DEVIATION, LinearPath
 from codec.spectrogram import LogMagnitudeSpectrogram
 from tests.codec.published_state import load_fixture, published_state
 
