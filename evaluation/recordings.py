@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from auditory_sentences.corpora import Clip, read_corpora, read_corpus
+from auditory_sentences.token_store import StoredClip, TokenStore
 from codec.errors import UserError
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
@@ -24,6 +26,24 @@ class Recordings:
         if len({clip.id for clip in found}) < len(found):
             raise UserError("two recordings have the same id; evaluate their folders one after the other")
         self.clips = tuple(found)
+
+
+class Relocated:
+    """A token store whose recordings have moved: clips keep their tokens, and are read from where corpora say."""
+
+    def __init__(self, store: TokenStore, sources: Sequence[str | Path]) -> None:
+        """Raises UserError where a corpus cannot be read or holds none of the store's clips."""
+        paths = {clip.id: clip.path for source in map(Path, sources) for clip in read_recordings(source)}
+        self.store, self.fingerprint = store, store.fingerprint
+        self.clips = tuple(replace(clip, path=paths.get(clip.id, clip.path)) for clip in store.clips)
+        if not any(clip.id in paths for clip in store.clips):
+            raise UserError(
+                f"{', '.join(map(str, sources))}: holds none of the token store's clips; "
+                "give the corpus that the store was built from, or leave --corpus out"
+            )
+
+    def __getitem__(self, i: int) -> StoredClip:
+        return replace(self.store[i], path=self.clips[i].path)
 
 
 def read_recordings(source: Path) -> list[Clip]:

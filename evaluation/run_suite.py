@@ -10,7 +10,6 @@ or a judge heard is kept in DIR/cache under a key of what it depends on: run aga
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -21,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 from codec.errors import UserError
 
 if TYPE_CHECKING:
-    from evaluation.answers import Answer, CodecRespondent, ModelRespondent
-    from evaluation.items import Item, Questions
-    from evaluation.scoring import Reading, Scorer
-    from evaluation.task import Score, Task
+    from evaluation.answers import CodecRespondent, ModelRespondent
+    from evaluation.items import Questions
+    from evaluation.task import Task
 
 LIMIT = 40  # items per task
 UNTRAINED_LIMIT = 16  # items that the untrained model is asked: it never says that it has finished, so it is slow
@@ -50,8 +48,10 @@ def run(
 
     model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
     suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
-    limit: items per task, None for all; store: token store, None for the one that the model names in data.json
-    corpora: recordings for reconstruction tasks where there is no store (folders or YAML files)
+    limit: items per task, None for all
+    store: token store, None for the one that the recipe beside the model names
+    corpora: where the recordings are (folders or YAML files): with a store, if they have moved since it was built;
+        without one, for reconstruction tasks
     codec: another codec for reconstruction tasks than the model's own
     untrained: output folder of an earlier run whose cached outputs may be used
     untrained_limit: items that the untrained model answers, 0 for no untrained model
@@ -63,6 +63,7 @@ def run(
     from evaluation.report import write_report
     from evaluation.scoring import Scorer
     from evaluation.task import load_suite, load_task
+    from evaluation.task_run import evaluate_task
 
     began, out = time.monotonic(), Path(out)
     suites = [load_suite(name) for name in ([suite] if isinstance(suite, str | Path) else suite)]
@@ -88,7 +89,9 @@ def run(
         for number, (task, k) in enumerate(jobs, 1):
             _say(quiet, f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
-            results.append(_evaluate(task, k, questions, scorer, respondents, limit, untrained_limit, out))
+            results.append(
+                evaluate_task(task, k, questions, scorer, *respondents.of(task), limit, untrained_limit, out)
+            )
             results[-1]["seconds"] = round(time.monotonic() - started, 1)
             _say(quiet, "      " + _one_line(results[-1]))
     if all("skipped" in result for result in results):
@@ -142,118 +145,31 @@ class _Respondents:
 def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
     from auditory_sentences.token_store import TokenStore
     from evaluation.items import Questions
-    from evaluation.recordings import Recordings
+    from evaluation.recordings import Recordings, Relocated
 
-    if corpora:
-        if not all(task.is_reconstruction for task in tasks):
-            raise UserError("--corpus is for reconstruction tasks; the other tasks need a token store (--store)")
+    if store is None and corpora and all(task.is_reconstruction for task in tasks):
         return Questions(Recordings(corpora), seed)
-    if store is None and model is None:
-        raise UserError("give recordings (--corpus) or a token store (--store)")
     if store is None:
-        if not Path(model).is_dir():
-            raise UserError(f"{model}: no such folder; for a model on the hub, name a token store too (--store)")
-        record = Path(model) / "data.json"
-        try:
-            store = json.loads(record.read_text(encoding="utf-8"))["token_store"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{record}: names no token store; give one (--store), or recordings (--corpus)") from error
-        store = store if Path(store).is_absolute() else Path(model) / store
-    return Questions(TokenStore(store), seed)
+        store = _store_of(model)
+    found = TokenStore(store)
+    return Questions(Relocated(found, corpora) if corpora else found, seed)
 
 
-def _evaluate(
-    task: Task, shots: int, questions: Questions, scorer: Scorer, respondents: _Respondents, limit: int | None,
-    untrained_limit: int, out: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """One task at one number of shots: its entry in results.json."""
-    trained, untrained = respondents.of(task)
-    entry = {
-        "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
-        "about": task.about, "shots": shots, "generation": asdict(task.generation), "is_generation": False,
-    }  # fmt: skip
-    try:
-        items = questions.items(task, shots, limit)
-        answers, readings = _answer_and_read(task, items, scorer, trained)
-    except UserError as error:  # no such clips, or longer than the model's context: said in every table
-        return entry | {"n": 0, "skipped": str(error), "scores": []}
-    entry["is_generation"] = any(answer.tokens is not None for answer in answers)
-    few = items[:untrained_limit]
-    untrained_readings = (
-        _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
-    )
-    scores, heard = [], []
-    for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
-        original = scorer.read_originals(task, score, items)
-        coded = None if task.is_reconstruction else scorer.read_originals(task, score, items, respondents.codec.speaker)
-        scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
-        heard.append((score, reading, original))
-    entry |= {"n": len(items), "scores": scores}
-    entry["samples"] = _write_samples(entry, items, answers, heard, trained, out)
-    return entry
+def _store_of(model) -> Path:
+    """The token store that a model was trained on, from the recipe beside it."""
+    from evaluation.strict_yaml import read_yaml
 
-
-def _answer_and_read(task: Task, items: Sequence[Item], scorer: Scorer, who) -> tuple[list[Answer], list[Reading]]:
-    from evaluation.answers import Answer
-
-    if all(score.judge == "likelihood" for score in task.scores):
-        surprise = who.surprise(task, items)
-        nothing = [Answer(None, "scored") for _ in items]
-        return nothing, [scorer.likelihood(score, items, surprise) for score in task.scores]
-    answers = who.answer(task, items)
-    return answers, [scorer.read_answers(task, score, items, answers, who.speaker) for score in task.scores]
-
-
-def _score_entry(
-    score: Score, reading: Reading, fresh: Reading | None, chance: float | None, original: Reading | None,
-    coded: Reading | None,
-) -> dict[str, Any]:  # fmt: skip
-    from evaluation.metrics import METRICS
-
-    def plain(of: Reading | None) -> dict[str, Any] | None:
-        return None if of is None else asdict(of.estimate) | {"unparsed": of.unparsed}
-
-    metric = METRICS[score.metric]
-    return {
-        "name": score.name, "metric": score.metric, "judge": score.judge, "about": score.about, "unit": metric.unit,
-        "direction": metric.direction, "percent": metric.percent,
-        **plain(reading), "chance": chance, "untrained": plain(fresh), "original": plain(original),
-        "codec": plain(coded),
-    }  # fmt: skip
-
-
-def _write_samples(entry, items, answers, heard, who, out: Path) -> list[dict[str, Any]]:
-    """What was asked, answered and read, item by item; the answers' audio goes to out/audio/TASK-SHOTS/."""
-    from evaluation.answers import flac
-
-    samples = []
-    waveforms = who.speaker.waveforms([answer.tokens for answer in answers])
-    folder = out / "audio" / f"{entry['task']}-{entry['shots']}"
-    for i, (item, answer, waveform) in enumerate(zip(items, answers, waveforms, strict=True)):
-        sample = {
-            "task": entry["task"], "shots": entry["shots"], "id": item.id, "path": item.clip.path,
-            "given": [s.content if s.is_text else f"<{s.role}>" for s in item.sentence.segments],
-            "expected": item.answer if isinstance(item.answer, str) else item.clip.text or item.clip.caption,
-            "answer": answer.text, "reason": answer.reason,
-            "readings": {
-                score.name: {
-                    "read": _short(reading.readings[i]), "reference": _short(reading.references[i]),
-                    "original": original and _short(original.readings[i]),
-                }
-                for score, reading, original in heard
-            },
-        }  # fmt: skip
-        if waveform is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{item.id}.flac".replace("/", "_")
-            path.write_bytes(flac(waveform))
-            sample["audio"] = str(path.relative_to(out))
-        samples.append(sample)
-    return samples
-
-
-def _short(reading: Any) -> str | None:
-    return reading if isinstance(reading, str) else None
+    if model is None:
+        raise UserError("give recordings (--corpus) or a token store (--store)")
+    if not Path(model).is_dir():
+        raise UserError(f"{model}: no such folder; for a model on the hub, name a token store too (--store)")
+    recipe = Path(model).resolve().parent / "recipe.yaml"
+    if not recipe.is_file():
+        raise UserError(f"{recipe}: not there, so the model names no token store; give one (--store)")
+    values = read_yaml(recipe)
+    if "store" not in values:
+        raise UserError(f"{recipe}: names no token store; give one (--store)")
+    return Path(values["store"])
 
 
 def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[str, Any]:
@@ -307,8 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
     parser.add_argument("--out", default="runs/evaluation", help="folder to write")
-    parser.add_argument("--store", help="token store; default: the one that the model names")
-    parser.add_argument("--corpus", nargs="+", default=[], dest="corpora", help="recordings for reconstruction tasks")
+    parser.add_argument("--store", help="token store; default: the one of the recipe beside the model")
+    parser.add_argument(
+        "--corpus", nargs="+", default=[], dest="corpora", help="recordings: of the store, if moved; or alone"
+    )
     parser.add_argument("--codec", help="codec for reconstruction tasks; default: the model's")
     parser.add_argument("--untrained", help="output folder of an earlier run whose cached outputs may be used")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +82,10 @@ def write_corpus(folder: Path, train: int = 5, test: int = 3) -> Path:
 
 
 def write_model(folder: Path) -> Path:
-    """A model with random weights, its corpus and its token store, which it names."""
+    """A model with random weights, its corpus and its token store, which the recipe beside it names."""
     uniaudio = tiny_uniaudio()
     uniaudio.save_pretrained(folder / "model")
     corpus = write_corpus(folder / "corpus")
     build_store(read_corpora([corpus]), uniaudio.codec, folder / "tokens")
-    (folder / "model" / "data.json").write_text(json.dumps({"token_store": "../tokens"}))
+    (folder / "recipe.yaml").write_text(f"store: {folder / 'tokens'}\n")
     return folder / "model"

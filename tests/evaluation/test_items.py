@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from auditory_sentences.token_store import TokenStore
 from codec.errors import UserError
 from evaluation.items import Questions
-from evaluation.recordings import Recordings
+from evaluation.recordings import Recordings, Relocated
 from evaluation.task import load_task
 
 
@@ -84,3 +85,14 @@ def test_recordings_must_be_there(tmp_path):
         Recordings([tmp_path / "absent"])
     with pytest.raises(UserError, match="holds no sound file"):
         Recordings([tmp_path])
+
+
+def test_recordings_that_have_moved(model, store, tmp_path):
+    moved = shutil.copytree(model / "../corpus", tmp_path / "moved")
+    items = Questions(Relocated(store, [moved])).items(load_task("sound_caption"), 0, 2)
+    assert all(str(moved) in item.clip.path and len(item.recording) > 0 for item in items)
+    assert [i.id for i in items] == [i.id for i in Questions(store).items(load_task("sound_caption"), 0, 2)]
+    (tmp_path / "other").mkdir()
+    shutil.copy(next((moved / "audio").iterdir()), tmp_path / "other" / "x.flac")
+    with pytest.raises(UserError, match="holds none of the token store's clips"):
+        Relocated(store, [tmp_path / "other"])

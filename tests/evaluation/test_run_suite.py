@@ -148,7 +148,7 @@ def test_a_codec_alone(model, tmp_path):
         (["--model", "MODEL", "--shots", "7"], "no task of the suite is meant for shots [7]"),
         (["--model", "MODEL", "--limit", "0"], "--limit must be at least 1"),
         (["--model", "MODEL", "--store", "nowhere"], "nowhere: holds no token store"),
-        (["--model", "MODEL", "--corpus", "x"], "--corpus is for reconstruction tasks"),
+        (["--model", "MODEL", "--corpus", "nowhere"], "nowhere: no such folder"),
         (["--model", "MODEL", "--suite", "real"], "nothing could be evaluated"),
         (["--model", "MODEL", "--untrained", "nowhere"], "no such folder of cached outputs"),
     ],
@@ -163,7 +163,7 @@ def test_mistakes_are_one_sentence_and_status_2(model, tmp_path, capsys, argumen
 
 def test_a_model_that_names_no_store(model, tmp_path):
     UniAudio.from_pretrained(model).save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match=r"data.json: names no token store; give one \(--store\)"):
+    with pytest.raises(UserError, match=r"names no token store; give one \(--store\)"):
         run(model=tmp_path / "model", out=tmp_path, **FAST)
 
 
