@@ -27,12 +27,19 @@ def train(
 
 def evaluate(
     model: ModelOption = DEMO_MODEL,
-    suite: Annotated[str, typer.Option("--suite", help="starter, few_shot or codec.")] = "starter",
-    shots: Annotated[list[int] | None, typer.Option("--shots", help="Examples shown before the question.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Items per task.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option("--suite", help="starter (if not given), few_shot, codec, ...")
+    ] = None,
+    shots: Annotated[
+        list[int] | None, typer.Option("--shots", help="Solved examples; all that the tasks list.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Items per task.")] = 40,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("runs/evaluation"),
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Token store; the one that the model was trained on.")
+    ] = None,
 ) -> None:
-    """Run an evaluation suite: scores beside chance and the untrained model, and a report."""
+    """Run evaluation suites: scores beside chance and the untrained model, and a report."""
     from evaluation.run_suite import run
 
-    run(model=model, suite=suite, shots=shots or [0], limit=limit, out=out)
+    run(model=str(model), suite=suite or ["starter"], shots=shots, limit=limit, out=out, store=store)

@@ -1,43 +1,44 @@
 #!/usr/bin/env bash
-# The whole project at starter size, on the CPU: data, tokens, text model, four stages, evaluation, a clip per task.
-# Every step can be run alone, and a step that is done already is passed over: run the file again after any interruption.
+# The whole project at starter size, on the CPU: data, tokens, four stages, evaluation, a clip per generation task.
+# Each line can be run alone. What is done already is passed over: run the file again after any interruption.
 #
-#   recipes/starter/demo.sh [RUN_FOLDER]
+#   recipes/starter/demo.sh [RUN_FOLDER [CODEC [TEXT_MODEL]]]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source recipes/starter/processes.sh
 run=${1:-runs/demo}
-codec=recipes/starter/codec   # trained by recipes/starter/codec.sh, which takes longer than the demo
+codec=${2:-recipes/starter/codec}           # both were trained by recipes/starter/codec.sh
+text_model=${3:-recipes/starter/text_model}
 mkdir -p "$run"
 
-step() { printf '\n[%2d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
-
-step "A starter corpus: two hours of speech, sounds and music, made here with exact labels"
+step "A starter corpus: over two hours of speech, sounds and music, made here with exact labels"
 uniaudio corpus synthesise --out "$run/corpus"
 
 step "A token store: the corpus through the codec, 5 Hz descriptive and 12.5 Hz structural tokens"
 uniaudio corpus store "$run/corpus" --codec "$codec" --out "$run/tokens"
 
-step "A text model: what a pretrained LLaMA is to the full-size model"
-uniaudio train recipes/starter/text.yaml out="$run/text" --resume
+step "Stage 1 of 4, understanding warm-up: the understanding layers learn to hear, the text model is frozen"
+train recipes/starter/stage1.yaml out="$run/stage1" store="$run/tokens" text_model="$text_model" audio_tokenizer="$codec" --resume
 
-for stage in 1 2 3 4; do
-    step "Stage $stage of 4"
-    from=$([ "$stage" = 1 ] && echo "text_model=$run/text/model audio_tokenizer=$codec" || echo "init=$run/stage$((stage - 1))/model")
-    # shellcheck disable=SC2086
-    uniaudio train "recipes/starter/stage$stage.yaml" out="$run/stage$stage" store="$run/tokens" $from --resume
-done
+step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
+train recipes/starter/stage2.yaml out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume
+
+step "Stage 3 of 4, audio-text pre-training: everything learns, on every task"
+train recipes/starter/stage3.yaml out="$run/stage3" store="$run/tokens" init="$run/stage2/model" --resume
+
+step "Stage 4 of 4, audio-text mid-training: auditory sentences, few-shot episodes, twice the context"
+train recipes/starter/stage4.yaml out="$run/stage4" store="$run/tokens" init="$run/stage3/model" --resume
 ln -sfn stage4/model "$run/model"
 
-step "Evaluation on held-out voices, sentences, sounds and melodies, beside chance and the untrained model"
+step "Evaluation on held-out voices, sentences, sounds and melodies, with 0, 1 and 4 shots"
 python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
-    --suite starter --limit 50 --out "$run/evaluation"
-python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
-    --suite few_shot --shots 0 1 4 --limit 30 --out "$run/evaluation_few_shot"
+    --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation"
 
-step "One clip per generation task"
+step "One clip for each generation task"
+mkdir -p "$run/clips"
 uniaudio speak "three seven one" --model "$run/model" --out "$run/clips/speech.wav"
 uniaudio speak "the red bird sings" --voice "a low male voice speaking slowly" --model "$run/model" --out "$run/clips/voice.wav"
 uniaudio compose "a slow piano melody in C major" --model "$run/model" --out "$run/clips/music.wav"
 uniaudio compose "a dog barks" --sound --model "$run/model" --out "$run/clips/sound.wav"
 
-step "Done. Report: $run/evaluation/report.html. Clips: $run/clips. Talk to it: make chat"
+step "Done. The report: $run/evaluation/report.html. The clips: $run/clips. Talk to it: make chat"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What the demo loads, trained from nothing: text model, scalar autoencoder, descriptive branch, and the whole codec.
+# Takes longer than the demo. A second corpus (a YAML file, see docs/data.md) is heard beside the starter's.
+#
+#   recipes/starter/codec.sh [RUN_FOLDER [CORPUS]]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+source recipes/starter/processes.sh
+run=${1:-runs/codec}
+processes=$((processes > 2 ? 2 : processes))   # two micro-batches an update
+corpora="[$run/corpus${2:+,$2}]"
+mkdir -p "$run"
+
+step "A starter corpus"
+uniaudio corpus synthesise --out "$run/corpus"
+
+step "A text model"
+uniaudio train recipes/starter/text.yaml out="$run/text" --resume
+
+step "Codec stage 0: the scalar autoencoder"
+uniaudio train recipes/starter/scalar.yaml out="$run/scalar" corpora="[$run/corpus]" --resume
+
+step "Codec stage 1: the descriptive branch answers the text model's questions"
+train recipes/starter/descriptive.yaml out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume
+
+step "Codec stage 3: the structural branch and the flow decoder; stages 0 and 1 are frozen"
+train recipes/starter/codec.yaml out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
+
+step "Done. Use it with: recipes/starter/demo.sh RUN_FOLDER $run/codec/model $run/text/model"
