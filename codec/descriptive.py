@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.config import QuantiserConfig
-from codec.structural import residual_quantiser
+from codec.quantiser import residual_quantiser
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class ReasoningCodecConfig:
 
     encode_window_blocks, encode_context_blocks: of 0.4 s. Longer audio is encoded in windows, each with context on
         either side; the published encoders hear 30 s at once
-    batch_blocks: blocks of audio that one encoding pass takes at most, over all its clips: the bound on memory
+    batch_blocks: blocks of audio that one encoding pass on an accelerator takes at most, over all its clips: the bound
+        on memory
     """
 
     experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
@@ -139,8 +140,12 @@ class ReasoningCodec(AudioTokenizer):
         ]
         descriptive: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (8, frames) of its windows
         structural: list[list[Tensor]] = [[] for _ in lengths]
+        on_cpu = self.structural.no_condition.device.type == "cpu"
         while jobs:
-            size = self.config.batch_blocks // max(window.read_stop - window.read_start for _, window in jobs)
+            # Matrix products round differently at another batch size; once in 80,000 ids a code would follow. On the
+            # CPU, where batches save little, windows go one by one: codes are exactly those of the clip alone.
+            longest = max(window.read_stop - window.read_start for _, window in jobs)
+            size = 1 if on_cpu else self.config.batch_blocks // longest
             batch, jobs = jobs[:size], jobs[size:]
             ids = self._window_ids(waveforms, lengths, batch)
             for (clip, window), *pieces in zip(batch, *ids, strict=True):

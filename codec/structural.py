@@ -8,23 +8,15 @@ frames 5 Hz.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vector_quantize_pytorch import ResidualVQ
 
-from codec.config import QuantiserConfig, StructuralConfig
-
-with contextlib.suppress(ImportError):  # its newer versions log through loguru
-    from loguru import logger
-
-    # k-means on a first batch smaller than the codebook is no cause for alarm: what nobody needs is replaced anyway.
-    logger.disable("vector_quantize_pytorch")
+from codec.config import StructuralConfig
+from codec.quantiser import residual_quantiser
 
 BRANCHES = ("phone", "structure", "acoustic")
 LEVELS = {"phone": 1, "structure": 1, "acoustic": 6}  # codebooks of each branch, in the order of the ids
@@ -40,22 +32,6 @@ class StructuralOutput:
     quantised: Tensor
     phone: Tensor
     commitment: Tensor
-
-
-def residual_quantiser(dim: int, levels: int, config: QuantiserConfig) -> ResidualVQ:
-    """A residual VQ of (..., dim) vectors with `levels` codebooks; it synchronises statistics between processes."""
-    return ResidualVQ(
-        dim=dim,
-        num_quantizers=levels,
-        codebook_size=config.codebook_size,
-        codebook_dim=config.codebook_dim,
-        decay=config.decay,
-        commitment_weight=1.0,
-        threshold_ema_dead_code=config.dead_code_threshold,
-        rotation_trick=config.rotation_trick,
-        kmeans_init=config.kmeans_init,
-        sync_codebook=distributed.is_initialized() and distributed.get_world_size() > 1,
-    )
 
 
 class FiLM(nn.Module):

@@ -5,7 +5,7 @@ import torch
 
 from codec.config import QuantiserConfig, StructuralConfig
 from codec.published import NOT_LOADED, our_name
-from codec.structural import BRANCHES, FEATURE_FRAMES, StructuralBranch, residual_quantiser
+from codec.structural import BRANCHES, FEATURE_FRAMES, StructuralBranch
 from tests.codec.published_state import converted_state, load_fixture
 
 DIMS = {"speech_text": 10, "phone": 8, "music_acoustic": 6, "music_semantic": 6}
@@ -165,34 +165,3 @@ def test_features_of_unequal_length_are_refused():
     features["phone"] = features["phone"][:, :, :-1]
     with pytest.raises(ValueError, match="whole structural frames"):
         small_branch().fuse(features)
-
-
-def test_dead_codes_come_back_and_stay():
-    torch.manual_seed(0)
-    config = QuantiserConfig(codebook_size=32, codebook_dim=4, dead_code_threshold=0.2, kmeans_init=False)
-    quantiser = residual_quantiser(16, 1, config).train()
-    codebook = quantiser.layers[0]._codebook
-    with torch.no_grad():
-        codebook.embed[:, 4:] += 1000.0  # 28 codes that nothing will ever choose
-        codebook.embed_avg.copy_(codebook.embed)
-    data = torch.randn(8, 50, 16)
-    seen = []
-    for _ in range(60):
-        seen.append(quantiser(data)[1].unique().numel())
-    assert seen[0] <= 4
-    assert seen[-1] >= 28  # nearly all are in use
-    assert codebook.embed.abs().max() < 100.0
-
-    # A revived code is where a vector of the batch was, and the next update of the averages leaves it there.
-    with torch.no_grad():
-        codebook.cluster_size[0, 7] = 0.0
-        codebook.embed[0, 7] = codebook.embed_avg[0, 7] = 1000.0
-    vectors = quantiser.project_in(data).detach().flatten(0, 1)
-    quantiser(data)
-    revived = codebook.embed[0, 7].clone()
-    assert (vectors - revived).norm(dim=-1).min() < 1e-5
-    average = codebook.embed_avg[0, 7] / codebook.cluster_size[0, 7]
-    torch.testing.assert_close(average, revived, atol=1e-5, rtol=1e-4)
-    codebook.expire_codes_ = lambda *args, **kwargs: None  # only the averages act now
-    quantiser(data[:0].new_full((1, 1, 16), 100.0))  # a far vector: the revived code gets no new member
-    assert (codebook.embed[0, 7] - revived).norm() < 0.05 * revived.norm() + 1e-3
