@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.errors import UserError
-from codec.scalar_layers import Conv, DecoderStage, EncoderStage, LinearPath, SampleFilter, keep
+from codec.scalar_layers import Conv, DecoderStage, EncoderStage, PrincipalComponents, SampleFilter, keep
 from codec.spectrogram import LogMagnitudeSpectrogram
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
@@ -49,7 +49,7 @@ class ScalarConfig:
     front_end: "waveform" or "stft"
     fft_size, hop: window and step of `stft`, in samples
     phase_iterations: of Griffin-Lim in `stft`
-    linear_path: a linear map from the signal to the latents, and one back, beside the network (`stft` only)
+    principal_components: a fixed linear code beside the network, which learns what that misses (`stft` only)
     """
 
     num_bands: int = 1
@@ -69,7 +69,7 @@ class ScalarConfig:
     fft_size: int = 960
     hop: int = 240
     phase_iterations: int = 32
-    linear_path: bool = False
+    principal_components: bool = False
 
     def __post_init__(self) -> None:
         for name in ("downsample_factors", "downsample_kernel_sizes", "upsample_factors", "upsample_kernel_sizes"):
@@ -79,8 +79,10 @@ class ScalarConfig:
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
         if self.num_bands != expected:
             raise UserError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
-        if self.linear_path and self.front_end != "stft":
-            raise UserError("linear_path needs front_end 'stft': the samples of a waveform have no linear summary")
+        if self.principal_components and self.front_end != "stft":
+            raise UserError(
+                "principal_components needs front_end 'stft': the samples of a waveform have no linear summary"
+            )
         if len(self.downsample_factors) != len(self.downsample_kernel_sizes):
             raise UserError("downsample_factors and downsample_kernel_sizes differ in length")
         if len(self.upsample_factors) != len(self.upsample_kernel_sizes):
@@ -138,10 +140,9 @@ class ScalarAutoencoder(nn.Module):
         self.spectrogram = (
             LogMagnitudeSpectrogram(c.fft_size, c.hop, c.phase_iterations) if c.front_end == "stft" else None
         )
-        self.linear = (
-            LinearPath(c.num_bands, c.latent_hidden_dim, math.prod(c.downsample_factors)) if c.linear_path else None
-        )
-        if self.linear is not None:
+        self.principal = None
+        if c.principal_components:
+            self.principal = PrincipalComponents(c.num_bands, c.latent_hidden_dim, math.prod(c.downsample_factors))
             for correction in (self.encoder[-1], self.decoder[-1]):
                 nn.init.constant_(correction.parametrizations.weight.original0, 0.05)  # the network starts small
         self.register_load_state_dict_pre_hook(_merge_published_activations)
@@ -189,7 +190,7 @@ class ScalarAutoencoder(nn.Module):
             x = self.down_activation(stage(x, steps))
             steps = None if steps is None else steps // stage.factor
         raw = last(x, steps)
-        return keep(raw if self.linear is None else raw + self.linear.down(signal), frames)
+        return keep(raw if self.principal is None else raw + self.principal.down(signal), frames)
 
     @staticmethod
     def quantise(latents: Tensor) -> Tensor:
@@ -222,24 +223,25 @@ class ScalarAutoencoder(nn.Module):
         if repeat > 1:
             frames = _times(frames, repeat)
             x = expanding(x.repeat_interleave(repeat, dim=-1), frames)
-        return last(x, frames) if self.linear is None else last(x, frames) + self.linear.up(latents)
+        signal = last(x, frames)
+        return signal if self.principal is None else signal + self.principal.up(latents)
 
     @torch.no_grad()
-    def fit_linear_path(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Start the linear path at the principal components of (waveforms (B, n), lengths (B,)) batches.
+    def fit_principal_components(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the principal components to those of (waveforms (B, n), lengths (B,)) batches.
 
-        What remains for the network to learn is what they miss, which it does in a tenth of the steps.
-        Raises ValueError where there is no linear path.
+        The network then starts from the best linear code, and needs a tenth of the steps to the same error.
+        Raises ValueError where the config has none.
         """
-        if self.linear is None:
-            raise ValueError("this autoencoder has no linear path to fit")
+        if self.principal is None:
+            raise ValueError("this autoencoder's config has no principal components to fit")
         vectors = []
         for waveforms, lengths in clips:
             signal = self.signal(self.pad(waveforms, lengths))  # (B, num_bands, T25 factor)
-            pieces = signal.unflatten(-1, (-1, self.linear.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
+            pieces = signal.unflatten(-1, (-1, self.principal.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
             present = torch.arange(pieces.shape[1], device=pieces.device) < self._latent_frames(lengths)[:, None]
             vectors.append(pieces[present])
-        self.linear.fit(torch.cat(vectors))
+        self.principal.fit(torch.cat(vectors))
 
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:
         return None if lengths is None else -(-lengths // self.config.samples_per_frame)

@@ -1,4 +1,4 @@
-"""The parts of the scalar autoencoder: convolutions that keep to a clip's length, stages, and the linear path."""
+"""The parts of the scalar autoencoder: convolutions that keep to a clip's length, stages, principal components."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
-LATENT_DEVIATION = 0.5  # before tanh, of the principal components at which a linear path starts
+LATENT_DEVIATION = 0.5  # of a principal component's coefficient, before tanh
 
 
 def keep(x: Tensor, frames: Tensor | None) -> Tensor:
@@ -109,25 +109,38 @@ class SampleFilter(nn.Module):
         return self.activation(self.conv(x, frames))
 
 
-class LinearPath(nn.Module):
-    """A linear map of `factor` frames of the signal to one latent frame, and one back."""
+class PrincipalComponents(nn.Module):
+    """A fixed linear code of the signal, beside which a network learns what the linear code misses.
+
+    `factor` frames of `bands` values give `latents` coefficients, each of deviation LATENT_DEVIATION over the fitted
+    signals. Nothing until it is fitted: coefficients and signals are zero.
+    """
 
     def __init__(self, bands: int, latents: int, factor: int):
         super().__init__()
         self.factor = factor
-        self.down = nn.Conv1d(bands, latents, factor, stride=factor)
-        self.up = nn.ConvTranspose1d(latents, bands, factor, stride=factor)
+        self.register_buffer("mean", torch.zeros(bands, factor))
+        self.register_buffer("components", torch.zeros(latents, bands, factor))  # orthonormal, the strongest first
+        self.register_buffer("deviation", torch.ones(latents))  # of the signal along each
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> None:
-        """Principal components of (N, bands, factor), each scaled to the same deviation; exact on their subspace."""
+        """Principal components of (N, bands, factor) stretches of signal."""
         flat = vectors.flatten(1).double()  # (N, bands factor)
         mean = flat.mean(0)
         power, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # ascending
-        latents = self.down.out_channels
-        directions = directions[:, -latents:].flip(1).T  # (latents, bands factor), the strongest first
-        gain = LATENT_DEVIATION / power[-latents:].flip(0).clamp(min=1e-6).sqrt()
-        self.down.weight.copy_((directions * gain[:, None]).view_as(self.down.weight))
-        self.down.bias.copy_(-gain * (directions @ mean))
-        self.up.weight.copy_((directions / gain[:, None]).view_as(self.up.weight))
-        self.up.bias.copy_(mean.view(-1, self.factor).mean(1))  # one mean for all frames of a piece
+        strongest = directions[:, -len(self.components) :].flip(1).T  # (latents, bands factor)
+        self.mean.copy_(mean.view_as(self.mean))
+        self.components.copy_(strongest.view_as(self.components))
+        self.deviation.copy_(power[-len(self.components) :].flip(0).clamp(min=1e-6).sqrt())
+
+    def down(self, signal: Tensor) -> Tensor:
+        """(B, bands, T factor) -> coefficients (B, latents, T)."""
+        centred = signal - self.mean.repeat(1, signal.shape[-1] // self.factor)
+        return F.conv1d(centred, self.components, stride=self.factor) * (LATENT_DEVIATION / self.deviation)[:, None]
+
+    def up(self, coefficients: Tensor) -> Tensor:
+        """(B, latents, T) -> the signal (B, bands, T factor) that they stand for."""
+        scaled = coefficients * (self.deviation / LATENT_DEVIATION)[:, None]
+        signal = F.conv_transpose1d(scaled, self.components, stride=self.factor)
+        return signal + self.mean.repeat(1, coefficients.shape[-1])

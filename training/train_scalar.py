@@ -48,7 +48,7 @@ class ScalarRecipe(Recipe):
     batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
     noise: deviation of the noise on the latents that the decoder hears
     latent_weight: of the mean square of the latents before tanh; keeps them away from its flat ends
-    fit_batches: micro-batches whose principal components a linear path starts from
+    fit_batches: micro-batches to which the principal components are fitted
     quietest_db: crops are scaled by a random gain between this and +3 dB
     adversary: None trains on the reconstruction alone
     """
@@ -88,8 +88,8 @@ def run(recipe: ScalarRecipe, resume: bool | str | Path = False) -> Path:
         facts = {"clips": train.fingerprint}
         run.check(facts)
         autoencoder = ScalarAutoencoder(recipe.autoencoder)
-        if recipe.autoencoder.linear_path and run.checkpoint is None:
-            autoencoder.fit_linear_path(load_batch(train.batch(index)) for index in range(recipe.fit_batches))
+        if recipe.autoencoder.principal_components and run.checkpoint is None:
+            autoencoder.fit_principal_components(load_batch(train.batch(i)) for i in range(recipe.fit_batches))
         engines = {"model": _engine(recipe, autoencoder, recipe.optimiser, run, "model")}
         engine, adversary = engines["model"], recipe.adversary
         reconstruction = Reconstruction(autoencoder).to(engine.device)

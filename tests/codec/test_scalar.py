@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from codec.errors import UserError
 from codec.scalar import ScalarAutoencoder, ScalarConfig
-from codec.scalar_layers import LATENT_DEVIATION, LinearPath
+from codec.scalar_layers import LATENT_DEVIATION, PrincipalComponents
 from codec.spectrogram import LogMagnitudeSpectrogram
 from tests.codec.published_state import load_fixture, published_state
 
@@ -32,7 +32,7 @@ STFT = ScalarConfig(
 WAVEFORM = ScalarConfig(init_channel=8)
 CONFIGS = {
     "stft": STFT,
-    "stft with a linear path": replace(STFT, linear_path=True),
+    "stft with principal components": replace(STFT, principal_components=True),
     "waveform": WAVEFORM,
     "waveform not causal": replace(WAVEFORM, causal=False),
 }
@@ -225,7 +225,7 @@ def test_damaged_files_are_named(tmp_path):
     "values, message",
     [
         ({"front_end": "mel"}, "front_end"),
-        ({"linear_path": True}, "linear_path"),
+        ({"principal_components": True}, "principal_components"),
         ({"front_end": "stft"}, "num_bands must be 481"),
         ({"upsample_factors": (5, 4, 4, 3, 3)}, "products"),
         ({"downsample_kernel_sizes": (4,)}, "differ in length"),
@@ -238,30 +238,43 @@ def test_a_config_that_cannot_be_is_refused(values, message):
 
 
 @torch.no_grad()
-def test_fitted_linear_path_is_the_best_linear_code():
-    """Signals that live in as many directions as there are latents come back exactly; clips' padding has no say."""
-    path = LinearPath(bands=6, latents=3, factor=2)
-    basis = torch.linalg.qr(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))[0].T
-    strengths = torch.tensor([3.0, 2.0, 1.0])
-    codes = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1)) * strengths
-    vectors = (codes @ basis).view(4000, 6, 2)
-    path.fit(vectors)
-    latents = path.down(vectors)  # (N, 3, 1)
-    torch.testing.assert_close(latents[..., 0].std(0), torch.full((3,), LATENT_DEVIATION), atol=1e-3, rtol=0)
-    torch.testing.assert_close(path.up(latents), vectors, atol=0.2, rtol=0)  # but for the mean of each frame's bias
-    correlation = torch.corrcoef(latents[..., 0].T) - torch.eye(3)
-    assert correlation.abs().max() < 1e-2
+def test_principal_components_are_the_best_linear_code():
+    """Signals that live in as many directions as there are coefficients come back exactly."""
+    principal = PrincipalComponents(bands=6, latents=3, factor=2)
+    basis = torch.linalg.qr(noise(12, 3))[0].T
+    codes = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([3.0, 2.0, 1.0])
+    vectors = (codes @ basis + noise(1, 12, seed=2)).view(4000, 6, 2)
+    assert not principal.down(vectors).any() and not principal.up(torch.ones(1, 3, 5)).any()  # nothing yet
+    principal.fit(vectors)
+    signal = vectors[:50].movedim(0, 1).reshape(1, 6, 100)  # 50 stretches of 2 frames, one after the other
+    coefficients = principal.down(signal)
+    assert coefficients.shape == (1, 3, 50)
+    torch.testing.assert_close(principal.up(coefficients), signal, atol=1e-5, rtol=0)
+    every = principal.down(vectors)[..., 0]  # (N, 3)
+    torch.testing.assert_close(every.std(0), torch.full((3,), LATENT_DEVIATION), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.corrcoef(every.T), torch.eye(3), atol=1e-3, rtol=0)
 
 
 @torch.no_grad()
-def test_fitting_reads_the_clips_and_not_their_padding():
+def test_principal_components_are_those_of_the_clips_and_not_of_their_padding():
     clips, lengths = noise(2, 9600), torch.tensor([9600, 4800])
-    models = [build("stft with a linear path") for _ in range(2)]
-    changed = clips.clone()
-    changed[1, 4800:] = 5.0
-    models[0].fit_linear_path([(clips, lengths)])
-    models[1].fit_linear_path([(changed[:1], lengths[:1]), (changed[1:], lengths[1:])])
-    for name, weight in models[0].linear.state_dict().items():
-        torch.testing.assert_close(weight.abs(), models[1].linear.state_dict()[name].abs(), atol=1e-3, rtol=1e-3)
-    with pytest.raises(ValueError, match="no linear path"):
-        build("stft").fit_linear_path([(clips, lengths)])
+    together, apart = (build("stft with principal components") for _ in range(2))
+    together.fit_principal_components([(clips, lengths)])
+    clips[1, 4800:] = 5.0
+    apart.fit_principal_components([(clips[:1], lengths[:1]), (clips[1:, :4800], lengths[1:])])
+    torch.testing.assert_close(together.principal.mean, apart.principal.mean)
+    torch.testing.assert_close(together.principal.deviation, apart.principal.deviation, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="no principal components"):
+        build("stft").fit_principal_components([(clips, lengths)])
+
+
+@torch.no_grad()
+def test_principal_components_alone_bring_back_what_they_were_fitted_to():
+    time = torch.arange(24000) / 24000
+    clip = 0.3 * torch.sin(2 * torch.pi * 400 * time * (1 + time))[None]
+    model = build("stft with principal components")
+    before = model.decode_signal(model.encode(clip))
+    model.fit_principal_components([(clip, torch.tensor([24000]))])
+    after = model.decode_signal(model.encode(clip))
+    wanted = model.signal(clip)
+    assert (after - wanted).abs().mean() < 0.3 * (before - wanted).abs().mean()

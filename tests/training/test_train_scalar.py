@@ -50,7 +50,7 @@ WAVEFORM = {
 ADVERSARY = {"start_step": 2, "fft_sizes": [64, 128], "channels": 4}
 CASES = {
     "stft": (STFT, None),
-    "stft with a linear path": (STFT | {"linear_path": True}, None),
+    "stft with principal components": (STFT | {"principal_components": True}, None),
     "stft with adversary": (STFT, ADVERSARY),
     "waveform with adversary": (WAVEFORM, ADVERSARY),
 }
