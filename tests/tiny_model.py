@@ -1,4 +1,4 @@
-"""A whole model folder with random weights, small enough to be made in every test run: real codec, real language model."""
+"""A whole model folder with random weights, made anew in every test run: real codec, real language model."""
 
 from __future__ import annotations
 
