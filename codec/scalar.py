@@ -79,6 +79,8 @@ class ScalarConfig:
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
         if self.num_bands != expected:
             raise UserError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
+        if self.front_end == "stft" and (self.fft_size < 4 * self.hop or (self.fft_size - self.hop) % 2):
+            raise UserError(f"fft_size {self.fft_size} must be at least four times hop {self.hop}, and even with it")
         if self.principal_components and self.front_end != "stft":
             raise UserError(
                 "principal_components needs front_end 'stft': the samples of a waveform have no linear summary"
@@ -87,6 +89,9 @@ class ScalarConfig:
             raise UserError("downsample_factors and downsample_kernel_sizes differ in length")
         if len(self.upsample_factors) != len(self.upsample_kernel_sizes):
             raise UserError("upsample_factors and upsample_kernel_sizes differ in length")
+        for factor, size in zip(self.upsample_factors, self.upsample_kernel_sizes, strict=True):
+            if size < factor:
+                raise UserError(f"upsample_kernel_sizes: kernel {size} is shorter than its factor {factor}")
         if math.prod(self.downsample_factors) != math.prod(self.upsample_factors):
             raise UserError("downsample_factors and upsample_factors have different products")
 

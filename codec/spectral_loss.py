@@ -104,7 +104,7 @@ class MultiResolutionSpectralLoss(nn.Module):
 class LogMagnitudeLoss(nn.Module):
     """Distance between two standardised log-magnitude spectrograms (`codec.spectrogram`), without a waveform.
 
-    L1 over the bins, in which a loud bin weighs up to `emphasis` times a silent one (the level of a single noisy bin is
+    L1 over the bins, in which a loud bin weighs up to `emphasis` (the level of a single noisy bin is
     chance, that of a harmonic is not), plus `mel_weight` times log-mel L1 in nepers.
     """
 
@@ -130,7 +130,7 @@ class LogMagnitudeLoss(nn.Module):
         self, predicted: Tensor, target: Tensor, frames: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its two unweighted terms. predicted, target: (B, bands, T); frames: (B,) of each clip."""
-        loudness = ((target + 2) / 5).clamp(0, 1)  # 0 in the quietest tenth of all bins, 1 near full scale
+        loudness = ((target + 2) / 5).clamp(0, 1)  # 0.14 in silence, 1 above -16 dB
         terms = {
             "bins": masked_mean((predicted - target).abs() * (1 + (self.emphasis - 1) * loudness), frames),
             "mel": masked_mean((self._log_mel(predicted) - self._log_mel(target)).abs(), frames),

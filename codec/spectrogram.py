@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FLOOR = 1e-4  # amplitude added before the logarithm: 80 dB below a full-scale sine
-CENTRE, SPREAD = -7.0, 1.7  # mean and deviation of log amplitudes over speech, sounds and music, measured once
+CENTRE, SPREAD = -7.0, 1.7  # scale log amplitudes to the order of 1: silence is -1.3, a full-scale sine 4.1
 
 
 class LogMagnitudeSpectrogram(nn.Module):
