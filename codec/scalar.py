@@ -79,8 +79,9 @@ class ScalarConfig:
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
         if self.num_bands != expected:
             raise UserError(f"num_bands must be {expected} with front_end {self.front_end!r}, not {self.num_bands}")
-        if self.front_end == "stft" and (self.fft_size < 4 * self.hop or (self.fft_size - self.hop) % 2):
-            raise UserError(f"fft_size {self.fft_size} must be at least four times hop {self.hop}, and even with it")
+        size, hop = self.fft_size, self.hop
+        if self.front_end == "stft" and (size % hop or size < 4 * hop or size % 2 or hop % 2):
+            raise UserError(f"fft_size {size} must be a multiple, four times or more, of hop {hop}, both even")
         if self.principal_components and self.front_end != "stft":
             raise UserError(
                 "principal_components needs front_end 'stft': the samples of a waveform have no linear summary"

@@ -19,15 +19,15 @@ class LogMagnitudeSpectrogram(nn.Module):
 
     A clip of n samples, n a multiple of `hop`, has exactly n / hop frames: frame t is centred on sample (t + 1/2) hop.
 
-    fft_size: window length in samples, a periodic Hann window; 75% overlap (fft_size = 4 hop) or more
+    fft_size: window length in samples, a periodic Hann window; a multiple of hop, four times or more (75% overlap)
     hop: samples between frames
     iterations: of Griffin-Lim in `synthesise`
     """
 
     def __init__(self, fft_size: int, hop: int, iterations: int, momentum: float = 0.99):
         super().__init__()
-        if fft_size < 4 * hop or (fft_size - hop) % 2:
-            raise ValueError(f"fft_size {fft_size} must be even with hop {hop} and at least four times as long")
+        if fft_size % hop or fft_size < 4 * hop or fft_size % 2 or hop % 2:
+            raise ValueError(f"fft_size {fft_size} must be a multiple, four times or more, of hop {hop}, both even")
         self.fft_size, self.hop, self.iterations, self.momentum = fft_size, hop, iterations, momentum
         self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
 
@@ -36,34 +36,37 @@ class LogMagnitudeSpectrogram(nn.Module):
         return self.fft_size // 2 + 1
 
     def transform(self, waveforms: Tensor) -> Tensor:
-        """(B, n) -> complex (B, bands, n / hop); silence is assumed outside the clip."""
+        """(B, n) -> complex (B, n / hop, bands); silence is assumed outside the clip."""
         edge = (self.fft_size - self.hop) // 2
-        padded = F.pad(waveforms, (edge, edge))
-        return torch.stft(padded, self.fft_size, self.hop, window=self.window, center=False, return_complex=True)
+        pieces = F.pad(waveforms, (edge, edge)).unfold(-1, self.fft_size, self.hop)  # (B, T, fft_size)
+        return torch.fft.rfft(pieces * self.window)
 
-    def invert(self, spectrum: Tensor, present: Tensor | None = None) -> Tensor:
-        """Complex (B, bands, T) -> (B, T hop): least-squares inverse by windowed overlap-add.
+    def invert(self, spectrum: Tensor, weight: Tensor) -> Tensor:
+        """Complex (B, T, bands) -> (B, T hop): least-squares inverse by windowed overlap-add.
 
-        present: (B, T) 1 for the frames of each clip, 0 beyond its end; all are present by default
+        weight: of every sample, from `overlap`
         """
-        frames = spectrum.shape[-1]
-        length = (frames - 1) * self.hop + self.fft_size
-        edge = (self.fft_size - self.hop) // 2
+        return self._overlap_add(torch.fft.irfft(spectrum, n=self.fft_size) * self.window) / weight
 
-        def overlap_add(pieces: Tensor) -> Tensor:  # (B, fft_size, T) -> (B, T hop)
-            summed = F.fold(pieces, (1, length), (1, self.fft_size), stride=(1, self.hop))
-            return summed[:, 0, 0, edge : length - edge]
+    def overlap(self, present: Tensor) -> Tensor:
+        """(B, T) 1 for the frames of each clip, 0 beyond its end -> (B, T hop) sums of the squared windows there."""
+        weight = self._overlap_add(self.window.square() * present[..., None])
+        return weight.clamp(min=1e-3)  # below it only where no frame is present
 
-        pieces = torch.fft.irfft(spectrum, n=self.fft_size, dim=1) * self.window[:, None]
-        if present is None:
-            present = torch.ones(1, frames, device=pieces.device)
-        weight = overlap_add(self.window.square()[:, None] * present[:, None])
-        return overlap_add(pieces) / weight.clamp(min=1e-3)  # below it only where no frame is present
+    def _overlap_add(self, pieces: Tensor) -> Tensor:
+        """(B, T, fft_size) -> (B, T hop), each piece `hop` samples after the one before; cut to the clip."""
+        batch, frames, _ = pieces.shape
+        ratio, edge = self.fft_size // self.hop, (self.fft_size - self.hop) // 2
+        parts = pieces.view(batch, frames, ratio, self.hop)
+        summed = pieces.new_zeros(batch, frames + ratio - 1, self.hop)
+        for part in range(ratio):
+            summed[:, part : part + frames] += parts[:, :, part]
+        return summed.flatten(1)[:, edge : edge + frames * self.hop]
 
     def analyse(self, waveforms: Tensor) -> Tensor:
         """(B, n) -> standardised log amplitudes (B, bands, n / hop)."""
         amplitude = self.transform(waveforms).abs() * (2.0 / self.window.sum())
-        return ((amplitude + FLOOR).log() - CENTRE) / SPREAD
+        return (((amplitude + FLOOR).log() - CENTRE) / SPREAD).transpose(1, 2)
 
     def amplitudes(self, frames: Tensor) -> Tensor:
         """Standardised log amplitudes -> amplitudes; that of a full-scale sine is 1."""
@@ -79,25 +82,21 @@ class LogMagnitudeSpectrogram(nn.Module):
         lengths: (B,) samples of each clip; a clip in a batch gives the samples it gives alone, and zeros after its end.
         Gradients reach the frames through the magnitudes; the phase is taken as a constant.
         """
-        target = self.magnitudes(frames)  # (B, bands, T)
-        present = None
+        target = self.magnitudes(frames).transpose(1, 2)  # (B, T, bands)
+        present = target.new_ones(target.shape[:2])
         if lengths is not None:
             count = -(-lengths // self.hop)
-            present = (torch.arange(frames.shape[-1], device=frames.device) < count[:, None]).to(target.dtype)  # (B, T)
-            target = target * present[:, None]
-        return self._inside(self.invert(target * self._consistent_phase(target.detach(), present), present), present)
-
-    def _inside(self, waveforms: Tensor, present: Tensor | None) -> Tensor:
-        """Silence beyond the last frame of each clip."""
-        return waveforms if present is None else waveforms * present.repeat_interleave(self.hop, dim=1)
+            present = present * (torch.arange(target.shape[1], device=target.device) < count[:, None])
+            target = target * present[..., None]
+        weight, inside = self.overlap(present), present.repeat_interleave(self.hop, dim=1)
+        return self.invert(target * self._consistent_phase(target.detach(), weight, inside), weight) * inside
 
     @torch.no_grad()
-    def _consistent_phase(self, target: Tensor, present: Tensor | None) -> Tensor:
+    def _consistent_phase(self, target: Tensor, weight: Tensor, inside: Tensor) -> Tensor:
         phase = torch.ones_like(target, dtype=torch.complex64)
         previous = torch.zeros_like(phase)
         for _ in range(self.iterations):
-            consistent = self.transform(self._inside(self.invert(target * phase, present), present))
-            phase = consistent + self.momentum * (consistent - previous)
-            phase = phase / phase.abs().clamp(min=1e-12)
+            consistent = self.transform(self.invert(target * phase, weight) * inside)
+            phase = torch.sgn(consistent + self.momentum * (consistent - previous))
             previous = consistent
         return phase
