@@ -85,19 +85,27 @@ class ModelRespondent:
                 self.cache.put_json(keys[i], _plain(answers[i]))
         return answers
 
+    def log_probabilities(
+        self, task: Task, items: Sequence[Item], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each option is as an item's whole answer, natural logarithm, the end of the text included."""
+        keys = [self._key(task, item, "options", options=list(o)) for item, o in zip(items, options, strict=True)]
+        found = [self.cache.get_json(key) for key in keys]
+        missing = [i for i, scores in enumerate(found) if scores is None]
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            role = items[some[0]].role
+            given = [_given(items[i].sentence) for i in some]
+            for i, scores in zip(some, self.uniaudio.choose(given, role, [options[i] for i in some]), strict=True):
+                found[i] = scores
+                self.cache.put_json(keys[i], scores)
+        return found
+
     def surprise(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
         """(nats, tokens) of each item's right text after its request, end of text included."""
-        results = []
-        for item in items:
-            key = self._key(task, item, "likelihood", text=item.answer)
-            found = self.cache.get_json(key)
-            if found is None:
-                given = AuditorySentence(tuple(s for s in item.sentence.segments if not s.learn), item.sentence.name)
-                score = self.uniaudio.choose([given], item.role, [[item.answer]])[0][0]
-                found = [-score, len(self.uniaudio.text_tokenizer.encode(item.answer)) + 1]
-                self.cache.put_json(key, found)
-            results.append((found[0], found[1]))
-        return results
+        scores = self.log_probabilities(task, items, [[item.answer] for item in items])
+        count = self.uniaudio.text_tokenizer.encode
+        return [(-score, len(count(item.answer)) + 1.0) for (score,), item in zip(scores, items, strict=True)]
 
     def _key(self, task: Task, item: Item, what: str, **more: Any) -> str:
         return key_of(
@@ -200,6 +208,11 @@ def _configuration(uniaudio: UniAudio) -> str:
     """The model's configuration as text, without what says where and with what it was saved."""
     values = uniaudio.model.config.to_dict()
     return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
+
+
+def _given(sentence: AuditorySentence) -> AuditorySentence:
+    """What is not to be said; nothing where a text is scored alone."""
+    return AuditorySentence(tuple(segment for segment in sentence.segments if not segment.learn), sentence.name)
 
 
 def _random_codebooks(values: Any) -> Any:

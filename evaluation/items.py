@@ -34,6 +34,7 @@ class Item:
 
     tokens: of the clip, None for a reconstruction, whose tokens are the answer
     sentence: what the model is given; role: of the segment it is asked for
+    question: the text of the query itself, without prompt and examples
     answer: content of that segment; options: the values that a classification episode allows, () elsewhere
     """
 
@@ -43,17 +44,13 @@ class Item:
     sentence: AuditorySentence
     role: str
     answer: str | AudioTokens | None
+    question: str = ""
     options: tuple[str, ...] = ()
 
     @cached_property
     def recording(self) -> np.ndarray:
         """The original waveform (n,) float32 at 24 kHz. Raises UserError where its file cannot be read."""
         return load_audio(self.clip.path).numpy()
-
-    @property
-    def question(self) -> str:
-        """All text that the model is given."""
-        return " ".join(segment.content for segment in self.sentence.segments if segment.is_text)
 
     def reference(self, score: Score) -> str:
         """The right reading under a score: the label's value, the value the right answer names, or the words."""
@@ -144,7 +141,10 @@ class Questions:
             (only,) = sentence.segments
             return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content)
         request = request_of(sentence)
-        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, options)
+        parts = 2 if task.episode else len(find_task(task.request).parts)
+        query = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
+        question = " ".join(segment.content for segment in query if segment.is_text)
+        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, question, options)
 
 
 def _dealt(places: Sequence[int], values: Sequence[str]) -> list[int]:

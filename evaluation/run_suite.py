@@ -49,7 +49,7 @@ def run(
     model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
     suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
     limit: items per task, None for all
-    store: token store, None for the one that the recipe beside the model names
+    store: token store, None for the one that the recipe in the model's run folder names
     corpora: where the recordings are (folders or YAML files): with a store, if they have moved since it was built;
         without one, for reconstruction tasks
     codec: another codec for reconstruction tasks than the model's own
@@ -156,16 +156,17 @@ def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Quest
 
 
 def _store_of(model) -> Path:
-    """The token store that a model was trained on, from the recipe beside it."""
+    """The token store that a model was trained on, from the recipe in its run's folder."""
     from evaluation.strict_yaml import read_yaml
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")
     if not Path(model).is_dir():
         raise UserError(f"{model}: no such folder; for a model on the hub, name a token store too (--store)")
-    recipe = Path(model).resolve().parent / "recipe.yaml"
-    if not recipe.is_file():
-        raise UserError(f"{recipe}: not there, so the model names no token store; give one (--store)")
+    real = Path(model).resolve()  # RUN/model is a link to RUN/checkpoints/STEP/model
+    recipe = next((path for path in (parent / "recipe.yaml" for parent in real.parents[:3]) if path.is_file()), None)
+    if recipe is None:
+        raise UserError(f"{model}: no recipe.yaml near it, so it names no token store; give one (--store)")
     values = read_yaml(recipe)
     if "store" not in values:
         raise UserError(f"{recipe}: names no token store; give one (--store)")
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
     parser.add_argument("--out", default="runs/evaluation", help="folder to write")
-    parser.add_argument("--store", help="token store; default: the one of the recipe beside the model")
+    parser.add_argument("--store", help="token store; default: the one that the model was trained on")
     parser.add_argument(
         "--corpus", nargs="+", default=[], dest="corpora", help="recordings: of the store, if moved; or alone"
     )

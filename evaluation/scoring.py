@@ -13,7 +13,7 @@ from auditory_sentences.corpora import Clip
 from auditory_sentences.draws import stable_hash
 from codec.audio import load_audio
 from codec.errors import UserError
-from evaluation.answers import Answer, Speaker
+from evaluation.answers import Answer, ModelRespondent, Speaker
 from evaluation.estimate import Estimate
 from evaluation.items import Item, Questions
 from evaluation.judges import MAX_EXAMPLES, Judges, SignalJudge, named
@@ -68,6 +68,13 @@ class Scorer:
         else:
             waveforms = [item.recording for item in items]
         return self._compare(score, items, self._read_audio(task, score, waveforms))
+
+    def read_choices(self, task: Task, score: Score, items: Sequence[Item], who: ModelRespondent) -> Reading:
+        """The score of the values that a model finds likeliest."""
+        options = [tuple(self.questions.choices(score, item)) for item in items]
+        scores = who.log_probabilities(task, items, options)
+        readings = [o[int(np.argmax(s))] for o, s in zip(options, scores, strict=True)]
+        return self._compare(score, items, readings)
 
     def likelihood(self, score: Score, items: Sequence[Item], surprise: Sequence[tuple[float, float]]) -> Reading:
         """The score of (nats, tokens) per item."""

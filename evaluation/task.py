@@ -18,11 +18,11 @@ from evaluation.strict_yaml import from_mapping, read_yaml
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
 
-Judge = Literal["text", "named", "recogniser", "signal", "waveform", "likelihood"]
+Judge = Literal["text", "named", "likeliest", "recogniser", "signal", "waveform", "likelihood"]
 # What each metric compares, and the judges that deliver it.
 _DELIVERS = {
     "words": ("text", "recogniser"),
-    "label": ("named", "signal"),
+    "label": ("named", "likeliest", "signal"),
     "audio": ("waveform",),
     "likelihood": ("likelihood",),
 }
@@ -74,8 +74,9 @@ class Score:
     """One number of a task: who reads the answer, and how the reading is compared.
 
     judge: "text" the answer's words as they stand; "named" the one label value that the text names (none or several:
-        unparsed); "recogniser" the words that an independent recogniser hears; "signal" the label value that signal
-        measurements point to; "waveform" the audio itself; "likelihood" how likely the right text is
+        unparsed); "likeliest" the value that the model finds likeliest as its answer; "recogniser" the words that an
+        independent recogniser hears; "signal" the label value that signal measurements point to; "waveform" the audio
+        itself; "likelihood" how likely the right text is
     label: the label that is named or heard; its values in the data are the choices, `choices` where these are given
     phrases: other ways to name a value; grammar: what the recogniser expects (evaluation/recogniser.py)
     """

@@ -58,7 +58,12 @@ def _answer_and_read(
         nothing = [Answer(None, "scored") for _ in items]
         return nothing, [scorer.likelihood(score, items, surprise) for score in task.scores]
     answers = who.answer(task, items)
-    return answers, [scorer.read_answers(task, score, items, answers, who.speaker) for score in task.scores]
+    return answers, [
+        scorer.read_choices(task, score, items, who)
+        if score.judge == "likeliest"
+        else scorer.read_answers(task, score, items, answers, who.speaker)
+        for score in task.scores
+    ]
 
 
 def _score_entry(

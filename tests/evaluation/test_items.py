@@ -25,7 +25,8 @@ def test_the_same_seed_asks_the_same_and_another_seed_does_not(store):
     task = load_task("asr")
 
     def asked(seed):
-        return [(item.id, item.question) for item in Questions(store, seed).items(task, 0, 5)]
+        items = Questions(store, seed).items(task, 0, 5)
+        return [(item.id, item.sentence.segments[0].content) for item in items]
 
     assert asked(0) == asked(0) != asked(1)
 
@@ -49,6 +50,8 @@ def test_shots_come_from_training_and_ask_about_the_same_clips(store):
     without, four = (questions.items(task, shots, 4) for shots in (0, 4))
     assert [item.id for item in without] == [item.id for item in four]
     assert all(sum(not s.is_text for s in item.sentence.segments) == 5 for item in four)
+    # what the examples say is no list of choices
+    assert {questions.number_of_choices(task.scores[0], item) for item in four} == {3}
 
 
 def test_classification_offers_its_options(store):

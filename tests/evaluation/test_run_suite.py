@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+from auditory_sentences.token_store import TokenStore
 from auditory_sentences.uniaudio import UniAudio
 from codec.errors import UserError
+from evaluation.items import Questions
 from evaluation.run_suite import main, run
+from evaluation.task import load_task
 
 SUITE = """
 suite: small
@@ -70,6 +73,18 @@ def test_a_random_models_captions_are_unparsed_and_wrong(done):
     assert score["unparsed"] == sum(reading["read"] is None for reading in readings)
     right = sum(reading["read"] == reading["reference"] for reading in readings)
     assert score["value"] == pytest.approx(right / 3)
+
+
+def test_likeliest_options_are_the_models_own_and_never_unparsed(done, model):
+    results, out = done
+    score = next(task for task in results["tasks"] if task["task"] == "sound_2_way")["scores"][1]
+    assert score["judge"] == "likeliest" and score["unparsed"] == 0 and score["chance"] == 0.5
+    questions, task = Questions(TokenStore(model / "../tokens")), load_task("sound_2_way")
+    item = questions.items(task, 0, 1)[0]
+    (likely,) = UniAudio.from_pretrained(model).choose([item.sentence], item.role, [item.options])
+    sample = json.loads((out / "samples.jsonl").read_text().splitlines()[6])
+    assert (sample["task"], sample["shots"], sample["id"]) == ("sound_2_way", 0, item.id)
+    assert sample["readings"]["likeliest class"]["read"] == item.options[likely.index(max(likely))]
 
 
 def test_generated_audio_is_saved(done):
