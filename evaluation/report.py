@@ -97,7 +97,10 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     listed = "".join(f"<div><dt>{_e(key)}</dt><dd>{_e(value)}</dd></div>" for key, value in facts.items())
     about = " ".join(s["about"] for s in results["suites"])
     budget = [AUDIO_BUDGET]
-    sections = "".join(_section(task, samples[task["task"], task["shots"]], out, budget) for task in results["tasks"])
+    by_task: dict[str, list[Mapping]] = {}  # one section for all numbers of shots
+    for task in results["tasks"]:
+        by_task.setdefault(task["task"], []).append(task)
+    sections = "".join(_section(group, samples, out, budget) for group in by_task.values())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -152,21 +155,25 @@ def _legend() -> str:
 def _table(tasks: Sequence[Mapping], titles: bool) -> str:
     columns = ("Model", "Untrained", "Chance", "Originals", "Codec", "n", "Unparsed")
     head = "".join(f"<th>{c}</th>" for c in columns)
-    rows = []
+    rows, seen = [], set()
     for task in tasks:
-        link = f'<a href="#{_anchor(task)}">{_e(task["title"])}</a>' if titles else ""
+        new = task["task"] not in seen
+        seen.add(task["task"])
+        link = f'<a href="#{_e(task["task"])}">{_e(task["title"])}</a>' if titles and new else ""
         shots = f"{task['shots']} shot{'s' * (task['shots'] != 1)}"
+        several = sum(other["task"] == task["task"] for other in tasks) > 1
         if "skipped" in task:
             rows.append(f'<tr class="first"><td class="name">{link}<small>{shots}</small></td>'
                         f'<td class="skipped" colspan="8">not evaluated: {_e(task["skipped"])}</td></tr>')  # fmt: skip
         for i, score in enumerate(task["scores"]):
-            label = f"{link if i == 0 else ''}<small>{_e(score['name'])}{f', {shots}' if task['shots'] else ''}</small>"
+            name = f"{score['name']}, {shots}" if several or task["shots"] else score["name"]
+            label = f"{link if i == 0 else ''}<small>{_e(name)}</small>"
             cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
             cells[0] = f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>'
             unparsed = f"<td{' class=warn' if score['unparsed'] else ''}>{score['unparsed']}</td>"
             scale = figures.scale_svg(score, _limits(score))
             rows.append(
-                f'<tr{" class=first" if i == 0 else ""}><td class="name">{label}</td><td>{scale}</td>'
+                f'<tr{" class=first" if i == 0 and new else ""}><td class="name">{label}</td><td>{scale}</td>'
                 f"{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
             )
     head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
@@ -198,24 +205,25 @@ def _limits(score: Mapping) -> tuple[float, float]:
     return (0.0, top) if score["direction"] == "higher" else (top, 0.0)
 
 
-def _anchor(task: Mapping) -> str:
-    return f"{task['task']}-{task['shots']}"
-
-
-def _section(task: Mapping, samples: Sequence[Mapping], out: Path, budget: list[int]) -> str:
-    shots = f", {task['shots']} shot{'s' * (task['shots'] != 1)}" if task["shots"] else ""
+def _section(group: Sequence[Mapping], samples: Mapping, out: Path, budget: list[int]) -> str:
+    """A task at all its numbers of shots."""
+    task = group[0]
     judged = "".join(
         f"<p class='soft'><b>{_e(s['name'])}</b>: {_e(s['about'])}</p>" for s in task["scores"] if s["about"]
     )
-    cards = "".join(_card(task, sample, out, budget) for sample in samples[:SHOWN])
+    each = SHOWN if len(group) == 1 else SHOWN // 2
+    cards = "".join(
+        _card(entry, sample, out, budget) for entry in group for sample in samples[entry["task"], entry["shots"]][:each]
+    )
     return (
-        f'<section id="{_anchor(task)}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'
-        f"<h2>{_e(task['title'])}{shots}</h2><p>{_e(task['about'])}</p>{_table([task], titles=False)}{judged}"
+        f'<section id="{_e(task["task"])}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'
+        f"<h2>{_e(task['title'])}</h2><p>{_e(task['about'])}</p>{_table(group, titles=False)}{judged}"
         f'<div class="samples">{cards}</div></section>'
     )
 
 
 def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
+    shots = f" · {task['shots']} shot{'s' * (task['shots'] != 1)}" if task["shots"] else ""
     given = " ".join(sample["given"][-6:] if task["shots"] else sample["given"])
     said = []
     if given:
@@ -225,9 +233,14 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     if sample["answer"] is not None:
         said.append(("answer", _marked(sample, task)))
     for name, reading in sample["readings"].items():
-        if reading["read"] is not None and reading["read"] != sample["answer"]:
-            kind = "right" if normalise(reading["read"]) == normalise(reading["reference"] or "") else "wrong"
-            said.append((name, f'<span class="{kind}">{_e(reading["read"]) or "(nothing)"}</span>'))
+        if reading["read"] is None:
+            continue
+        right = normalise(reading["read"]) == normalise(reading["reference"] or "")
+        mark = f'<span class="{"right" if right else "wrong"}">{_e(reading["read"]) or "(nothing)"}</span>'
+        if reading["read"] != sample["answer"]:
+            said.append((name, mark))
+        elif said[-1] == ("answer", _e(reading["read"])):  # nothing marked in it yet
+            said[-1] = ("answer", mark)
     if sample["reason"] not in ("end", "scored"):
         said.append(("ended by", _e({"max_rows": "the length limit", "context": "a full context"}[sample["reason"]])))
     sounds = []
@@ -240,7 +253,7 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
         sounds.append(_sound("answer", waveform, budget))
     listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in said)
     return (
-        f'<article class="sample"><div class="path">{_e(sample["id"])}</div><dl class="said">{listed}</dl>'
+        f'<article class="sample"><div class="path">{_e(sample["id"])}{shots}</div><dl class="said">{listed}</dl>'
         f'<div class="sounds">{"".join(sounds)}</div></article>'
     )
 
