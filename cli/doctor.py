@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -60,7 +61,7 @@ def doctor(
         examined = list(pool.map(_examine, NEEDS))
     for need, (state, meaning, fatal) in zip(NEEDS, examined, strict=True):
         broken |= fatal
-        table.add_row(need.distribution, state, meaning)
+        table.add_row(need.distribution, state, escape(meaning))
     for row in _machine():
         table.add_row(*row)
     console.print(table)
