@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -35,6 +36,7 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 a check failed, 2 unusable input (one line says why), 130 Ctrl-C."""
+    warnings.formatwarning = lambda message, *_: f"uniaudio: {message}\n"  # what happened, without the line of code
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:

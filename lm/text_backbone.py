@@ -61,7 +61,7 @@ def from_text_backbone(
         cross_modal=shape,
         understanding_layers=understanding_layers,
         generation_layers=generation_layers,
-        depth=inherited | {"vocab_size": 1} | depth,
+        depth=inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth,
         vocabulary=vocabulary.to_dict(),
         mask_other_modalities=mask_other_modalities,
         initializer_range=shape.initializer_range,
