@@ -69,6 +69,21 @@ def to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def without_defaults(config: Any) -> Any:
+    """The same but for what has its default value: what stays equal when the dataclass gains a field."""
+    if dataclasses.is_dataclass(config):
+        values = {}
+        for known in dataclasses.fields(config):
+            value = getattr(config, known.name)
+            default = known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
+            if value != default:
+                values[known.name] = without_defaults(value)
+        return values
+    if isinstance(config, dict):
+        return {name: without_defaults(value) for name, value in config.items()}
+    return [without_defaults(value) for value in config] if isinstance(config, tuple) else config
+
+
 def from_json(cls: type[T], values: dict[str, Any], source: str) -> T:
     """A configuration dataclass from nested dictionaries.
 

@@ -37,6 +37,29 @@ def feature_frames(num_samples: int | Tensor, rate: int) -> int | Tensor:
 
 
 @dataclass(frozen=True)
+class MelView:
+    """One spectral view of the sound: triangular bands on the mel or on the logarithmic frequency scale."""
+
+    bands: int
+    stack: int  # spectra for each frame, side by side in the channels: band-major, spectrum-minor
+    window: int  # samples
+    low: float  # Hz
+    high: float  # Hz
+    scale: str = "mel"
+    centre: bool = True  # take the clip's mean spectrum away: what the microphone and, partly, the voice put there
+
+
+MEL_VIEWS = {  # of a mel expert: feature name -> how it is seen, where its configuration says nothing else
+    "speech_text": {"speech_text": MelView(bands=64, stack=2, window=600, low=60, high=8000)},
+    "phone": {"phone": MelView(bands=80, stack=2, window=600, low=40, high=11000, centre=False)},
+    "music": {
+        "music_acoustic": MelView(bands=128, stack=2, window=1200, low=40, high=11900, centre=False),
+        "music_semantic": MelView(bands=120, stack=1, window=3600, low=55, high=7040, scale="log", centre=False),
+    },
+}
+
+
+@dataclass(frozen=True)
 class ExpertConfig:
     """Which expert fills a role.
 
@@ -46,6 +69,7 @@ class ExpertConfig:
     taps: feature name -> hidden states to average; empty: as published. Unused by "mel"
     window_seconds: of audio that Whisper hears at once; None: as long as the model was made for (30 s). Shorter windows
         cost less and cut off the positions beyond
+    views: of "mel" alone: feature name -> MelView or its dict; empty: the project's own
     """
 
     role: str
@@ -53,6 +77,7 @@ class ExpertConfig:
     source: str = ""
     taps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     window_seconds: float | None = None
+    views: dict[str, MelView] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.role not in RATES:
@@ -65,6 +90,11 @@ class ExpertConfig:
         if set(taps) != set(TAPS[self.role]) or not all(taps.values()):
             raise ValueError(f"the {self.role} expert needs layers for each of {', '.join(TAPS[self.role])}")
         object.__setattr__(self, "taps", taps)
+        views = (self.views or MEL_VIEWS[self.role]) if self.kind == "mel" else {}
+        if views and set(views) != set(TAPS[self.role]):
+            raise ValueError(f"the {self.role} expert needs a view for each of {', '.join(TAPS[self.role])}")
+        views = {name: view if isinstance(view, MelView) else MelView(**view) for name, view in views.items()}
+        object.__setattr__(self, "views", views)
 
 
 class ExpertEncoder(nn.Module, ABC):
@@ -107,29 +137,6 @@ class ExpertEncoder(nn.Module, ABC):
         return super().train(False)
 
 
-@dataclass(frozen=True)
-class MelView:
-    """One spectral view of the sound: triangular bands on the mel or on the logarithmic frequency scale."""
-
-    bands: int
-    stack: int  # spectra for each frame, side by side in the channels: band-major, spectrum-minor
-    window: int  # samples
-    low: float  # Hz
-    high: float  # Hz
-    scale: str = "mel"
-    centre: bool = True  # take the clip's mean spectrum away: what the microphone and, partly, the voice put there
-
-
-MEL_VIEWS = {
-    "speech_text": {"speech_text": MelView(bands=64, stack=2, window=600, low=60, high=8000)},
-    "phone": {"phone": MelView(bands=80, stack=2, window=600, low=40, high=11000, centre=False)},
-    "music": {
-        "music_acoustic": MelView(bands=128, stack=2, window=1200, low=40, high=11900, centre=False),
-        "music_semantic": MelView(bands=120, stack=1, window=3600, low=55, high=7040, scale="log"),
-    },
-}
-
-
 class MelExpert(ExpertEncoder):
     """Log band energies with fixed parameters for each role: an expert without weights, for the starter.
 
@@ -139,7 +146,7 @@ class MelExpert(ExpertEncoder):
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__(config)
-        self.views = MEL_VIEWS[config.role]
+        self.views = config.views
         self.dims = {name: view.bands * view.stack for name, view in self.views.items()}
         for name, view in self.views.items():
             self.register_buffer(f"{name}_window", torch.hann_window(view.window), persistent=False)

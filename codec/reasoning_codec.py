@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.config import FlowConfig, StructuralConfig, from_json, to_json
+from codec.config import FlowConfig, StructuralConfig, from_json, to_json, without_defaults
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig
 from codec.errors import UserError
 from codec.experts import ExpertConfig, load_expert
@@ -95,6 +95,9 @@ class ReasoningCodec(AudioTokenizer):
 
     def config_values(self) -> dict[str, Any]:
         return to_json(self.config)
+
+    def identity_values(self) -> dict[str, Any]:
+        return without_defaults(self.config)
 
     @classmethod
     def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
