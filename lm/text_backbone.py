@@ -32,8 +32,9 @@ def from_text_backbone(
     vocabulary: may hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
     depth: configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
     dtype: of the parameters; default: as stored.
-    Embeddings and head are untied, as in the published model. Everything else is new: random, with audio rows entering
-    the text model at the scale of its own embeddings. The random numbers come from torch's global generator.
+    Embeddings and head are untied, as in the published model. Everything else is new: random from torch's global
+    generator, but for the expert layers' last matrices, which are zero, so that at first every layer passes on what it
+    gets; audio rows enter the text model at the scale of its own embeddings.
     Raises UserError where the source cannot be read or is of another family, ValueError for a smaller vocabulary.
     """
     try:
@@ -73,6 +74,9 @@ def from_text_backbone(
     model.cross_modal.load_state_dict(state)
     model.lm_head.weight.copy_(_enlarged(head, vocabulary.text_size))
 
+    for layer in (*model.understanding.layers, *model.generation.layers):
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
     scale = embeddings.float().square().mean().sqrt()
     model.understanding.norm.weight.fill_(scale)  # else unit-sized audio rows would drown out what the layers add
     model.audio_embeddings.weight.normal_(std=scale.item())

@@ -23,6 +23,7 @@ from lm.vocabulary import VocabularyLayout
 from training import processes
 from training.checkpoint import resolve_model
 from training.distillation import SemanticTargets
+from training.inheritance import Ears, inherit
 from training.stages import LoraRecipe, merge_lora
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class StartingPoint:
                 recipe.generation_layers,
                 dtype,
             )
+            inherit(model, codec, Ears.load(recipe.listener) if recipe.listener else None)
         for what, ours, theirs, where in (
             ("audio", layout.audio_fingerprint, store.fingerprint, recipe.store),
             ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import jiwer
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -31,6 +30,7 @@ from codec.errors import UserError
 from codec.experts import ExpertConfig
 from lm.text_tokenizer import TextTokenizer
 from training.engine import Engine
+from training.inheritance import save_listener
 from training.listener import Listener, Lora
 from training.listening import Augmentation, Listening
 from training.recipe import Recipe
@@ -85,7 +85,8 @@ class DescriptiveRecipe(Recipe):
 def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the branch, which DescriptiveEncoder.from_pretrained reads.
 
-    Beside the branch lies listener.safetensors: projection, adapters and auxiliary head, for later training.
+    Beside the branch lies listener.safetensors: projection, adapters and auxiliary head,
+    with which the language model starts (training/inheritance.py).
     """
     with Run(recipe, resume) as run:
         clips = read_corpora(recipe.corpora)
@@ -123,10 +124,8 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
             encoder.save_pretrained(folder, branch)
-            rest = {
-                n: t.contiguous() for n, t in state.items() if n in engine.trainable and not n.startswith("branch.")
-            }
-            save_file(rest, folder / "listener.safetensors")
+            rest = {n: t for n, t in state.items() if n in engine.trainable and not n.startswith("branch.")}
+            save_listener(rest, recipe.lora.alpha / recipe.lora.rank, folder / "listener.safetensors")
 
         for step in run.steps():
             quantise = step > recipe.quantise_after

@@ -31,6 +31,8 @@ class LanguageModelRecipe(Recipe):
     model with its tokenizer) and `audio_tokenizer` (folder or hub id of a codec), from which a new model is made with
     `understanding_layers`, `generation_layers` and `depth`.
 
+    listener: of a new model: listener.safetensors that supervised training of the codec's descriptive branch left
+        behind; the text model then starts with what it learned to hear there (training/inheritance.py)
     store: folder of the token store, made by the same audio tokenizer
     mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/mixing.py)
     texts: UTF-8 files with one text a line for text_only; without, the transcriptions and captions of the clips
@@ -47,6 +49,7 @@ class LanguageModelRecipe(Recipe):
     init: str = ""
     text_model: str = ""
     audio_tokenizer: str = ""
+    listener: str = ""
     understanding_layers: int = 3
     generation_layers: int = 2
     depth: DepthRecipe = DepthRecipe()
@@ -61,6 +64,8 @@ class LanguageModelRecipe(Recipe):
         super().__post_init__()
         if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
             raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
+        if self.listener and self.init:
+            raise UserError("listener is for a new model; with init the model has its ears already")
         if self.context < 2 or self.batch < 1 or self.validation_steps < 1:
             raise UserError("context must be at least 2, batch and validation_steps at least 1")
 

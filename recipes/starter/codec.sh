@@ -26,4 +26,7 @@ train recipes/starter/descriptive.yaml out="$run/descriptive" corpora="[$run/cor
 step "Codec stage 3: the structural branch and the flow decoder; stages 0 and 1 are frozen"
 train recipes/starter/codec.yaml out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
 
+# What the text model learned to hear is where the language model starts.
+cp "$run/descriptive/model/listener.safetensors" "$run/codec/model/"
+
 step "Done. Use it with: recipes/starter/demo.sh RUN_FOLDER $run/codec/model $run/text/model"

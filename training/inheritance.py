@@ -1,0 +1,141 @@
+"""What a new language model inherits from the codec and from the listener that the codec was trained with.
+
+The codec's codebooks say which audio ids are alike, and the listener (training/listener.py) has already taught a text
+model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the model as
+the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its eight
+codes, so embeddings can be chosen whose sum is that vector. The published project says nothing of where its audio
+embeddings start; this is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from codec.errors import UserError
+from codec.reasoning_codec import ReasoningCodec
+from codec.tokens import NUM_CODEBOOKS
+from lm.model import UniAudioForConditionalGeneration
+
+_ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
+_UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
+
+
+@dataclass(frozen=True)
+class Ears:
+    """What a listener adds to its text model: projection of descriptive frames, low-rank differences of the layers.
+
+    projection (width, dim), bias (width,): of a quantised descriptive frame to the text model's vectors
+    differences: module of the text model's decoder, such as "layers.0.mlp.up_proj" -> what is added to its weight
+    """
+
+    projection: Tensor
+    bias: Tensor
+    differences: Mapping[str, Tensor]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ears:
+        """Read a listener.safetensors. Raises UserError naming the file where it is none."""
+        try:
+            with safe_open(path, "pt") as file:
+                scale = float((file.metadata() or {})["lora_scale"])
+                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            differences = {
+                name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up @ state[name.replace(_UP, _DOWN)]
+                for name, up in state.items()
+                if name.endswith(_UP)
+            }
+            return cls(state["projection.weight"], state["projection.bias"], differences)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{path}: no listener can be read ({error}); give the listener.safetensors of a descriptive run"
+            ) from error
+
+
+def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) -> None:
+    """Write a listener's own tensors (projection, adapters, auxiliary head) where `Ears.load` finds them.
+
+    lora_scale: what the product of the low-rank matrices is multiplied with
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path, metadata={"format": "pt", "lora_scale": str(lora_scale)})
+
+
+def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tensor:
+    """(8, codes, dim): one vector for each code of each codebook; eight of them sum to what `dequantise` gives.
+
+    dequantise: ids (B, T, 8) -> vectors (B, T, dim), affine in the sum over codebooks
+    """
+    ids = torch.zeros(NUM_CODEBOOKS, codes, NUM_CODEBOOKS, dtype=torch.int64)
+    for codebook in range(NUM_CODEBOOKS):
+        ids[codebook, :, codebook] = torch.arange(codes)
+    first = dequantise(ids[:1, :1])[0, 0]  # every codebook's code 0
+    return dequantise(ids) - first * (1 - 1 / NUM_CODEBOOKS)
+
+
+@torch.no_grad()
+def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears: Ears | None) -> None:
+    """Give a new model the codec's codebooks as audio embeddings and, from `ears`, a text model that can hear.
+
+    Descriptive embeddings are the listener's projection of the codebooks; structural ones, and both without ears, a
+    random projection that keeps distances. Ids that are no codes keep random embeddings. The scale of audio rows, at
+    which they enter the cross-modal layers, becomes that of the descriptive frames.
+    Raises UserError where the listener belongs to another codec or text model.
+    """
+    layout, table = model.config.layout, model.audio_embeddings.weight
+    width, dtype = table.shape[1], table.dtype
+    scale = model.understanding.norm.weight.float().mean()  # of the text model's embeddings
+    rows = table.view(NUM_CODEBOOKS, layout.audio_size, width)
+
+    descriptive = codebook_vectors(codec.descriptive.dequantise, layout.descriptive_codes).float()
+    structural = codebook_vectors(codec.structural.dequantise, layout.structural_codes).float()
+    if ears is None:
+        heard = _projected(descriptive, width, scale)
+    else:
+        _adapt(model, ears.differences)
+        if ears.projection.shape != (width, descriptive.shape[-1]):
+            raise UserError(
+                f"the listener projects {ears.projection.shape[1]} to {ears.projection.shape[0]} dimensions, but the "
+                f"codec's frames have {descriptive.shape[-1]} and the text model {width}; use those it was trained with"
+            )
+        heard = descriptive @ ears.projection.T + ears.bias / NUM_CODEBOOKS
+        scale = frame_scale(heard)
+        model.understanding.norm.weight.fill_(scale)
+    rows.normal_(std=float(scale) / NUM_CODEBOOKS**0.5)
+    rows[:, : layout.descriptive_codes] = heard.to(dtype)
+    start = layout.structural_offset
+    rows[:, start : start + layout.structural_codes] = _projected(structural, width, scale).to(dtype)
+
+
+def frame_scale(vectors: Tensor) -> Tensor:
+    """Root mean square of the sums of one vector from each codebook (8, codes, dim), as if drawn independently."""
+    mean = vectors.mean(1)  # (8, dim)
+    spread = (vectors - mean[:, None]).square().mean((1, 2)).sum()
+    return (mean.sum(0).square().mean() + spread).sqrt()
+
+
+def _projected(vectors: Tensor, width: int, scale: Tensor) -> Tensor:
+    """(8, codes, dim) -> (8, codes, width) through one random matrix, its sums of scale `scale` and mean 0."""
+    vectors = vectors - vectors.mean(1, keepdim=True)
+    projected = vectors @ torch.randn(vectors.shape[-1], width)
+    return projected * (scale / frame_scale(projected).clamp(min=1e-12))
+
+
+def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Tensor]) -> None:
+    for name, difference in differences.items():
+        try:
+            weight = model.cross_modal.get_submodule(name).weight
+        except AttributeError as error:
+            raise UserError(f"the listener adapts '{name}', which the text model does not have") from error
+        if weight.shape != difference.shape:
+            raise UserError(
+                f"the listener's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
+                "use the text model that it was trained with"
+            )
+        weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))
