@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from auditory_sentences.catalogue import Catalogue
 from auditory_sentences.constructions import CONSTRUCTIONS
+from auditory_sentences.conversation import conversation, turns_about
 from auditory_sentences.draws import Draws, permuted, stable_hash
 from auditory_sentences.few_shot import Episodes
 from auditory_sentences.lengths import audio_row_count, excerpt, units_in, whole_units
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from auditory_sentences.token_store import TokenStore
 
 GUIDANCE_DROPOUT = 0.1  # share of generation sentences whose conditions are hidden (published model, §B.4)
-FEW_SHOT, CLASSIFICATION = "few_shot", "classification"
+FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
 
 
 class Drawn(NamedTuple):
@@ -46,7 +47,7 @@ class SentenceStream:
 
     mixture: name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
         "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification" or
-        "classification:LABEL" (2 to 4 ways, 1 to 4 shots)
+        "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests)
     texts: what text_only says; without any, the transcriptions and captions of the clips
     max_rows: what constructions, episodes and audio_only fit themselves into: the context length of the stage
     guidance_dropout: 0 for validation
@@ -145,10 +146,13 @@ class SentenceStream:
         elif base == CLASSIFICATION:
             members = [i for i in self.catalogue.members if self._classes(i, detail)]
             source = Source(name, members, partial(self.episodes.draw_of_label, detail or None, max_rows=self.max_rows))
+        elif name == CONVERSATION:
+            members = [i for i in self.catalogue.members if turns_about(self.catalogue, i, self.bank)]
+            source = Source(name, members, partial(conversation, self.catalogue, self.bank, max_rows=self.max_rows))
         elif base in TASKS:
             source = self._task(find_task(name))
         else:
-            known = [*TASKS, *CONSTRUCTIONS, CLASSIFICATION, f"{FEW_SHOT}:TASK"]
+            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, f"{FEW_SHOT}:TASK"]
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known names: {', '.join(known)}"
             raise UserError(f"the mixture asks for '{name}', which is no task, construction or episode; {hint}")

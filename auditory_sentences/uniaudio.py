@@ -193,7 +193,15 @@ class UniAudio:
         scores = iter(score_text(self.model, prompts, continuations))
         return [[next(scores) for _ in choices] for choices in options]
 
+    def room_after(self, sentence: AuditorySentence) -> int:
+        """Rows that the model's context still has after a sentence; below 0 where the sentence alone is too long."""
+        return self._context - len(to_rows(sentence, self.layout, self.text_tokenizer))
+
     # ---- how sentences become prompts
+
+    @property
+    def _context(self) -> int:
+        return self.model.config.cross_modal.max_position_embeddings
 
     def _rows(self, sentence: AuditorySentence, hide: bool = False) -> Rows:
         rows = to_rows(sentence, self.layout, self.text_tokenizer, hide_conditions=hide)
@@ -207,7 +215,7 @@ class UniAudio:
         return rows.prefix(len(rows) - closing)
 
     def _require_room(self, rows: int, sentence: AuditorySentence) -> None:
-        context = self.model.config.cross_modal.max_position_embeddings
+        context = self._context
         if rows > context:
             raise UserError(
                 f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {context}; "

@@ -28,7 +28,7 @@ class Settings:
     steps: int = 10  # of the flow decoder
     seed: int = 0  # of the next answer; grows by one with every turn
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
-    memory: int = 0  # how many earlier turns the model sees; 0 shows it the present one alone
+    memory: int = 3  # how many earlier turns the model sees, as far as they fit into its context
 
     def changed(self, name: str, value: str) -> Settings:
         """The settings with one value set from text. Raises UserError naming the setting and what it wants."""
@@ -221,7 +221,7 @@ class Session:
         sentence, role = asked.sentence, asked.role
         if kept is None:
             kept = sentence.segments
-            sentence = AuditorySentence((*self._remembered(), *kept), "session")
+            sentence = self._with_memory(kept)
         generation = GenerationSettings(
             max_rows=self.settings.max_rows,
             temperature=self.settings.temperature,
@@ -249,9 +249,15 @@ class Session:
         write_audio(path, self.model.waveform(tokens, steps=self.settings.steps, seed=self.settings.seed))
         return (path,), f"{path}  {tokens.seconds:.1f} s{cut}"
 
-    def _remembered(self) -> tuple[Segment, ...]:
-        turns = self.turns[-self.settings.memory :] if self.settings.memory else []
-        return tuple(segment for turn in turns for segment in turn.segments)
+    def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:
+        """What is asked, after as many of the latest turns as are wanted and leave room for the answer."""
+        sentence = AuditorySentence(asked, "session")
+        for turn in reversed(self.turns[-self.settings.memory :] if self.settings.memory else []):
+            longer = AuditorySentence((*turn.segments, *sentence.segments), "session")
+            if self.model.room_after(longer) < self.settings.max_rows:
+                break
+            sentence = longer
+        return sentence
 
     def _shots(self) -> list[Turn]:
         """The examples since the last turn that was none, and answers to examples count as examples."""

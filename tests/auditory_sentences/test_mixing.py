@@ -20,7 +20,16 @@ from tests.auditory_sentences.tiny_store import tiny_store
 
 TASK_NAMES = sorted(set(TASKS) - {"lyric_recognition", "song_generation"})  # the tiny store sings nothing
 EVERYTHING = dict.fromkeys(
-    [*TASK_NAMES, *CONSTRUCTIONS, "few_shot:asr", "few_shot:tts", "classification", "classification:tempo"], 1.0
+    [
+        *TASK_NAMES,
+        *CONSTRUCTIONS,
+        "conversation",
+        "few_shot:asr",
+        "few_shot:tts",
+        "classification",
+        "classification:tempo",
+    ],
+    1.0,
 )
 PLACES = [(epoch, i) for epoch in (0, 4) for i in range(90)]
 

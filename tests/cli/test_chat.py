@@ -78,11 +78,39 @@ def test_the_same_seed_gives_the_same_session(model, tmp_path):
     assert heard[0].equal(heard[1])
 
 
-def test_memory_shows_the_model_earlier_turns(session):
-    say(session, "/set memory 3")
-    say(session, "hello")
-    say(session, "again")
-    assert len(session.turns) == 2
+@pytest.fixture
+def asked(session, monkeypatch):
+    """What the model is given, turn by turn."""
+    seen, complete = [], session.model.complete
+
+    def spy(sentences, *rest):
+        seen.append(sentences[0].segments)
+        return complete(sentences, *rest)
+
+    monkeypatch.setattr(session.model, "complete", spy)
+    say(session, "/set max_rows 8")
+    return seen
+
+
+def test_memory_shows_the_model_earlier_turns(session, asked):
+    say(session, "/set memory 2")
+    lines = ["one", "two", "three", "four"]
+    for line in lines:
+        say(session, line)
+    given = [[s.content for s in segments if s.content in lines] for segments in asked]
+    assert given == [["one"], ["one", "two"], ["one", "two", "three"], ["two", "three", "four"]]
+    assert asked[3] == (*session.turns[1].segments, *session.turns[2].segments, session.turns[3].segments[0])
+    say(session, "/set memory 0")
+    say(session, "five")
+    assert len(asked[4]) == 1
+
+
+def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
+    monkeypatch.setattr(session.model, "room_after", lambda sentence: 20 - 4 * len(sentence.segments))
+    for line in ("one", "two", "three"):
+        say(session, line)
+    assert [len(segments) for segments in asked] == [1, 3, 3]
+    assert [len(turn.segments) for turn in session.turns] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(
