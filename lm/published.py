@@ -95,7 +95,7 @@ def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
     """
     queries, keys, _ = _qkv_rows(group, config)
     groups = _shape(group, config).num_key_value_heads
-    per_group = legacy.view(groups, -1, legacy.shape[-1])  # (G, (H/G + 2)h, D)
+    per_group = legacy.reshape(groups, -1, legacy.shape[-1])  # (G, (H/G + 2)h, D)
     parts = per_group.split([queries // groups, keys // groups, keys // groups], dim=1)
     return torch.cat([part.flatten(0, 1) for part in parts])
 
@@ -103,7 +103,7 @@ def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
 def legacy_qkv(fused: Tensor, group: str, config: UniAudioConfig) -> Tensor:
     """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group."""
     groups = _shape(group, config).num_key_value_heads
-    parts = [rows.view(groups, -1, fused.shape[-1]) for rows in fused.split(_qkv_rows(group, config))]
+    parts = [rows.reshape(groups, -1, fused.shape[-1]) for rows in fused.split(_qkv_rows(group, config))]
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
