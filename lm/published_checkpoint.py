@@ -109,6 +109,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for key, value in content["model"].items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(f"{path}: '{key}' in its model is no tensor; this is not the released language model")
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise UserError(f"{path}: '{key}' is a sparse, quantised or empty tensor; save it again as a plain one")
     return Checkpoint(path, dict(content["model"]), [str(key) for key in content if key != "model"])
 
 

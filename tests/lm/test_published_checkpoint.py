@@ -148,6 +148,14 @@ def test_files_that_are_no_checkpoint_are_named(config, tmp_path):
         read_checkpoint(tmp_path / "odd.pth")
 
 
+def test_tensors_that_are_not_plain_are_named(config, tmp_path):
+    plain = torch.eye(3)
+    for odd in (plain.to_sparse(), plain.to("meta"), torch.quantize_per_tensor(plain, 1.0, 0, torch.qint8)):
+        torch.save({"model": {"projection.weight": odd}}, tmp_path / "odd.pth")
+        with pytest.raises(UserError, match="odd.pth: (damaged|'projection.weight' is a sparse, quantised or empty)"):
+            read_checkpoint(tmp_path / "odd.pth")
+
+
 def changed(state, **changes):
     """The state with keys (dots written as __) replaced, or removed where None."""
     state = dict(state)
