@@ -69,14 +69,7 @@ class UniAudio:
         for name in ("config.json", VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER):
             if not (folder / name).exists():
                 raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
-        try:
-            model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            detail = " ".join(str(error).split())[:300]
-            raise UserError(f"{folder}: the language model cannot be read ({detail}); copy it again") from error
-        absent = sorted(loading["missing_keys"])
-        if absent:  # transformers would go on with random weights
-            raise UserError(f"{folder}: {len(absent)} weights are missing ({absent[0]}, ...); copy the model again")
+        model = load_language_model(folder)
         layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
         layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
         text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
@@ -231,6 +224,19 @@ class UniAudio:
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
     """The same sentence with nothing in it to be learned."""
     return AuditorySentence(tuple(replace(segment, learn=False) for segment in sentence.segments), sentence.name)
+
+
+def load_language_model(folder: Path) -> UniAudioForConditionalGeneration:
+    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole."""
+    try:
+        model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: the language model cannot be read ({detail}); copy it again") from error
+    absent = sorted(loading["missing_keys"])
+    if absent:  # transformers would go on with random weights
+        raise UserError(f"{folder}: {len(absent)} weights are missing ({absent[0]}, ...); copy the model again")
+    return model
 
 
 def _local_folder(source: str | Path) -> Path:

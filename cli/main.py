@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from cli import chat, corpus, doctor, generate, tokens, train, understand
+from cli import chat, corpus, doctor, generate, published, tokens, train, understand
 from codec.errors import UserError
 
 UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
@@ -31,6 +31,8 @@ app.command()(tokens.detokenize)
 app.add_typer(corpus.app, name="corpus")
 app.command()(train.train)
 app.command()(train.evaluate)
+app.command()(published.import_published)
+app.command()(published.export_published)
 app.command()(doctor.doctor)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from lm.config import UniAudioConfig
 
@@ -31,11 +32,15 @@ LAYER = {
     "mlp.proj.weight": "mlp.down_proj.weight",
 }
 QKV = "attn.qkv.weight"  # rows: all query heads, then all keys, then all values
+LEGACY_QKV = "attn.attn.weight"  # the same rows group by group: the group's query heads, its key, its value
 PARTS = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
 
 
 def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[str, Tensor]:
-    """Our state dict from the published one. Raises ValueError naming a key that is not part of the model."""
+    """Our state dict from the published one, with either form of QKV.
+
+    Raises ValueError naming a key that is not part of the model.
+    """
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
         if key in SAME:
@@ -46,7 +51,8 @@ def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[
             ours[f"{prefix}norm.weight"] = value
             continue
         index, name = rest.removeprefix("h.").split(".", 1)
-        if name == QKV:
+        if name in (QKV, LEGACY_QKV):
+            value = fused_qkv(value, group, config) if name == LEGACY_QKV else value
             for part, rows in zip(PARTS, value.split(_qkv_rows(group, config)), strict=True):
                 ours[f"{prefix}layers.{index}.{part}"] = rows
         elif name in LAYER:
@@ -82,6 +88,25 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
+def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
+    """Legacy rows ((H+2G)h, D), interleaved per group -> [all queries | all keys | all values], same shape.
+
+    group: published prefix of the transformer (a key of GROUPS), for its number of heads.
+    """
+    queries, keys, _ = _qkv_rows(group, config)
+    groups = _shape(group, config).num_key_value_heads
+    per_group = legacy.reshape(groups, -1, legacy.shape[-1])  # (G, (H/G + 2)h, D)
+    parts = per_group.split([queries // groups, keys // groups, keys // groups], dim=1)
+    return torch.cat([part.flatten(0, 1) for part in parts])
+
+
+def legacy_qkv(fused: Tensor, group: str, config: UniAudioConfig) -> Tensor:
+    """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group."""
+    groups = _shape(group, config).num_key_value_heads
+    parts = [rows.reshape(groups, -1, fused.shape[-1]) for rows in fused.split(_qkv_rows(group, config))]
+    return torch.cat(parts, dim=1).flatten(0, 1)
+
+
 def _split(key: str) -> tuple[str, str, str]:
     """'backbone.transformer.h.0.x' -> ('backbone.', 'cross_modal.', 'h.0.x')."""
     for group, prefix in GROUPS.items():
@@ -90,7 +115,11 @@ def _split(key: str) -> tuple[str, str, str]:
     raise ValueError(f"'{key}' is not a tensor of the published language model")
 
 
+def _shape(group: str, config: UniAudioConfig) -> PreTrainedConfig:
+    return config.depth if group == "decoder." else config.cross_modal
+
+
 def _qkv_rows(group: str, config: UniAudioConfig) -> list[int]:
-    shape = config.depth if group == "decoder." else config.cross_modal
+    shape = _shape(group, config)
     head = shape.head_dim
     return [shape.num_attention_heads * head, shape.num_key_value_heads * head, shape.num_key_value_heads * head]

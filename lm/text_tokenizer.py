@@ -37,7 +37,7 @@ class TextTokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; special ids are dropped."""
+        """Text of the ids; special ids are dropped, and so are the ids that only pad a model's table."""
 
     @abstractmethod
     def tag(self, role: str) -> tuple[int, int]:
@@ -94,7 +94,8 @@ class SentencePieceTokenizer(TextTokenizer):
         return self._pieces.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        ordinary = [i for i in ids if not self._pieces.is_control(i) and not self._pieces.is_unknown(i)]
+        known = [i for i in ids if i < self.size]
+        ordinary = [i for i in known if not self._pieces.is_control(i) and not self._pieces.is_unknown(i)]
         return self._pieces.decode(ordinary)
 
     def tag(self, role: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,6 +155,44 @@ def test_save_and_load(tmp_path, tied):
     assert torch.equal(output.audio_logits, expected.audio_logits)
     half = UniAudioForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+@torch.no_grad()
+def test_device_map(tmp_path):
+    """Sharded weights placed by the library: the same logits, and nothing left on the meta device."""
+    model = tiny_model()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    loaded = UniAudioForConditionalGeneration.from_pretrained(tmp_path, device_map="cpu").eval()
+    assert {value.device.type for value in [*loaded.parameters(), *loaded.buffers()]} == {"cpu"}
+    batch = collate(sentences(), LAYOUT)
+    expected, output = model(batch.ids, batch.mask), loaded(batch.ids, batch.mask)
+    assert torch.equal(output.text_logits, expected.text_logits)
+    assert torch.equal(output.audio_logits, expected.audio_logits)
+
+
+def test_push_to_hub(tmp_path, monkeypatch):
+    """What is uploaded is the model: every file the library asks the hub to store is enough to load it again."""
+    from huggingface_hub.errors import EntryNotFoundError
+    from transformers.utils import hub
+
+    class Hub:
+        def create_repo(self, repo_id, **options):
+            return SimpleNamespace(repo_id=repo_id)
+
+        def create_commit(self, repo_id, operations, **options):
+            for operation in operations:
+                shutil.copy(operation.path_or_fileobj, tmp_path / operation.path_in_repo)
+
+    def no_card(*arguments, **options):
+        raise EntryNotFoundError("a new repository has no card")
+
+    monkeypatch.setattr(hub, "hf_api", Hub)
+    monkeypatch.setattr(hub.ModelCard, "load", no_card)
+    model = tiny_model()
+    model.push_to_hub("owner/tiny", max_shard_size="20KB")
+    assert (tmp_path / "README.md").exists() and len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    loaded = UniAudioForConditionalGeneration.from_pretrained(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
 
 
 def test_new_parameters_are_initialised():

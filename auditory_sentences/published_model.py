@@ -1,0 +1,111 @@
+"""Released weights and model folders: what is read from a release becomes a folder, and a folder a release again."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from auditory_sentences.uniaudio import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE, load_language_model
+from codec.errors import UserError
+from codec.tokenizer import AudioTokenizer
+from lm.published_checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint
+from lm.published_config import describes, model_config, published_values, read_yaml
+from lm.text_tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import found.
+
+    tensors: number of tensors, all of which are in the model
+    left_out: other entries of the checkpoint (optimiser state and the like), which no model folder holds
+    absent: parts that the folder needs before `UniAudio.from_pretrained` can read it; none where it is complete
+    """
+
+    tensors: int
+    left_out: list[str]
+    absent: list[str]
+
+
+def import_published(
+    checkpoint: Path,
+    config: Path,
+    out: Path,
+    text_tokenizer: TextTokenizer | None = None,
+    codec: AudioTokenizer | None = None,
+) -> Imported:
+    """Write a released language model (checkpoint and llm_config.yaml) as a model folder.
+
+    With both tokenizers the folder is complete; a part that is not given is not in it. `out` appears when all of it is
+    written, so an import that fails leaves nothing. Raises UserError naming the file and what does not fit.
+    """
+    _require_free(out)
+    values = read_yaml(config)
+    shape = model_config(
+        values,
+        str(config),
+        text_tokenizer,
+        codec_codes=_codebook_sizes(codec) if codec is not None else None,
+        audio_fingerprint=codec.fingerprint if codec is not None else "",
+    )
+    found = read_checkpoint(checkpoint)
+    model = model_from_checkpoint(found, shape)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        model.save_pretrained(folder)
+        model.config.layout.save(folder / VOCABULARY_FILE)
+        PublishedRecord(values, list(found.model)).save(folder)
+        for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)):
+            if part is not None:
+                part.save_pretrained(folder / name)
+        folder.rename(out)
+    absent = [name for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)) if part is None]
+    return Imported(len(found.model), found.others, absent)
+
+
+def export_published(model: Path, checkpoint: Path, config: Path) -> int:
+    """Write the language model of a folder as a released checkpoint and its llm_config.yaml; how many tensors.
+
+    What was imported comes back bit for bit: the same names in the same order, the same configuration values.
+    Raises UserError where the folder cannot be read, has no published form, or a file is there already.
+    """
+    for path in (checkpoint, config):
+        _require_free(path)
+    if not model.is_dir():
+        raise UserError(f"{model}: no such folder; give the folder of a model")
+    loaded, record = load_language_model(model), PublishedRecord.load(model)
+    values = published_values(loaded.config)
+    if record is not None and describes(record.config, loaded.config):
+        values = record.config
+    for path in (checkpoint, config):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
+    try:
+        write_checkpoint(partial, loaded, record.keys if record is not None else ())
+        partial.rename(checkpoint)
+    finally:
+        partial.unlink(missing_ok=True)
+    config.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return len(loaded.state_dict()) if record is None else len(record.keys)
+
+
+def _codebook_sizes(codec: AudioTokenizer) -> tuple[int, int]:
+    """Number of descriptive and of structural codes. Raises UserError where the codec has not both kinds."""
+    parts = [getattr(getattr(codec, "config", None), kind, None) for kind in ("descriptive", "structural")]
+    if None in parts:
+        raise UserError(
+            f"the codec ({codec.tokenizer_type}) has no descriptive and structural tokens, which the model reads; "
+            "give a reasoning codec"
+        )
+    return parts[0].quantiser.codebook_size, parts[1].quantiser.codebook_size
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path}: is there already and is not overwritten; give another name or remove it")

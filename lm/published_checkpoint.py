@@ -1,0 +1,224 @@
+"""Released checkpoint files of the published language model: read without running them, and written in their form.
+
+Such a file is a pickle inside a zip archive: {model, optimizer, scheduler, reporter} (published model, §A.6). A pickle
+can name any function to be called while it is read. Here only tensors, plain containers and the few types of ALLOWED
+are built; a file that asks for anything else is refused, and nothing that it asks for is called.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.errors import UserError
+from lm.config import UniAudioConfig
+from lm.model import UniAudioForConditionalGeneration
+from lm.published import GROUPS, LEGACY_QKV, QKV, from_published, legacy_qkv, to_published
+
+RECORD_FILE = "published.json"
+TRAINING_STATE = ("optimizer", "scheduler", "reporter")
+PREFIX = "module."  # left by the wrappers of distributed training
+
+# Besides tensors: what a training journal may hold. Numbers of numpy carry the name that their numpy version wrote.
+ALLOWED = [
+    datetime.timedelta,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+]
+
+
+@dataclass(frozen=True)
+class PublishedRecord:
+    """What of a released file our model does not hold, kept beside it so that the export is the same file again.
+
+    config: values of the configuration file
+    keys: tensor names in the file's order, with prefixes and the form of QKV that each layer had
+    """
+
+    config: dict[str, Any]
+    keys: list[str]
+
+    def save(self, folder: str | Path) -> None:
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        (Path(folder) / RECORD_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PublishedRecord | None:
+        """The record of an imported model, None where there is none. Raises UserError where it is damaged."""
+        path = Path(folder) / RECORD_FILE
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it to export in the current published form") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A released file: its tensors as named there, and the names of everything else that it holds."""
+
+    path: Path
+    model: dict[str, Tensor]
+    others: list[str]
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a released file; what lies beside the model (optimiser state) is named, but never copied into memory.
+
+    Raises UserError where the file is missing, cut short, not such a file, or asks for code to be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the checkpoint of the released language model")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path}: cut short, or no torch checkpoint (a zip archive); compare its size with the release "
+            "and download it again"
+        )
+    with torch.serialization.safe_globals(ALLOWED):
+        try:
+            foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            if foreign:
+                raise _refusal(path, ", ".join(foreign[:5]))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except UnpicklingError as error:
+            raise _refusal(path, _asked_for(error)) from error
+        except (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError) as error:
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: damaged, or no torch checkpoint ({detail}); download it again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f"{path}: has no 'model' with tensors (found: {found or 'nothing'}); give the checkpoint of the language "
+            "model, not of the codec or of the optimiser alone"
+        )
+    for key, value in content["model"].items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: '{key}' in its model is no tensor; this is not the released language model")
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise UserError(f"{path}: '{key}' is a sparse, quantised or empty tensor; save it again as a plain one")
+    return Checkpoint(path, dict(content["model"]), [str(key) for key in content if key != "model"])
+
+
+def _refusal(path: Path, wanted: str) -> UserError:
+    return UserError(
+        f"{path}: refused, because it asks for code to be run or for types that weights do not need ({wanted}); "
+        "nothing of it was run. Take the file from the release itself, or save its model alone again where you trust it"
+    )
+
+
+def _asked_for(error: UnpicklingError) -> str:
+    """The type or function that torch would not build; its own advice (read it unsafely) is not passed on."""
+    named = re.search(r"GLOBAL (\S+)|function (.+?)(?: which|$)|Unsupported operand \d+", str(error), re.MULTILINE)
+    return named.group(0) if named else "a pickle instruction that no checkpoint needs"
+
+
+def model_from_checkpoint(checkpoint: Checkpoint, config: UniAudioConfig) -> UniAudioForConditionalGeneration:
+    """The model with exactly the checkpoint's tensors, in their floating-point type.
+
+    Raises UserError naming every tensor that is missing, left over, there twice, or of another shape or type.
+    """
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, str] = {}  # published name -> name in the file
+    for key, value in checkpoint.model.items():
+        name = _without_prefix(key)
+        canonical = _canonical(name)
+        if canonical in names:
+            raise UserError(
+                f"{checkpoint.path}: '{names[canonical]}' and '{key}' are the same tensor; remove one of them"
+            )
+        names[canonical], tensors[name] = key, value
+    _require_fit({_canonical(name): value for name, value in tensors.items()}, names, config, checkpoint.path)
+
+    # Copies: parts of one QKV would share their memory.
+    state = {key: value.detach().clone() for key, value in from_published(tensors, config).items()}
+    dtype = next(iter(state.values())).dtype
+    model = UniAudioForConditionalGeneration.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+    return model.eval()
+
+
+def _require_fit(state: Mapping[str, Tensor], names: Mapping[str, str], config: UniAudioConfig, path: Path) -> None:
+    """Raise UserError where `state` (published names) is not the state of a model with this configuration."""
+    wanted = published_shapes(config)
+    missing, unknown = [key for key in wanted if key not in state], [names[key] for key in state if key not in wanted]
+    wrong = [
+        f"'{names[key]}' is {list(state[key].shape)} instead of {list(shape)}"
+        for key, shape in wanted.items()
+        if key in state and state[key].shape != shape
+    ]
+    problems = [f"{len(missing)} tensors are missing ({_some(missing)})"] if missing else []
+    problems += [f"{len(unknown)} are not part of the model ({_some(unknown)})"] if unknown else []
+    problems += [f"{len(wrong)} have another shape ({_some(wrong)})"] if wrong else []
+    if problems:
+        raise UserError(
+            f"{path}: does not fit its configuration: {'; '.join(problems)}; give the checkpoint and the configuration "
+            "file of the same release"
+        )
+    types = {key: value.dtype for key, value in state.items()}
+    first = next(iter(types.values()))
+    odd = next((key for key, dtype in types.items() if dtype != first or not dtype.is_floating_point), None)
+    if odd:
+        raise UserError(
+            f"{path}: its tensors are not all of one floating-point type ('{names[odd]}' is {types[odd]}, the first "
+            f"{first}); save them again in one type"
+        )
+
+
+def published_shapes(config: UniAudioConfig) -> dict[str, torch.Size]:
+    """Name and shape of every published tensor of a model, computed without memory."""
+    with torch.device("meta"):
+        model = UniAudioForConditionalGeneration(config)
+    return {key: value.shape for key, value in to_published(model.state_dict()).items()}
+
+
+def write_checkpoint(path: str | Path, model: UniAudioForConditionalGeneration, keys: Sequence[str] = ()) -> None:
+    """Write the model as a released file; there is no training state in it, so those entries are None.
+
+    keys: names, order and form of QKV to write, as in `PublishedRecord.keys`; none: the current published form.
+    Raises UserError where the keys are not exactly those of the model.
+    """
+    state = to_published(model.state_dict())
+    keys = list(keys) or list(state)
+    stored = {}
+    for key in keys:
+        name = _without_prefix(key)
+        if _canonical(name) not in state:
+            raise UserError(f"{RECORD_FILE}: the model has no '{key}'; delete that file to export without it")
+        value = state[_canonical(name)]
+        if name.endswith(LEGACY_QKV):
+            value = legacy_qkv(value, next(group for group in GROUPS if name.startswith(group)), model.config)
+        # A view would be saved with all the memory that it looks into.
+        stored[key] = value.detach().cpu().contiguous().clone()
+    left = set(state) - {_canonical(_without_prefix(key)) for key in keys}
+    if left:
+        raise UserError(f"{RECORD_FILE}: does not list '{min(left)}'; delete that file to export without it")
+    torch.save({"model": stored, **dict.fromkeys(TRAINING_STATE)}, path)
+
+
+def _without_prefix(key: str) -> str:
+    while key.startswith(PREFIX):
+        key = key.removeprefix(PREFIX)
+    return key
+
+
+def _canonical(name: str) -> str:
+    """The name that the tensor has in the current published form."""
+    return name.removesuffix(LEGACY_QKV) + QKV if name.endswith(f".{LEGACY_QKV}") else name
+
+
+def _some(items: Sequence[str]) -> str:
+    return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")

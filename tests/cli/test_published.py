@@ -1,0 +1,125 @@
+"""Released weights in and out, as a person does it."""
+
+import os
+
+import pytest
+import torch
+import yaml
+
+from auditory_sentences.uniaudio import UniAudio
+from lm.model import UniAudioForConditionalGeneration
+from lm.published_config import model_config
+from tests.lm.published_files import config_values, published_state, save_released, sizes, text_tokenizer, write_yaml
+from tests.tiny_model import CODES, tiny_codec
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """Checkpoint, configuration, text tokenizer and codec, each a file or folder of its own."""
+    folder, tokenizer = tmp_path_factory.mktemp("release"), text_tokenizer()
+    values = config_values(tokenizer)
+    config = model_config(values, "x", tokenizer)
+    save_released(folder / "llm.checkpoint", published_state(config, legacy=True, prefix="module."))
+    write_yaml(folder / "llm_config.yaml", values)
+    tokenizer.save_pretrained(folder / "text")
+    tiny_codec().save_pretrained(folder / "codec")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(release):
+    """Options of a complete import."""
+    files = ("--lm", release / "llm.checkpoint", "--config", release / "llm_config.yaml")
+    return (*files, "--text-tokenizer", release / "text", "--codec", release / "codec")
+
+
+def test_a_complete_import_hears_and_speaks_and_comes_back_bit_for_bit(uniaudio, release, whole, tone, tmp_path):
+    done = uniaudio("import-published", *whole, "--out", tmp_path / "model")
+    assert done.status == 0, done.err
+    original = torch.load(release / "llm.checkpoint", weights_only=False)
+    assert f"all {len(original['model'])} tensors" in done.out
+    assert "left out: optimizer, scheduler, reporter" in done.out and "not complete" not in done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing half-written is left"
+
+    layout = UniAudio.from_pretrained(tmp_path / "model").layout
+    assert layout.descriptive_codes == CODES and layout.text_fingerprint and layout.audio_fingerprint
+    heard = uniaudio("transcribe", tone, "--model", tmp_path / "model", "--max-rows", 4)
+    assert heard.status == 0, heard.err
+
+    back = "--lm", tmp_path / "back.checkpoint", "--config", tmp_path / "back.yaml"
+    done = uniaudio("export-published", *back, "--model", tmp_path / "model")
+    assert done.status == 0 and "no training state" in done.out, done.err
+    exported = torch.load(tmp_path / "back.checkpoint", weights_only=True)
+    assert list(exported) == ["model", "optimizer", "scheduler", "reporter"]
+    assert list(exported["model"]) == list(original["model"])
+    for key, value in original["model"].items():
+        assert torch.equal(exported["model"][key].view(torch.int32), value.view(torch.int32)), key
+    values = yaml.safe_load((tmp_path / "back.yaml").read_text())
+    assert values == yaml.safe_load((release / "llm_config.yaml").read_text())
+
+    again = uniaudio("export-published", *back, "--model", tmp_path / "model")
+    assert again.status == 2 and "back.checkpoint: is there already" in again.err
+
+
+def test_a_model_that_was_never_imported_can_be_exported_and_imported(uniaudio, release, tmp_path):
+    config = model_config(config_values(text_tokenizer()), "x", text_tokenizer())
+    model = UniAudioForConditionalGeneration(config)
+    model.save_pretrained(tmp_path / "trained")
+    files = "--lm", tmp_path / "a.checkpoint", "--config", tmp_path / "a.yaml"
+    assert uniaudio("export-published", *files, "--model", tmp_path / "trained").status == 0
+    done = uniaudio("import-published", *files, "--text-tokenizer", release / "text", "--out", tmp_path / "back")
+    assert done.status == 0, done.err
+    back = UniAudioForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert all(torch.equal(value, back.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_without_tokenizers_it_says_what_is_missing(uniaudio, release, tmp_path):
+    """A model of the published vocabulary, very narrow: its text ids are known without the tokenizer."""
+    values = config_values(text_tokenizer(), text_pad_token=128020, llm_name=sizes(8, 1, padded_vocab_size=128256))
+    save_released(tmp_path / "llm.checkpoint", published_state(model_config(values, "x")))
+    files = "--lm", tmp_path / "llm.checkpoint", "--config", write_yaml(tmp_path / "c.yaml", values)
+    done = uniaudio("import-published", *files, "--out", tmp_path / "model")
+    assert done.status == 0, done.err
+    assert "not complete: without text_tokenizer and audio_tokenizer" in done.out
+    assert "--text-tokenizer FOLDER and --codec FOLDER" in done.out
+    assert (tmp_path / "model" / "config.json").exists() and not (tmp_path / "model" / "text_tokenizer").exists()
+    spoken = uniaudio("speak", "hello", "--model", tmp_path / "model", "-o", tmp_path / "x.wav")
+    assert spoken.status == 2 and "has no text_tokenizer" in spoken.err
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_what_is_refused_leaves_nothing_and_says_why(uniaudio, release, whole, tmp_path):
+    ran, evil = tmp_path / "ran", tmp_path / "evil.checkpoint"
+    torch.save({"model": {}, "reporter": RunsCode(ran)}, evil)
+    incomplete = yaml.safe_load((release / "llm_config.yaml").read_text())
+    del incomplete["semantic_eos"]
+    config = write_yaml(tmp_path / "c.yaml", incomplete)
+    out = tmp_path / "model"
+    for options, message in (
+        (("--lm", evil), "evil.checkpoint: refused"),
+        (("--lm", tmp_path / "none"), "none: no such file"),
+        (("--config", config), "c.yaml: has no value for semantic_eos"),
+        (("--text-tokenizer", tmp_path / "none"), "no text tokenizer there"),
+        (("--codec", tmp_path / "none"), "no codec there"),
+        (("--out", release), "is there already and is not overwritten"),
+    ):
+        done = uniaudio("import-published", *whole, "--out", out, *options)  # the last of a repeated option counts
+        assert done.status == 2 and message in done.err and len(done.err.splitlines()) == 1, done.err
+        assert not out.exists() and not ran.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "evil.checkpoint"]
+
+
+def test_an_export_of_no_model_is_refused(uniaudio, tmp_path):
+    files = "--lm", tmp_path / "x", "--config", tmp_path / "y"
+    (tmp_path / "empty").mkdir()
+    for folder in ("none", "empty"):
+        done = uniaudio("export-published", *files, "--model", tmp_path / folder)
+        assert done.status == 2 and folder in done.err and len(done.err.splitlines()) == 1, done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
