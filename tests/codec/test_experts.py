@@ -258,6 +258,9 @@ def test_views_travel_with_the_configuration():
             "needs a view for each of music_acoustic",
         ),
         ({"role": "phone", "kind": "conformer", "source": "x"}, "cannot serve as phone"),
+        ({"role": "music", "kind": "conformer"}, "needs a source"),
+        ({"role": "music", "kind": "conformer", "source": "x", "sizes": MusicEncoderConfig()}, "from no source"),
+        ({"role": "music", "kind": "whisper", "sizes": MusicEncoderConfig()}, "kind 'conformer'"),
         ({"role": "music", "taps": {"music": (1,)}}, "needs layers for each of music_acoustic, music_semantic"),
     ],
 )
