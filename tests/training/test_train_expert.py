@@ -81,13 +81,15 @@ def test_learns_more_than_the_commonest_code_and_the_codec_can_listen(corpus, tm
     assert expert.features(tone)["music_semantic"].shape == (1, 24, 26)
 
 
-def test_interrupted_equals_uninterrupted(corpus, tmp_path):
-    whole = run(tiny(corpus, tmp_path / "whole"))
-    run(tiny(corpus, tmp_path / "cut"))
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_interrupted_equals_uninterrupted(corpus, tmp_path, zero_stage):
+    engine = {"micro_batches": 2, "zero_stage": zero_stage}
+    whole = run(tiny(corpus, tmp_path / "whole", engine=engine))
+    run(tiny(corpus, tmp_path / "cut", engine=engine))
     (tmp_path / "cut" / "model").unlink()
     last = tmp_path / "cut" / "checkpoints" / "step-00000004"
     last.rename(tmp_path / "set_aside")  # as if killed between the two checkpoints
-    resumed = run(tiny(corpus, tmp_path / "cut"), resume=True)
+    resumed = run(tiny(corpus, tmp_path / "cut", engine=engine), resume=True)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     strip = [
@@ -95,6 +97,16 @@ def test_interrupted_equals_uninterrupted(corpus, tmp_path):
         for folder in (tmp_path / "whole", tmp_path / "cut")
     ]
     assert len(strip[0]) == 6 and strip[0] == strip[1]
+
+
+def test_mixed_precision_has_the_same_targets_and_nearly_the_same_losses(corpus, tmp_path):
+    entries = []
+    for precision in ("fp32", "mixed"):
+        run(tiny(corpus, tmp_path / precision, steps=2, engine={"precision": precision}))
+        entries.append([entry for entry in read_journal(tmp_path / precision) if "accuracy" in entry])
+    for exact, mixed in zip(*entries, strict=True):
+        assert exact["targets_perplexity"] == mixed["targets_perplexity"]
+        assert mixed["loss"] != exact["loss"] and mixed["loss"] == pytest.approx(exact["loss"], rel=0.03)
 
 
 def test_a_saved_encoder_does_not_depend_on_when_others_were_saved(corpus, tmp_path):
