@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerModel
 
 from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
@@ -82,6 +83,36 @@ def test_reproduces_the_published_states_from_the_waveform(published):
     states = encoder(taps["wav"])
     for name, state in (("hidden_4", 4), ("hidden_11", 11), ("hidden_last_after_final_norm", -1)):
         torch.testing.assert_close(states[state], taps[name], atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_the_conformer_is_that_of_transformers():
+    """The published layers are those of the library: checked at sizes of which there are no published numbers."""
+    torch.manual_seed(0)
+    settings = Wav2Vec2ConformerConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        conv_depthwise_kernel_size=7,
+        position_embeddings_type="rotary",
+        rotary_embedding_base=300,
+        hidden_act="swish",
+        num_conv_pos_embeddings=16,
+    )
+    theirs = Wav2Vec2ConformerModel(settings).encoder.eval()
+    for name, tensor in theirs.state_dict().items():  # else norms and biases would be ones and zeros
+        if tensor.is_floating_point() and "inv_freq" not in name:
+            tensor.copy_(torch.rand_like(tensor) * 0.4 + 0.8 if tensor.ndim == 1 else tensor * 5)
+    ours = small_encoder(MusicEncoderConfig(48, 3, 40, layers=2, kernel=7, channels=4, mel_bands=16, rotary_base=300.0))
+    state = {our_music_name(f"conformer.{key}"): value for key, value in theirs.state_dict().items()}
+    missing, unexpected = ours.load_state_dict({key: value for key, value in state.items() if key}, strict=False)
+    assert not unexpected and all(key.startswith("front_end.") for key in missing)
+    ours.front_end = torch.nn.Identity()
+    x = 10 * noise(2, 33, 48)
+    expected = theirs(x).last_hidden_state
+    torch.testing.assert_close(ours.states(x)[-1], expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.1
 
 
 def test_every_key_of_the_full_size_has_a_place(parity_dir):
