@@ -35,6 +35,10 @@ class DescriptiveEncoder(nn.Module):
         roles = sorted(expert.role for expert in experts)
         if roles != ["music", "speech_text"]:
             raise UserError(f"the descriptive branch listens through a speech_text and a music expert, not {roles}")
+        if any(expert.sizes is not None for expert in experts):
+            raise UserError(
+                "an expert of given sizes has no weights to listen with; name the source of the music expert"
+            )
         self.expert_configs = experts
         self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in experts})
         dims = (self.experts["speech_text"].dims["speech_text"], self.experts["music"].dims["music_semantic"])

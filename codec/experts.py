@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
+from codec.config import from_json
 from codec.errors import UserError
+from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.tokens import SAMPLE_RATE
 
 RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
@@ -63,9 +66,11 @@ MEL_VIEWS = {  # of a mel expert: feature name -> how it is seen, where its conf
 class ExpertConfig:
     """Which expert fills a role.
 
-    kind: "mel" (fixed features, no weights), "whisper" (a transformers Whisper model) or "self_supervised" (a
-        transformers WavLM, HuBERT, wav2vec 2.0, wav2vec2-BERT or another speech encoder with hidden states)
-    source: folder or hub id; unused by "mel"
+    kind: "mel" (fixed features, no weights), "whisper" (a transformers Whisper model), "self_supervised" (a
+        transformers WavLM, HuBERT, wav2vec 2.0, wav2vec2-BERT or another speech encoder with hidden states) or
+        "conformer" (the published kind of music encoder: codec.music_encoder; of the role "music" alone)
+    source: folder or hub id, of a "conformer" a folder or a run of kind expert; unused by "mel"
+    sizes: of a "conformer" without a source, whose weights travel with those of the codec it belongs to
     taps: feature name -> hidden states to average; empty: as published. Unused by "mel"
     window_seconds: of audio that Whisper hears at once; None: as long as the model was made for (30 s). Shorter windows
         cost less and cut off the positions beyond
@@ -78,14 +83,21 @@ class ExpertConfig:
     taps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     window_seconds: float | None = None
     views: dict[str, MelView] = field(default_factory=dict)
+    sizes: MusicEncoderConfig | None = None
 
     def __post_init__(self) -> None:
         if self.role not in RATES:
             raise ValueError(f"unknown role {self.role!r} of an expert encoder; known are {', '.join(RATES)}")
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind {self.kind!r} of expert encoder; known are {', '.join(KINDS)}")
-        if self.kind != "mel" and not self.source:
+        if isinstance(self.sizes, dict):  # as JSON holds them
+            object.__setattr__(self, "sizes", from_json(MusicEncoderConfig, self.sizes, f"the {self.role} expert"))
+        if self.sizes is not None and (self.kind != "conformer" or self.source):
+            raise ValueError("sizes belong to an expert of kind 'conformer' that is read from no source")
+        if self.kind != "mel" and not self.source and self.sizes is None:
             raise ValueError(f"the {self.role} expert of kind {self.kind!r} needs a source: a folder or a hub id")
+        if self.kind == "conformer" and self.role != "music":
+            raise ValueError(f"a music encoder has {RATES['music']} frames per second: it cannot serve as {self.role}")
         taps = {name: tuple(layers) for name, layers in (self.taps or TAPS[self.role]).items()}
         if set(taps) != set(TAPS[self.role]) or not all(taps.values()):
             raise ValueError(f"the {self.role} expert needs layers for each of {', '.join(TAPS[self.role])}")
@@ -265,12 +277,7 @@ class SelfSupervisedExpert(ExpertEncoder):
         self.encoder = _from_pretrained(AutoModel, config)
         self.extractor = _from_pretrained(AutoFeatureExtractor, config)
         model = self.encoder.config
-        layers = max(max(layers) for layers in config.taps.values())
-        if layers > model.num_hidden_layers:
-            raise UserError(
-                f"{config.source}: there is no hidden state {layers}, the model has {model.num_hidden_layers} layers; "
-                f"choose other taps for the {config.role} expert"
-            )
+        _check_layers(config, model.num_hidden_layers)
         self.dims = dict.fromkeys(config.taps, model.hidden_size)
         self.reads_spectra = self.extractor.model_input_names[0] == "input_features"
         # `edge`: zeros after the last sample that let the model's last window end on a whole frame (160 as published).
@@ -308,7 +315,53 @@ class SelfSupervisedExpert(ExpertEncoder):
         return inputs[self.extractor.model_input_names[0]].to(clips.device)
 
 
-KINDS = {"mel": MelExpert, "whisper": WhisperExpert, "self_supervised": SelfSupervisedExpert}
+class ConformerExpert(ExpertEncoder):
+    """Hidden states of a codec.music_encoder.MusicEncoder, as published; a clip's last frame ends in silence.
+
+    Clips of equally many frames run together, so that a clip has the features that it has alone. `config` names sizes
+    in place of the source, so that a codec that is saved needs the source no more.
+    """
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__(config)
+        folder = Path(config.source)
+        if config.sizes is not None:
+            self.encoder = MusicEncoder(config.sizes)
+        else:
+            self.encoder = MusicEncoder.from_pretrained(folder / "model" if (folder / "model").is_dir() else folder)
+        sizes = self.encoder.config
+        if sizes.sample_rate != SAMPLE_RATE or sizes.samples_per_frame * self.rate != SAMPLE_RATE:
+            raise UserError(
+                f"{config.source or 'sizes'}: a music encoder of {sizes.sample_rate / sizes.samples_per_frame:g} "
+                f"frames per second at {sizes.sample_rate} Hz cannot serve as {config.role} expert, which needs "
+                f"{self.rate} at {SAMPLE_RATE} Hz; choose another"
+            )
+        _check_layers(config, sizes.layers)
+        # Layers that nobody listens to do not run; -1 is the last state.
+        self.deepest = max(state % (sizes.layers + 1) for states in config.taps.values() for state in states)
+        self.dims = dict.fromkeys(config.taps, sizes.dim)
+        self.config = replace(config, source="", sizes=sizes)
+        self.freeze()
+
+    def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        size = SAMPLE_RATE // self.rate
+        total = waveforms.shape[1] // size
+        features = {name: waveforms.new_zeros(len(waveforms), dim, total) for name, dim in self.dims.items()}
+        for count in frames.unique().tolist():
+            rows = (frames == count).nonzero()[:, 0]
+            states = self.encoder(waveforms[rows, : count * size], self.deepest)
+            for name, layers in self.config.taps.items():
+                counted = tuple(layer % (self.encoder.config.layers + 1) for layer in layers)
+                features[name][rows, :, :count] = average(states, counted).transpose(1, 2)
+        return features
+
+
+KINDS = {
+    "mel": MelExpert,
+    "whisper": WhisperExpert,
+    "self_supervised": SelfSupervisedExpert,
+    "conformer": ConformerExpert,
+}
 
 
 def load_expert(config: ExpertConfig) -> ExpertEncoder:
@@ -319,6 +372,15 @@ def load_expert(config: ExpertConfig) -> ExpertEncoder:
 def average(states: tuple[Tensor, ...], layers: tuple[int, ...]) -> Tensor:
     """Mean (B, T, C) of the chosen hidden states; 0 is the input of the first layer, -1 the output of the last."""
     return torch.stack([states[layer] for layer in layers]).mean(0)
+
+
+def _check_layers(config: ExpertConfig, layers: int) -> None:
+    deepest = max(max(states) for states in config.taps.values())
+    if deepest > layers:
+        raise UserError(
+            f"{config.source or 'sizes'}: there is no hidden state {deepest}, the model has {layers} layers; "
+            f"choose other taps for the {config.role} expert"
+        )
 
 
 def _from_pretrained(cls: type, config: ExpertConfig):

@@ -8,7 +8,7 @@ end: features beyond T25 are zero. The flow makes the ceil(n / 960) latents that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -79,8 +79,9 @@ class ReasoningCodec(AudioTokenizer):
 
     def __init__(self, config: ReasoningCodecConfig) -> None:
         super().__init__()
-        self.config = config
         self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in config.experts})
+        # As the experts themselves say it: what is saved need not look for a folder whose weights it holds.
+        self.config = replace(config, experts=tuple(self.experts[expert.role].config for expert in config.experts))
         dims = {name: dim for expert in self.experts.values() for name, dim in expert.dims.items()}
         wanted = (config.descriptive.speech_dim, config.descriptive.music_dim)
         if wanted != (dims["speech_text"], dims["music_semantic"]):

@@ -26,6 +26,7 @@ T = TypeVar("T")
 # What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
 TRAINERS = {
     "text_model": ("training.train_text", "TextModelRecipe"),
+    "expert": ("training.train_expert", "ExpertRecipe"),
     "scalar": ("training.train_scalar", "ScalarRecipe"),
     "descriptive": ("training.train_descriptive", "DescriptiveRecipe"),
     "structural": ("training.train_structural", "StructuralRecipe"),

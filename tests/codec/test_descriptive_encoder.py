@@ -11,6 +11,7 @@ from codec.descriptive import DescriptiveConfig
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.music_encoder import MusicEncoderConfig
 from codec.tokens import descriptive_frames
 
 EXPERTS = (ExpertConfig("speech_text"), ExpertConfig("music"))
@@ -56,6 +57,9 @@ def test_what_does_not_fit_is_named(encoder, tmp_path):
         DescriptiveEncoder(EXPERTS, dataclasses.replace(SIZES, speech_dim=100))
     with pytest.raises(UserError, match="a speech_text and a music expert"):
         DescriptiveEncoder(EXPERTS[:1], SIZES)
+    without_weights = ExpertConfig("music", "conformer", sizes=MusicEncoderConfig())
+    with pytest.raises(UserError, match="no weights to listen with"):
+        DescriptiveEncoder((EXPERTS[0], without_weights), SIZES)
     with pytest.raises(UserError, match="holds no trained descriptive branch"):
         DescriptiveEncoder.from_pretrained(tmp_path)
     encoder.save_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """Expert encoders: lengths, masks, frozen state, and agreement with the library models they wrap."""
 
+import dataclasses
 import json
 
 import pytest
@@ -22,6 +23,7 @@ from transformers import (
 from codec.config import from_json, to_json
 from codec.errors import UserError
 from codec.experts import RATES, ExpertConfig, MelView, feature_frames, load_expert
+from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
 
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -64,6 +66,10 @@ def checkpoints(tmp_path_factory):
         "hubert": Wav2Vec2FeatureExtractor(do_normalize=True),
         "wav2vec2_bert": SeamlessM4TFeatureExtractor(),
     }
+    sizes = MusicEncoderConfig(dim=16, heads=2, feed_forward=32, layers=5, kernel=5, channels=4, mel_bands=16)
+    MusicEncoder(sizes).save_pretrained(root / "conformer")
+    slow = dataclasses.replace(sizes, hop=480)  # 12.5 frames per second
+    MusicEncoder(slow).save_pretrained(root / "slow" / "model")
     for name, model in models.items():
         model.save_pretrained(root / name)
         extractors[name].save_pretrained(root / name)
@@ -80,6 +86,7 @@ def configs(checkpoints) -> dict[str, ExpertConfig]:
         "hubert": ExpertConfig("phone", "self_supervised", str(checkpoints / "hubert"), PHONE_TAPS),
         "hubert as music": ExpertConfig("music", "self_supervised", str(checkpoints / "hubert"), MUSIC_TAPS),
         "wav2vec2_bert": ExpertConfig("music", "self_supervised", str(checkpoints / "wav2vec2_bert"), MUSIC_TAPS),
+        "conformer": ExpertConfig("music", "conformer", str(checkpoints / "conformer"), MUSIC_TAPS),
     }
 
 
@@ -174,6 +181,30 @@ def test_wavlm_features_are_the_mean_of_the_chosen_states(checkpoints):
     torch.testing.assert_close(expert.features(waveform)["phone"][0], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_music_features_are_the_chosen_states(checkpoints):
+    expert = load_expert(configs(checkpoints)["conformer"])
+    waveform = noise(1, 24000 - 1)  # 25 frames, the last sample filled up with silence
+    with torch.no_grad():
+        states = MusicEncoder.from_pretrained(checkpoints / "conformer")(torch.nn.functional.pad(waveform, (0, 1)))
+    features = expert.features(waveform)
+    assert torch.equal(features["music_acoustic"], states[1].transpose(1, 2))
+    torch.testing.assert_close(features["music_semantic"], states[4].transpose(1, 2), atol=1e-6, rtol=1e-5)
+
+
+def test_the_last_state_of_a_music_encoder_may_be_counted_from_the_end(checkpoints):
+    source, waveform = str(checkpoints / "conformer"), noise(1, 24000)
+    last, first = (
+        load_expert(ExpertConfig("music", "conformer", source, {"music_acoustic": (0, 2), "music_semantic": layers}))
+        for layers in ((-1,), (5,))
+    )
+    assert torch.equal(last.features(waveform)["music_semantic"], first.features(waveform)["music_semantic"])
+
+
+def test_a_music_encoder_is_found_in_the_folder_of_its_run(checkpoints):
+    with pytest.raises(UserError, match="12.5 frames per second at 24000 Hz cannot serve as music expert"):
+        load_expert(ExpertConfig("music", "conformer", str(checkpoints / "slow"), MUSIC_TAPS))
+
+
 def test_mel_features_hear_pitch_and_forget_the_microphone():
     time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
     low, high = (torch.sin(2 * torch.pi * f * time)[None] for f in (220.0, 440.0))
@@ -226,6 +257,10 @@ def test_views_travel_with_the_configuration():
             {"role": "music", "views": {"music": MelView(8, 1, 600, 60, 8000)}},
             "needs a view for each of music_acoustic",
         ),
+        ({"role": "phone", "kind": "conformer", "source": "x"}, "cannot serve as phone"),
+        ({"role": "music", "kind": "conformer"}, "needs a source"),
+        ({"role": "music", "kind": "conformer", "source": "x", "sizes": MusicEncoderConfig()}, "from no source"),
+        ({"role": "music", "kind": "whisper", "sizes": MusicEncoderConfig()}, "kind 'conformer'"),
         ({"role": "music", "taps": {"music": (1,)}}, "needs layers for each of music_acoustic, music_semantic"),
     ],
 )
@@ -239,3 +274,7 @@ def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
         load_expert(ExpertConfig("phone", "self_supervised", str(tmp_path / "nothing")))
     with pytest.raises(UserError, match="no hidden state 9, the model has 4 layers"):
         load_expert(ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm")))
+    with pytest.raises(UserError, match="no hidden state 11, the model has 5 layers"):  # 11 as published
+        load_expert(ExpertConfig("music", "conformer", str(checkpoints / "conformer")))
+    with pytest.raises(UserError, match="nothing: not a music encoder"):
+        load_expert(ExpertConfig("music", "conformer", str(tmp_path / "nothing")))

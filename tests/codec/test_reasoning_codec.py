@@ -1,6 +1,7 @@
 """Encode and decode: any length, any batch, the same codes and samples; windows; what decides the waveform."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 from tests.codec.small_codec import SMALL, noise, small_codec
@@ -186,6 +188,31 @@ def test_encoding_changes_nothing(codec):
     before = {name: value.clone() for name, value in codec.state_dict().items()}
     codec.decode(codec.encode(noise(30_000)[None]), steps=1)
     assert all(torch.equal(value, before[name]) for name, value in codec.state_dict().items())
+
+
+def test_a_saved_codec_holds_its_music_encoder(tmp_path):
+    """Whatever becomes of the folder it was read from, and with a fingerprint that knows nothing of that folder."""
+    sizes = MusicEncoderConfig(dim=24, heads=2, feed_forward=32, layers=3, kernel=5, channels=4, mel_bands=16)
+    torch.manual_seed(0)
+    MusicEncoder(sizes).save_pretrained(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    codecs = []
+    for place in ("here", "there"):
+        taps = {"music_acoustic": (1,), "music_semantic": (3,)}
+        music = ExpertConfig("music", "conformer", str(tmp_path / place), taps)
+        config = dataclasses.replace(
+            SMALL,
+            experts=(ExpertConfig("speech_text"), ExpertConfig("phone"), music),
+            descriptive=dataclasses.replace(SMALL.descriptive, music_dim=24),
+        )
+        codecs.append(small_codec(config))
+    assert codecs[0].fingerprint == codecs[1].fingerprint
+    codecs[0].save_pretrained(tmp_path / "codec")
+    shutil.rmtree(tmp_path / "here")
+    again = ReasoningCodec.from_pretrained(tmp_path / "codec")
+    assert again.config == codecs[0].config and again.fingerprint == codecs[0].fingerprint
+    audio = noise(20_000)[None]
+    assert again.encode(audio)[0].equal(codecs[0].encode(audio)[0])
 
 
 def test_a_configuration_that_does_not_fit_is_refused():

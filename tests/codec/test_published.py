@@ -1,0 +1,258 @@
+"""The codec of released files: every published tensor in its place, and a codec that works."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import (
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from codec.config import FlowConfig, to_json
+from codec.errors import UserError
+from codec.published import codec_from_published
+from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
+from codec.scalar import ScalarAutoencoder
+from codec.weight_files import read_weights
+from tests.codec.published_codec import Sizes, codec_shapes, codec_state, music_shapes, music_state
+from tests.codec.small_codec import SMALL_SCALAR, noise
+
+SIZES = Sizes(
+    speech=16,
+    phone=24,
+    music=32,
+    dim=48,
+    descriptive_codes=(16, 8),
+    head_dim=12,
+    rope_dims=6,
+    blocks=2,
+    structural_codes=(32, 4),
+    flow_width=16,
+    flow_layers=2,
+    max_frames=120,
+)
+UNSTATED = ReasoningCodecConfig(
+    flow=FlowConfig(head_dim=8, max_frames=120, window_frames=100, overlap_frames=20),
+    encode_window_blocks=30,
+    encode_context_blocks=3,
+    batch_blocks=60,
+)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A folder of tiny files as they were released, and transformers models of their experts' shapes."""
+    folder = tmp_path_factory.mktemp("released")
+    torch.manual_seed(0)
+    whisper = WhisperModel(
+        WhisperConfig(
+            d_model=SIZES.speech,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_source_positions=100,
+            vocab_size=20,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        )
+    )
+    sizes = {"hidden_size": SIZES.phone, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 32}
+    convolutions = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    wavlm = WavLMModel(WavLMConfig(**sizes, **convolutions))
+    for name, model, extractor in (
+        ("whisper", whisper, WhisperFeatureExtractor()),
+        ("wavlm", wavlm, Wav2Vec2FeatureExtractor(do_normalize=False)),
+    ):
+        model.save_pretrained(folder / name)
+        extractor.save_pretrained(folder / name)
+
+    state = codec_state(SIZES)
+    for prefix, model in (("whisper_encoder.", whisper.get_encoder()), ("wavlm_encoder.", wavlm)):
+        state |= {prefix + key: 1.1 * value for key, value in model.state_dict().items()}  # not the folders' weights
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}, "step": 5}, folder / "codec.pt")
+
+    music = music_state(music_shapes(SIZES.music, heads=2, hidden=40, layers=12, channels=4, bands=16, codes=32))
+    torch.save({"model": music, "cfg": {"model": {"name": "musicfm"}}}, folder / "music_ssl.pt")
+
+    scalar = ScalarAutoencoder(SMALL_SCALAR)
+    torch.save({"codec_model": scalar_state(scalar)}, folder / "sqcodec.pth")
+    ours = {"front_end", "fft_size", "hop", "phase_iterations", "principal_components"}
+    values = {key: value for key, value in json.loads(json.dumps(to_json(SMALL_SCALAR))).items() if key not in ours}
+    (folder / "sqcodec_config.yaml").write_text(yaml.safe_dump({"generator": {"name": "x", "config": values}}))
+    return folder
+
+
+def scalar_state(scalar: ScalarAutoencoder) -> dict[str, torch.Tensor]:
+    """As published: weight norms under their old names, the shared activation once for every stage."""
+    state = {}
+    for key, value in scalar.state_dict().items():
+        key = key.replace("parametrizations.weight.original0", "weight_g")
+        state[key.replace("parametrizations.weight.original1", "weight_v")] = value
+    shared = state.pop("down_activation.weight")
+    stages = {key.split(".")[1] for key in state if ".down_conv." in key}
+    return state | {f"encoder.{stage}.down_conv.activation.weight": shared for stage in stages}
+
+
+def imported(folder, **changes) -> ReasoningCodec:
+    arguments = {
+        "codec_file": folder / "codec.pt",
+        "scalar_file": folder / "sqcodec.pth",
+        "scalar_config": folder / "sqcodec_config.yaml",
+        "music_file": folder / "music_ssl.pt",
+        "whisper": str(folder / "whisper"),
+        "wavlm": str(folder / "wavlm"),
+        "unstated": UNSTATED,
+    }
+    return codec_from_published(**(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def codec(released):
+    return imported(released)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("codec_full_state_shapes.json", codec_shapes(Sizes())),
+        ("music_ssl_full_state_shapes.json", music_shapes(1024, heads=16, hidden=4096, layers=12, channels=512)),
+    ],
+)
+def test_the_tiny_files_have_the_published_keys_and_shapes(parity_dir, name, ours):
+    theirs = json.loads((parity_dir / name).read_text())["keys"]
+    assert ours == {key: tuple(shape) for key, shape in theirs.items()}
+
+
+def test_sizes_are_read_off_the_shapes(codec):
+    config = codec.config
+    assert (config.descriptive.heads, config.descriptive.rope_dims, config.descriptive.blocks) == (4, 6, 2)
+    assert (config.descriptive.quantiser.codebook_size, config.structural.quantiser.codebook_size) == (16, 32)
+    assert (config.flow.layers, config.flow.heads, config.flow.head_dim, config.flow.max_frames) == (2, 2, 8, 120)
+    assert config.scalar == SMALL_SCALAR and config.experts[2].sizes.layers == 12
+    defaults = ReasoningCodecConfig()  # what no shape says
+    assert config.descriptive.quantiser.dead_code_threshold == defaults.descriptive.quantiser.dead_code_threshold
+    assert config.structural.film_scale == defaults.structural.film_scale
+
+
+def test_tensors_are_where_they_belong(codec, released):
+    ours, theirs = codec.state_dict(), read_weights(released / "codec.pt")
+    for name, key in {
+        "structural.film.structure.linear.weight": "time_film_semantic.weight",
+        "structural.quantiser.acoustic.layers.5._codebook.embed": "vq_acoustic.layers.5._codebook.embed",
+        "descriptive.query": "audio_thinking.cls_token",
+        "descriptive.quantiser.project_in.bias": "audio_thinking.reasoning_vq.project_in.bias",
+        "flow.estimator.blocks.1.ff_out.bias": "cfm_wrapper.estimator.transformer_blocks.1.ff.net.2.bias",
+        "experts.speech_text.encoder.conv1.weight": "whisper_encoder.conv1.weight",
+        "experts.phone.encoder.encoder.layers.3.attention.k_proj.weight": (
+            "wavlm_encoder.encoder.layers.3.attention.k_proj.weight"
+        ),
+    }.items():
+        assert torch.equal(ours[name], theirs[key]), name
+    music = read_weights(released / "music_ssl.pt")
+    assert torch.equal(
+        ours["experts.music.encoder.layers.7.attention.value.weight"],
+        music["model.conformer.layers.7.self_attn.linear_v.weight"],
+    )
+    assert torch.equal(ours["flow.latent_mean"], torch.zeros(136)) and torch.equal(
+        ours["flow.latent_spread"], torch.ones(136)
+    )
+    scalar = read_weights(released / "sqcodec.pth")
+    assert torch.equal(ours["scalar.decoder.0.bias"], scalar["decoder.0.bias"])
+
+
+def test_the_imported_codec_works_and_is_saved_as_one_of_ours(codec, tmp_path):
+    audio = noise(30_000)[None]
+    tokens = codec.encode(audio)[0]
+    assert len(tokens.structural.unique()) > 4 and len(tokens.descriptive.unique()) > 2
+    waveform = codec.decode([tokens], steps=2)[0]
+    assert waveform.shape == (30_000,) and waveform.isfinite().all() and waveform.std() > 0
+    codec.save_pretrained(tmp_path / "codec")
+    again = ReasoningCodec.from_pretrained(tmp_path / "codec")
+    assert again.fingerprint == codec.fingerprint
+    assert again.encode(audio)[0].equal(tokens)
+
+
+def rewritten(released, tmp_path, change) -> dict:
+    """Arguments of `imported` with a changed codec file."""
+    state = read_weights(released / "codec.pt")
+    change(state)
+    torch.save(state, tmp_path / "changed.pt")
+    return {"codec_file": tmp_path / "changed.pt"}
+
+
+def test_old_names_of_weight_norms_and_encoders_inside_are_read(codec, released, tmp_path):
+    music = read_weights(released / "music_ssl.pt")
+
+    def change(state: dict) -> None:
+        state |= {f"pretrained_model.{key}": value for key, value in music.items()}
+        name = "wavlm_encoder.encoder.pos_conv_embed.conv."
+        state[f"{name}weight_g"] = state.pop(f"{name}parametrizations.weight.original0")
+        state[f"{name}weight_v"] = state.pop(f"{name}parametrizations.weight.original1")
+
+    again = imported(released, **rewritten(released, tmp_path, change), music_file=None)
+    assert again.fingerprint == codec.fingerprint
+
+
+def test_experts_that_the_file_lacks_keep_the_weights_of_their_models(released, tmp_path):
+    def change(state: dict) -> None:
+        for key in [key for key in state if key.startswith("whisper_encoder.")]:
+            del state[key]
+
+    again = imported(released, **rewritten(released, tmp_path, change)).state_dict()
+    whisper = WhisperModel.from_pretrained(released / "whisper").get_encoder().state_dict()
+    assert torch.equal(again["experts.speech_text.encoder.conv1.weight"], whisper["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.update({"surprise.weight": torch.zeros(2)}),
+            "surprise.weight is no tensor of the published codec",
+        ),
+        (lambda s: s.update({"audio_thinking.surprise": torch.zeros(2)}), "descriptive.surprise"),
+        (lambda s: s.update({"whisper_encoder.surprise": torch.zeros(2)}), "experts.speech_text.encoder.surprise"),
+        (lambda s: s.pop("time_film_phone.bias"), "structural.film.phone.linear.bias"),
+        (lambda s: s.pop("whisper_encoder.conv1.bias"), "experts.speech_text.encoder.conv1.bias"),
+        (lambda s: s.pop("cond_feature_emb.weight"), "cond_feature_emb.weight is missing"),
+        (lambda s: s.update({"reason_adaptor.weight": torch.zeros(3, 3)}), "structural.descriptive_adaptor.weight"),
+        (lambda s: s["cfm_wrapper.estimator.pos_embed.pe"].mul_(2), "is another table"),
+        (lambda s: s["audio_thinking.encoder_transformers.1.rope.inv_freq"].mul_(2), "is another table"),
+        (lambda s: s.update({"pretrained_model.surprise": torch.zeros(2)}), "pretrained_model.surprise is no tensor"),
+    ],
+)
+def test_a_file_that_is_not_wholly_the_published_codec_is_refused(released, tmp_path, change, message):
+    with pytest.raises(UserError, match=rf"changed\.pt.*{message}"):
+        imported(released, **rewritten(released, tmp_path, change))
+
+
+def test_files_that_do_not_belong_together_are_named(released, tmp_path):
+    with pytest.raises(UserError, match="codec.pt: holds no music encoder; name the file"):
+        imported(released, music_file=None)
+    with pytest.raises(UserError, match="codec.pt: no key begins with 'model.'"):
+        imported(released, music_file=released / "codec.pt")
+    values = yaml.safe_load((released / "sqcodec_config.yaml").read_text())
+    values["generator"]["config"]["init_channel"] = 6
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match="sqcodec.pth: does not fit .*other.yaml .*size mismatch"):
+        imported(released, scalar_config=tmp_path / "other.yaml")
+    values["generator"]["config"]["surprise"] = 1
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match="other.yaml: does not describe .*surprise"):
+        imported(released, scalar_config=tmp_path / "other.yaml")
+    (tmp_path / "other.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match="other.yaml: names no downsample_factors"):
+        imported(released, scalar_config=tmp_path / "other.yaml")
+    with pytest.raises(UserError, match="nowhere.yaml: cannot be read"):
+        imported(released, scalar_config=tmp_path / "nowhere.yaml")
