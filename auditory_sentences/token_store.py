@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from itertools import accumulate
@@ -226,18 +227,12 @@ def _build_shard(
         except UserError as error:
             failures[i] = str(error)
     advance(len(failures))
-    batches = _batches(lengths, batch_seconds)
-    with ThreadPoolExecutor(1) as reader:  # reads the next batch while this one is encoded
-        coming = [reader.submit(_load, clips, batch) for batch in batches[:1]]
-        for k in range(len(batches)):
-            waves, unread = coming.pop().result()
-            failures |= unread
-            if failures and strict:
-                break
-            coming += [reader.submit(_load, clips, batch) for batch in batches[k + 1 : k + 2]]
-            if waves:
-                tokens |= zip(waves, _encode(tokenizer, list(waves.values())), strict=True)
-            advance(len(waves) + len(unread))
+    for done, unread in _encoded(clips, _batches(lengths, batch_seconds), tokenizer):
+        tokens |= done
+        failures |= unread
+        advance(len(done) + len(unread))
+        if failures and strict:
+            break
     if failures and strict:
         raise UserError(f"{next(iter(failures.values()))} (strict: the token store was not finished)")
     rows = [_row(clips[i], tokens[i]) for i in sorted(tokens)]
@@ -264,6 +259,37 @@ def _batches(lengths: dict[int, int], batch_seconds: float) -> list[list[int]]:
     return batches
 
 
+def _encoded(
+    clips: Sequence[Clip], batches: list[list[int]], tokenizer: AudioTokenizer
+) -> Iterator[tuple[dict[int, AudioTokens], dict[int, str]]]:
+    """Tokens of each batch, and the reasons for the clips that could not be read.
+
+    On the CPU one batch runs on each core: several threads on one batch mostly wait for each other. On a GPU two
+    threads suffice for one batch to be read while another is encoded.
+    """
+    device = next((p.device for p in tokenizer.parameters()), torch.device("cpu"))
+    threads, workers = torch.get_num_threads(), 2
+    if device.type == "cpu":
+        workers = threads
+
+    def one(batch: list[int]) -> tuple[dict[int, AudioTokens], dict[int, str]]:
+        waves, unread = _load(clips, batch)
+        return dict(zip(waves, _encode(tokenizer, list(waves.values()), device), strict=True)), unread
+
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            waiting: deque[Future] = deque()
+            for batch in batches:
+                waiting.append(pool.submit(one, batch))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
+
 def _load(clips: Sequence[Clip], batch: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
     """Waveforms of a batch, and the reasons for those that could not be read."""
     waves, unread = {}, {}
@@ -276,8 +302,9 @@ def _load(clips: Sequence[Clip], batch: Sequence[int]) -> tuple[dict[int, Tensor
 
 
 @torch.inference_mode()
-def _encode(tokenizer: AudioTokenizer, waves: list[Tensor]) -> list[AudioTokens]:
-    device = next((p.device for p in tokenizer.parameters()), torch.device("cpu"))
+def _encode(tokenizer: AudioTokenizer, waves: list[Tensor], device: torch.device) -> list[AudioTokens]:
+    if not waves:
+        return []
     lengths = torch.tensor([len(wave) for wave in waves], device=device)  # (B,)
     padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)  # (B, n)
     return tokenizer.encode(padded, lengths)

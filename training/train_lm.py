@@ -79,6 +79,8 @@ def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
         facts = start.facts | {"order_of_sentences": packing.stream.hash}
         run.check(facts)
         set_learning(start.model, recipe.stage, recipe.lora)
+        if processes.device().type == "cpu":  # a quarter of the step faster there, least where sequences are long
+            start.model.set_attn_implementation("eager")
         learner = Learner(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
         engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         learner.train()

@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source recipes/starter/processes.sh
 run=${1:-runs/codec}
-processes=$((processes > 2 ? 2 : processes))   # two micro-batches an update
 corpora="[$run/corpus${2:+,$2}]"
 mkdir -p "$run"
 
