@@ -157,7 +157,7 @@ class UniAudio:
             return [Completion(Segment(roles[i], self.text_tokenizer.decode(m.ids)), m.reason) for i, m in pairs]
 
         def play(some: list[int]) -> list[Completion]:
-            hidden = [self._rows(given[i], hide=True) for i in some] if settings.guidance != 1 else None
+            hidden = [self._rows(given[i], hide=True) for i in some] if settings.guided else None
             made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
             return [Completion(self._audio_segment(m.descriptive, m.structural), m.reason) for m in made]
 

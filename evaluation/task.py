@@ -67,6 +67,8 @@ class Generation:
     temperature: float = 0.9
     top_k: int = 1
     guidance: float = 1.0
+    structural_temperature: float | None = None
+    structural_guidance: float | None = None
 
 
 @dataclass(frozen=True)

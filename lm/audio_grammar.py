@@ -58,7 +58,9 @@ class AudioGrammar:
         uniform (B, 8): noise. With guidance the states hold the guided and then the unguided half of the batch, and
         both are told the same ids.
         """
-        guided = settings.guidance != 1
+        guided = settings.guided
+        guidance = self._of_phase(settings.guidance, settings.structural_guidance)
+        temperature = self._of_phase(settings.temperature, settings.structural_temperature)
         windows = [self.edges[p : p + 2] for p in (self.present if self.structured else (DESCRIPTIVE, STRUCTURAL))]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1) if self.structured else None
@@ -68,13 +70,14 @@ class AudioGrammar:
             logits = heads.logits(codebook, states, windows)  # (B or 2 B, high - low)
             if guided:
                 conditional, unconditional = logits.chunk(2)
-                logits = unconditional + settings.guidance * (conditional - unconditional)
+                scale = settings.guidance if guidance is None else guidance[:, None]
+                logits = unconditional + scale * (conditional - unconditional)
             if self.structured and codebook > 0 and len(windows) == 1:
                 logits = logits[:, : self.codes[self.present[0]]]  # exactly what everybody may draw
             else:
                 may_end = (self.frames > 0) & (codebook == 0)
                 logits += self.forbidden[2 * self.phase + may_end, low:high]
-            ids = sample(logits, settings, uniform[:, codebook]) + low
+            ids = sample(logits, settings, uniform[:, codebook], temperature) + low
             if forced is not None:
                 ids = torch.where(forced >= 0, forced, ids)
                 if codebook == 0:
@@ -82,6 +85,13 @@ class AudioGrammar:
             return ids.repeat(2) if guided else ids
 
         return choose
+
+    def _of_phase(self, descriptive: float, structural: float | None) -> Tensor | None:
+        """(B,) the value of each request's phase; None where both are the same."""
+        if structural is None or structural == descriptive:
+            return None
+        values = torch.tensor([descriptive, structural], device=self.phase.device)
+        return values[self.phase]
 
     def advance(self, ids: Tensor) -> Tensor:
         """Take note of the frames just drawn (B, 8); which requests ended with them (B,) bool."""

@@ -228,7 +228,7 @@ class _AudioRun:
     def __init__(self, model, prompts, settings, seeds, negatives, structured):
         _check_lengths(prompts, seeds)
         self.model, self.settings, self.structured = model, settings, structured
-        self.guided = settings.guidance != 1
+        self.guided = settings.guided
         if self.guided:
             if negatives is None:
                 raise ValueError(f"guidance {settings.guidance} needs a negative prompt for every prompt")

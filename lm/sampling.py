@@ -17,26 +17,35 @@ class GenerationSettings:
     temperature: logits are divided by it; 0 always takes the likeliest id
     top_k: only the k likeliest ids are drawn from; 1 always takes the likeliest, None allows all
     guidance: scale of classifier-free guidance for audio; 1 is none, more follows the prompt more closely
+    structural_temperature, structural_guidance: those of the structural frames; None: as of the descriptive ones
     """
 
     max_rows: int = 500
     temperature: float = 0.9
     top_k: int | None = 50
     guidance: float = 1.0
+    structural_temperature: float | None = None
+    structural_guidance: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        for name in ("temperature", "guidance", "structural_temperature", "structural_guidance"):
+            value = getattr(self, name)
+            if not (value is None and name.startswith("structural")) and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 (or None for all ids), got {self.top_k}")
-        if not 0 <= self.guidance < float("inf"):
-            raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
 
     @property
     def greedy(self) -> bool:
-        return self.top_k == 1 or self.temperature == 0
+        """Whether every id is the likeliest one."""
+        return self.top_k == 1 or (self.temperature == 0 and not self.structural_temperature)
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance plays a part anywhere."""
+        return self.guidance != 1 or self.structural_guidance not in (None, 1)
 
 
 def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:
@@ -49,15 +58,21 @@ def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.d
     return torch.stack(drawn).to(device)
 
 
-def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor) -> Tensor:
+def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor, temperature: Tensor | None = None) -> Tensor:
     """Draw one id per row: logits (B, V), uniform (B,) in [0, 1) -> ids (B,). Ids with a logit of -inf are never drawn.
 
+    temperature: (B,) of each row, where it is not the settings' one
     Inverse-CDF sampling over the k likeliest ids needs one number per id drawn, not one per vocabulary entry.
     """
-    if settings.greedy:
+    if settings.greedy or (temperature is None and settings.temperature == 0):
         return logits.argmax(-1)
     k = logits.shape[-1] if settings.top_k is None else min(settings.top_k, logits.shape[-1])
     values, ids = logits.float().topk(k)  # (B, k), likeliest first
-    cumulative = values.div_(settings.temperature).softmax(-1).cumsum(-1)
+    if temperature is None:
+        values.div_(settings.temperature)
+    else:
+        values.div_(temperature.clamp(min=1e-6)[:, None])
+        uniform = uniform * (temperature > 0)  # at 0 the likeliest
+    cumulative = values.softmax(-1).cumsum(-1)
     threshold = uniform[:, None] * cumulative[:, -1:]  # the sum may miss 1 by a rounding error
     return ids.gather(1, (cumulative < threshold).sum(-1, keepdim=True))[:, 0]

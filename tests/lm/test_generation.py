@@ -241,6 +241,28 @@ def test_guidance_of_one_is_no_guidance(model, prompts):
     assert all(map(same_audio, generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives), plain))
 
 
+@pytest.mark.parametrize(
+    "structural", [{"structural_temperature": 0.0}, {"structural_guidance": 0.0}, {"structural_guidance": 30.0}]
+)
+def test_structural_settings_leave_descriptive_frames_alone(model, prompts, structural):
+    negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in prompts]
+    settings, seeds = replace(SETTINGS, guidance=2.0, max_rows=60), [1, 2, 3, 4]
+    plain = generate_audio(model, prompts, settings, seeds, negatives)
+    same = replace(settings, structural_temperature=settings.temperature, structural_guidance=settings.guidance)
+    assert all(map(same_audio, generate_audio(model, prompts, same, seeds, negatives), plain))
+    other = generate_audio(model, prompts, replace(settings, **structural), seeds, negatives)
+    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(other, plain, strict=True))
+    assert not all(map(same_audio, other, plain))
+
+
+def test_structural_frames_without_temperature_ignore_the_noise(model, prompts):
+    settings = replace(SETTINGS, temperature=0.0, structural_temperature=1.5)
+    one, two = (generate_audio(model, prompts, settings, [seed] * 4) for seed in (1, 2))
+    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(one, two, strict=True))
+    greedy = generate_audio(model, prompts, replace(SETTINGS, temperature=0.0), [1] * 4)
+    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(one, greedy, strict=True))
+
+
 def test_only_decodable_ids_come_out(model, prompts):
     for seed in range(4):
         for result in generate_audio(model, prompts, SETTINGS, [seed] * 4):
@@ -282,7 +304,7 @@ def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
         model.depth_decoder.transformer.norm.weight.fill_(1.0)
     monkeypatch.setattr(
         "lm.audio_grammar.sample",
-        lambda logits, settings, uniform: torch.where(
+        lambda logits, settings, uniform, temperature=None: torch.where(
             torch.isfinite(logits).any(-1), logits.shape[-1] - 1 - torch.isfinite(logits).flip(-1).int().argmax(-1), 0
         ),
     )  # always the highest id allowed: EOS, where it is allowed

@@ -40,6 +40,18 @@ def test_greedy_takes_the_likeliest():
         assert torch.equal(sample(logits, settings, torch.rand(20)), logits.argmax(-1))
 
 
+def test_every_row_can_have_its_own_temperature():
+    logits = torch.randn(60, 30, generator=torch.Generator().manual_seed(2))
+    uniform = torch.rand(60, generator=torch.Generator().manual_seed(3))
+    settings = GenerationSettings(temperature=0.7, structural_temperature=0.0)
+    temperature = torch.tensor([0.7, 1.3, 0.0]).repeat(20)
+    drawn = sample(logits, settings, uniform, temperature)
+    for value in (0.7, 1.3, 0.0):
+        rows = temperature == value
+        alone = GenerationSettings(temperature=round(value, 1))
+        assert torch.equal(drawn[rows], sample(logits[rows], alone, uniform[rows]))
+
+
 def test_noise_depends_on_the_seed_alone():
     noise = request_noise([5, 6, 5], 10, 8, torch.device("cpu"))
     assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
@@ -56,6 +68,8 @@ def test_noise_depends_on_the_seed_alone():
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"guidance": -2.0}, "guidance"),
+        ({"structural_temperature": -1.0}, "structural_temperature"),
+        ({"structural_guidance": float("inf")}, "structural_guidance"),
     ],
 )
 def test_impossible_settings_are_named(values, named):
