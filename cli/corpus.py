@@ -28,7 +28,7 @@ def synthesise(
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
     processes: Annotated[int, typer.Option("--processes", min=1)] = os.cpu_count() or 1,
 ) -> None:
-    """Write the starter corpus: speech, sounds and music with exact labels, about two hours."""
+    """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
     from auditory_sentences.starter.corpus import DEMO, SMALL, synthesise
 
     synthesise(out, seed, SMALL if small else DEMO, processes)

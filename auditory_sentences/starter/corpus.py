@@ -38,7 +38,7 @@ _LICENCE = "CC0-1.0"
 
 @dataclass(frozen=True)
 class StarterSize:
-    """How many clips of each kind a starter corpus has; the defaults make about two hours.
+    """How many clips of each kind a starter corpus has; the defaults make about three and a half hours.
 
     speech, sound, music: training clips that stand alone or share a text
     mixtures: training mixtures, each with its two clean parts as clips of their own
@@ -47,13 +47,13 @@ class StarterSize:
     voices, held_out_voices: speakers in train; in dev, and again in test
     """
 
-    speech: int = 2600
+    speech: int = 5000
     sound: int = 480
     music: int = 400
     mixtures: int = 100
     recordings: int = 25
     held_out: int = 100
-    voices: int = 300
+    voices: int = 600
     held_out_voices: int = 24
 
     def __post_init__(self) -> None:

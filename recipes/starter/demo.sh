@@ -11,7 +11,7 @@ codec=${2:-recipes/starter/codec}           # both were trained by recipes/start
 text_model=${3:-recipes/starter/text_model}
 mkdir -p "$run"
 
-step "A starter corpus: over two hours of speech, sounds and music, made here with exact labels"
+step "A starter corpus: over three hours of speech, sounds and music, made here with exact labels"
 uniaudio corpus synthesise --out "$run/corpus"
 
 step "A token store: the corpus through the codec, 5 Hz descriptive and 12.5 Hz structural tokens"

@@ -3,6 +3,9 @@
 cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 processes=$((cores >= 4 ? 4 : cores >= 2 ? 2 : 1))
 
+# oneDNN keeps what it prepared for every shape of matrix, 1,024 of them by default: a gigabyte for each process here.
+export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
+
 train() { OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node "$processes" -m cli.main train "$@"; }
 
 step() { printf '\n[%2d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
