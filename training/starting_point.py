@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from auditory_sentences.token_store import TokenStore
-from auditory_sentences.uniaudio import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
