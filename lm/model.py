@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
+from codec.errors import UserError
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation import AudioGeneration, generate_audio, generate_text
@@ -80,6 +81,15 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             init.normal_(self.audio_head, std=self.config.initializer_range)
             offsets = torch.arange(len(self.codebook_offsets)) * self.audio_head.shape[-1]
             init.copy_(self.codebook_offsets, offsets)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        try:
+            return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+        except ImportError as error:
+            raise UserError(
+                f"attn_implementation {attn_implementation} cannot be used here ({str(error).rstrip('.')}); install it "
+                "(flash_attention_2: pip install 'uniaudio[flash]'), or choose sdpa, which gives the same numbers"
+            ) from error
 
     def get_input_embeddings(self) -> nn.Module:
         return self.cross_modal.embed_tokens
