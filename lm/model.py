@@ -164,7 +164,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         # The library hands custom mask functions positions within the sentence where rows are packed; keys are wanted
         # here, so packing is left to this function too.
         starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1) != 1
-        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1)  # (B, S)
+        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1).contiguous()  # (B, S)
+        is_audio = is_audio.contiguous()  # flex attention on the CPU compiles no mask that reads a view
 
         def audio_or_self(batch, head, query, key):
             same = sentence[batch, query] == sentence[batch, key]
