@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from auditory_sentences.uniaudio import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE, load_language_model
+from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
+from auditory_sentences.uniaudio import load_language_model
 from codec.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from lm.published_checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint

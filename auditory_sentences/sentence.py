@@ -75,6 +75,15 @@ def to_rows(
     return row_layout.concatenate(parts)
 
 
+def opened_rows(
+    sentence: AuditorySentence, role: TextRole, layout: VocabularyLayout, text_tokenizer: TextTokenizer
+) -> Rows:
+    """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
+    rows = to_rows(sentence.then(Segment(role, "")), layout, text_tokenizer)
+    closing = 2 if role in TAGGED_ROLES else 1  # EOS and, of a tagged role, the closing tag
+    return rows.prefix(len(rows) - closing)
+
+
 def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, bool]]:
     """The segment's rows in pieces, each with the flag 'these are structural rows'."""
     if segment.is_text:

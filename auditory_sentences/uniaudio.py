@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows
-from codec.audio import load_audio
+from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE, UniAudioProcessor, local_folder
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
 from codec.errors import UserError
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
@@ -20,9 +20,8 @@ from lm.generation import GenerationSettings, Reason, generate_audio, generate_t
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
-from lm.vocabulary import TAGGED_ROLES, VocabularyLayout
+from lm.vocabulary import VocabularyLayout
 
-VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER = "vocabulary.json", "text_tokenizer", "audio_tokenizer"
 BATCH = 16  # requests generated at once
 
 Role = TextRole | AudioRole
@@ -52,20 +51,12 @@ class UniAudio:
     ) -> None:
         self.model, self.text_tokenizer, self.codec = model.eval(), text_tokenizer, codec.eval()
         self.layout: VocabularyLayout = model.config.layout
-        for what, wanted, there in (
-            ("text", self.layout.text_fingerprint, text_tokenizer.fingerprint),
-            ("audio", self.layout.audio_fingerprint, codec.fingerprint),
-        ):
-            if wanted and wanted != there:
-                raise UserError(
-                    f"the model reads the {what} tokenizer {wanted}, but was given {there}; "
-                    f"use the {what} tokenizer that it was trained with"
-                )
+        self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
         """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
-        folder = _local_folder(source)
+        folder = local_folder(source)
         for name in ("config.json", VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER):
             if not (folder / name).exists():
                 raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
@@ -80,9 +71,7 @@ class UniAudio:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
-        self.layout.save(folder / VOCABULARY_FILE)
-        self.text_tokenizer.save_pretrained(folder / TEXT_FOLDER)
-        self.codec.save_pretrained(folder / AUDIO_FOLDER)
+        self.processor.save_pretrained(folder)
 
     @property
     def device(self) -> torch.device:
@@ -91,15 +80,8 @@ class UniAudio:
     # ---- audio in and out
 
     def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
-        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz.
-
-        Raises UserError where the file is none that can be read, or the waveform is empty or not finite.
-        """
-        waveform = audio if isinstance(audio, Tensor) else load_audio(audio)
-        if waveform.ndim != 1:
-            raise ValueError(f"a waveform must be mono, (n,), not of shape {tuple(waveform.shape)}")
-        with torch.inference_mode():
-            return self.codec.encode(waveform[None].float().to(self.device))[0]
+        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
+        return self.processor.tokens_of(audio)
 
     def waveform(self, tokens: AudioTokens, steps: int = 10, seed: int = 0, guidance: float = 1.5) -> Tensor:
         """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU."""
@@ -112,9 +94,8 @@ class UniAudio:
         seeds, made = list(seeds or [0] * len(tokens)), []
         for start in range(0, len(tokens), BATCH):
             some = slice(start, start + BATCH)
-            with torch.inference_mode():
-                made += self.codec.decode(tokens[some], steps=steps, seed=seeds[some], guidance=guidance)
-        return [waveform.cpu() for waveform in made]
+            made += self.processor.waveforms(tokens[some], steps, seeds[some], guidance)
+        return made
 
     # ---- requests
 
@@ -159,7 +140,8 @@ class UniAudio:
         def play(some: list[int]) -> list[Completion]:
             hidden = [self._rows(given[i], hide=True) for i in some] if settings.guided else None
             made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
-            return [Completion(self._audio_segment(m.descriptive, m.structural), m.reason) for m in made]
+            pairs = [(self.processor.audio_tokens(m), m.reason) for m in made]
+            return [Completion(tokens and Segment("audio", tokens), reason) for tokens, reason in pairs]
 
         run([i for i, asked in enumerate(roles) if asked != "audio"], write)
         run([i for i, asked in enumerate(roles) if asked == "audio"], play)
@@ -203,9 +185,9 @@ class UniAudio:
 
     def _opened(self, sentence: AuditorySentence, role: TextRole) -> Rows:
         """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
-        rows = self._rows(sentence.then(Segment(role, "")))
-        closing = 2 if role in TAGGED_ROLES else 1  # EOS and, of a tagged role, the closing tag
-        return rows.prefix(len(rows) - closing)
+        rows = opened_rows(sentence, role, self.layout, self.text_tokenizer)
+        self._require_room(len(rows) + 1, sentence)
+        return rows
 
     def _require_room(self, rows: int, sentence: AuditorySentence) -> None:
         context = self._context
@@ -214,11 +196,6 @@ class UniAudio:
                 f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {context}; "
                 "use shorter audio, less text or fewer examples"
             )
-
-    def _audio_segment(self, descriptive: Tensor, structural: Tensor) -> Segment | None:
-        if descriptive.shape[1] == 0 or structural.shape[1] == 0:
-            return None
-        return Segment("audio", AudioTokens.from_frames(descriptive, structural, self.codec.fingerprint))
 
 
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
@@ -237,20 +214,3 @@ def load_language_model(folder: Path) -> UniAudioForConditionalGeneration:
     if absent:  # transformers would go on with random weights
         raise UserError(f"{folder}: {len(absent)} weights are missing ({absent[0]}, ...); copy the model again")
     return model
-
-
-def _local_folder(source: str | Path) -> Path:
-    """The folder, or where the hub's model of that id lies once fetched."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise UserError(f"{source}: no such folder; give the folder of a model or a hub id such as owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{source}: neither a folder nor a model on the hub that can be had ({detail})") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -13,10 +13,12 @@ from torch import Tensor
 from codec.tokens import NUM_CODEBOOKS
 from lm.audio_grammar import DESCRIPTIVE, AudioGrammar, FrameReader
 from lm.decoding import AudioHeads, FrameDecoder, RowDecoder
-from lm.model import UniAudioForConditionalGeneration
 from lm.packed_linear import pack
 from lm.rows import TEXT_COLUMN, Rows, audio_rows, collate, concatenate, text_rows
 from lm.sampling import GenerationSettings, request_noise, sample
+
+if TYPE_CHECKING:  # the model's own `generate` calls this module
+    from lm.model import UniAudioForConditionalGeneration
 
 # Why a generation stopped: the model ended it, `max_rows` were generated, or the model's context was full.
 Reason = Literal["end", "max_rows", "context"]

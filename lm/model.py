@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,13 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
+from codec.errors import UserError
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
+from lm.generation import AudioGeneration, generate_audio, generate_text
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
+from lm.rows import separate
+from lm.sampling import GenerationSettings
 
 
 @dataclass
@@ -75,6 +81,15 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             init.normal_(self.audio_head, std=self.config.initializer_range)
             offsets = torch.arange(len(self.codebook_offsets)) * self.audio_head.shape[-1]
             init.copy_(self.codebook_offsets, offsets)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        try:
+            return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+        except ImportError as error:
+            raise UserError(
+                f"attn_implementation {attn_implementation} cannot be used here ({str(error).rstrip('.')}); install it "
+                "(flash_attention_2: pip install 'uniaudio[flash]'), or choose sdpa, which gives the same numbers"
+            ) from error
 
     def get_input_embeddings(self) -> nn.Module:
         return self.cross_modal.embed_tokens
@@ -149,7 +164,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         # The library hands custom mask functions positions within the sentence where rows are packed; keys are wanted
         # here, so packing is left to this function too.
         starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1) != 1
-        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1)  # (B, S)
+        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1).contiguous()  # (B, S)
+        is_audio = is_audio.contiguous()  # flex attention on the CPU compiles no mask that reads a view
 
         def audio_or_self(batch, head, query, key):
             same = sentence[batch, query] == sentence[batch, key]
@@ -216,6 +232,59 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             text_count=counts.text,
             audio_count=counts.audio,
         )
+
+    # --- generation, in the library's words ---
+
+    def generate(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        output_modality: Literal["text", "audio"] = "text",
+        negative_ids: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int = 500,
+        do_sample: bool | None = None,
+        temperature: float = 0.9,
+        top_k: int = 50,
+        guidance_scale: float = 1.0,
+        seed: int | Sequence[int] | None = None,
+    ) -> Tensor | list[AudioGeneration]:
+        """Continue each prompt with text or with the audio of one clip: `lm.generation` under the library's names.
+
+        ids, mask (B, T, 9): prompts, padded at either end; negative_ids, negative_mask: what guidance compares with.
+            `UniAudioProcessor.apply_chat_template(..., add_generation_prompt=True)` gives all of it.
+        max_new_tokens: rows generated at most; 17.5 rows make one second of audio
+        do_sample: None draws audio and takes the likeliest text, as the published scripts do (published model, §B.3)
+        top_k: 0 draws from all ids
+        guidance_scale: of audio; 1 is none
+        seed: one for the batch (entry i then has seed + i), or one per entry; None draws from torch's generator. An
+            entry depends on its prompt and its seed alone.
+        Returns text ids (B, longest), without EOS and filled with the text padding id; or the codes of each clip.
+        Raises ValueError where an argument, the lengths or the model's context do not allow it.
+        """
+        if output_modality not in ("text", "audio"):
+            raise ValueError(f"output_modality must be 'text' or 'audio', not {output_modality!r}")
+        if output_modality == "text" and guidance_scale != 1:
+            raise ValueError(f"guidance_scale {guidance_scale} is for audio; text is generated without guidance")
+        prompts, layout = separate(ids, mask), self.config.layout
+        if seed is None:
+            seed = torch.randint(2**62, (len(prompts),)).tolist()
+        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        drawn = output_modality == "audio" if do_sample is None else do_sample
+        settings = GenerationSettings(max_new_tokens, temperature if drawn else 0.0, top_k or None, guidance_scale)
+        if output_modality == "text":
+            texts = [
+                torch.tensor(made.ids, dtype=torch.int64) for made in generate_text(self, prompts, settings, seeds)
+            ]
+            rows = torch.full((len(texts), max(map(len, texts), default=0)), layout.text_pad, device=self.device)
+            for row, text in zip(rows, texts, strict=True):
+                row[: len(text)] = text
+            return rows
+        negatives = None
+        if guidance_scale != 1 and negative_ids is not None and negative_mask is not None:
+            negatives = separate(negative_ids, negative_mask)
+        return generate_audio(self, prompts, settings, seeds, negatives)
 
 
 def _rows_with_weight(weight: Tensor) -> tuple[Tensor, Tensor]:

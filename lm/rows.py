@@ -116,3 +116,15 @@ def collate(batch: Sequence[Rows], layout: VocabularyLayout) -> Rows:
         mask[i, : len(rows)] = rows.mask
         loss[i, : len(rows)] = rows.loss
     return Rows(ids, mask, loss)
+
+
+def separate(ids: Tensor, mask: Tensor) -> list[Rows]:
+    """What `collate` put together, (B, T, 9) twice, as rows of each entry without padding, on the CPU; nothing learned.
+
+    Padding is what has no active column, at either end.
+    """
+    parts = []
+    for one, active in zip(ids.cpu(), mask.bool().cpu(), strict=True):
+        there = active.any(-1)  # (T,)
+        parts.append(Rows(one[there], active[there], torch.zeros(int(there.sum()))))
+    return parts

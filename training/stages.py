@@ -7,8 +7,8 @@
 | 3 audio-text pre-training | everything | 1.6 text + 1 audio |
 | 4 audio-text mid-training | everything, on longer contexts of auditory sentences | 1.6 text + 1 audio |
 
-The weights stand in the recipes; this table is what the code knows. With LoRA the cross-modal layers keep their weights
-and learn low-rank differences; their embeddings and text head stay as they are.
+The weights stand in the recipes; this table is what the code knows. With LoRA the groups it names, by default the
+cross-modal layers, keep their weights and learn low-rank differences; their embeddings and heads stay as they are.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from lm.losses import LossCounts, LossSettings
 from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
 from training.distillation import SemanticDecoder, SemanticTargets
+from training.lora import LoraRecipe
 
 Stage = Literal[1, 2, 3, 4]
 
@@ -33,16 +34,6 @@ LEARNS: dict[int, tuple[str, ...]] = {
     3: EVERYTHING,
     4: EVERYTHING,
 }
-LORA_TARGETS = r"cross_modal\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraRecipe:
-    """Low-rank differences on the cross-modal layers' matrices. Defaults: those of ReasoningCodec's text model."""
-
-    rank: int = 32
-    alpha: float = 32.0
-    dropout: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +56,12 @@ class LossRecipe:
 def set_learning(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
     """Mark what learns in the stage and freeze the rest, after adding LoRA where it is asked for."""
     if lora is not None:
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=LORA_TARGETS)
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(lora.config, model)
     for group, members in model.named_groups().items():
+        adapted = lora is not None and group in lora.groups
+        frozen = group not in LEARNS[stage] or (lora is not None and lora.freeze_rest and not adapted)
         for name, parameter in members:
-            frozen = lora is not None and group == "cross_modal" and ".lora_" not in name
-            parameter.requires_grad_(group in LEARNS[stage] and not frozen)
-
-
-def merge_lora(state: dict[str, Tensor], lora: LoraRecipe) -> dict[str, Tensor]:
-    """A state dict with LoRA's differences added to the matrices they belong to: that of the model without LoRA."""
-    merged = {}
-    for name, tensor in state.items():
-        if ".lora_" in name:
-            continue
-        if name.endswith(".base_layer.weight"):
-            module = name.removesuffix(".base_layer.weight")
-            down, up = (state[f"{module}.lora_{side}.default.weight"].float() for side in "AB")  # (r, in), (out, r)
-            tensor = (tensor.float() + lora.alpha / lora.rank * up @ down).to(tensor.dtype)
-            name = f"{module}.weight"
-        merged[name] = tensor
-    return merged
+            parameter.requires_grad_(not frozen and (not adapted or ".lora_" in name))
 
 
 class Learner(nn.Module):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from auditory_sentences.token_store import TokenStore
-from auditory_sentences.uniaudio import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
@@ -24,10 +24,12 @@ from training import processes
 from training.checkpoint import resolve_model
 from training.distillation import SemanticTargets
 from training.inheritance import Ears, inherit
-from training.stages import LoraRecipe, merge_lora
+from training.lora import LoraRecipe, merge_lora, save_adapter
 
 if TYPE_CHECKING:
     from training.train_lm import LanguageModelRecipe
+
+ADAPTER_FOLDER = "adapter"  # of a model folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +121,17 @@ class StartingPoint:
             return None
         return SemanticTargets(_reasoning_codec(self.audio_tokenizer), self.layout, processes.device())
 
-    def writer(self, lora: LoraRecipe | None) -> Callable[[Path, dict[str, Tensor]], None]:
-        """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged."""
+    def writer(self, lora: LoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
+        """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged.
+
+        Where LoRA's differences are all that was learned, they stand in adapter/ too, as peft reads them, to be put on
+        the model `init`. (In the folder itself, transformers would put them on the merged model.)
+        """
 
         def write(folder: Path, state: dict[str, Tensor]) -> None:
             weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
+            if lora is not None and lora.freeze_rest:
+                save_adapter(weights, lora, init, folder / ADAPTER_FOLDER)
             if lora is not None:
                 weights = merge_lora(weights, lora)
             self.model.save_pretrained(folder, state_dict=weights)

@@ -16,9 +16,10 @@ from codec.errors import UserError
 from lm.losses import LossCounts, select_targets
 from training import processes
 from training.engine import Engine
+from training.lora import LoraRecipe
 from training.recipe import Recipe
 from training.run import Run
-from training.stages import Learner, LoraRecipe, LossRecipe, Stage, set_learning
+from training.stages import LEARNS, Learner, LossRecipe, Stage, set_learning
 from training.starting_point import DepthRecipe, StartingPoint
 from training.train_text import read_lines
 
@@ -37,7 +38,7 @@ class LanguageModelRecipe(Recipe):
     mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/mixing.py)
     texts: UTF-8 files with one text a line for text_only; without, the transcriptions and captions of the clips
     context: rows of a packed sequence; batch: packed sequences in a micro-batch
-    lora: None trains the cross-modal layers in full, where the stage trains them at all
+    lora: what learns through low-rank differences; None trains everything that the stage trains in full
     validation_steps: batches of the dev split, each as large as a training step's, for a validation
     validation_mixture: of the sentences of the dev split; empty: the mixture of training
     """
@@ -68,6 +69,14 @@ class LanguageModelRecipe(Recipe):
             raise UserError("listener is for a new model; with init the model has its ears already")
         if self.context < 2 or self.batch < 1 or self.validation_steps < 1:
             raise UserError("context must be at least 2, batch and validation_steps at least 1")
+        idle = [group for group in self.lora.groups if group not in LEARNS[self.stage]] if self.lora else []
+        if idle:
+            raise UserError(
+                f"lora.groups: {', '.join(idle)} would not learn in stage {self.stage}, which trains "
+                f"{', '.join(LEARNS[self.stage])}"
+            )
+        if self.lora and self.lora.freeze_rest and not self.init:
+            raise UserError("lora.freeze_rest keeps the rest of a trained model: give init")
 
 
 def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
@@ -101,7 +110,8 @@ def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
             if run.validate_due(step):
                 run.journal.write(step, validate(engine, held_out, recipe))
             if run.save_due(step):
-                run.save(step, {"model": engine}, start.writer(recipe.lora), facts | {"cursor": mine[-1].cursor})
+                write = start.writer(recipe.lora, recipe.init)
+                run.save(step, {"model": engine}, write, facts | {"cursor": mine[-1].cursor})
     return run.model
 
 

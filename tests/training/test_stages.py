@@ -9,7 +9,8 @@ from lm.vocabulary import VocabularyLayout
 from tests.lm.tiny import sentences, tiny_config, tiny_model
 from tests.training.tiny_lm import tiny_codec
 from training.distillation import SemanticDecoder, SemanticTargets
-from training.stages import LEARNS, LoraRecipe, merge_lora, set_learning
+from training.lora import LoraRecipe, merge_lora
+from training.stages import LEARNS, set_learning
 
 LORA = LoraRecipe(rank=2, alpha=6.0, dropout=0.0)
 
