@@ -13,6 +13,7 @@ from cli.options import (
     ModelOption,
     SeedOption,
     StepsOption,
+    StructuralTemperatureOption,
     TemperatureOption,
     TopKOption,
     load_model,
@@ -21,6 +22,7 @@ from codec.errors import UserError
 
 if TYPE_CHECKING:
     from auditory_sentences.tasks import Request
+    from lm.sampling import GenerationSettings
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Sound file to write (.wav or .flac).")]
 SecondsOption = Annotated[float, typer.Option("--max-seconds", min=0.2, help="Longest sound.")]
@@ -32,9 +34,10 @@ def speak(
     voice: Annotated[str, typer.Option("--voice", help="Description of the voice, in words.")] = "",
     model: ModelOption = DEMO_MODEL,
     seed: SeedOption = 0,
-    temperature: TemperatureOption = 0.7,
-    top_k: TopKOption = 50,
-    guidance: GuidanceOption = 1.0,
+    temperature: TemperatureOption = 0.2,
+    structural_temperature: StructuralTemperatureOption = 0.2,
+    top_k: TopKOption = 30,
+    guidance: GuidanceOption = 2.0,
     steps: StepsOption = 10,
     max_seconds: SecondsOption = 15.0,
 ) -> None:
@@ -44,7 +47,8 @@ def speak(
     if not text.strip():
         raise UserError("there is nothing to say: the text is empty")
     asked = request("instruct_tts", caption=voice, text=text) if voice else request("tts", text=text)
-    _make(asked, out, model, seed, temperature, top_k, guidance, steps, max_seconds)
+    sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    _make(asked, out, model, sampling, seed, steps)
 
 
 def compose(
@@ -53,9 +57,10 @@ def compose(
     sound: Annotated[bool, typer.Option("--sound", help="A sound rather than music.")] = False,
     model: ModelOption = DEMO_MODEL,
     seed: SeedOption = 0,
-    temperature: TemperatureOption = 0.7,
-    top_k: TopKOption = 50,
-    guidance: GuidanceOption = 1.0,
+    temperature: TemperatureOption = 0.2,
+    structural_temperature: StructuralTemperatureOption = 0.2,
+    top_k: TopKOption = 30,
+    guidance: GuidanceOption = 2.0,
     steps: StepsOption = 10,
     max_seconds: SecondsOption = 15.0,
 ) -> None:
@@ -65,27 +70,25 @@ def compose(
     if not caption.strip():
         raise UserError("there is nothing to make: the description is empty")
     asked = request("sound_generation" if sound else "music_generation", caption=caption)
-    _make(asked, out, model, seed, temperature, top_k, guidance, steps, max_seconds)
+    sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    _make(asked, out, model, sampling, seed, steps)
 
 
-def _make(
-    asked: Request,
-    out: Path,
-    model_folder: Path,
-    seed: int,
-    temperature: float,
-    top_k: int,
-    guidance: float,
-    steps: int,
-    max_seconds: float,
-) -> None:
-    from codec.audio import write_audio
+def _sampling(
+    temperature: float, structural_temperature: float, top_k: int, guidance: float, max_seconds: float
+) -> GenerationSettings:
+    """Structural tokens follow the descriptive ones, which have followed the text: guiding them too blurs them."""
     from codec.tokens import DESCRIPTIVE_RATE, STRUCTURAL_RATE
-    from lm.generation import GenerationSettings
+    from lm.sampling import GenerationSettings
+
+    max_rows = round(max_seconds * (DESCRIPTIVE_RATE + STRUCTURAL_RATE)) + 6  # frames, and two edges of each kind
+    return GenerationSettings(max_rows, temperature, top_k, guidance, structural_temperature, structural_guidance=1.0)
+
+
+def _make(asked: Request, out: Path, model_folder: Path, settings: GenerationSettings, seed: int, steps: int) -> None:
+    from codec.audio import write_audio
 
     model = load_model(model_folder)
-    max_rows = round(max_seconds * (DESCRIPTIVE_RATE + STRUCTURAL_RATE)) + 6  # frames, and two edges of each kind
-    settings = GenerationSettings(max_rows, temperature, top_k, guidance)
     made = model.complete([asked.sentence], asked.role, settings, [seed])[0]
     if made.segment is None:
         raise UserError(f"the model made no sound ({made.reason}); try another --seed, or a longer --max-seconds")

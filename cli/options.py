@@ -21,10 +21,15 @@ CodecOption = Annotated[
     Path, typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec folder, or hub id.", show_default=True)
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature", min=0.01, help="Higher is more varied.")]
+TemperatureOption = Annotated[
+    float, typer.Option("--temperature", min=0.0, help="Higher is more varied, 0 always takes the likeliest.")
+]
+StructuralTemperatureOption = Annotated[
+    float, typer.Option("--structural-temperature", min=0.0, help="The same for the structural tokens.")
+]
 TopKOption = Annotated[int, typer.Option("--top-k", min=1, help="Choose among the k most likely ids.")]
 GuidanceOption = Annotated[
-    float, typer.Option("--guidance", min=1.0, help="How strongly to follow the text; 1 is off.")
+    float, typer.Option("--guidance", min=1.0, help="How strongly the descriptive tokens follow the text; 1 is off.")
 ]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of the flow decoder.")]
 

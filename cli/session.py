@@ -21,9 +21,10 @@ from lm.generation import GenerationSettings
 class Settings:
     """What `/set` changes."""
 
-    temperature: float = 0.7  # of sampling; text is always the most likely one
-    top_k: int = 50
-    guidance: float = 1.0  # how strongly made sound follows its text; 1 is off
+    temperature: float = 0.2  # of descriptive tokens; 0 takes the likeliest, as text always does
+    structural_temperature: float = 0.2
+    top_k: int = 30
+    guidance: float = 2.0  # how strongly descriptive tokens follow what is asked; 1 is off
     max_rows: int = 300  # longest answer, in rows: 17.5 rows are a second of sound
     steps: int = 10  # of the flow decoder
     seed: int = 0  # of the next answer; grows by one with every turn
@@ -39,7 +40,8 @@ class Settings:
             number = kinds[name](value)
         except ValueError:
             raise UserError(f"{name} wants a {kinds[name].__name__}, not '{value}'") from None
-        lowest = {"temperature": 0.01, "top_k": 1, "guidance": 1.0, "max_rows": 8, "steps": 1, "seed": 0, "memory": 0}
+        lowest = {"temperature": 0, "structural_temperature": 0, "top_k": 1, "guidance": 1, "max_rows": 8, "steps": 1}
+        lowest |= {"seed": 0, "memory": 0}
         if name in lowest and number < lowest[name]:
             raise UserError(f"{name} must be at least {lowest[name]}, not {value}")
         return replace(self, **{name: number})
@@ -227,6 +229,8 @@ class Session:
             temperature=self.settings.temperature,
             top_k=self.settings.top_k if role == "audio" else 1,
             guidance=self.settings.guidance if role == "audio" else 1.0,
+            structural_temperature=self.settings.structural_temperature,
+            structural_guidance=1.0,
         )
         completion = self.model.complete([sentence], role, generation, [self.settings.seed])[0]
         if completion.segment is None:
