@@ -115,14 +115,14 @@ def test_a_passing_fault_is_asked_about_again(serve):
 
 def test_a_judge_that_is_too_slow_is_named(serve):
     def reply(*_):
-        time.sleep(1.5)
+        time.sleep(6)
         return completion("4")
 
     server = serve(reply)
     started = time.perf_counter()
     with pytest.raises(UserError, match=r"127.0.0.1.*no answer within 0.2 s.*judge.timeout"):
         judge(server, timeout=0.2).score(PAIRS[:1])
-    assert len(server.seen) == 2 and time.perf_counter() - started < 1.4
+    assert len(server.seen) == 2 and time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"choices": []}', b"[1]", b"\xff\xfe"])

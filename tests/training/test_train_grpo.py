@@ -239,25 +239,34 @@ def test_equal_rewards_leave_every_weight_where_it_was(corpus, text_model, super
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_the_reward_rises(corpus, text_model, supervised, tmp_path):
+@pytest.fixture(scope="module")
+def birds(corpus, tmp_path_factory):
+    """The birds alone: what an analysis should say no longer needs to be heard, only learned from the reward."""
+    folder = tmp_path_factory.mktemp("birds")
+    lines = [json.loads(line) for line in (corpus / "clips.jsonl").read_text().splitlines()]
+    lines = [line | {"path": str(corpus / line["path"])} for line in lines if line.get("labels") == {"class": "bird"}]
+    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     changes = {
-        "steps": 24,
-        "save_every": 24,
-        "validate_every": 24,
-        "batch": 4,
+        "steps": 20,
+        "save_every": 20,
+        "validate_every": 20,
         "group": 8,
         "rewards": {"format": 1.0, "tags": 1.0},
-        "optimiser": {"lr": 5e-3, "warmup_steps": 1, "schedule": "constant"},
+        "optimiser": {"lr": 3e-3, "warmup_steps": 1, "schedule": "constant"},
     }
-    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", **changes))
+    folder = run(tiny(birds, text_model, supervised, tmp_path / "run", **changes))
     entries = read_journal(tmp_path / "run")
     steps = [entry for entry in entries if "reward" in entry]
-    first, last = (np.mean([entry["reward"] for entry in part]) for part in (steps[:5], steps[-5:]))
-    assert last > first + 0.15
-    assert steps[0]["kl"] < 1e-6 < steps[-1]["kl"]
+    first, last = (np.mean([entry["reward"] for entry in part]) for part in (steps[:3], steps[-3:]))
+    assert last > first + 0.2
+    assert steps[0]["kl"] == 0 < steps[-1]["kl"]
     assert all(entry["clipped"] == 0 for entry in steps)  # one update of each group: its ratio to itself is 1
     assert {"reward_format", "reward_tags", "reward_deviation", "analyses_per_second"} <= steps[-1].keys()
-    assert 0 <= entries[-1]["held_out_reward"] <= 1 and "held_out_reward_tags" in entries[-1]
+    assert entries[-1]["held_out_reward"] > 0.75 and "held_out_reward_tags" in entries[-1]
     DescriptiveEncoder.from_pretrained(folder)
     assert Ears.load(folder / "listener.safetensors").differences
 
@@ -276,6 +285,29 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, supervised, tmp_pa
         for run in ("whole", "cut")
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": {"zero_stage": 2}},
+        {"engine": {"micro_batches": 2, "precision": "mixed"}},
+        {"engine": {"precision": "mixed"}, "text_precision": "bf16"},
+    ],
+)
+def test_the_policy_starts_from_its_reference_in_every_engine(corpus, text_model, supervised, tmp_path, changes):
+    run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, **changes))
+    entries = read_journal(tmp_path / "run")
+    assert entries[0]["kl"] == entries[0]["clipped"] == 0 and entries[0]["grad_norm"] > 0 < entries[1]["kl"]
+
+
+def test_the_same_updates_with_sharded_optimiser_states(corpus, text_model, supervised, tmp_path):
+    plain, sharded = ({"zero_stage": stage} for stage in (0, 2))
+    entries = []
+    for name, engine in (("plain", plain), ("sharded", sharded)):
+        run(tiny(corpus, text_model, supervised, tmp_path / name, steps=2, updates=2, engine=engine))
+        entries.append([[e["kl"], e["policy"], e["grad_norm"]] for e in read_journal(tmp_path / name)])
+    np.testing.assert_allclose(*entries, rtol=1e-3, atol=1e-6)
 
 
 def test_another_supervised_model_is_refused_when_resumed(corpus, text_model, supervised, tmp_path):
