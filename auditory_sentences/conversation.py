@@ -15,8 +15,10 @@ from auditory_sentences.sentence import AuditorySentence, Segment
 from auditory_sentences.tasks import TASKS, build, is_eligible
 
 MIN_TURNS, MAX_TURNS = 2, 4
-# What people ask for; tasks without a request (audio_only, text_only) are no turns.
-TURNS = tuple(task for task in TASKS.values() if task.prompted and task.name != "descriptive_to_structural")
+# What people ask for; tasks without a request (audio_only, text_only) are no turns. Analyses teach the codec, not the
+# language model, whose turns are short.
+_NO_TURNS = ("descriptive_to_structural", "analysis")
+TURNS = tuple(task for task in TASKS.values() if task.prompted and task.name not in _NO_TURNS)
 
 
 def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[str]:

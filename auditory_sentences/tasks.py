@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from auditory_sentences.analysis import write_analysis
 from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
@@ -78,6 +79,7 @@ TASKS: Mapping[str, Task] = {
         Task("music_generation", MUSIC, (CAPTION, SAY_AUDIO)),
         Task("audio_qa", ANY, (Part("text", "question"), AUDIO, Part("text", "answer", learn=True))),
         Task("audio_yes_no", ANY, (Part("text", "yes_no_question"), AUDIO, Part("text", "yes_no", learn=True))),
+        Task("analysis", ANY, (AUDIO, Part("text", "analysis", learn=True))),
         Task("descriptive_to_structural", ANY, (Part("descriptive", "audio"), Part("structural", "audio", learn=True))),
         Task("audio_only", ANY, (SAY_AUDIO,), prompted=False),
         Task("text_only", ANY, (Part("text", "words", learn=True),), prompted=False),
@@ -89,6 +91,7 @@ CONTENTS: Mapping[str, Callable[[Clip], str]] = {
     "text": lambda clip: clip.text,
     "caption": lambda clip: clip.caption,
     "words": lambda clip: clip.text or clip.caption,
+    "analysis": write_analysis,
 }
 
 

@@ -90,9 +90,9 @@ class Listener(nn.Module):
         """Losses of a batch of questions. Features as for DescriptiveBranch; transcripts: "" where there is none."""
         heard = self.branch(speech, music, frames, quantise)
         pieces = [dialogue.ids(self.tokenizer) for dialogue in dialogues]
-        prompts = self._prompts(heard, pieces)
+        prompts = self.prompts(heard, pieces)
         answers = [torch.tensor(answer, device=speech.device) for _, _, answer in pieces]
-        sequences = [torch.cat([p, self._embed(a[:-1])]) for p, a in zip(prompts, answers, strict=True)]
+        sequences = [torch.cat([p, self.embed(a[:-1])]) for p, a in zip(prompts, answers, strict=True)]
         # An answer's first id is predicted at the last position of the prompt.
         targets = [
             torch.cat([answer.new_full((len(prompt) - 1,), -100), answer])
@@ -119,7 +119,7 @@ class Listener(nn.Module):
     ) -> list[str]:
         """The likeliest answers, word for word, of a batch of questions."""
         heard = self.branch(speech, music, frames, quantise)
-        prompts = self._prompts(heard, [Dialogue(question, "").ids(self.tokenizer) for question in questions])
+        prompts = self.prompts(heard, [Dialogue(question, "").ids(self.tokenizer) for question in questions])
         most = max(len(prompt) for prompt in prompts)
         embeddings = torch.stack([F.pad(prompt, (0, 0, most - len(prompt), 0)) for prompt in prompts])
         mask = torch.tensor([[0] * (most - len(p)) + [1] * len(p) for p in prompts], device=embeddings.device)
@@ -134,18 +134,19 @@ class Listener(nn.Module):
         )
         return [self.tokenizer.decode(row).strip() for row in ids.tolist()]
 
-    def _prompts(
+    def prompts(
         self, heard: DescriptiveOutput, pieces: Sequence[tuple[list[int], list[int], list[int]]]
     ) -> list[Tensor]:
         """What comes before each answer: (rows, width) embeddings, the recording's frames in their place."""
         frames = self.projection(heard.quantised).to(self.text_model.dtype)  # (B, T5, width)
         counts = heard.mask.sum(1).tolist()
         return [
-            torch.cat([self._embed(before), recording[:count], self._embed(between)])
+            torch.cat([self.embed(before), recording[:count], self.embed(between)])
             for recording, count, (before, between, _) in zip(frames, counts, pieces, strict=True)
         ]
 
-    def _embed(self, ids: list[int] | Tensor) -> Tensor:
+    def embed(self, ids: list[int] | Tensor) -> Tensor:
+        """Ids (n,) -> the text model's embeddings (n, width)."""
         table = self.text_model.get_input_embeddings()
         return table(torch.as_tensor(ids, dtype=torch.long, device=table.weight.device))
 

@@ -29,6 +29,7 @@ TRAINERS = {
     "expert": ("training.train_expert", "ExpertRecipe"),
     "scalar": ("training.train_scalar", "ScalarRecipe"),
     "descriptive": ("training.train_descriptive", "DescriptiveRecipe"),
+    "grpo": ("training.train_grpo", "GrpoRecipe"),
     "structural": ("training.train_structural", "StructuralRecipe"),
     "language_model": ("training.train_lm", "LanguageModelRecipe"),
 }

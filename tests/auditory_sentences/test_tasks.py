@@ -26,6 +26,7 @@ FORMS = {
     "music_generation": "caption audio*",
     "audio_qa": "text audio text*",
     "audio_yes_no": "text audio text*",
+    "analysis": "audio text*",
     "descriptive_to_structural": "descriptive structural*",
     "audio_only": "audio*",
     "text_only": "text*",

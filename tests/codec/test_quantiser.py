@@ -26,6 +26,29 @@ def test_encoding_chooses_what_the_library_chooses(levels):
     assert (ids[1, 7:] == -1).all() and (quantised[1, 7:] == 0).all()
 
 
+def test_straight_through_vectors_learn_and_codebooks_stay():
+    torch.manual_seed(0)
+    quantiser = residual_quantiser(16, 4, QuantiserConfig(64, 8, kmeans_init=False)).eval()
+    for level, layer in enumerate(quantiser.layers):
+        layer._codebook.embed.normal_(std=0.5 * 0.5**level)
+    x, mask = torch.randn(2, 9, 16, requires_grad=True), torch.arange(9) < torch.tensor([[9], [4]])
+    plain, ids, _ = quantiser(x, mask=mask)
+    before = {name: buffer.clone() for name, buffer in quantiser.named_buffers()}
+
+    quantiser.straight_through = True
+    quantised, same_ids, losses = quantiser(x, mask=mask)
+    assert torch.equal(ids, same_ids)
+    torch.testing.assert_close(quantised, plain)
+    direction = torch.randn(2, 9, 16)
+    (gradient,) = torch.autograd.grad((quantised * direction).sum(), x, retain_graph=True)
+    unquantised = quantiser.project_out(quantiser.project_in(x)) * mask[..., None]
+    torch.testing.assert_close(gradient, torch.autograd.grad((unquantised * direction).sum(), x)[0])
+    (gradient,) = torch.autograd.grad(losses.sum(), x)
+    assert (gradient[mask] != 0).any() and (gradient[~mask] == 0).all()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in quantiser.named_buffers())
+    torch.testing.assert_close(losses, quantiser.train()(x, mask=mask)[2])  # as the library counts commitment
+
+
 def test_dead_codes_come_back_and_stay():
     torch.manual_seed(0)
     config = QuantiserConfig(codebook_size=32, codebook_dim=4, dead_code_threshold=0.2, kmeans_init=False)
