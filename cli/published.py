@@ -125,9 +125,14 @@ def _require_together(
             raise UserError(f"{codec}: no such file; give the checkpoint of the released codec")
     if codec is None or not codec.is_file():
         stray = next((option for option, value in files.items() if value is not None), None)
-        if stray is not None:
+        if stray is not None and codec is None:
             raise UserError(
                 f"{files[stray]}: {stray} goes with the checkpoint file of the released codec; give that with --codec"
+            )
+        if stray is not None:
+            raise UserError(
+                f"{codec}: no file, where {stray} goes with the checkpoint file of the released codec; give that file, "
+                f"or leave {stray} out to take a codec's folder"
             )
     else:
         missing = [option for option in ("--scalar", "--scalar-config") if files[option] is None]

@@ -152,6 +152,11 @@ def test_options_that_do_not_belong_together_are_named(uniaudio, release, codec_
         ((*codec_files, "--music-encoder", file), "codec.pt: no key begins with 'model.'"),
         ((*codec_files, "--out", release), "is there already and is not overwritten"),
         (("--lm", checkpoint, "--config", config, "--scalar", file), "--scalar goes with the checkpoint file of the"),
+        (
+            ("--lm", checkpoint, "--config", config, *codec_files, "--codec", release / "codec"),
+            "codec: no file, where --scalar goes with",
+        ),
+        ((*codec_files[:6], *codec_files[8:]), "codec.pt: holds no music encoder; .*--music-encoder"),
     ):
         done = uniaudio("import-published", "--out", out, *options)
         assert done.status == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
