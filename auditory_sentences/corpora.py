@@ -29,6 +29,7 @@ from auditory_sentences.corpus_kinds import (
     existing_folder,
     open_text,
 )
+from auditory_sentences.strict_yaml import load_yaml
 from codec.errors import UserError
 
 __all__ = ["Clip", "describe", "read_corpora", "read_corpus"]
@@ -78,7 +79,7 @@ def describe(spec: Mapping[str, Any] | str | Path) -> Description:
             return ClipsFolder(existing_folder(path).absolute())
         try:
             with open_text(path) as file:
-                spec = yaml.safe_load(file)
+                spec = load_yaml(file)
         except yaml.YAMLError as error:
             raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())}); correct it") from error
         if not isinstance(spec, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def import_published(
     With both tokenizers the folder is complete; a part that is not given is not in it. `out` appears when all of it is
     written, so an import that fails leaves nothing. Raises UserError naming the file and what does not fit.
     """
-    _require_free(out)
+    require_free(out)
     values = read_yaml(config)
     shape = model_config(
         values,
@@ -55,17 +57,13 @@ def import_published(
     found = read_checkpoint(checkpoint)
     model = model_from_checkpoint(found, shape)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        folder = Path(scratch) / "model"
-        folder.mkdir()
+    with new_folder(out) as folder:
         model.save_pretrained(folder)
         model.config.layout.save(folder / VOCABULARY_FILE)
         PublishedRecord(values, list(found.model)).save(folder)
         for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)):
             if part is not None:
                 part.save_pretrained(folder / name)
-        folder.rename(out)
     absent = [name for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)) if part is None]
     return Imported(len(found.model), found.others, absent)
 
@@ -77,7 +75,7 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     Raises UserError where the folder cannot be read, has no published form, or a file is there already.
     """
     for path in (checkpoint, config):
-        _require_free(path)
+        require_free(path)
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
     loaded, record = load_language_model(model), PublishedRecord.load(model)
@@ -107,6 +105,19 @@ def _codebook_sizes(codec: AudioTokenizer) -> tuple[int, int]:
     return parts[0].quantiser.codebook_size, parts[1].quantiser.codebook_size
 
 
-def _require_free(path: Path) -> None:
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` when all is written; where something fails, nothing is left."""
+    require_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        yield folder
+        folder.rename(out)
+
+
+def require_free(path: Path) -> None:
+    """Raise UserError where there is something at `path`: an import or export never overwrites."""
     if path.exists():
         raise UserError(f"{path}: is there already and is not overwritten; give another name or remove it")

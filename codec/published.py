@@ -221,7 +221,7 @@ def _music_encoder(state: Mapping[str, Tensor], source: str, music_file: str | P
     if inside and music_file is not None:
         raise UserError(f"{music_file}: {source} holds a music encoder already; leave this file out")
     if not inside and music_file is None:
-        raise UserError(f"{source}: holds no music encoder; name the file of the released one")
+        raise UserError(f"{source}: holds no music encoder; name the file of the released one (--music-encoder)")
     if inside:
         return music_encoder_from_published(state, source, prefix=_MUSIC)
     return music_encoder_from_published(read_weights(music_file), str(music_file))

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from auditory_sentences.strict_yaml import parse, read_yaml
 from codec.errors import UserError
 from evaluation.metrics import METRICS
-from evaluation.strict_yaml import from_mapping, read_yaml
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
@@ -157,13 +157,13 @@ class Suite:
 def load_task(name_or_path: str | Path) -> Task:
     """A task by its name in evaluation/tasks, or from any YAML file. Raises UserError naming file, key and remedy."""
     path = _locate(name_or_path, TASKS_FOLDER, "task")
-    return from_mapping(Task, read_yaml(path), str(path))
+    return parse(Task, read_yaml(path), str(path))
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
     """A suite by its name in evaluation/suites, or from any YAML file."""
     path = _locate(name_or_path, SUITES_FOLDER, "suite")
-    return from_mapping(Suite, read_yaml(path), str(path))
+    return parse(Suite, read_yaml(path), str(path))
 
 
 def _locate(name_or_path: str | Path, folder: Path, what: str) -> Path:

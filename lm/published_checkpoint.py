@@ -1,27 +1,23 @@
 """Released checkpoint files of the published language model: read without running them, and written in their form.
 
-Such a file is a pickle inside a zip archive: {model, optimizer, scheduler, reporter} (published model, §A.6). A pickle
-can name any function to be called while it is read. Here only tensors, plain containers and the few types of ALLOWED
-are built; a file that asks for anything else is refused, and nothing that it asks for is called.
+Such a file is a pickle inside a zip archive: {model, optimizer, scheduler, reporter} (published model, §A.6), of which
+codec/weight_files.py builds nothing but tensors and plain values.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from codec.errors import UserError
+from codec.weight_files import read_pickle, require_plain
 from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.published import GROUPS, LEGACY_QKV, QKV, from_published, legacy_qkv, to_published
@@ -29,15 +25,6 @@ from lm.published import GROUPS, LEGACY_QKV, QKV, from_published, legacy_qkv, to
 RECORD_FILE = "published.json"
 TRAINING_STATE = ("optimizer", "scheduler", "reporter")
 PREFIX = "module."  # left by the wrappers of distributed training
-
-# Besides tensors: what a training journal may hold. Numbers of numpy carry the name that their numpy version wrote.
-ALLOWED = [
-    datetime.timedelta,
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-]
 
 
 @dataclass(frozen=True)
@@ -89,17 +76,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: cut short, or no torch checkpoint (a zip archive); compare its size with the release "
             "and download it again"
         )
-    with torch.serialization.safe_globals(ALLOWED):
-        try:
-            foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-            if foreign:
-                raise _refusal(path, ", ".join(foreign[:5]))
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except UnpicklingError as error:
-            raise _refusal(path, _asked_for(error)) from error
-        except (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError) as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: damaged, or no torch checkpoint ({detail}); download it again") from error
+    content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -109,22 +86,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for key, value in content["model"].items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(f"{path}: '{key}' in its model is no tensor; this is not the released language model")
-        if value.layout != torch.strided or value.is_meta or value.is_quantized:
-            raise UserError(f"{path}: '{key}' is a sparse, quantised or empty tensor; save it again as a plain one")
+    require_plain(path, content["model"])
     return Checkpoint(path, dict(content["model"]), [str(key) for key in content if key != "model"])
-
-
-def _refusal(path: Path, wanted: str) -> UserError:
-    return UserError(
-        f"{path}: refused, because it asks for code to be run or for types that weights do not need ({wanted}); "
-        "nothing of it was run. Take the file from the release itself, or save its model alone again where you trust it"
-    )
-
-
-def _asked_for(error: UnpicklingError) -> str:
-    """The type or function that torch would not build; its own advice (read it unsafely) is not passed on."""
-    named = re.search(r"GLOBAL (\S+)|function (.+?)(?: which|$)|Unsupported operand \d+", str(error), re.MULTILINE)
-    return named.group(0) if named else "a pickle instruction that no checkpoint needs"
 
 
 def model_from_checkpoint(checkpoint: Checkpoint, config: UniAudioConfig) -> UniAudioForConditionalGeneration:

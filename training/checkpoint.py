@@ -92,7 +92,7 @@ def save(
     processes.barrier()
     for position, (name, engine) in enumerate(engines.items()):
         state = engine.state_dict()
-        shards.save(engine, partial / "engines" / name, state)
+        shards.save(engine.sharded, partial / "engines" / name, state, engine.steps_done)
         if first and position == 0:
             write_model(partial / "model", state)
         del state

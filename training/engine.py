@@ -80,8 +80,9 @@ class Engine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=self.model, optimizer=self.optimiser, config=self._deepspeed_config()
         )
+        self.sharded = shards.Sharded(self.model, self.trainable, self.optimiser, self.deepspeed, engine.zero_stage)
         if checkpoint is not None:
-            self.steps_done = shards.load_optimiser(self, checkpoint)
+            self.steps_done = shards.load_optimiser(self.sharded, checkpoint)
         # ZeRO 3 would reuse an old gradient, and processes that reduce different parameters would mix them up.
         self._all_must_learn = engine.zero_stage == 3 or (engine.zero_stage > 0 and processes.world_size() > 1)
         self._reached: set[str] = set()
@@ -192,7 +193,7 @@ class Engine:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole model's state on the CPU, in training precision; {} on all processes but the first. Collective."""
-        return shards.full_state(self)
+        return shards.full_state(self.sharded)
 
     def _set_frozen(self, frozen: bool) -> None:
         self._is_frozen = frozen

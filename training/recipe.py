@@ -8,20 +8,16 @@ optimiser.lr=1e-3`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
+from auditory_sentences.strict_yaml import load_yaml, nearest, parse, read_yaml
 from codec.errors import UserError
-
-T = TypeVar("T")
 
 # What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
 TRAINERS = {
@@ -118,13 +114,13 @@ class Recipe:
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, after the overrides ("a.b=value"). Its `kind` picks the class."""
-    tree = _read_yaml(Path(path))
+    tree = read_yaml(path, "recipe", "the shipped ones lie in recipes/")
     for override in overrides:
         _override(tree, override)
     kind = tree.pop("kind", None)
     if kind not in TRAINERS:
         raise UserError(
-            f"{path}: kind must be one of {', '.join(TRAINERS)}, not {kind!r}{_nearest(str(kind), TRAINERS)}"
+            f"{path}: kind must be one of {', '.join(TRAINERS)}, not {kind!r}{nearest(str(kind), TRAINERS)}"
         )
     module, name = TRAINERS[kind]
     return parse(getattr(importlib.import_module(module), name), tree, str(path))
@@ -151,106 +147,6 @@ def to_yaml(recipe: Recipe) -> str:
     )
 
 
-def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
-    """A dataclass from a tree of plain values. `source` names the file in errors, `key` the place in it."""
-    where = f"{source}: {key}: " if key else f"{source}: "
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}expected keys and values, found {tree!r}")
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    hints = typing.get_type_hints(cls)
-    for name in tree:
-        if name not in fields:
-            raise UserError(f"{source}: unknown key {_join(key, str(name))!r}{_nearest(str(name), fields)}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in tree:
-            raise UserError(f"{source}: key {_join(key, name)!r} is missing; it has no default")
-    values = {name: _convert(hints[name], value, source, _join(key, name)) for name, value in tree.items()}
-    try:
-        return cls(**values)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
-    """`value` as the annotated type `kind`, or a UserError. Lossless readings only: 1 for a float, no 1.5 for an int"""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        members = [arg for arg in args if arg is not type(None)]
-        for member in members[:-1]:
-            try:
-                return _convert(member, value, source, key)
-            except UserError:
-                continue
-        return _convert(members[-1], value, source, key)
-    if dataclasses.is_dataclass(kind):
-        return parse(kind, value, source, key)
-    if origin is Literal:
-        if any(value == arg and type(value) is type(arg) for arg in args):
-            return value
-        choices = ", ".join(map(str, args))
-        raise UserError(
-            f"{source}: {key!r} must be one of {choices}, not {value!r}{_nearest(str(value), map(str, args))}"
-        )
-    if origin in (list, tuple) and isinstance(value, (list, tuple)):
-        if origin is list or (len(args) == 2 and args[1] is Ellipsis):
-            members = [args[0]] * len(value)
-        else:
-            members = list(args)
-        if len(members) != len(value):
-            raise UserError(f"{source}: {key!r} needs {len(members)} values, not {len(value)}")
-        return origin(
-            _convert(m, v, source, f"{key}[{i}]") for i, (m, v) in enumerate(zip(members, value, strict=True))
-        )
-    if origin is dict and isinstance(value, dict):
-        return {
-            _convert(args[0], k, source, key): _convert(args[1], v, source, _join(key, str(k)))
-            for k, v in value.items()
-        }
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
-    raise UserError(f"{source}: {key!r} must be {expected}, not {value!r}")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a repeated key instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} stands twice, again on line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such recipe; the shipped ones lie in recipes/") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not a YAML recipe: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: not a recipe: expected keys and values at the top")
-    return tree
-
-
 def _override(tree: dict, text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
@@ -262,7 +158,7 @@ def _override(tree: dict, text: str) -> None:
             raise UserError(f"override {text!r}: {parent!r} is a value, not a group of keys")
         tree = child
     try:
-        tree[last] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        tree[last] = load_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f"override {text!r}: the value is not YAML") from error
 
@@ -273,12 +169,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name

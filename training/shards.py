@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,24 +28,39 @@ from codec.errors import UserError
 from training import processes
 from training.processes import deepspeed
 
-if TYPE_CHECKING:
-    from training.engine import Engine
-
 FROZEN = "frozen.safetensors"
 KINDS = ("value", "exp_avg", "exp_avg_sq")
 
 
-def save(engine: Engine, folder: Path, state: dict[str, Tensor]) -> None:
-    """Write this process's fragments, and from the first process what does not learn. `state`: `full_state(engine)`."""
+@dataclass(frozen=True)
+class Sharded:
+    """A model that learns and its optimiser, as DeepSpeed has split them over the processes.
+
+    trainable: name -> parameter that the optimiser changes
+    deepspeed: the DeepSpeed engine around model and optimiser
+    """
+
+    model: nn.Module
+    trainable: dict[str, nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    deepspeed: Any
+    zero_stage: int
+
+
+def save(learning: Sharded, folder: Path, state: dict[str, Tensor], steps_done: int) -> None:
+    """Write this process's fragments, and from the first process what does not learn.
+
+    state: `full_state(learning)`; steps_done: number of updates that it has seen
+    """
     if processes.rank() == 0:
-        frozen = {name: state[name] for name in _static_tensors(engine.model, set(engine.trainable))}
+        frozen = {name: state[name] for name in _static_tensors(learning.model, set(learning.trainable))}
         save_file({name: tensor.contiguous() for name, tensor in frozen.items()}, folder / FROZEN)
     tensors: dict[str, np.ndarray] = {}
     starts: dict[str, int] = {}
-    for name, start, views in _fragments(engine):
+    for name, start, views in _fragments(learning):
         starts[name] = start
         tensors |= {f"{name}/{kind}": view.detach().float().cpu().numpy() for kind, view in views.items()}
-    header = {"starts": json.dumps(starts), "steps_done": str(engine.steps_done)}
+    header = {"starts": json.dumps(starts), "steps_done": str(steps_done)}
     save_numpy(
         tensors, folder / f"rank-{processes.rank():05d}-of-{processes.world_size():05d}.safetensors", metadata=header
     )
@@ -69,25 +85,24 @@ def load_module(model: nn.Module, folder: Path) -> None:
             parameter.copy_(torch.from_numpy(reader.read(name, "value", 0, parameter.numel())).view(parameter.shape))
 
 
-def load_optimiser(engine: Engine, folder: Path) -> int:
+def load_optimiser(learning: Sharded, folder: Path) -> int:
     """Put master weights and Adam moments into a fresh engine. Returns the number of updates they have seen."""
     reader = _Fragments(folder)
     with torch.no_grad():
-        for name, start, views in _fragments(engine, steps_done=reader.steps_done):
+        for name, start, views in _fragments(learning, steps_done=reader.steps_done):
             for kind, view in views.items():
                 view.copy_(torch.from_numpy(reader.read(name, kind, start, view.numel())))
     return reader.steps_done
 
 
-def full_state(engine: Engine) -> dict[str, Tensor]:
+def full_state(learning: Sharded) -> dict[str, Tensor]:
     """The whole model's state dict on the CPU of the first process, {} on the others. Collective."""
     first = processes.rank() == 0
-    if engine.recipe.zero_stage < 3:
-        return (
-            {name: tensor.detach().cpu().clone() for name, tensor in engine.model.state_dict().items()} if first else {}
-        )
+    if learning.zero_stage < 3:
+        whole = learning.model.state_dict() if first else {}
+        return {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
     state: dict[str, Tensor] = {}
-    parameters = dict(engine.model.named_parameters(remove_duplicate=False))
+    parameters = dict(learning.model.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
         with deepspeed.zero.GatheredParameters(
             [parameter]
@@ -95,23 +110,23 @@ def full_state(engine: Engine) -> dict[str, Tensor]:
             if first:
                 state[name] = parameter.detach().cpu().clone()
     if first:
-        state |= {n: t.detach().cpu().clone() for n, t in engine.model.state_dict().items() if n not in parameters}
+        state |= {n: t.detach().cpu().clone() for n, t in learning.model.state_dict().items() if n not in parameters}
     return state
 
 
-def _fragments(engine: Engine, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+def _fragments(learning: Sharded, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
     """(name, first element, flat views of value and moments) of the parts of parameters that this process owns and
     optimises.
 
     steps_done: given when loading.
     """
-    optimizer, rank = engine.deepspeed.optimizer, processes.rank()
-    for name, parameter in engine.trainable.items():
-        if engine.recipe.zero_stage == 0:
+    optimizer, rank = learning.deepspeed.optimizer, processes.rank()
+    for name, parameter in learning.trainable.items():
+        if learning.zero_stage == 0:
             if rank > 0 and steps_done is None:
                 continue  # every process holds the same; the first one writes
             flat, begin, start, count = parameter, 0, 0, parameter.numel()
-        elif engine.recipe.zero_stage < 3:
+        elif learning.zero_stage < 3:
             mapping = parameter._hp_mapping
             if mapping is None:
                 continue  # other processes hold all of it
@@ -127,7 +142,7 @@ def _fragments(engine: Engine, steps_done: int | None = None) -> Iterator[tuple[
             count = min(size, parameter.ds_numel - start)
             if count <= 0:
                 continue  # the last processes own only padding of a small parameter
-        moments = engine.optimiser.state[flat]
+        moments = learning.optimiser.state[flat]
         if not moments:  # AdamW makes them at its first step, and just so
             moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.data), torch.zeros_like(flat.data)
             moments["step"] = torch.tensor(0.0)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,34 +24,10 @@ from training import processes
 from training.checkpoint import resolve_model
 from training.distillation import SemanticTargets
 from training.inheritance import Ears, inherit
+from training.language_model_recipe import LanguageModelRecipe
 from training.lora import LoraRecipe, merge_lora, save_adapter
 
-if TYPE_CHECKING:
-    from training.train_lm import LanguageModelRecipe
-
 ADAPTER_FOLDER = "adapter"  # of a model folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthRecipe:
-    """Shape of the depth decoder; the defaults are the published one's."""
-
-    layers: int = 4
-    width: int = 2048
-    heads: int = 32
-    kv_heads: int = 8
-    mlp: int = 8192
-
-    @property
-    def config(self) -> dict[str, int]:
-        """As transformers' LlamaConfig names it."""
-        return {
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.width,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "intermediate_size": self.mlp,
-        }
 
 
 @dataclass

@@ -1,14 +1,19 @@
 """Released weights in and out, as a person does it."""
 
 import os
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from auditory_sentences.uniaudio import UniAudio
+from codec.reasoning_codec import ReasoningCodec
 from lm.model import UniAudioForConditionalGeneration
 from lm.published_config import model_config
+from tests.codec import published_codec
+from tests.codec.small_codec import noise
 from tests.lm.published_files import config_values, published_state, save_released, sizes, text_tokenizer, write_yaml
 from tests.tiny_model import CODES, tiny_codec
 
@@ -85,6 +90,77 @@ def test_without_tokenizers_it_says_what_is_missing(uniaudio, release, tmp_path)
     assert (tmp_path / "model" / "config.json").exists() and not (tmp_path / "model" / "text_tokenizer").exists()
     spoken = uniaudio("speak", "hello", "--model", tmp_path / "model", "-o", tmp_path / "x.wav")
     assert spoken.status == 2 and "has no text_tokenizer" in spoken.err
+
+
+@pytest.fixture(scope="module")
+def codec_release(tmp_path_factory):
+    """A folder of a released codec's files; what no shape states (a head's width, a window) is as published."""
+    codes = {"descriptive_codes": (CODES, 8), "structural_codes": (CODES, 4)}
+    tiny = replace(published_codec.SMALL_SIZES, flow_width=64, max_frames=500, **codes)
+    return published_codec.save_released(tmp_path_factory.mktemp("codec_release"), tiny)
+
+
+@pytest.fixture(scope="module")
+def codec_files(codec_release):
+    """Options of a whole import of the codec."""
+    names = {"--codec": "codec.pt", "--scalar": "sqcodec.pth", "--scalar-config": "sqcodec_config.yaml"}
+    names |= {"--music-encoder": "music_ssl.pt", "--whisper": "whisper", "--wavlm": "wavlm"}
+    return [word for option, name in names.items() for word in (option, codec_release / name)]
+
+
+def test_a_released_codec_alone_becomes_a_codec_folder(uniaudio, codec_release, codec_files, tmp_path, monkeypatch):
+    monkeypatch.chdir(codec_release.parent)  # folders may be given relative to where the command runs
+    relative = [os.path.relpath(word) if os.path.isdir(word) else word for word in codec_files]
+    done = uniaudio("import-published", *relative, "--out", tmp_path / "codec")
+    assert done.status == 0, done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["codec"], "nothing half-written is left"
+    monkeypatch.chdir(tmp_path)
+    codec = ReasoningCodec.from_pretrained(tmp_path / "codec")
+    assert codec.fingerprint in done.out
+    (tokens,) = codec.encode(noise(12_000)[None])
+    assert len(tokens.structural.unique()) > 4 and codec.config.descriptive.quantiser.codebook_size == CODES
+
+
+def test_language_model_and_codec_in_one_import(uniaudio, release, codec_files, tmp_path):
+    language = "--lm", release / "llm.checkpoint", "--config", release / "llm_config.yaml"
+    parts = "--text-tokenizer", release / "text", *codec_files
+    done = uniaudio("import-published", *language, *parts, "--out", tmp_path / "model")
+    assert done.status == 0 and "not complete" not in done.out, done.err
+    model = UniAudio.from_pretrained(tmp_path / "model")
+    assert (
+        model.layout.audio_fingerprint == ReasoningCodec.from_pretrained(tmp_path / "model/audio_tokenizer").fingerprint
+    )
+
+
+def test_options_that_do_not_belong_together_are_named(uniaudio, release, codec_release, codec_files, tmp_path):
+    file, checkpoint = codec_release / "codec.pt", release / "llm.checkpoint"
+    config, text = release / "llm_config.yaml", release / "text"
+    out = tmp_path / "made"
+    for options, message in (
+        ((), "nothing to import: give --lm FILE"),
+        (("--lm", checkpoint), "llm_config.yaml with --config"),
+        (
+            ("--codec", release / "codec"),
+            "codec: a folder, where the checkpoint file of the released codec is expected",
+        ),
+        (("--codec", "openai/nothing"), "openai/nothing: no such file"),
+        (("--codec", file), "codec.pt: .* add --scalar FILE and --scalar-config FILE"),
+        ((*codec_files, "--config", config), "--config is for the language model"),
+        ((*codec_files, "--text-tokenizer", text), "--text-tokenizer is for the language model"),
+        ((*codec_files, "--whisper", tmp_path / "no"), "no: no whisper there"),
+        ((*codec_files, "--scalar", tmp_path / "no"), "no: no such file; give a file of weights"),
+        ((*codec_files, "--music-encoder", file), "codec.pt: no key begins with 'model.'"),
+        ((*codec_files, "--out", release), "is there already and is not overwritten"),
+        (("--lm", checkpoint, "--config", config, "--scalar", file), "--scalar goes with the checkpoint file of the"),
+        (
+            ("--lm", checkpoint, "--config", config, *codec_files, "--codec", release / "codec"),
+            "codec: no file, where --scalar goes with",
+        ),
+        ((*codec_files[:6], *codec_files[8:]), "codec.pt: holds no music encoder; .*--music-encoder"),
+    ):
+        done = uniaudio("import-published", "--out", out, *options)
+        assert done.status == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
+        assert not list(tmp_path.iterdir())
 
 
 class RunsCode:

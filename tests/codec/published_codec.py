@@ -1,10 +1,25 @@
 """Released codec files in miniature: the published key names with shapes of any size, and random values."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 from torchaudio.functional import melscale_fbanks
+from transformers import (
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from codec.config import to_json
+from codec.scalar import ScalarAutoencoder
+from tests.codec.small_codec import SMALL_SCALAR
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,22 @@ class Sizes:
     flow_width: int = 1536
     flow_layers: int = 32
     max_frames: int = 3000
+
+
+SMALL_SIZES = Sizes(
+    speech=16,
+    phone=24,
+    music=32,
+    dim=48,
+    descriptive_codes=(16, 8),
+    head_dim=12,
+    rope_dims=6,
+    blocks=2,
+    structural_codes=(32, 4),
+    flow_width=16,
+    flow_layers=2,
+    max_frames=120,
+)
 
 
 def codec_shapes(s: Sizes) -> dict[str, tuple[int, ...]]:
@@ -205,3 +236,60 @@ def music_state(shapes: dict[str, tuple[int, ...]], seed: int = 1) -> dict[str, 
         else:
             state[key] = torch.randn(shape, generator=generator) / max(1, torch.Size(shape[1:]).numel()) ** 0.5
     return state
+
+
+def save_released(folder: Path, s: Sizes) -> Path:
+    """The files of a release, and transformers models of its experts' shapes (whisper, wavlm), in a folder."""
+    torch.manual_seed(0)
+    whisper = WhisperModel(
+        WhisperConfig(
+            d_model=s.speech,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_source_positions=100,
+            vocab_size=20,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        )
+    )
+    sizes = {"hidden_size": s.phone, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 32}
+    convolutions = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    wavlm = WavLMModel(WavLMConfig(**sizes, **convolutions))
+    for name, model, extractor in (
+        ("whisper", whisper, WhisperFeatureExtractor()),
+        ("wavlm", wavlm, Wav2Vec2FeatureExtractor(do_normalize=False)),
+    ):
+        model.save_pretrained(folder / name)
+        extractor.save_pretrained(folder / name)
+
+    state = codec_state(s)
+    for prefix, model in (("whisper_encoder.", whisper.get_encoder()), ("wavlm_encoder.", wavlm)):
+        state |= {prefix + key: 1.1 * value for key, value in model.state_dict().items()}  # not the folders' weights
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}, "step": 5}, folder / "codec.pt")
+
+    music = music_state(music_shapes(s.music, heads=2, hidden=40, layers=12, channels=4, bands=16, codes=32))
+    torch.save({"model": music, "cfg": {"model": {"name": "musicfm"}}}, folder / "music_ssl.pt")
+
+    scalar = ScalarAutoencoder(SMALL_SCALAR)
+    torch.save({"codec_model": scalar_state(scalar)}, folder / "sqcodec.pth")
+    ours = {"front_end", "fft_size", "hop", "phase_iterations", "principal_components"}
+    values = {key: value for key, value in json.loads(json.dumps(to_json(SMALL_SCALAR))).items() if key not in ours}
+    (folder / "sqcodec_config.yaml").write_text(yaml.safe_dump({"generator": {"name": "x", "config": values}}))
+    return folder
+
+
+def scalar_state(scalar: ScalarAutoencoder) -> dict[str, torch.Tensor]:
+    """As published: weight norms under their old names, the shared activation once for every stage."""
+    state = {}
+    for key, value in scalar.state_dict().items():
+        key = key.replace("parametrizations.weight.original0", "weight_g")
+        state[key.replace("parametrizations.weight.original1", "weight_v")] = value
+    shared = state.pop("down_activation.weight")
+    stages = {key.split(".")[1] for key in state if ".down_conv." in key}
+    return state | {f"encoder.{stage}.down_conv.activation.weight": shared for stage in stages}

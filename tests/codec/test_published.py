@@ -5,38 +5,17 @@ import json
 import pytest
 import torch
 import yaml
-from transformers import (
-    Wav2Vec2FeatureExtractor,
-    WavLMConfig,
-    WavLMModel,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperModel,
-)
+from transformers import WhisperModel
 
-from codec.config import FlowConfig, to_json
+from codec.config import FlowConfig
 from codec.errors import UserError
 from codec.published import codec_from_published
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
-from codec.scalar import ScalarAutoencoder
 from codec.weight_files import read_weights
-from tests.codec.published_codec import Sizes, codec_shapes, codec_state, music_shapes, music_state
+from tests.codec.published_codec import SMALL_SIZES as SIZES
+from tests.codec.published_codec import Sizes, codec_shapes, music_shapes, save_released
 from tests.codec.small_codec import SMALL_SCALAR, noise
 
-SIZES = Sizes(
-    speech=16,
-    phone=24,
-    music=32,
-    dim=48,
-    descriptive_codes=(16, 8),
-    head_dim=12,
-    rope_dims=6,
-    blocks=2,
-    structural_codes=(32, 4),
-    flow_width=16,
-    flow_layers=2,
-    max_frames=120,
-)
 UNSTATED = ReasoningCodecConfig(
     flow=FlowConfig(head_dim=8, max_frames=120, window_frames=100, overlap_frames=20),
     encode_window_blocks=30,
@@ -47,61 +26,7 @@ UNSTATED = ReasoningCodecConfig(
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A folder of tiny files as they were released, and transformers models of their experts' shapes."""
-    folder = tmp_path_factory.mktemp("released")
-    torch.manual_seed(0)
-    whisper = WhisperModel(
-        WhisperConfig(
-            d_model=SIZES.speech,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            decoder_ffn_dim=32,
-            max_source_positions=100,
-            vocab_size=20,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=1,
-        )
-    )
-    sizes = {"hidden_size": SIZES.phone, "num_hidden_layers": 9, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-    wavlm = WavLMModel(WavLMConfig(**sizes, **convolutions))
-    for name, model, extractor in (
-        ("whisper", whisper, WhisperFeatureExtractor()),
-        ("wavlm", wavlm, Wav2Vec2FeatureExtractor(do_normalize=False)),
-    ):
-        model.save_pretrained(folder / name)
-        extractor.save_pretrained(folder / name)
-
-    state = codec_state(SIZES)
-    for prefix, model in (("whisper_encoder.", whisper.get_encoder()), ("wavlm_encoder.", wavlm)):
-        state |= {prefix + key: 1.1 * value for key, value in model.state_dict().items()}  # not the folders' weights
-    torch.save({"model": {f"module.{key}": value for key, value in state.items()}, "step": 5}, folder / "codec.pt")
-
-    music = music_state(music_shapes(SIZES.music, heads=2, hidden=40, layers=12, channels=4, bands=16, codes=32))
-    torch.save({"model": music, "cfg": {"model": {"name": "musicfm"}}}, folder / "music_ssl.pt")
-
-    scalar = ScalarAutoencoder(SMALL_SCALAR)
-    torch.save({"codec_model": scalar_state(scalar)}, folder / "sqcodec.pth")
-    ours = {"front_end", "fft_size", "hop", "phase_iterations", "principal_components"}
-    values = {key: value for key, value in json.loads(json.dumps(to_json(SMALL_SCALAR))).items() if key not in ours}
-    (folder / "sqcodec_config.yaml").write_text(yaml.safe_dump({"generator": {"name": "x", "config": values}}))
-    return folder
-
-
-def scalar_state(scalar: ScalarAutoencoder) -> dict[str, torch.Tensor]:
-    """As published: weight norms under their old names, the shared activation once for every stage."""
-    state = {}
-    for key, value in scalar.state_dict().items():
-        key = key.replace("parametrizations.weight.original0", "weight_g")
-        state[key.replace("parametrizations.weight.original1", "weight_v")] = value
-    shared = state.pop("down_activation.weight")
-    stages = {key.split(".")[1] for key in state if ".down_conv." in key}
-    return state | {f"encoder.{stage}.down_conv.activation.weight": shared for stage in stages}
+    return save_released(tmp_path_factory.mktemp("released"), SIZES)
 
 
 def imported(folder, **changes) -> ReasoningCodec:

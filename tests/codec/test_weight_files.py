@@ -4,12 +4,13 @@ import argparse
 import datetime
 import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from codec.errors import UserError
-from codec.weight_files import read_weights
+from codec.weight_files import read_pickle, read_weights
 
 STATE = {"layer.weight": torch.arange(6.0).view(2, 3), "layer.steps": torch.tensor(7)}
 
@@ -53,8 +54,11 @@ class Bomb:
 def test_a_pickle_that_would_run_something_is_refused_before_it_does(tmp_path, zipped):
     content = {"model": STATE, "extra": Bomb(tmp_path / "exploded")}
     torch.save(content, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="weights.pt: holds more than weights.*mkdir.*save its state dict alone"):
+    with pytest.raises(
+        UserError, match="weights.pt: refused.*mkdir.*nothing of it was run.*save its model alone"
+    ) as no:
         read_weights(tmp_path / "weights.pt")
+    assert "weights_only" not in str(no.value), "no advice to read it carelessly"
     assert not (tmp_path / "exploded").exists()
 
 
@@ -81,3 +85,17 @@ def test_files_without_weights_are_named(tmp_path):
         torch.save(content, tmp_path / "other.pt")
         with pytest.raises(UserError, match="other.pt: holds no state dict"):
             read_weights(tmp_path / "other.pt")
+
+
+def test_what_trainers_leave_beside_the_weights_is_read(tmp_path):
+    journal = {"epoch": 2, "loss": np.float64(1.5), "steps": np.int64(3), "took": datetime.timedelta(seconds=5)}
+    torch.save({"model": STATE, "reporter": journal, "args": argparse.Namespace(lr=0.1)}, tmp_path / "weights.pt")
+    assert read_pickle(tmp_path / "weights.pt")["reporter"] == journal
+
+
+def test_tensors_that_are_not_plain_are_named(tmp_path):
+    plain = torch.eye(3)
+    for odd in (plain.to_sparse(), plain.to("meta"), torch.quantize_per_tensor(plain, 1.0, 0, torch.qint8)):
+        torch.save({"layer.weight": odd}, tmp_path / "odd.pt")
+        with pytest.raises(UserError, match="odd.pt: (damaged|'layer.weight' is a sparse, quantised or empty)"):
+            read_weights(tmp_path / "odd.pt")

@@ -151,7 +151,7 @@ def test_state_moves_to_another_zero_stage(run, stage):
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
     again = folder.parent / "again"
     again.mkdir()
-    shards.save(engine, again, state)
+    shards.save(engine.sharded, again, state, engine.steps_done)
     first, second = load_file(last(run) / SHARD), load_file(again / "rank-00000-of-00001.safetensors")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)

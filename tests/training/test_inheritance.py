@@ -11,10 +11,10 @@ from codec.tokenizer import load_tokenizer
 from lm.text_tokenizer import TextTokenizer
 from tests.training import tiny_lm
 from training.inheritance import Ears, codebook_vectors, frame_scale, save_listener
+from training.language_model_recipe import LanguageModelRecipe
 from training.listener import Listener, Lora
 from training.recipe import parse
 from training.starting_point import StartingPoint
-from training.train_lm import LanguageModelRecipe
 
 CODES = tiny_lm.CODES
 

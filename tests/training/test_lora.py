@@ -18,10 +18,10 @@ from tests.lm.published_files import tiny_config as published_config
 from tests.lm.tiny import sentences, tiny_model
 from tests.tiny_model import tiny_codec
 from tests.training import tiny_lm
+from training.language_model_recipe import LanguageModelRecipe
 from training.lora import LoraRecipe, merge_lora, save_adapter
 from training.recipe import load_recipe, parse, train
 from training.stages import LEARNS, set_learning
-from training.train_lm import LanguageModelRecipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "full" / "finetune_lora.yaml"
 GROUPS = ("understanding", "cross_modal", "generation", "depth")

@@ -230,20 +230,28 @@ def test_warping_moves_bands_by_the_factor():
 
 
 def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
+    """The answers stay a coin's toss (0.5) until the branch has found the difference.
+
+    Hence enough steps, half of them without quantisation, and neither augmentation nor dropout nor a rate that jumps.
+    """
     changes = {
-        "steps": 80,
-        "save_every": 80,
-        "validate_every": 80,
-        "quantise_after": 30,
+        "steps": 300,
+        "save_every": 300,
+        "validate_every": 300,
+        "quantise_after": 150,
         "tasks": {"audio_qa:class": 1},
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
+        "augmentation": {},
+        "optimiser": {"lr": 1e-3, "warmup_steps": 10},
     }
     folder = run(tiny(corpus, text_model, tmp_path / "run", **changes))
     entries = read_journal(tmp_path / "run")
     scores = [entry["held_out_audio_qa:class"] for entry in entries if "held_out_audio_qa:class" in entry]
     assert scores[-1] >= 0.75
     logged = [entry for entry in entries if "answer" in entry]
-    assert logged[-1]["answer"] < 0.5 * logged[0]["answer"]
-    assert ["descriptive_usage" in entry for entry in logged] == [entry["step"] > 30 for entry in logged]
+    last = sum(entry["answer"] for entry in logged[-10:]) / 10
+    assert last < 0.5 * logged[0]["answer"] and last < 0.3, "a coin's toss costs 0.35"
+    assert ["descriptive_usage" in entry for entry in logged] == [entry["step"] > 150 for entry in logged]
     encoder = DescriptiveEncoder.from_pretrained(folder)
     with torch.no_grad():
         tones = torch.sin(2 * torch.pi * torch.tensor([[400.0], [2500.0]]) * torch.arange(20000) / 24000)

@@ -16,9 +16,9 @@ from tests.training import children, tiny_lm
 from tests.training.tiny_lm import recipe
 from training import checkpoint
 from training.journal import read_journal
+from training.language_model_recipe import LanguageModelRecipe
 from training.recipe import parse
 from training.stages import LEARNS
-from training.train_lm import LanguageModelRecipe
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from codec.experts import ExpertConfig, load_expert
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarConfig
 from tests.auditory_sentences.tiny_store import CODES, TinyStore, random_tokens, tiny_store, tiny_tokenizer
+from training.language_model_recipe import LanguageModelRecipe
 from training.recipe import parse
-from training.train_lm import LanguageModelRecipe, run
+from training.train_lm import run
 
 MIXTURES = {
     1: {"asr": 2, "sound_caption": 1, "music_caption": 1, "audio_qa": 1},
