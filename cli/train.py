@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL, ModelOption
+from cli.options import DEMO_MODEL
 
 
 def train(
@@ -26,7 +26,10 @@ def train(
 
 
 def evaluate(
-    model: ModelOption = DEMO_MODEL,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", envvar="UNIAUDIO_MODEL", help=f"Model folder, or hub id. [default: {DEMO_MODEL}]"),
+    ] = None,
     suite: Annotated[
         list[str] | None, typer.Option("--suite", help="starter (if not given), few_shot, codec, ...")
     ] = None,
@@ -38,8 +41,25 @@ def evaluate(
     store: Annotated[
         Path | None, typer.Option("--store", help="Token store; the one that the model was trained on.")
     ] = None,
+    corpus: Annotated[
+        list[Path] | None,
+        typer.Option("--corpus", help="Recordings: of a codec alone, or where they moved."),
+    ] = None,
+    codec: Annotated[
+        Path | None, typer.Option("--codec", help="Codec to evaluate; without --model, the suites of a codec alone.")
+    ] = None,
 ) -> None:
     """Run evaluation suites: scores beside chance and the untrained model, and a report."""
     from evaluation.run_suite import run
 
-    run(model=str(model), suite=suite or ["starter"], shots=shots, limit=limit, out=out, store=store)
+    model = model or (None if codec else DEMO_MODEL)
+    run(
+        model=str(model) if model else None,
+        suite=suite or ["starter"],
+        shots=shots,
+        limit=limit,
+        out=out,
+        store=store,
+        corpora=corpus or (),
+        codec=codec,
+    )
