@@ -201,9 +201,16 @@ class UniAudioProcessor:
         return AudioTokens.from_frames(made.descriptive, made.structural, self.codec.fingerprint)
 
     def waveforms(
-        self, tokens: Sequence[AudioTokens], steps: int = 10, seeds: Sequence[int] | None = None, guidance: float = 1.5
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int | None = None,
+        seeds: Sequence[int] | None = None,
+        guidance: float | None = None,
     ) -> list[Tensor]:
-        """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch."""
+        """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch.
+
+        steps, guidance: of the codec's decoder; None: what it was made for
+        """
         with torch.inference_mode():
             seeds = list(seeds or [0] * len(tokens))
             return [wave.cpu() for wave in self.codec.decode(tokens, steps=steps, seed=seeds, guidance=guidance)]

@@ -83,12 +83,21 @@ class UniAudio:
         """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
         return self.processor.tokens_of(audio)
 
-    def waveform(self, tokens: AudioTokens, steps: int = 10, seed: int = 0, guidance: float = 1.5) -> Tensor:
-        """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU."""
+    def waveform(
+        self, tokens: AudioTokens, steps: int | None = None, seed: int = 0, guidance: float | None = None
+    ) -> Tensor:
+        """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU.
+
+        steps, guidance: of the codec's decoder; None: what it was made for
+        """
         return self.waveforms([tokens], steps, [seed], guidance)[0]
 
     def waveforms(
-        self, tokens: Sequence[AudioTokens], steps: int = 10, seeds: Sequence[int] | None = None, guidance: float = 1.5
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int | None = None,
+        seeds: Sequence[int] | None = None,
+        guidance: float | None = None,
     ) -> list[Tensor]:
         """Like `waveform`, for many clips in batches; each clip sounds the same in any batch."""
         seeds, made = list(seeds or [0] * len(tokens)), []

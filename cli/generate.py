@@ -38,7 +38,7 @@ def speak(
     structural_temperature: StructuralTemperatureOption = 0.2,
     top_k: TopKOption = 30,
     guidance: GuidanceOption = 2.0,
-    steps: StepsOption = 10,
+    steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
 ) -> None:
     """Say some words."""
@@ -61,7 +61,7 @@ def compose(
     structural_temperature: StructuralTemperatureOption = 0.2,
     top_k: TopKOption = 30,
     guidance: GuidanceOption = 2.0,
-    steps: StepsOption = 10,
+    steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
 ) -> None:
     """Make music, or a sound, from a description."""
@@ -85,7 +85,9 @@ def _sampling(
     return GenerationSettings(max_rows, temperature, top_k, guidance, structural_temperature, structural_guidance=1.0)
 
 
-def _make(asked: Request, out: Path, model_folder: Path, settings: GenerationSettings, seed: int, steps: int) -> None:
+def _make(
+    asked: Request, out: Path, model_folder: Path, settings: GenerationSettings, seed: int, steps: int | None
+) -> None:
     from codec.audio import write_audio
 
     model = load_model(model_folder)

@@ -31,7 +31,10 @@ TopKOption = Annotated[int, typer.Option("--top-k", min=1, help="Choose among th
 GuidanceOption = Annotated[
     float, typer.Option("--guidance", min=1.0, help="How strongly the descriptive tokens follow the text; 1 is off.")
 ]
-StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of the flow decoder.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Steps of the flow decoder; as many as it was made for if not given."),
+]
 
 
 def require_folder(path: Path, what: str, made_by: str) -> None:

@@ -26,7 +26,7 @@ class Settings:
     top_k: int = 30
     guidance: float = 2.0  # how strongly descriptive tokens follow what is asked; 1 is off
     max_rows: int = 300  # longest answer, in rows: 17.5 rows are a second of sound
-    steps: int = 10  # of the flow decoder
+    steps: int = 0  # of the flow decoder; 0: as many as it was made for
     seed: int = 0  # of the next answer; grows by one with every turn
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
     memory: int = 3  # how many earlier turns the model sees, as far as they fit into its context
@@ -40,7 +40,7 @@ class Settings:
             number = kinds[name](value)
         except ValueError:
             raise UserError(f"{name} wants a {kinds[name].__name__}, not '{value}'") from None
-        lowest = {"temperature": 0, "structural_temperature": 0, "top_k": 1, "guidance": 1, "max_rows": 8, "steps": 1}
+        lowest = {"temperature": 0, "structural_temperature": 0, "top_k": 1, "guidance": 1, "max_rows": 8, "steps": 0}
         lowest |= {"seed": 0, "memory": 0}
         if name in lowest and number < lowest[name]:
             raise UserError(f"{name} must be at least {lowest[name]}, not {value}")
@@ -250,7 +250,7 @@ class Session:
         while (path := self.folder / f"{name}-{number:03d}.wav").exists():
             number += 1
         tokens = completion.segment.content
-        write_audio(path, self.model.waveform(tokens, steps=self.settings.steps, seed=self.settings.seed))
+        write_audio(path, self.model.waveform(tokens, steps=self.settings.steps or None, seed=self.settings.seed))
         return (path,), f"{path}  {tokens.seconds:.1f} s{cut}"
 
     def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:

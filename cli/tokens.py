@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import CodecOption, GuidanceOption, SeedOption, StepsOption, load_codec
+from cli.options import CodecOption, SeedOption, StepsOption, load_codec
 from codec.errors import UserError
 
 STARTER_CODEC = Path("recipes/starter/codec")
@@ -35,8 +35,11 @@ def detokenize(
     tokens: Annotated[Path, typer.Argument(help="Token file that `uniaudio tokenize` wrote.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Sound file; TOKENS.wav if not given.")] = None,
     codec: CodecOption = STARTER_CODEC,
-    steps: StepsOption = 10,
-    guidance: GuidanceOption = 1.5,
+    steps: StepsOption = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", min=1.0, help="Of the flow decoder, 1 is off; its own if not given."),
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Turn a token file back into sound."""

@@ -41,6 +41,7 @@ class ReasoningCodecConfig:
         either side; the published encoders hear 30 s at once
     batch_blocks: blocks of audio that one encoding pass on an accelerator takes at most, over all its clips: the bound
         on memory
+    decode_steps, decode_guidance: of the flow, where a call names none; a distilled decoder needs 2 and 1
     """
 
     experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
@@ -51,6 +52,8 @@ class ReasoningCodecConfig:
     encode_window_blocks: int = 75
     encode_context_blocks: int = 5
     batch_blocks: int = 600
+    decode_steps: int = 10
+    decode_guidance: float = 1.5
 
     def __post_init__(self) -> None:
         roles = [expert.role for expert in self.experts]
@@ -58,6 +61,8 @@ class ReasoningCodecConfig:
             raise UserError(f"a ReasoningCodec needs one expert for each of speech_text, phone and music, not {roles}")
         if not 0 < 2 * self.encode_context_blocks < self.encode_window_blocks <= self.batch_blocks:
             raise UserError("encode_window_blocks must exceed twice encode_context_blocks and fit into batch_blocks")
+        if self.decode_steps < 1 or self.decode_guidance < 1:
+            raise UserError("decode_steps and decode_guidance must be at least 1")
 
 
 @dataclass
@@ -186,13 +191,14 @@ class ReasoningCodec(AudioTokenizer):
     def decode(
         self,
         tokens: Sequence[AudioTokens],
-        steps: int = 10,
+        steps: int | None = None,
         seed: int | Sequence[int] = 0,
-        guidance: float = 1.5,
+        guidance: float | None = None,
         solver: str = "euler",
     ) -> list[Tensor]:
         """Waveforms from the structural ids; the descriptive ids have no say.
 
+        steps, guidance: None takes the configuration's decode_steps and decode_guidance
         solver: "euler" or "midpoint" (two evaluations a step)
         """
         self._require_eval("decode")
@@ -203,6 +209,8 @@ class ReasoningCodec(AudioTokenizer):
             raise ValueError(f"{len(seeds)} seeds for {len(tokens)} clips")
         for clip in tokens:
             self._check_tokens(clip)
+        steps = self.config.decode_steps if steps is None else steps
+        guidance = self.config.decode_guidance if guidance is None else guidance
         latents = self._latents(tokens, seeds, steps, guidance, solver)
         return [self._waveform(row, clip.num_samples).cpu() for row, clip in zip(latents, tokens, strict=True)]
 

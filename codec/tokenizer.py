@@ -41,12 +41,17 @@ class AudioTokenizer(nn.Module, ABC):
 
     @abstractmethod
     def decode(
-        self, tokens: Sequence[AudioTokens], steps: int = 10, seed: int | Sequence[int] = 0, guidance: float = 1.5
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        guidance: float | None = None,
     ) -> list[Tensor]:
         """Waveforms (num_samples,) float32 of each clip, exactly as long as its tokens say.
 
-        steps: of a decoder that takes them; seed: one for all clips, or one each: a clip with a seed is the same
-        waveform in any batch. Raises UserError where the tokens are another tokenizer's.
+        steps, guidance: of a decoder that takes them; None: what this one was made for
+        seed: one for all clips, or one each: a clip with a seed is the same waveform in any batch
+        Raises UserError where the tokens are another tokenizer's.
         """
 
     @abstractmethod

@@ -26,7 +26,6 @@ from lm.generation import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 
 CHUNK = 32  # requests between two writes of the cache: what a kill can cost
-DECODING_STEPS = 10
 _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
 
@@ -163,14 +162,14 @@ class Speaker:
 
     def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
         """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
-        keys = [t and key_of(what="decode", steps=DECODING_STEPS, tokens=_tokens_key(t)) for t in tokens]
+        keys = [t and key_of(what="decode", tokens=_tokens_key(t)) for t in tokens]
         found = [None if key is None else self.cache.get(key) for key in keys]
         missing = [i for i, (key, content) in enumerate(zip(keys, found, strict=True)) if key and content is None]
         missing.sort(key=lambda i: tokens[i].num_samples)
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             with torch.inference_mode():
-                made = self.codec.decode([tokens[i] for i in some], steps=DECODING_STEPS, seed=0)
+                made = self.codec.decode([tokens[i] for i in some], seed=0)
             for i, waveform in zip(some, made, strict=True):
                 found[i] = flac(waveform.cpu().numpy())
                 self.cache.put(keys[i], found[i])
