@@ -211,7 +211,7 @@ def chunked_cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weight
 
 
 def full_cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """hidden (N, C, d), heads (C, d, V), targets (N, C), weights (N,) -> weighted sums (C,), through all N C V logits."""
+    """hidden (N, C, d), heads (C, d, V), targets (N, C), weights (N,) -> weighted sums (C,) through all logits."""
     logits = torch.einsum("ncd,cdv->ncv", hidden, heads)
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     return (losses * weights[:, None]).sum(0)
