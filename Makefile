@@ -1,5 +1,6 @@
 # The whole project from a fresh clone: Python 3.11, git and make are all it takes.
 #   make demo    set up, then the main job at starter size on the CPU (about 20 minutes on 4 cores)
+#   make longer  a quarter of an hour more of training, most of it for speech
 #   make test    set up, then the tests (a few minutes)
 #   make chat    talk to what the demo trained
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 RUN ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: setup demo chat test test-all lint codec clean-demo
+.PHONY: setup demo longer chat test test-all lint codec clean-demo
 
 setup: .venv/ready
 
@@ -22,6 +23,9 @@ setup: .venv/ready
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/starter/demo.sh $(RUN)
+
+longer: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/starter/longer.sh $(RUN)
 
 chat: setup
 	$(BIN)/uniaudio chat --model $(RUN)/model
