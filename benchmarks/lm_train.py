@@ -294,9 +294,10 @@ def serve(connection: Connection, workload: Workload, plain: frozenset[str] | No
 
 def measure(case: str, workload: Workload, repeats: int, threads: int, peak_flops: float | None) -> dict:
     """The line of one case."""
-    # Forked from a server that has imported everything and computed nothing: quick to start, and none inherits the
+    # Forked from a server that has imported the libraries and computed nothing: quick to start, and none inherits the
     # memory of another.
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.models.llama.modeling_llama"])
     ends, processes, found, facts = {}, [], {}, {}
     for version in VERSIONS:
         ends[version], theirs = context.Pipe()
