@@ -5,6 +5,9 @@
 Every case runs `--repeats` times, all cases in turn, so that a disturbance of the machine hits all alike. A line holds
 the median and the spread (smallest and largest) over the repeats, the peak memory of the process during the case, and
 the floor: the time to read the weights of a row (or step of a batch) once at the bandwidth measured in the same run.
+share_of_bandwidth says how close a case comes to it: bytes of weights a step needs x steps a second over that
+bandwidth, 1 being the floor. A batch makes as many rows as it has entries in one step, from one reading of the weights.
+Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
 Weights are random, so that hardly any generation ends before `--rows`. Not comparable between machines; to compare two
 versions of the code run both on the same idle machine.
 """
@@ -241,7 +244,10 @@ def main() -> None:
             "peak_mib": round(peaks[name]),
         }
         if name.startswith(("audio", "text")):
-            line["floor_ms_per_step"] = round(1e3 * bench.weight_bytes(name) / read, 3)
+            needed, batch = bench.weight_bytes(name), int(name.split("batch")[1].split("_")[0])
+            line["weight_mib_per_step"] = round(needed / 2**20, 1)
+            line["floor_ms_per_step"] = round(1e3 * needed / read, 3)
+            line["share_of_bandwidth"] = round(needed * statistics.median(speeds) / batch / read, 3)
         print(json.dumps(line | common), flush=True)
 
 
