@@ -29,7 +29,7 @@ class Settings:
     steps: int = 0  # of the flow decoder; 0: as many as it was made for
     seed: int = 0  # of the next answer; grows by one with every turn
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
-    memory: int = 3  # how many earlier turns the model sees, as far as they fit into its context
+    memory: int = 1  # how many earlier turns the model sees; the starter gets confused by more
 
     def changed(self, name: str, value: str) -> Settings:
         """The settings with one value set from text. Raises UserError naming the setting and what it wants."""
