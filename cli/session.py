@@ -21,8 +21,8 @@ from lm.generation import GenerationSettings
 class Settings:
     """What `/set` changes."""
 
-    temperature: float = 0.2  # of descriptive tokens; 0 takes the likeliest, as text always does
-    structural_temperature: float = 0.2
+    temperature: float = 0.2  # of speech; 0 takes the likeliest, as text always does
+    music_temperature: float = 0.5  # of music and sounds
     top_k: int = 30
     guidance: float = 2.0  # how strongly descriptive tokens follow what is asked; 1 is off
     max_rows: int = 300  # longest answer, in rows: 17.5 rows are a second of sound
@@ -40,7 +40,7 @@ class Settings:
             number = kinds[name](value)
         except ValueError:
             raise UserError(f"{name} wants a {kinds[name].__name__}, not '{value}'") from None
-        lowest = {"temperature": 0, "structural_temperature": 0, "top_k": 1, "guidance": 1, "max_rows": 8, "steps": 0}
+        lowest = {"temperature": 0, "music_temperature": 0, "top_k": 1, "guidance": 1, "max_rows": 8, "steps": 0}
         lowest |= {"seed": 0, "memory": 0}
         if name in lowest and number < lowest[name]:
             raise UserError(f"{name} must be at least {lowest[name]}, not {value}")
@@ -103,12 +103,12 @@ class Session:
     def do_music(self, caption: str) -> Iterator[str]:
         """/music DESCRIPTION the model plays, for example: /music a slow piano melody in C major"""
         _need(caption, "/music DESCRIPTION")
-        yield self._answer(f"/music {caption}", request("music_generation", caption=caption))
+        yield self._answer(f"/music {caption}", request("music_generation", caption=caption), speech=False)
 
     def do_sound(self, caption: str) -> Iterator[str]:
         """/sound DESCRIPTION the model makes a sound, for example: /sound a dog barks"""
         _need(caption, "/sound DESCRIPTION")
-        yield self._answer(f"/sound {caption}", request("sound_generation", caption=caption))
+        yield self._answer(f"/sound {caption}", request("sound_generation", caption=caption), speech=False)
 
     def do_listen(self, file: str) -> Iterator[str]:
         """/listen FILE       the model writes down what is said"""
@@ -215,10 +215,11 @@ class Session:
 
     # ---- how an answer comes about
 
-    def _answer(self, line: str, asked: Request, kept: tuple[Segment, ...] | None = None) -> str:
+    def _answer(self, line: str, asked: Request, kept: tuple[Segment, ...] | None = None, speech: bool = True) -> str:
         """Ask the model, keep the turn, and return the line that shows the answer.
 
-        kept: what the turn adds before the answer, where that is less than what was asked (the examples are there).
+        kept: what the turn adds before the answer, where that is less than what was asked (the examples are there)
+        speech: whether sound that answers is speech, which is sampled at another temperature than music
         """
         sentence, role = asked.sentence, asked.role
         if kept is None:
@@ -226,10 +227,9 @@ class Session:
             sentence = self._with_memory(kept)
         generation = GenerationSettings(
             max_rows=self.settings.max_rows,
-            temperature=self.settings.temperature,
+            temperature=self.settings.temperature if speech else self.settings.music_temperature,
             top_k=self.settings.top_k if role == "audio" else 1,
             guidance=self.settings.guidance if role == "audio" else 1.0,
-            structural_temperature=self.settings.structural_temperature,
             structural_guidance=1.0,
         )
         completion = self.model.complete([sentence], role, generation, [self.settings.seed])[0]
