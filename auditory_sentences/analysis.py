@@ -73,7 +73,7 @@ def read_analysis(text: str) -> dict[str, str]:
         if found:
             places.append((level, found.start(), at := found.end()))
     ends = [*(start for _, start, _ in places), len(text)][1:]
-    return {level: text[begin:end].strip() for (level, _, begin), end in zip(places, ends, strict=False)}
+    return {level: text[begin:end].strip() for (level, _, begin), end in zip(places, ends, strict=True)}
 
 
 def is_well_formed(clip: Clip, text: str) -> bool:

@@ -25,6 +25,7 @@ from lm.vocabulary import VocabularyLayout
 
 VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER = "vocabulary.json", "text_tokenizer", "audio_tokenizer"
 PROCESSOR_FILE = "processor_config.json"
+BATCH = 16  # clips decoded at once
 
 Message = Mapping[str, Any]
 SPEAKERS = ("system", "user", "assistant")
@@ -211,9 +212,12 @@ class UniAudioProcessor:
 
         steps, guidance: of the codec's decoder; None: what it was made for
         """
+        seeds, made = list(seeds or [0] * len(tokens)), []
         with torch.inference_mode():
-            seeds = list(seeds or [0] * len(tokens))
-            return [wave.cpu() for wave in self.codec.decode(tokens, steps=steps, seed=seeds, guidance=guidance)]
+            for start in range(0, len(tokens), BATCH):
+                some = slice(start, start + BATCH)
+                made += self.codec.decode(tokens[some], steps=steps, seed=seeds[some], guidance=guidance)
+        return [wave.cpu() for wave in made]
 
 
 def local_folder(source: str | Path) -> Path:

@@ -100,11 +100,7 @@ class UniAudio:
         guidance: float | None = None,
     ) -> list[Tensor]:
         """Like `waveform`, for many clips in batches; each clip sounds the same in any batch."""
-        seeds, made = list(seeds or [0] * len(tokens)), []
-        for start in range(0, len(tokens), BATCH):
-            some = slice(start, start + BATCH)
-            made += self.processor.waveforms(tokens[some], steps, seeds[some], guidance)
-        return made
+        return self.processor.waveforms(tokens, steps, seeds, guidance)
 
     # ---- requests
 

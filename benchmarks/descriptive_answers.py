@@ -12,37 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import jiwer
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
 
 from auditory_sentences.catalogue import label_values
 from auditory_sentences.corpora import read_corpora
 from auditory_sentences.prompts import PromptBank
 from codec.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.listener import Listener
+from training.listener import load_listener
 from training.listening import Augmentation, Listening
 from training.recipe import load_recipe
-from training.train_descriptive import DescriptiveRecipe
-
-
-def load_listener(run: Path) -> tuple[DescriptiveRecipe, DescriptiveEncoder, Listener]:
-    """A trained listener, in eval mode."""
-    recipe = load_recipe(run / "recipe.yaml")
-    encoder = DescriptiveEncoder.from_pretrained(run / "model")
-    tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
-    align = recipe.alignment_weight > 0
-    listener = Listener(encoder.branch, recipe.text_model, tokenizer, replace(recipe.lora, dropout=0.0), align)
-    missing, unknown = listener.load_state_dict(load_file(run / "model" / "listener.safetensors"), strict=False)
-    if unknown or any("lora_" in name for name in missing):
-        raise SystemExit(f"{run}: listener.safetensors does not fit the recipe beside it")
-    return recipe, encoder, listener.eval()
 
 
 def main() -> None:
@@ -54,7 +38,11 @@ def main() -> None:
     parser.add_argument("--corpora", nargs="+", help="instead of the recipe's")
     arguments = parser.parse_args()
 
-    recipe, encoder, listener = load_listener(arguments.run)
+    recipe, model = load_recipe(arguments.run / "recipe.yaml"), arguments.run / "model"
+    encoder = DescriptiveEncoder.from_pretrained(model)
+    tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
+    listener, *_ = load_listener(encoder.branch, model, recipe.text_model, tokenizer, torch.float32)
+    listener.eval()
     every = read_corpora(arguments.corpora or recipe.corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
     names = ["asr", *(f"audio_qa:{label}" for label in label_values(clips)), "audio_yes_no"]

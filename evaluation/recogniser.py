@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def bigram_model(texts: Iterable[str]) -> str:
         words = ["<s>", *normalise(text).split(), "</s>"]
         if len(words) > 2:
             single.update(words[1:])
-            for first, second in zip(words, words[1:], strict=False):
+            for first, second in pairwise(words):
                 pairs[first][second] += 1
     if not single:
         raise ValueError("a bigram model needs at least one text with words")

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from auditory_sentences.corpora import Clip
+from auditory_sentences.corpora import Clip, read_corpora
 from auditory_sentences.draws import Draws, stable_hash
 from codec.audio import audio_length, load_audio
 from codec.errors import UserError
@@ -73,3 +73,15 @@ def _pool(lengths: tuple[int, ...], most: int, size: int, key: tuple) -> list[li
     places = [draws.below(len(lengths)) for _ in range(_POOL * size)]
     places.sort(key=lambda place: min(lengths[place], most))
     return draws.shuffled([places[i * size : (i + 1) * size] for i in range(_POOL)])
+
+
+def train_and_held_out(
+    corpora: Sequence[str], batch: int, crop_seconds: float, seed: int
+) -> tuple[AudioCrops, AudioCrops]:
+    """Crops of the corpora's train clips, and of their dev clips."""
+    clips = read_corpora(corpora)
+    train, held_out = (
+        AudioCrops([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split)
+        for split in ("train", "dev")
+    )
+    return train, held_out

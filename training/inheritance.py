@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokens import NUM_CODEBOOKS
 from lm.model import UniAudioForConditionalGeneration
+from training.listener import read_listener
 
 _ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
 _UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
@@ -42,29 +41,15 @@ class Ears:
     @classmethod
     def load(cls, path: str | Path) -> Ears:
         """Read a listener.safetensors. Raises UserError naming the file where it is none."""
-        try:
-            with safe_open(path, "pt") as file:
-                scale = float((file.metadata() or {})["lora_scale"])
-                state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-            differences = {
-                name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up @ state[name.replace(_UP, _DOWN)]
-                for name, up in state.items()
-                if name.endswith(_UP)
-            }
-            return cls(state["projection.weight"], state["projection.bias"], differences)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise UserError(
-                f"{path}: no listener can be read ({error}); give the listener.safetensors of a descriptive run"
-            ) from error
-
-
-def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) -> None:
-    """Write a listener's own tensors (projection, adapters, auxiliary head) where `Ears.load` finds them.
-
-    lora_scale: what the product of the low-rank matrices is multiplied with
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, path, metadata={"format": "pt", "lora_scale": str(lora_scale)})
+        state, scale = read_listener(path)
+        differences = {
+            name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up.float() @ state[name.replace(_UP, _DOWN)].float()
+            for name, up in state.items()
+            if name.endswith(_UP)
+        }
+        if not {"projection.weight", "projection.bias"} <= state.keys():
+            raise UserError(f"{path}: no listener can be read (it has no projection); name a run of kind descriptive")
+        return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
 
 
 def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tensor:

@@ -6,12 +6,15 @@ frames in the place of the recording and must give the answer, so that the frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
@@ -20,6 +23,8 @@ from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
+
+LISTENER_FILE = "listener.safetensors"  # beside the branch that it listens through
 
 
 @dataclass(frozen=True)
@@ -164,3 +169,58 @@ class Listener(nn.Module):
             blank=self.tokenizer.size,
             zero_infinity=True,  # a transcript with more ids than the clip has frames says nothing about alignment
         )
+
+
+def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) -> None:
+    """Write a listener's own tensors (projection, adapters, auxiliary head) where `Ears.load` finds them.
+
+    lora_scale: what the product of the low-rank matrices is multiplied with
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path, metadata={"format": "pt", "lora_scale": str(lora_scale)})
+
+
+def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:
+    """A listener's own tensors as saved, and the scale of its adapters. Raises UserError where the file is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            scale = float((file.metadata() or {})["lora_scale"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: no listener can be read ({error}); name a run of kind descriptive, or the {LISTENER_FILE} of one"
+        ) from error
+    return state, scale
+
+
+def load_listener(
+    branch: DescriptiveBranch, folder: Path, text_model: str, tokenizer: TextTokenizer, precision: torch.dtype
+) -> tuple[Listener, dict[str, Tensor], float]:
+    """The listener of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
+
+    folder: holds listener.safetensors, branch is what was trained with it
+    Raises UserError naming the file where it is missing, damaged, or belongs to another text model.
+    """
+    path = folder / LISTENER_FILE
+    state, scale = read_listener(path)
+    rank = next((len(tensor) for name, tensor in state.items() if ".lora_A." in name), None)
+    if rank is None:
+        raise UserError(f"{path}: no listener can be read (it has no adapters); name a run of kind descriptive")
+    lora = Lora(rank, round(scale * rank), 0.0)
+    listener = Listener(branch, text_model, tokenizer, lora, align=False, precision=precision)
+    own = {name: tensor for name, tensor in state.items() if not name.startswith("alignment.")}
+    try:
+        found = listener.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: does not fit {text_model} ({' '.join(str(error).split())[:300]}); name the text model that the "
+            "descriptive run was trained with"
+        ) from error
+    learns = {name for name, p in listener.named_parameters() if p.requires_grad and not name.startswith("branch.")}
+    if found.unexpected_keys or learns - own.keys():
+        odd = sorted({*found.unexpected_keys, *(learns - own.keys())})
+        raise UserError(
+            f"{path}: does not fit {text_model} (such as {odd[0]}); name the text model that the descriptive run was "
+            "trained with"
+        )
+    return listener, state, scale

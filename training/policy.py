@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from codec.descriptive import DescriptiveBranch
-from codec.errors import UserError
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
-from training.listener import Listener, Lora
+from training.listener import Listener
 
 
 @dataclass
@@ -147,44 +143,6 @@ class Policy(nn.Module):
             logits_to_keep=1,
         )
         return out.logits[:, -1]
-
-
-def load_listener(
-    branch: DescriptiveBranch, folder: Path, text_model: str, tokenizer: TextTokenizer, precision: torch.dtype
-) -> tuple[Listener, dict[str, Tensor], float]:
-    """The listener of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
-
-    folder: holds listener.safetensors, branch is what was trained with it
-    Raises UserError naming the file where it is missing, damaged, or belongs to another text model.
-    """
-    path = folder / "listener.safetensors"
-    try:
-        with safe_open(path, "pt") as file:
-            scale = float((file.metadata() or {})["lora_scale"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        rank = next(len(tensor) for name, tensor in state.items() if ".lora_A." in name)
-    except (OSError, SafetensorError, KeyError, ValueError, StopIteration) as error:
-        raise UserError(
-            f"{path}: no listener can be read ({error}); init must name a run of kind descriptive, or its model folder"
-        ) from error
-    lora = Lora(rank, round(scale * rank), 0.0)
-    listener = Listener(branch, text_model, tokenizer, lora, align=False, precision=precision)
-    own = {name: tensor for name, tensor in state.items() if not name.startswith("alignment.")}
-    try:
-        found = listener.load_state_dict(own, strict=False)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: does not fit {text_model} ({' '.join(str(error).split())[:300]}); name the text model that the "
-            "descriptive run was trained with"
-        ) from error
-    learns = {name for name, p in listener.named_parameters() if p.requires_grad and not name.startswith("branch.")}
-    if found.unexpected_keys or learns - own.keys():
-        odd = sorted({*found.unexpected_keys, *(learns - own.keys())})
-        raise UserError(
-            f"{path}: does not fit {text_model} (such as {odd[0]}); name the text model that the descriptive run was "
-            "trained with"
-        )
-    return listener, state, scale
 
 
 def _pieces(questions: Sequence[str], tokenizer: TextTokenizer) -> list[tuple[list[int], list[int], list[int]]]:

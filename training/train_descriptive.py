@@ -30,8 +30,7 @@ from codec.errors import UserError
 from codec.experts import ExpertConfig
 from lm.text_tokenizer import TextTokenizer
 from training.engine import Engine
-from training.inheritance import save_listener
-from training.listener import Listener, Lora
+from training.listener import LISTENER_FILE, Listener, Lora, save_listener
 from training.listening import Augmentation, Listening
 from training.recipe import Recipe
 from training.run import Run
@@ -125,7 +124,7 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
             encoder.save_pretrained(folder, branch)
             rest = {n: t for n, t in state.items() if n in engine.trainable and not n.startswith("branch.")}
-            save_listener(rest, recipe.lora.alpha / recipe.lora.rank, folder / "listener.safetensors")
+            save_listener(rest, recipe.lora.alpha / recipe.lora.rank, folder / LISTENER_FILE)
 
         for step in run.steps():
             quantise = step > recipe.quantise_after

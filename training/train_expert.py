@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from auditory_sentences.corpora import read_corpora
 from codec.best_rq import MaskedPrediction, MaskedPredictionConfig, stacked
 from codec.codebook_health import CodebookHealth
 from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.tokens import SAMPLE_RATE
-from training.audio_crops import AudioCrops, Crop, load_batch
+from training.audio_crops import AudioCrops, Crop, load_batch, train_and_held_out
 from training.engine import Engine, seed_everything
 from training.recipe import Recipe
 from training.run import Run
@@ -60,11 +59,7 @@ class ExpertRecipe(Recipe):
 def run(recipe: ExpertRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the encoder, which MusicEncoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        clips = read_corpora(recipe.corpora)
-        train, held_out = (
-            AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
-            for split in ("train", "dev")
-        )
+        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         encoder = MusicEncoder(recipe.encoder)

@@ -27,10 +27,10 @@ from codec.errors import UserError
 from lm.text_tokenizer import TextTokenizer
 from training.checkpoint import resolve_model
 from training.engine import Engine
-from training.inheritance import save_listener
 from training.judge import Judge, JudgeRecipe, load_judge
+from training.listener import LISTENER_FILE, load_listener, save_listener
 from training.listening import Augmentation, Listening, ListeningBatch
-from training.policy import Policy, load_listener
+from training.policy import Policy
 from training.policy_loss import clipped_policy_loss, group_advantages, kl_divergence
 from training.recipe import Recipe
 from training.rewards import REWARDS, verified, weighted_mean
@@ -154,9 +154,7 @@ def run(recipe: GrpoRecipe, resume: bool | str | Path = False) -> Path:
             state = {name.removeprefix("listener."): tensor for name, tensor in state.items()}
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
             encoder.save_pretrained(folder, branch)
-            save_listener(
-                {name: state.get(name, t) for name, t in supervised.items()}, scale, folder / "listener.safetensors"
-            )
+            save_listener({name: state.get(name, t) for name, t in supervised.items()}, scale, folder / LISTENER_FILE)
 
         for step in run.steps():
             rollouts = [

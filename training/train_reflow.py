@@ -16,13 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from auditory_sentences.corpora import read_corpora
 from codec.errors import UserError
 from codec.flow import FlowDecoder
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
-from training.audio_crops import AudioCrops
+from training.audio_crops import AudioCrops, train_and_held_out
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
@@ -151,11 +150,7 @@ class Student(nn.Module):
 def run(recipe: ReflowRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the whole codec, which decodes in `student_steps` steps without guidance."""
     with Run(recipe, resume) as run:
-        clips = read_corpora(recipe.corpora)
-        train, held_out = (
-            AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
-            for split in ("train", "dev")
-        )
+        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         codec = trained_codec(recipe)
         facts = {"clips": train.fingerprint, "init": codec.fingerprint}
         run.check(facts)

@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from auditory_sentences.corpora import read_corpora
 from codec.discriminator import Discriminator, adversarial_loss, discriminator_loss, feature_matching_loss
 from codec.errors import UserError
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss, masked_mean
 from codec.tokens import SAMPLE_RATE
-from training.audio_crops import AudioCrops, load_batch
+from training.audio_crops import AudioCrops, load_batch, train_and_held_out
 from training.engine import Engine
 from training.recipe import OptimiserRecipe, Recipe
 from training.run import Run
@@ -80,11 +79,7 @@ class ScalarRecipe(Recipe):
 def run(recipe: ScalarRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the autoencoder, which ScalarAutoencoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        clips = read_corpora(recipe.corpora)
-        train, held_out = (
-            AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
-            for split in ("train", "dev")
-        )
+        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         autoencoder = ScalarAutoencoder(recipe.autoencoder)

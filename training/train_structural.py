@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from auditory_sentences.corpora import read_corpora
 from codec.codebook_health import CodebookHealth
 from codec.config import FlowConfig, StructuralConfig
 from codec.descriptive_encoder import DescriptiveEncoder
@@ -24,7 +23,7 @@ from codec.experts import ExpertConfig
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
-from training.audio_crops import AudioCrops, load_batch
+from training.audio_crops import AudioCrops, load_batch, train_and_held_out
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
@@ -114,11 +113,7 @@ class Reconstruction(nn.Module):
 def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        clips = read_corpora(recipe.corpora)
-        train, held_out = (
-            AudioCrops([c for c in clips if c.split == split], recipe.batch, recipe.crop_seconds, recipe.seed, split)
-            for split in ("train", "dev")
-        )
+        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         codec = untrained_codec(recipe)

@@ -10,9 +10,9 @@ from codec.errors import UserError
 from codec.tokenizer import load_tokenizer
 from lm.text_tokenizer import TextTokenizer
 from tests.training import tiny_lm
-from training.inheritance import Ears, codebook_vectors, frame_scale, save_listener
+from training.inheritance import Ears, codebook_vectors, frame_scale
 from training.language_model_recipe import LanguageModelRecipe
-from training.listener import Listener, Lora
+from training.listener import Listener, Lora, save_listener
 from training.recipe import parse
 from training.starting_point import StartingPoint
 

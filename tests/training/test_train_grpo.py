@@ -19,7 +19,8 @@ from training import train_grpo
 from training.inheritance import Ears
 from training.journal import read_journal
 from training.judge import JudgeRecipe
-from training.policy import Policy, load_listener
+from training.listener import load_listener
+from training.policy import Policy
 from training.policy_loss import group_advantages, kl_divergence
 from training.recipe import load_recipe, parse
 from training.train_descriptive import DescriptiveRecipe
