@@ -3,8 +3,9 @@
 The codec's codebooks say which audio ids are alike, and the listener (training/listener.py) has already taught a text
 model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the model as
 the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its eight
-codes, so embeddings can be chosen whose sum is that vector. The published project says nothing of where its audio
-embeddings start; this is ours.
+codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that are
+alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
+nothing of where its audio embeddings and heads start; this is ours.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tens
 
 @torch.no_grad()
 def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears: Ears | None) -> None:
-    """Give a new model the codec's codebooks as audio embeddings and, from `ears`, a text model that can hear.
+    """Give a new model the codec's codebooks as audio embeddings and heads and, from `ears`, a text model that can hear.
 
-    Descriptive embeddings are the listener's projection of the codebooks; structural ones, and both without ears, a
-    random projection that keeps distances. Ids that are no codes keep random embeddings. The scale of audio rows, at
-    which they enter the cross-modal layers, becomes that of the descriptive frames.
+    Descriptive embeddings are the listener's projection of the codebooks; structural ones, both without ears, and the
+    heads are random projections that keep distances. Ids that are no codes keep what is random. The scale of audio
+    rows, at which they enter the cross-modal layers, becomes that of the descriptive frames.
     Raises UserError where the listener belongs to another codec or text model.
     """
-    layout, table = model.config.layout, model.audio_embeddings.weight
+    layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
     width, dtype = table.shape[1], table.dtype
     scale = model.understanding.norm.weight.float().mean()  # of the text model's embeddings
     rows = table.view(NUM_CODEBOOKS, layout.audio_size, width)
@@ -94,8 +95,10 @@ def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears
         model.understanding.norm.weight.fill_(scale)
     rows.normal_(std=float(scale) / NUM_CODEBOOKS**0.5)
     rows[:, : layout.descriptive_codes] = heard.to(dtype)
-    start = layout.structural_offset
-    rows[:, start : start + layout.structural_codes] = _projected(structural, width, scale).to(dtype)
+    heads[..., : layout.descriptive_codes] = _heads(descriptive, heads.shape[1]).to(dtype)
+    here = slice(layout.structural_offset, layout.structural_offset + layout.structural_codes)
+    rows[:, here] = _projected(structural, width, scale).to(dtype)
+    heads[..., here] = _heads(structural, heads.shape[1]).to(dtype)
 
 
 def frame_scale(vectors: Tensor) -> Tensor:
@@ -110,6 +113,17 @@ def _projected(vectors: Tensor, width: int, scale: Tensor) -> Tensor:
     vectors = vectors - vectors.mean(1, keepdim=True)
     projected = vectors @ torch.randn(vectors.shape[-1], width)
     return projected * (scale / frame_scale(projected).clamp(min=1e-12))
+
+
+def _heads(vectors: Tensor, width: int) -> Tensor:
+    """(8, codes, dim) -> (8, width, codes): the logits of each codebook start with a standard deviation of about 1.
+
+    The depth decoder's vectors, which are multiplied with it, have a mean square of 1.
+    """
+    vectors = vectors - vectors.mean(1, keepdim=True)
+    projected = vectors @ torch.randn(vectors.shape[-1], width)
+    scale = projected.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    return (projected / (scale * width**0.5)).mT
 
 
 def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Tensor]) -> None:

@@ -74,6 +74,14 @@ def any_process(flag: bool) -> bool:
     return bool(tensor.item())
 
 
+def total(*values: float) -> list[float]:
+    """Sum of each value over all processes. Collective."""
+    sums = torch.tensor(values, dtype=torch.float64)  # on the CPU: gloo, so that no GPU is waited for
+    if world_size() > 1:
+        dist.all_reduce(sums)
+    return sums.tolist()
+
+
 def gather(value: Any) -> list[Any]:
     """`value` of every process, in the order of their ranks. Collective."""
     if world_size() == 1:

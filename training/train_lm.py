@@ -75,8 +75,7 @@ def global_counts(batches: Sequence[PackedBatch]) -> LossCounts:
     for batch in batches:
         is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
         text, audio = text + float((weight * is_text).sum()), audio + float(is_audio.sum())
-    totals = [sum(part) for part in zip(*processes.gather((text, audio)), strict=True)]
-    return LossCounts(*(torch.tensor(total, device=processes.device()) for total in totals))
+    return LossCounts(*(torch.tensor(count, device=processes.device()) for count in processes.total(text, audio)))
 
 
 def _losses(engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: LanguageModelRecipe) -> dict[str, Tensor]:

@@ -92,8 +92,11 @@ def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
     ):
         vectors = codebook_vectors(dequantise, CODES).detach()
         ours = table[:, first : first + CODES]
-        distances = [torch.pdist(t[0]) for t in (vectors, ours)]
-        assert torch.corrcoef(torch.stack(distances))[0, 1] > 0.7
+        heads = model.audio_head.detach().mT[:, first : first + CODES]  # (8, codes, d)
+        distances = [torch.pdist(t[0]) for t in (vectors, ours, heads)]
+        assert torch.corrcoef(torch.stack(distances))[0, 1:].min() > 0.7
+        logits = heads @ torch.randn(heads.shape[-1], 256)  # (8, codes, vectors)
+        assert logits.square().mean().sqrt().item() == pytest.approx(1, rel=0.2)
     assert frame_scale(table[:, :CODES]).item() == pytest.approx(model.understanding.norm.weight[0].item(), rel=0.01)
 
 
