@@ -67,7 +67,7 @@ def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tens
 
 @torch.no_grad()
 def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears: Ears | None) -> None:
-    """Give a new model the codec's codebooks as audio embeddings and heads and, from `ears`, a text model that can hear.
+    """Give a new model the codec's codebooks as audio embeddings and heads, and from `ears` a text model that can hear.
 
     Descriptive embeddings are the listener's projection of the codebooks; structural ones, both without ears, and the
     heads are random projections that keep distances. Ids that are no codes keep what is random. The scale of audio
