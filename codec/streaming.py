@@ -27,7 +27,7 @@ class StreamingDecoder:
 
     - The latents are those of `ReasoningCodec.decode` of this clip alone, bit for bit: same windows, same noise.
     - The samples are too but for the rounding of float32, as the scalar decoder hears shorter stretches here: below
-      1e-4 of full scale. A phase search enlarges rounding where a sound has next to no power, see the tests.
+      1e-5 of full scale. A phase search (front end "stft") enlarges rounding; docs/transformers.md has measurements.
     - They are exactly the same however the frames are split over calls.
 
     Holds no more than one window of frames and latents, however long the clip grows.
