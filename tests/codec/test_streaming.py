@@ -181,6 +181,7 @@ def test_training_mode_does_not_stream():
         small_codec().train().stream()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.sampled_from([1, 3, 136]))
 def test_noise_is_the_same_in_any_pieces(sizes, latent_dim):
     source = ClipNoise(latent_dim, seed=5)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.windows import context_windows, cross_faded, overlapping_windows
@@ -29,6 +29,7 @@ def test_overlapping_windows_share_exactly_the_overlap(total, overlap, more):
     assert [w[0] for w in longer][: len(windows)] == [w[0] for w in windows]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 20), st.integers(1, 40), st.integers(1, 60))
 def test_a_small_first_window_grows_to_the_others(total, overlap, more, first):
     size = overlap + more
