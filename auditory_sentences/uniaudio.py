@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -16,7 +16,16 @@ from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, Te
 from codec.errors import UserError
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
-from lm.generation import GenerationSettings, Reason, generate_audio, generate_text, score_text
+from lm.generation import (
+    AudioGeneration,
+    GenerationSettings,
+    Reason,
+    StreamedFrame,
+    generate_audio,
+    generate_text,
+    score_text,
+    stream_audio,
+)
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
@@ -37,6 +46,21 @@ class Completion:
 
     segment: Segment | None
     reason: Reason
+
+
+class SoundStream:
+    """Sound while it is being made: iterate once for its pieces, (n,) float32 at 24 kHz on the CPU, n >= 1.
+
+    completion: what `UniAudio.complete` would have given; None until the last piece has come
+    """
+
+    completion: Completion | None = None
+
+    def __init__(self, pieces: Generator[Tensor, None, Completion]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.completion = yield from self._pieces
 
 
 class UniAudio:
@@ -151,6 +175,48 @@ class UniAudio:
         run([i for i, asked in enumerate(roles) if asked != "audio"], write)
         run([i for i, asked in enumerate(roles) if asked == "audio"], play)
         return [completions[i] for i in range(len(sentences))]
+
+    def stream(
+        self,
+        sentence: AuditorySentence,
+        settings: GenerationSettings,
+        seed: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> SoundStream:
+        """Continue a sentence with audio, and decode it while the model still generates.
+
+        The tokens are those of `complete`. The sound is that of `codec.decode` with the same seed and
+        first_window=codec.early_window: the codec begins with a short window, so that the first piece comes early.
+        steps, guidance: of the codec's decoder; None: what it was made for
+        Raises UserError where the sentence does not fit the model's context, or holds another tokenizer's audio.
+        """
+        given = _as_condition(sentence)
+        prompt = self._rows(given)
+        hidden = [self._rows(given, hide=True)] if settings.guided else None
+        decoder = self.codec.stream(steps=steps, seed=seed, guidance=guidance, first_window=self.codec.early_window)
+
+        def pieces() -> Generator[Tensor, None, Completion]:
+            frames: dict[str, list[list[int]]] = {"descriptive": [], "structural": []}
+            reasons: list[Reason] = []
+
+            def generated() -> Iterator[StreamedFrame]:
+                reasons.extend((yield from stream_audio(self.model, [prompt], settings, [seed], hidden)))
+
+            for frame in generated():
+                frames[frame.kind].append(frame.codes)
+                if frame.kind == "structural":
+                    piece = decoder.feed(torch.tensor(frame.codes)[:, None])
+                    if len(piece):
+                        yield piece
+            made = AudioGeneration.of_frames(*frames.values(), reasons[0])
+            tokens = self.processor.audio_tokens(made)
+            rest = decoder.finish()
+            if len(rest):
+                yield rest
+            return Completion(tokens and Segment("audio", tokens), made.reason)
+
+        return SoundStream(pieces())
 
     def choose(
         self, sentences: Sequence[AuditorySentence], role: TextRole, options: Sequence[Sequence[str]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +24,11 @@ from codec.errors import UserError
 
 if TYPE_CHECKING:
     from auditory_sentences.tasks import Request
+    from auditory_sentences.uniaudio import Completion, UniAudio
     from lm.sampling import GenerationSettings
 
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Sound file to write (.wav or .flac).")]
+OUT_HELP = "Sound file to write (.wav or .flac), or - to send a WAV to a pipe while it is being made."
+OutOption = Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)]
 SecondsOption = Annotated[float, typer.Option("--max-seconds", min=0.2, help="Longest sound.")]
 
 
@@ -90,12 +94,38 @@ def _make(
 ) -> None:
     from codec.audio import write_audio
 
+    to_pipe = str(out) == "-"
+    if to_pipe and sys.stdout.isatty():
+        raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     model = load_model(model_folder)
-    made = model.complete([asked.sentence], asked.role, settings, [seed])[0]
+    if to_pipe:
+        made = _send(model, asked, settings, seed, steps)
+    else:
+        made = model.complete([asked.sentence], asked.role, settings, [seed])[0]
     if made.segment is None:
         raise UserError(f"the model made no sound ({made.reason}); try another --seed, or a longer --max-seconds")
-    tokens = made.segment.content
-    write_audio(out, model.waveform(tokens, steps=steps, seed=seed))
-    print(f"{out}  {tokens.seconds:.1f} s")
+    if not to_pipe:
+        tokens = made.segment.content
+        write_audio(out, model.waveform(tokens, steps=steps, seed=seed))
+        print(f"{out}  {tokens.seconds:.1f} s")
     if made.reason != "end":
         typer.echo(f"{out}: the sound is not complete ({made.reason}); raise --max-seconds to let it go on", err=True)
+
+
+def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: int, steps: int | None) -> Completion:
+    """Sound to standard output while it is being made; when it came, to standard error."""
+    from codec.audio import wav_pieces
+
+    began = time.perf_counter()
+    times = []
+    stream = model.stream(asked.sentence, settings, seed, steps=steps)
+    for piece in wav_pieces(stream):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        times.append(time.perf_counter() - began)
+    if times:
+        seconds = stream.completion.segment.content.seconds
+        typer.echo(
+            f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s", err=True
+        )
+    return stream.completion

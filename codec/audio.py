@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from math import ceil, gcd
 from pathlib import Path
@@ -102,7 +102,7 @@ def write_audio(path: str | Path, waveform: Tensor | np.ndarray) -> float:
     gain = 1 / max(1.0, float(np.abs(samples).max()))
     if gain < 1:
         warnings.warn(f"{path}: made {-20 * np.log10(gain):.1f} dB quieter, or it would have clipped", stacklevel=2)
-    whole = np.clip(np.round(samples * gain * 32768), -32768, 32767).astype(np.int16)
+    whole = _sixteen_bits(samples * gain)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -115,6 +115,24 @@ def write_audio(path: str | Path, waveform: Tensor | np.ndarray) -> float:
     finally:
         temporary.unlink(missing_ok=True)
     return gain
+
+
+def wav_pieces(waveforms: Iterable[Tensor]) -> Iterator[bytes]:
+    """A 16-bit WAV file of unknown length, for a pipe: one piece of bytes for each waveform (n,) float at 24 kHz.
+
+    The first piece begins with the header. Samples beyond [-1, 1] are clipped: what has been sent cannot be made
+    quieter any more.
+    """
+    unknown = 0xFFFFFFFF  # the highest number, as programs that write to a pipe have it
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, SAMPLE_RATE,
+                         2 * SAMPLE_RATE, 2, 16, b"data", unknown)  # fmt: skip
+    for waveform in waveforms:
+        yield header + _sixteen_bits(waveform.detach().cpu().double().numpy()).astype("<i2").tobytes()
+        header = b""
+
+
+def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:

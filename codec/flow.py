@@ -142,14 +142,31 @@ class FlowDecoder(nn.Module):
         return y
 
 
-def clip_noise(num_frames: int, latent_dim: int, seed: int) -> Tensor:
-    """Starting noise of one clip, (num_frames, latent_dim), from a generator of its own on the CPU.
+class ClipNoise:
+    """Starting noise of one clip, drawn as the clip grows, from a generator of its own on the CPU.
 
-    The same on every device and in every batch. `latent_dim * num_frames` a multiple of 16 makes the noise of a shorter
-    clip a prefix of that of a longer one, which lets a stream draw it as it goes.
+    The same on every device, in every batch and in any pieces: the noise of a shorter clip is the beginning of that of
+    a longer one.
     """
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_frames, latent_dim, generator=generator)
+
+    def __init__(self, latent_dim: int, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._drawn = torch.empty(0, latent_dim)  # but not yet asked for
+
+    def draw(self, num_frames: int) -> Tensor:
+        """The next frames: (num_frames, latent_dim)."""
+        held, latent_dim = self._drawn.shape
+        # PyTorch draws normal numbers sixteen at a time; in other numbers, pieces would not add up to the whole.
+        more = max(0, num_frames - held)
+        fresh = torch.randn(more + -more % 16, latent_dim, generator=self._generator)
+        drawn = torch.cat([self._drawn, fresh])
+        self._drawn = drawn[num_frames:].clone()
+        return drawn[:num_frames]
+
+
+def clip_noise(num_frames: int, latent_dim: int, seed: int) -> Tensor:
+    """Starting noise of a clip whose length is known, (num_frames, latent_dim): see ClipNoise."""
+    return ClipNoise(latent_dim, seed).draw(num_frames)
 
 
 def _first_frames(count: Tensor, length: int) -> Tensor:

@@ -22,6 +22,7 @@ from codec.errors import UserError
 from codec.experts import ExpertConfig, load_expert
 from codec.flow import FlowDecoder, clip_noise
 from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.streaming import StreamingDecoder
 from codec.structural import FEATURE_FRAMES, StructuralBranch
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
@@ -31,6 +32,7 @@ _LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
 _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once
 _SCALAR_OVERLAP = 128  # of them shared by two windows: twice what its convolutions reach
 _CROSS_FADE = 16  # latent frames over which two such windows are blended
+_EARLY_FRAMES = 24  # latent frames of sound that the first window of an early stream gives
 
 
 @dataclass(frozen=True)
@@ -195,13 +197,17 @@ class ReasoningCodec(AudioTokenizer):
         seed: int | Sequence[int] = 0,
         guidance: float | None = None,
         solver: str = "euler",
+        first_window: int | None = None,
     ) -> list[Tensor]:
         """Waveforms from the structural ids; the descriptive ids have no say.
 
         steps, guidance: None takes the configuration's decode_steps and decode_guidance
         solver: "euler" or "midpoint" (two evaluations a step)
+        first_window: latent frames (25 Hz, even) of the flow's first window, as a stream may want it
+            (`codec.windows.endless_windows`); None: as long as all others
         """
         self._require_eval("decode")
+        self._check_first_window(first_window)
         if not tokens:
             return []
         seeds = [seed] * len(tokens) if isinstance(seed, int) else list(seed)
@@ -209,13 +215,62 @@ class ReasoningCodec(AudioTokenizer):
             raise ValueError(f"{len(seeds)} seeds for {len(tokens)} clips")
         for clip in tokens:
             self._check_tokens(clip)
-        steps = self.config.decode_steps if steps is None else steps
-        guidance = self.config.decode_guidance if guidance is None else guidance
-        latents = self._latents(tokens, seeds, steps, guidance, solver)
+        steps, guidance = self._decode_settings(steps, guidance)
+        latents = self._latents(tokens, seeds, steps, guidance, solver, first_window)
         return [self._waveform(row, clip.num_samples).cpu() for row, clip in zip(latents, tokens, strict=True)]
 
+    def stream(
+        self,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        solver: str = "euler",
+        first_window: int | None = None,
+    ) -> StreamingDecoder:
+        """A decoder of one clip whose frames come bit by bit: with equal arguments it makes what `decode` makes.
+
+        first_window: None is the default of `decode`; `early_window` gives sound as soon as that is sensible
+        """
+        self._require_eval("stream")
+        self._check_first_window(first_window)
+        return StreamingDecoder(self, seed, *self._decode_settings(steps, guidance), solver, first_window)
+
+    @property
+    def early_window(self) -> int:
+        """First window for a listener who waits: a second of sound and what the scalar decoder looks ahead."""
+        frames = self.scalar.config.decoder_reach[1] + _EARLY_FRAMES
+        return min(frames + frames % 2, self.config.flow.window_frames)
+
+    def _decode_settings(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
+        steps = self.config.decode_steps if steps is None else steps
+        return steps, self.config.decode_guidance if guidance is None else guidance
+
+    def _check_first_window(self, frames: int | None) -> None:
+        longest = self.config.flow.window_frames
+        if frames is not None and (frames % 2 or not 0 < frames <= longest):
+            raise ValueError(f"first_window must be an even number of latent frames up to {longest}, not {frames}")
+
+    @torch.no_grad()
+    def window_latents(
+        self, ids: Tensor, noise: Tensor, context: Tensor, context_frames: int, mask: Tensor, **solving: Any
+    ) -> Tensor:
+        """Normalised latents (B, T, latent_dim) of one window of each of B clips.
+
+        ids: (B, ceil(T / 2), 8), -1 beyond a clip; noise (B, T, latent_dim); mask (B, T), False beyond a clip
+        context: latents (B, T, latent_dim) whose first `context_frames` frames are given by the window before
+        solving: steps, guidance and solver of `FlowDecoder.solve`
+        """
+        mu = self.structural.condition(self.structural.dequantise(ids))[:, : noise.shape[1]]
+        return self.flow.solve(noise, mu, mask, context=context, context_frames=context_frames, **solving)
+
     def _latents(
-        self, tokens: Sequence[AudioTokens], seeds: Sequence[int], steps: int, guidance: float, solver: str
+        self,
+        tokens: Sequence[AudioTokens],
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        solver: str,
+        first_window: int | None = None,
     ) -> Tensor:
         """Latents (B, T25, latent_dim) of all clips.
 
@@ -235,18 +290,18 @@ class ReasoningCodec(AudioTokenizer):
         # Only latents that hold sound are made; the last structural frame may reach beyond the clip's end.
         count = torch.tensor([self.scalar.config.latent_frames(clip.num_samples) for clip in tokens], device=device)
         latents = torch.zeros_like(noise)
-        for start, stop in overlapping_windows(int(count.max()), flow.window_frames, flow.overlap_frames):
-            given = flow.overlap_frames if start else 0
+        made = 0
+        for start, stop in overlapping_windows(int(count.max()), flow.window_frames, flow.overlap_frames, first_window):
+            given, made = made - start, stop
             rows = (count > start + given).nonzero()[:, 0]  # clips that have something new here
             stop = min(stop, int(count[rows].max()))
             mask = torch.arange(start, stop, device=device) < count[rows, None]
-            mu = self.structural.condition(self.structural.dequantise(ids[rows, start // 2 : (stop + 1) // 2]))
-            latents[rows, start:stop] = self.flow.solve(
+            latents[rows, start:stop] = self.window_latents(
+                ids[rows, start // 2 : (stop + 1) // 2],
                 noise[rows, start:stop],
-                mu[:, : stop - start],
+                latents[rows, start:stop],
+                given,
                 mask,
-                context=latents[rows, start:stop],
-                context_frames=given,
                 steps=steps,
                 guidance=guidance,
                 solver=solver,
@@ -273,11 +328,15 @@ class ReasoningCodec(AudioTokenizer):
                 f"the tokens were made by tokenizer {clip.fingerprint}, but this one is {self.fingerprint}; "
                 "decode them with the tokenizer that made them"
             )
+        self.check_ids(clip.structural)
+
+    def check_ids(self, structural: Tensor) -> None:
+        """Raise UserError where one of some structural ids, at least one, is no entry of the codebooks."""
         size = self.config.structural.quantiser.codebook_size
-        if clip.structural.min() < 0 or clip.structural.max() >= size:
+        if structural.min() < 0 or structural.max() >= size:
             raise UserError(
-                f"structural ids must lie in [0, {size}), found {int(clip.structural.min())} to "
-                f"{int(clip.structural.max())}; decode them with the tokenizer that made them"
+                f"structural ids must lie in [0, {size}), found {int(structural.min())} to "
+                f"{int(structural.max())}; decode them with the tokenizer that made them"
             )
 
     def _require_eval(self, what: str) -> None:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.errors import UserError
-from codec.scalar_layers import Conv, DecoderStage, EncoderStage, PrincipalComponents, SampleFilter, keep
-from codec.spectrogram import LogMagnitudeSpectrogram
+from codec.scalar_layers import DILATIONS, Conv, DecoderStage, EncoderStage, PrincipalComponents, SampleFilter, keep
+from codec.spectrogram import LogMagnitudeSpectrogram, phase_reach
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 
@@ -105,6 +105,38 @@ class ScalarConfig:
     def latent_frames(self, num_samples: int) -> int:
         """Latent frames of a clip of `num_samples` samples: ceil(num_samples / samples_per_frame)."""
         return -(-num_samples // self.samples_per_frame)
+
+    @property
+    def decoder_reach(self) -> tuple[int, int]:
+        """Latent frames before and after a stretch of latents on which the sound of that stretch depends.
+
+        Exact for the convolutions; for a phase search see `spectrogram.PHASE_REACH`.
+        """
+        if self.front_end == "stft":
+            before, after = phase_reach(self.fft_size, self.hop, self.phase_iterations)  # samples
+            step = self.hop
+        else:
+            before, after, step = 0, 0, 1
+
+        def convolution(kernel: int, dilation: int = 1, causal: bool = self.causal) -> None:
+            nonlocal before, after
+            reach = dilation * (kernel - 1)
+            left = reach if causal else reach // 2
+            before, after = before + left * step, after + (reach - left) * step
+
+        convolution(self.default_kernel_size)
+        if self.num_samples > 1:
+            convolution(self.default_kernel_size)
+            before += (self.num_samples - 1) * step  # each value is repeated
+            step *= self.num_samples
+        stages = zip(self.upsample_factors, self.upsample_kernel_sizes, strict=True)
+        for factor, kernel in reversed(list(stages)):
+            for dilation in DILATIONS:
+                convolution(self.res_kernel_size, dilation)
+            cut = 0 if self.causal else (kernel - factor) // 2
+            before, after, step = before + (kernel - 1 - cut) * step, after + cut * step, step * factor
+        convolution(self.delay_kernel_size, causal=False)
+        return -(-before // self.samples_per_frame), -(-after // self.samples_per_frame)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> ScalarConfig:

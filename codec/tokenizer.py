@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.tokens import AudioTokens
+
+if TYPE_CHECKING:
+    from codec.streaming import StreamingDecoder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,6 +32,7 @@ class AudioTokenizer(nn.Module, ABC):
     """Waveform <-> tokens, batched, deterministic: a clip gives the same tokens alone, in a batch, or later."""
 
     tokenizer_type: ClassVar[str]
+    early_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
 
     @abstractmethod
@@ -53,6 +57,16 @@ class AudioTokenizer(nn.Module, ABC):
         seed: one for all clips, or one each: a clip with a seed is the same waveform in any batch
         Raises UserError where the tokens are another tokenizer's.
         """
+
+    def stream(
+        self, steps: int | None = None, seed: int = 0, guidance: float | None = None, first_window: int | None = None
+    ) -> StreamingDecoder:
+        """A decoder of one clip whose frames come bit by bit.
+
+        first_window: how much of a clip the decoder takes at first; None: as much as `decode` does
+        Raises UserError where this kind of tokenizer has none.
+        """
+        raise UserError(f"a tokenizer of type {self.tokenizer_type!r} decodes whole clips only")
 
     @abstractmethod
     def config_values(self) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def structural_frames(num_samples: int) -> int:
     return math.floor(num_samples * STRUCTURAL_RATE / SAMPLE_RATE) + 1
 
 
+def least_samples(structural_frames: int) -> int:
+    """Samples at 24 kHz that a clip of so many structural frames (one or more) has at least."""
+    return max(1, round((structural_frames - 1) * SAMPLE_RATE / STRUCTURAL_RATE))
+
+
 @dataclass(frozen=True, eq=False)
 class AudioTokens:
     """Descriptive and structural ids of one clip.
@@ -59,13 +64,13 @@ class AudioTokens:
     def from_frames(cls, descriptive: Tensor, structural: Tensor, fingerprint: str) -> AudioTokens:
         """Tokens whose length in samples is not known (a language model wrote them).
 
-        The structural frames set the length: the longest clip that has exactly that many of them, less the open end.
+        The structural frames set the length: the shortest clip that has exactly that many of them, `least_samples`.
         The descriptive frames are cut, or their last one repeated, to fit; the waveform does not depend on them.
         Raises ValueError where either kind has no frame.
         """
         if descriptive.shape[1] == 0 or structural.shape[1] == 0:
             raise ValueError("audio needs at least one descriptive and one structural frame")
-        num_samples = max(1, round((structural.shape[1] - 1) * SAMPLE_RATE / STRUCTURAL_RATE))
+        num_samples = least_samples(structural.shape[1])
         missing = descriptive_frames(num_samples) - descriptive.shape[1]
         if missing > 0:
             descriptive = torch.cat([descriptive, descriptive[:, -1:].expand(-1, missing)], dim=1)

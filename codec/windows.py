@@ -5,7 +5,7 @@ All borders are whole frames of every rate, so windows put end to end have exact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,15 +40,32 @@ def context_windows(total: int, window: int, context: int) -> list[Window]:
     ]
 
 
-def overlapping_windows(total: int, window: int, overlap: int) -> list[tuple[int, int]]:
-    """[start, stop) of windows of at most `window` units, each starting `overlap` units before the last one stops."""
+def endless_windows(window: int, overlap: int, first: int | None = None) -> Iterator[tuple[int, int]]:
+    """[start, stop) of windows of at most `window` units, each starting `overlap` units before the last one stops.
+
+    first: units of the first window, where something is wanted early; each later window then brings twice as many new
+        units as the one before, until it brings `window` - `overlap`. None: `window` from the start.
+    Raises ValueError where the sizes do not fit each other.
+    """
+    first = window if first is None else first
     if not 0 < overlap < window:
         raise ValueError(f"an overlap of {overlap} does not fit a window of {window}")
-    windows = [(0, min(total, window))]
-    while windows[-1][1] < total:
-        start = windows[-1][1] - overlap
-        windows.append((start, min(total, start + window)))
-    return windows
+    if not 0 < first <= window:
+        raise ValueError(f"a first window of {first} does not fit windows of {window}")
+    start, stop, fresh = 0, first, first
+    while True:
+        yield start, stop
+        fresh = min(2 * fresh, window - overlap)
+        start, stop = max(0, stop - overlap), stop + fresh
+
+
+def overlapping_windows(total: int, window: int, overlap: int, first: int | None = None) -> list[tuple[int, int]]:
+    """`endless_windows` up to a total: as many as it takes, the last one cut to it."""
+    windows = []
+    for start, stop in endless_windows(window, overlap, first):
+        windows.append((start, min(stop, total)))
+        if stop >= total:
+            return windows
 
 
 def cross_faded(pieces: Sequence[tuple[int, Tensor]], fade: int) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor
@@ -46,6 +46,13 @@ class AudioGeneration:
     descriptive: Tensor
     structural: Tensor
     reason: Reason
+
+    @classmethod
+    def of_frames(cls, descriptive: Sequence[list[int]], structural: Sequence[list[int]], reason: Reason) -> Self:
+        """From frames of eight codes each, any number of either kind."""
+        parts = (descriptive, structural)
+        codes = [torch.tensor(part, dtype=torch.int64).reshape(-1, NUM_CODEBOOKS).T.contiguous() for part in parts]
+        return cls(*codes, reason)
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,7 @@ def generate_audio(
         reader, parts = FrameReader(model.config.layout), ([], [])
         for frame in filter(None, map(reader.read, frames[:rows])):
             parts[frame[0]].append(frame[1])
-        codes = [torch.tensor(part, dtype=torch.int64).reshape(-1, NUM_CODEBOOKS).T.contiguous() for part in parts]
-        results.append(AudioGeneration(*codes, reason))
+        results.append(AudioGeneration.of_frames(*parts, reason))
     return results
 
 
@@ -137,10 +143,13 @@ def stream_audio(
     settings: GenerationSettings,
     seeds: Sequence[int],
     negatives: Sequence[Rows] | None = None,
-) -> Iterator[StreamedFrame]:
-    """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out."""
+) -> Generator[StreamedFrame, None, list[Reason]]:
+    """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out.
+
+    Returns why each request stopped, as a generator returns.
+    """
     if not prompts:
-        return
+        return []
     run = _AudioRun(model, prompts, settings, seeds, negatives, structured=True)
     readers = [FrameReader(model.config.layout) for _ in prompts]
     seen = [0] * len(prompts)
@@ -151,6 +160,7 @@ def stream_audio(
                 if frame is not None:
                     yield StreamedFrame(request, "descriptive" if frame[0] == DESCRIPTIVE else "structural", frame[1])
             seen[request] = rows
+    return run.batch.reasons()
 
 
 @torch.inference_mode()

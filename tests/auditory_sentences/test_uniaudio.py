@@ -24,6 +24,7 @@ from lm.vocabulary import VocabularyLayout
 from tests.auditory_sentences.fake_tokenizer import FakeTokenizer
 from tests.auditory_sentences.tiny_store import CODES, WORDS, random_tokens, tiny_store, tiny_tokenizer
 from tests.codec.small_codec import noise, small_codec
+from tests.tiny_model import tiny_uniaudio
 
 GREEDY = GenerationSettings(max_rows=60, top_k=1)
 CONTEXT = 200
@@ -328,3 +329,34 @@ def test_with_the_real_codec_from_file_to_file(store, tmp_path):
     assert torch.equal(together[1], wave)
     write_audio(tmp_path / "out.wav", wave)
     assert len(load_audio(tmp_path / "out.wav")) == len(wave)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_stream_is_the_completion_while_it_is_being_made(guidance):
+    model, sentence = tiny_uniaudio(), AuditorySentence((Segment("transcription", "three seven one"),))
+    settings = GenerationSettings(max_rows=200, guidance=guidance)
+    made = model.complete([sentence], "audio", settings, [0])[0]
+    stream = model.stream(sentence, settings, seed=0, steps=1)
+    assert stream.completion is None
+    pieces, early = [], 0
+    for piece in stream:
+        pieces.append(piece)
+        early += stream.completion is None
+    assert stream.completion.segment.content.equal(made.segment.content) and stream.completion.reason == made.reason
+    whole = model.codec.decode([made.segment.content], steps=1, seed=0, first_window=model.codec.early_window)[0]
+    heard = torch.cat(pieces)
+    assert early == len(pieces) >= 2 and heard.shape == whole.shape
+    assert (heard - whole).square().mean() < 1e-3 * whole.square().mean()  # a phase search enlarges rounding
+
+
+def test_a_stream_cut_off_before_there_is_sound_has_no_piece():
+    model, sentence = tiny_uniaudio(), AuditorySentence((Segment("transcription", "three seven one"),))
+    stream = model.stream(sentence, GenerationSettings(max_rows=2), seed=0)
+    assert list(stream) == [] and stream.completion.segment is None and stream.completion.reason == "max_rows"
+    with pytest.raises(UserError, match="rows"):
+        model.stream(AuditorySentence((Segment("transcription", "seven " * 900),)), GREEDY, seed=0)
+
+
+def test_a_codec_that_cannot_stream_says_so(untrained):
+    with pytest.raises(UserError, match="'fake' decodes whole clips only"):
+        untrained.stream(AuditorySentence((Segment("transcription", "red"),)), GREEDY, seed=0)

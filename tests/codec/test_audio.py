@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.audio import audio_length, iterate_audio, load_audio, write_audio
+from codec.audio import audio_length, iterate_audio, load_audio, wav_pieces, write_audio
 from codec.errors import UserError
 
 
@@ -245,6 +245,16 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, name, wave, fault)
     with pytest.raises(UserError, match=fault):
         write_audio(tmp_path / name, wave)
     assert (tmp_path / "a.wav").read_bytes() == before and os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_sound_sent_to_a_pipe_is_read_back(tmp_path):
+    wave = torch.linspace(-1.2, 1.2, 5000)
+    sent = list(wav_pieces([wave[:1], wave[1:3000], wave[3000:]]))
+    assert len(sent) == 3 and len(sent[1]) == 2 * 2999
+    (tmp_path / "sent.wav").write_bytes(b"".join(sent))
+    read = load_audio(tmp_path / "sent.wav")
+    torch.testing.assert_close(read, wave.clamp(-1, 1), atol=1 / 32768, rtol=0)
+    assert list(wav_pieces([])) == []
 
 
 def test_real_recordings_are_read(real_audio_dir):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.windows import context_windows, cross_faded, overlapping_windows
@@ -29,11 +29,28 @@ def test_overlapping_windows_share_exactly_the_overlap(total, overlap, more):
     assert [w[0] for w in longer][: len(windows)] == [w[0] for w in windows]
 
 
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(1, 20), st.integers(1, 40), st.integers(1, 60))
+def test_a_small_first_window_grows_to_the_others(total, overlap, more, first):
+    size = overlap + more
+    first = min(first, size)
+    windows = overlapping_windows(total, size, overlap, first)
+    assert windows[0] == (0, min(first, total)) and windows[-1][1] == total
+    fresh = [stop - before for (_, stop), (_, before) in zip(windows[1:], windows, strict=False)]
+    assert [min(first * 2 ** (i + 1), more) for i in range(len(fresh) - 1)] == fresh[:-1]
+    for (_, stop), (following, end) in zip(windows, windows[1:], strict=False):
+        assert following == max(0, stop - overlap) and stop < end <= following + size
+    assert overlapping_windows(total, size, overlap, size) == overlapping_windows(total, size, overlap)
+
+
 def test_windows_without_room_are_refused():
     with pytest.raises(ValueError, match="holds no more"):
         context_windows(10, 4, 2)
     with pytest.raises(ValueError, match="does not fit"):
         overlapping_windows(10, 4, 4)
+    for first in (0, 5):
+        with pytest.raises(ValueError, match=f"first window of {first} does not fit"):
+            overlapping_windows(10, 4, 2, first)
 
 
 @given(st.integers(1, 400), st.integers(2, 20))

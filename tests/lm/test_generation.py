@@ -362,6 +362,11 @@ def test_streaming_yields_what_generation_returns(model, prompts):
         for kind, codes in (("descriptive", result.descriptive), ("structural", result.structural)):
             mine = [frame.codes for frame in frames if (frame.request, frame.kind) == (request, kind)]
             assert mine == codes.T.tolist()
+    stream = stream_audio(model, prompts, SETTINGS, [11, 12, 13, 14])
+    with pytest.raises(StopIteration) as stop:
+        while True:
+            next(stream)
+    assert stop.value.value == [r.reason for r in generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14])]
     # They come as they are made: the requests take turns.
     assert [frame.request for frame in frames[:4]] == [0, 1, 2, 3]
 
