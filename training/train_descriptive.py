@@ -31,7 +31,7 @@ from codec.experts import ExpertConfig
 from lm.text_tokenizer import TextTokenizer
 from training.engine import Engine
 from training.listener import LISTENER_FILE, Listener, Lora, save_listener
-from training.listening import Augmentation, Listening
+from training.listening import Augmentation, Listening, train_and_held_out
 from training.recipe import Recipe
 from training.run import Run
 
@@ -91,20 +91,17 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
         clips = read_corpora(recipe.corpora)
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
         encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
-        train, held_out = (
-            Listening(
-                [clip for clip in clips if clip.split == split],
-                tasks,
-                encoder,
-                PromptBank.load(recipe.prompts or None),
-                recipe.batch,
-                recipe.max_seconds,
-                recipe.augmentation,
-                recipe.cache_features,
-                recipe.seed,
-                split,
-            )
-            for split, tasks in (("train", recipe.tasks), ("dev", dict.fromkeys(recipe.held_out_tasks, 1.0)))
+        train, held_out = train_and_held_out(
+            clips,
+            recipe.tasks,
+            recipe.held_out_tasks,
+            encoder,
+            PromptBank.load(recipe.prompts or None),
+            recipe.batch,
+            recipe.max_seconds,
+            recipe.augmentation,
+            recipe.cache_features,
+            recipe.seed,
         )
         facts = {"clips": train.fingerprint, "text_tokenizer": tokenizer.fingerprint}
         run.check(facts)
