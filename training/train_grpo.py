@@ -34,10 +34,9 @@ from training.policy_loss import clipped_policy_loss, group_advantages, kl_diver
 from training.recipe import Recipe
 from training.rewards import REWARDS, verified, weighted_mean
 from training.run import Run
-from training.train_descriptive import plain_attention
+from training.train_descriptive import PRECISION, plain_attention
 
 TASK, JUDGED = "analysis", "judge"
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REWARDS = {"format": 0.5, "words": 2.0, "tags": 1.0, "tempo": 0.5, "key": 0.5, "count": 0.5}
 
 
@@ -137,7 +136,7 @@ def run(recipe: GrpoRecipe, resume: bool | str | Path = False) -> Path:
             "supervised_model": fingerprint_of(start),
         }
         run.check(facts)
-        precision = _PRECISION[recipe.text_precision]
+        precision = PRECISION[recipe.text_precision]
         listener, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
         policy = Policy(listener, recipe.temperature)
         updates = recipe.steps * recipe.updates

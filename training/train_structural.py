@@ -154,7 +154,9 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
                 run.journal.write(step, engine.metrics() | health.report())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe, engine.device)})
+                    run.journal.write(
+                        step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe, engine.device)}
+                    )
             if run.save_due(step):
                 run.save(step, {"model": engine}, codec.save_pretrained, facts)
     return run.model
