@@ -5,7 +5,7 @@ Each micro-batch asks the listener about whole clips and rebuilds crops of clips
 Loss = answers + commitment + weight * (flow + 0.1 phone features + 0.5 commitment), the two losses of stages 1 and 3.
 Descriptive frames are no longer constants to reconstruction: its gradient reaches their branch through FiLM. The paper
 names the stage only; that, the weights of the two losses, and that codebooks go on following the data are ours.
-Expert encoders, text model and scalar autoencoder are frozen and in eval mode.
+Expert encoders, text model and scalar autoencoder are frozen.
 """
 
 from __future__ import annotations
