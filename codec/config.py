@@ -29,7 +29,11 @@ class QuantiserConfig:
 
 @dataclass(frozen=True)
 class StructuralConfig:
-    """Structural branch (ReasoningCodec, reconstruction): 1 phone + 1 structure + 6 acoustic codes at 12.5 Hz."""
+    """Structural branch (ReasoningCodec, reconstruction): 1 phone + 1 structure + 6 acoustic codes at 12.5 Hz.
+
+    film_drop: share of clips that train without FiLM, drawn for each of the three; 1 is an ablation: FiLM, which starts
+        as identity, then never learns to be anything else
+    """
 
     dim: int = 768
     film_scale: float = 0.1

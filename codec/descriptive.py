@@ -8,6 +8,7 @@ queries alone are kept and quantised by eight residual codebooks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,11 @@ from codec.quantiser import residual_quantiser
 
 @dataclass(frozen=True)
 class DescriptiveConfig:
-    """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder)."""
+    """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder).
+
+    gather: how 25 Hz becomes 5 Hz. "queries": by a learned query after every five frames, as published; "pooling": by
+        the mean of the five after the last block, without queries (an ablation)
+    """
 
     speech_dim: int = 1024  # channels of the speech-text features
     music_dim: int = 1024  # channels of the music features
@@ -30,7 +35,8 @@ class DescriptiveConfig:
     rope_base: float = 10000.0
     blocks: int = 5
     feed_forward_multiple: int = 4
-    query_every: int = 5  # frames at 25 Hz for each query: 5 Hz
+    gather: Literal["queries", "pooling"] = "queries"
+    query_every: int = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
     layer_scale: float = 0.1  # start value of the residual scales
     levels: int = 8
     quantiser: QuantiserConfig = field(
@@ -43,6 +49,8 @@ class DescriptiveConfig:
                 f"a width of {self.dim} in {self.heads} heads with {self.rope_dims} rotated dimensions is not possible:"
                 " heads must divide the width, and the rotated dimensions be even and within one head"
             )
+        if self.gather not in ("queries", "pooling"):
+            raise ValueError(f"gather must be 'queries' or 'pooling', not {self.gather!r}")
 
 
 @dataclass
@@ -64,7 +72,7 @@ class DescriptiveBranch(nn.Module):
         self.config = config
         self.downsample = nn.Conv1d(config.speech_dim, config.speech_dim, kernel_size=2, stride=2)
         self.merge = nn.Linear(config.speech_dim + config.music_dim, config.dim)
-        self.query = nn.Parameter(0.02 * torch.randn(1, config.dim))
+        self.query = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.gather == "queries" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.quantiser = residual_quantiser(config.dim, config.levels, config.quantiser)
 
@@ -84,10 +92,14 @@ class DescriptiveBranch(nn.Module):
         for block in self.blocks:
             sequence = block(sequence, rotation, attention_mask)
 
-        sequence, mask = self._by_query(sequence), self._by_query(mask)  # (B, T5, 6, dim), (B, T5, 6)
-        vectors, query_mask = sequence[:, :, -1], mask[:, :, -1]  # (B, T5, dim), (B, T5)
+        sequence, mask = self._groups(sequence), self._groups(mask)  # (B, T5, 6, dim), (B, T5, 6); 5 without queries
+        query_mask = mask[:, :, 0]  # (B, T5): a group with a first frame belongs to the clip
+        if self.query is None:
+            vectors = (sequence * mask[..., None]).sum(2) / mask.sum(2, keepdim=True).clamp(min=1)  # (B, T5, dim)
+        else:
+            vectors, sequence, mask = sequence[:, :, -1], sequence[:, :, :-1], mask[:, :, :-1]
         vectors = vectors * query_mask[..., None]
-        frame_states, frame_mask = sequence[:, :, :-1].flatten(1, 2), mask[:, :, :-1].flatten(1, 2)
+        frame_states, frame_mask = sequence.flatten(1, 2), mask.flatten(1, 2)
         if not quantise:
             passed = self.quantiser.project_out(self.quantiser.project_in(vectors)) * query_mask[..., None]
             none = vectors.new_zeros(())
@@ -101,6 +113,7 @@ class DescriptiveBranch(nn.Module):
     def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Merged 25 Hz features with the query after every five, (B, 6 T5, dim), and where they are real, (B, 6 T5).
 
+        Where the configuration says "pooling" there are no queries, and 5 T5 positions.
         A clip's last group is filled up with frames that nobody attends to: its length need not divide by five.
         """
         every = self.config.query_every
@@ -122,6 +135,8 @@ class DescriptiveBranch(nn.Module):
         missing = -length % every
         merged = F.pad(merged, (0, 0, 0, missing)).unflatten(1, (-1, every))  # (B, T5, 5, dim)
         inside = F.pad(inside, (0, missing)).unflatten(1, (-1, every))  # (B, T5, 5)
+        if self.query is None:
+            return merged.flatten(1, 2), inside.flatten(1, 2)
         query = self.query.expand(*merged.shape[:2], 1, -1)
         query_inside = inside[..., :1]  # a group with a first frame belongs to the clip
         sequence = torch.cat([merged, query], dim=2).flatten(1, 2)
@@ -141,8 +156,8 @@ class DescriptiveBranch(nn.Module):
         sizes = torch.stack([level._codebook.cluster_size[0] for level in self.quantiser.layers])  # (8, codes)
         return (sizes > self.config.quantiser.dead_code_threshold).float().mean(dim=1)
 
-    def _by_query(self, sequence: Tensor) -> Tensor:
-        return sequence.unflatten(1, (-1, self.config.query_every + 1))
+    def _groups(self, sequence: Tensor) -> Tensor:
+        return sequence.unflatten(1, (-1, self.config.query_every + (self.query is not None)))
 
 
 class Block(nn.Module):

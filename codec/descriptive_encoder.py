@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,9 @@ from codec.config import from_json, to_json
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig, DescriptiveOutput
 from codec.errors import UserError
 from codec.experts import ExpertConfig, feature_frames, load_expert
+
+if TYPE_CHECKING:
+    from codec.reasoning_codec import ReasoningCodec
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -72,6 +76,16 @@ class DescriptiveEncoder(nn.Module):
             "descriptive": to_json(self.branch.config),
         }
         (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def of_codec(cls, codec: ReasoningCodec) -> Self:
+        """The encoder inside a whole codec: its own modules, no copies."""
+        encoder = cls.__new__(cls)
+        nn.Module.__init__(encoder)
+        encoder.experts = nn.ModuleDict({role: codec.experts[role] for role in ("speech_text", "music")})
+        encoder.expert_configs = tuple(expert.config for expert in encoder.experts.values())
+        encoder.branch = codec.descriptive
+        return encoder
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DescriptiveEncoder:

@@ -26,6 +26,7 @@ from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.tokens import SAMPLE_RATE
 
+WHISPER_RATE = 50  # frames per second of every Whisper encoder
 RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
 TAPS = {  # of a transformers model: feature name -> hidden states that are averaged, as published
     "speech_text": {"speech_text": (-1,)},
@@ -213,7 +214,10 @@ def band_triangles(view: MelView, fft_size: int) -> Tensor:
 
 
 class WhisperExpert(ExpertEncoder):
-    """Encoder of any transformers Whisper model. It hears fixed windows, the last one filled up with silence."""
+    """Encoder of any transformers Whisper model. It hears fixed windows, the last one filled up with silence.
+
+    In the role "music" two of its frames are averaged into one.
+    """
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__(config)
@@ -222,10 +226,12 @@ class WhisperExpert(ExpertEncoder):
         self.encoder = _from_pretrained(WhisperModel, config).get_encoder()
         self.extractor = _from_pretrained(WhisperFeatureExtractor, config)
         self.dims = dict.fromkeys(config.taps, self.encoder.config.d_model)
+        _check_layers(config, self.encoder.config.encoder_layers)
+        self.pool = WHISPER_RATE // self.rate
         if config.window_seconds is not None:
-            positions = round(config.window_seconds * self.rate)
+            positions = round(config.window_seconds * WHISPER_RATE)
             if not 0 < positions <= self.encoder.config.max_source_positions:
-                most = self.encoder.config.max_source_positions / self.rate
+                most = self.encoder.config.max_source_positions / WHISPER_RATE
                 raise UserError(f"{config.source}: this Whisper hears at most {most:g} s at once; lower window_seconds")
             kept = self.encoder.embed_positions.weight.data[:positions].clone()
             self.encoder.embed_positions = nn.Embedding.from_pretrained(kept)
@@ -234,11 +240,11 @@ class WhisperExpert(ExpertEncoder):
 
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
         rate, window = self.extractor.sampling_rate, self.encoder.config.max_source_positions  # Hz, frames
-        samples = window * rate // self.rate
+        samples = window * rate // WHISPER_RATE
         audio = resample(waveforms, SAMPLE_RATE, rate)
-        total = audio.shape[1] * self.rate // rate  # frames
+        total = audio.shape[1] * WHISPER_RATE // rate  # frames
         audio = F.pad(audio, (0, -audio.shape[1] % samples)).unflatten(1, (-1, samples))  # (B, W, samples)
-        heard = [(row, i) for row, n in enumerate(frames.tolist()) for i in range(-(-n // window))]
+        heard = [(row, i) for row, n in enumerate(frames.tolist()) for i in range(-(-n * self.pool // window))]
         rows, indices = (torch.tensor(column, device=audio.device) for column in zip(*heard, strict=True))
         spectra = self.extractor(
             [piece.cpu().numpy() for piece in audio[rows, indices]],
@@ -250,10 +256,11 @@ class WhisperExpert(ExpertEncoder):
         states = self.encoder(
             spectra.to(waveforms.device), output_hidden_states=True
         ).hidden_states  # of (N, window, C)
-        return {
+        placed = {
             name: self._in_place(average(states, layers), rows, indices, audio.shape[:2])[:, :, :total]
             for name, layers in self.config.taps.items()
         }
+        return {name: F.avg_pool1d(value, self.pool) for name, value in placed.items()}
 
     @staticmethod
     def _in_place(states: Tensor, rows: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:

@@ -6,6 +6,7 @@ frames in the place of the recording and must give the answer, so that the frame
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,3 +225,17 @@ def load_listener(
             "trained with"
         )
     return listener, state, scale
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Hash of the weights in a listener's folder: its own, and the model's beside them."""
+    digest = hashlib.sha256()
+    for name in ("model.safetensors", LISTENER_FILE):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{folder / name}: cannot be read ({error}); name a run of kind descriptive, or a folder with its "
+                f"{LISTENER_FILE}"
+            ) from error
+    return digest.hexdigest()[:16]

@@ -178,7 +178,7 @@ class Listening:
     def _listen(self, clips: Sequence[Clip]) -> list[tuple[Tensor, Tensor]]:
         audio = [load_audio(clip.path) for clip in clips]
         lengths = torch.tensor([len(waveform) for waveform in audio])
-        device = self.encoder.branch.query.device
+        device = self.encoder.branch.merge.weight.device
         heard = self.encoder.features(pad_sequence(audio, batch_first=True).to(device), lengths.to(device))
         return [
             (speech[:, : feature_frames(len(waveform), 50)], music[:, : feature_frames(len(waveform), 25)])
@@ -203,6 +203,17 @@ class Listening:
                 start = draws.between(0, len(features) - width)
                 features[start : start + width] = 0
         return speech, music
+
+
+def train_and_held_out(
+    clips: Sequence[Clip], tasks: Mapping[str, float], held_out_tasks: Sequence[str], *rest: object
+) -> tuple[Listening, Listening]:
+    """Questions about the train clips, and about the dev clips. rest: of Listening's arguments, from `encoder` on."""
+    train, held_out = (
+        Listening([clip for clip in clips if clip.split == split], wanted, *rest, split)
+        for split, wanted in (("train", tasks), ("dev", dict.fromkeys(held_out_tasks, 1.0)))
+    )
+    return train, held_out
 
 
 def warped(features: Tensor, factor: float, stack: int) -> Tensor:

@@ -27,6 +27,7 @@ TRAINERS = {
     "descriptive": ("training.train_descriptive", "DescriptiveRecipe"),
     "grpo": ("training.train_grpo", "GrpoRecipe"),
     "structural": ("training.train_structural", "StructuralRecipe"),
+    "joint": ("training.train_joint", "JointRecipe"),
     "reflow": ("training.train_reflow", "ReflowRecipe"),
     "language_model": ("training.train_lm", "LanguageModelRecipe"),
 }

@@ -31,13 +31,13 @@ from codec.experts import ExpertConfig
 from lm.text_tokenizer import TextTokenizer
 from training.engine import Engine
 from training.listener import LISTENER_FILE, Listener, Lora, save_listener
-from training.listening import Augmentation, Listening
+from training.listening import Augmentation, Listening, train_and_held_out
 from training.recipe import Recipe
 from training.run import Run
 
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_TASKS = {"asr": 6.0, "speech_caption": 1.0, "sound_caption": 1.0, "music_caption": 1.0, "audio_qa": 2.0}
-_HELD_OUT = ("asr", "audio_qa:class", "audio_qa:instrument")
+PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TASKS = {"asr": 6.0, "speech_caption": 1.0, "sound_caption": 1.0, "music_caption": 1.0, "audio_qa": 2.0}
+HELD_OUT = ("asr", "audio_qa:class", "audio_qa:instrument")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class DescriptiveRecipe(Recipe):
     experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("music"))
     descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
     lora: Lora = Lora()
-    tasks: dict[str, float] = field(default_factory=lambda: dict(_TASKS))
+    tasks: dict[str, float] = field(default_factory=lambda: dict(TASKS))
     prompts: str = ""
     batch: int = 16
     max_seconds: float = 30.0
@@ -70,7 +70,7 @@ class DescriptiveRecipe(Recipe):
     commitment_weight: float = 1.0
     alignment_weight: float = 0.0
     cache_features: bool = False
-    held_out_tasks: tuple[str, ...] = _HELD_OUT
+    held_out_tasks: tuple[str, ...] = HELD_OUT
     held_out_limit: int = 100
 
     def __post_init__(self) -> None:
@@ -91,20 +91,17 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
         clips = read_corpora(recipe.corpora)
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
         encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
-        train, held_out = (
-            Listening(
-                [clip for clip in clips if clip.split == split],
-                tasks,
-                encoder,
-                PromptBank.load(recipe.prompts or None),
-                recipe.batch,
-                recipe.max_seconds,
-                recipe.augmentation,
-                recipe.cache_features,
-                recipe.seed,
-                split,
-            )
-            for split, tasks in (("train", recipe.tasks), ("dev", dict.fromkeys(recipe.held_out_tasks, 1.0)))
+        train, held_out = train_and_held_out(
+            clips,
+            recipe.tasks,
+            recipe.held_out_tasks,
+            encoder,
+            PromptBank.load(recipe.prompts or None),
+            recipe.batch,
+            recipe.max_seconds,
+            recipe.augmentation,
+            recipe.cache_features,
+            recipe.seed,
         )
         facts = {"clips": train.fingerprint, "text_tokenizer": tokenizer.fingerprint}
         run.check(facts)
@@ -114,7 +111,7 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
             tokenizer,
             recipe.lora,
             align=recipe.alignment_weight > 0,
-            precision=_PRECISION[recipe.text_precision],
+            precision=PRECISION[recipe.text_precision],
         )
         engine = Engine(listener, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         encoder.to(engine.device)
@@ -143,7 +140,9 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
                 run.journal.write(step, engine.metrics() | (health.report() if quantise else {}))
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, held_out_scores(listener, held_out, recipe, quantise, engine.device))
+                    run.journal.write(
+                        step, held_out_scores(listener, held_out, recipe.held_out_limit, quantise, engine.device)
+                    )
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, facts)
     return run.model
@@ -155,20 +154,20 @@ def plain_attention(device: torch.device) -> contextlib.AbstractContextManager[N
 
 
 def held_out_scores(
-    listener: Listener, held_out: Listening, recipe: DescriptiveRecipe, quantise: bool, device: torch.device
+    listener: Listener, held_out: Listening, limit: int, quantise: bool, device: torch.device
 ) -> dict[str, Any]:
-    """Word error rate of transcripts, share of right answers of every other task, on dev clips."""
+    """Word error rate of transcripts, share of right answers of every other task, on at most `limit` dev clips each."""
     scores = {}
-    for task in recipe.held_out_tasks:
+    for task in held_out.clips_of:
         truth, said = [], []
-        for batch in held_out.questions(task, recipe.held_out_limit):
+        for batch in held_out.questions(task, limit):
             inputs = batch.inputs(device)
             dialogues = inputs.pop("dialogues")
             inputs.pop("transcripts")
             said += listener.answer(**inputs, questions=[d.question for d in dialogues], quantise=quantise)
             truth += [d.answer for d in dialogues]
-        if truth and task == "asr":
+        if task == "asr":
             scores["held_out_wer"] = jiwer.wer(truth, said)
-        elif truth:
+        else:
             scores[f"held_out_{task}"] = sum(t == s for t, s in zip(truth, said, strict=True)) / len(truth)
     return scores

@@ -10,7 +10,6 @@ taught (branch, projection, adapters), with the codebooks frozen, so that a code
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,17 +27,16 @@ from lm.text_tokenizer import TextTokenizer
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.judge import Judge, JudgeRecipe, load_judge
-from training.listener import LISTENER_FILE, load_listener, save_listener
-from training.listening import Augmentation, Listening, ListeningBatch
+from training.listener import LISTENER_FILE, fingerprint_of, load_listener, save_listener
+from training.listening import Augmentation, Listening, ListeningBatch, train_and_held_out
 from training.policy import Policy
 from training.policy_loss import clipped_policy_loss, group_advantages, kl_divergence
 from training.recipe import Recipe
 from training.rewards import REWARDS, verified, weighted_mean
 from training.run import Run
-from training.train_descriptive import plain_attention
+from training.train_descriptive import PRECISION, plain_attention
 
 TASK, JUDGED = "analysis", "judge"
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REWARDS = {"format": 0.5, "words": 2.0, "tags": 1.0, "tempo": 0.5, "key": 0.5, "count": 0.5}
 
 
@@ -120,28 +118,25 @@ def run(recipe: GrpoRecipe, resume: bool | str | Path = False) -> Path:
         encoder = DescriptiveEncoder.from_pretrained(start)
         if not encoder.branch.initialised:
             raise UserError(f"{start}: its codebooks hold no codes yet; train it for more than quantise_after steps")
-        train, held_out = (
-            Listening(
-                [clip for clip in clips if clip.split == split],
-                {TASK: 1.0},
-                encoder,
-                PromptBank.load(recipe.prompts or None),
-                recipe.batch,
-                recipe.max_seconds,
-                Augmentation(),
-                recipe.cache_features,
-                recipe.seed,
-                split,
-            )
-            for split in ("train", "dev")
+        train, held_out = train_and_held_out(
+            clips,
+            {TASK: 1.0},
+            (TASK,),
+            encoder,
+            PromptBank.load(recipe.prompts or None),
+            recipe.batch,
+            recipe.max_seconds,
+            Augmentation(),
+            recipe.cache_features,
+            recipe.seed,
         )
         facts = {
             "clips": train.fingerprint,
             "text_tokenizer": tokenizer.fingerprint,
-            "supervised_model": _fingerprint(start),
+            "supervised_model": fingerprint_of(start),
         }
         run.check(facts)
-        precision = _PRECISION[recipe.text_precision]
+        precision = PRECISION[recipe.text_precision]
         listener, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
         policy = Policy(listener, recipe.temperature)
         updates = recipe.steps * recipe.updates
@@ -250,16 +245,3 @@ def _means(scores: list[dict[str, float]]) -> Mapping[str, float]:
         for name, value in score.items():
             found.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def _fingerprint(folder: Path) -> str:
-    """Hash of the supervised model's weights."""
-    digest = hashlib.sha256()
-    for name in ("model.safetensors", "listener.safetensors"):
-        try:
-            digest.update((folder / name).read_bytes())
-        except OSError as error:
-            raise UserError(
-                f"{folder / name}: cannot be read ({error}); init must name a run of kind descriptive"
-            ) from error
-    return digest.hexdigest()[:16]

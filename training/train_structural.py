@@ -8,6 +8,7 @@ tenth of them no conditioning, so that guidance has something to lean away from.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,13 +35,10 @@ GROUPS = {"phone": range(0, 1), "structure": range(1, 2), "acoustic": range(2, 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class StructuralRecipe(Recipe):
-    """What the reconstruction stage learns from and how.
+class ReconstructionRecipe(Recipe):
+    """What reconstruction learns from and how.
 
     corpora: folders of corpora
-    scalar: folder of the trained scalar autoencoder
-    descriptive: folder of the trained descriptive branch, which brings two of the experts
-    phone_expert: the third one
     batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
     phone_weight, commitment_weight: of the losses beside the flow loss
     prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
@@ -49,11 +47,6 @@ class StructuralRecipe(Recipe):
     """
 
     corpora: tuple[str, ...]
-    scalar: str
-    descriptive: str
-    phone_expert: ExpertConfig = ExpertConfig("phone")
-    structural: StructuralConfig = field(default_factory=StructuralConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)
     batch: int = 16
     crop_seconds: float = 30.0
     phone_weight: float = 0.1
@@ -72,12 +65,32 @@ class StructuralRecipe(Recipe):
             raise UserError("corpora: name at least one folder")
 
 
+@dataclass(frozen=True, kw_only=True)
+class StructuralRecipe(ReconstructionRecipe):
+    """A reconstruction stage that makes the codec of its parts.
+
+    scalar: folder of the trained scalar autoencoder
+    descriptive: folder of the trained descriptive branch, which brings two of the experts
+    phone_expert: the third one
+    """
+
+    scalar: str
+    descriptive: str
+    phone_expert: ExpertConfig = ExpertConfig("phone")
+    structural: StructuralConfig = field(default_factory=StructuralConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+
+
 @dataclass
 class ReconstructionLosses:
     flow: Tensor
     phone: Tensor
     commitment: Tensor
     ids: Tensor  # (B, T12, 8), -1 beyond each clip
+
+    def total(self, recipe: ReconstructionRecipe) -> Tensor:
+        """The weighted sum that is learned from."""
+        return self.flow + recipe.phone_weight * self.phone + recipe.commitment_weight * self.commitment
 
 
 class Reconstruction(nn.Module):
@@ -131,7 +144,7 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
                 crops = train.batch(index)
                 heard = frozen(crops, engine.device)
                 out = engine(heard, **draw_conditions(heard.latent_frames, recipe))
-                loss = out.flow + recipe.phone_weight * out.phone + recipe.commitment_weight * out.commitment
+                loss = out.total(recipe)
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
                 engine.record(loss=loss, flow=out.flow, phone=out.phone, commitment=out.commitment)
                 health.count(out.ids)
@@ -141,27 +154,35 @@ def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
                 run.journal.write(step, engine.metrics() | health.report())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe)})
+                    run.journal.write(
+                        step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe, engine.device)}
+                    )
             if run.save_due(step):
                 run.save(step, {"model": engine}, codec.save_pretrained, facts)
     return run.model
 
 
-def draw_conditions(latent_frames: Tensor, recipe: StructuralRecipe) -> dict[str, Tensor]:
+def draw_conditions(latent_frames: Tensor, recipe: ReconstructionRecipe) -> dict[str, Tensor]:
     """Which clips are given a prefix, how long, and which keep their conditioning: (B,) each, from the seeded draws."""
     share, given, kept = torch.rand(3, len(latent_frames)).to(latent_frames.device)
     share = share * recipe.prefix_share * (given < recipe.prefix_chance)
     return {"prefix_frames": (share * latent_frames).long(), "conditioned": kept >= recipe.unconditional_chance}
 
 
-def held_out_flow(engine: Engine, frozen: FrozenCodec, crops: AudioCrops, recipe: StructuralRecipe) -> float:
-    """Flow loss on the same few batches and draws every time."""
+def held_out_flow(
+    rebuild: Callable[..., ReconstructionLosses],
+    frozen: FrozenCodec,
+    crops: AudioCrops,
+    recipe: ReconstructionRecipe,
+    device: torch.device,
+) -> float:
+    """Flow loss on the same few batches and draws every time. rebuild: what Reconstruction.forward is."""
     losses = []
     with torch.random.fork_rng():
         for index in range(8):
             torch.manual_seed(index)
-            heard = frozen(crops.batch(index), engine.device)
-            losses.append(engine(heard, **draw_conditions(heard.latent_frames, recipe)).flow)
+            heard = frozen(crops.batch(index), device)
+            losses.append(rebuild(heard, **draw_conditions(heard.latent_frames, recipe)).flow)
     return float(torch.stack(losses).mean())
 
 

@@ -28,6 +28,7 @@ from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
 
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+WHISPER_PHONE_TAPS, WHISPER_MUSIC_TAPS = {"phone": (1, 2)}, {"music_acoustic": (1,), "music_semantic": (2,)}
 PHONE_TAPS = {"phone": (2, 3)}
 MUSIC_TAPS = {"music_acoustic": (1,), "music_semantic": (4,)}
 
@@ -82,6 +83,8 @@ def configs(checkpoints) -> dict[str, ExpertConfig]:
         "mel phone": ExpertConfig("phone"),
         "mel music": ExpertConfig("music"),
         "whisper": ExpertConfig("speech_text", "whisper", str(checkpoints / "whisper")),
+        "whisper as phone": ExpertConfig("phone", "whisper", str(checkpoints / "whisper"), WHISPER_PHONE_TAPS),
+        "whisper as music": ExpertConfig("music", "whisper", str(checkpoints / "whisper"), WHISPER_MUSIC_TAPS),
         "wavlm": ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm"), PHONE_TAPS),
         "hubert": ExpertConfig("phone", "self_supervised", str(checkpoints / "hubert"), PHONE_TAPS),
         "hubert as music": ExpertConfig("music", "self_supervised", str(checkpoints / "hubert"), MUSIC_TAPS),
@@ -150,6 +153,19 @@ def test_whisper_features_are_those_of_the_library(checkpoints):
         states = model.encoder(spectra.input_features).last_hidden_state
     expected = states[0, : feature_frames(20000, 50)].T
     torch.testing.assert_close(expert.features(waveform)["speech_text"][0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_whisper_as_music_has_half_as_many_frames(checkpoints):
+    """One expert in every role: the same states, two of them averaged into one, in windows of a second."""
+    source = str(checkpoints / "whisper")
+    fast = load_expert(ExpertConfig("phone", "whisper", source, {"phone": (2,)}))
+    slow = load_expert(ExpertConfig("music", "whisper", source, {"music_acoustic": (1,), "music_semantic": (2,)}))
+    waveform = noise(1, 59_999)  # 125 frames at 50 Hz, of the last pair one
+    ours, theirs = slow.features(waveform)["music_semantic"], fast.features(waveform)["phone"]
+    assert ours.shape == (1, 16, 63)
+    torch.testing.assert_close(ours[:, :, :62], theirs[:, :, :124].unflatten(2, (-1, 2)).mean(3), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="no hidden state 11, the model has 2 layers"):
+        load_expert(ExpertConfig("music", "whisper", source))
 
 
 def test_long_clips_pass_whisper_in_windows(checkpoints):
