@@ -172,8 +172,8 @@ class Run:
                 newer = [folder.name for folder in checkpoint.folders(self.folder) if folder.name > found.folder.name]
                 if newer:
                     return None, (
-                        f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which are "
-                        "never overwritten; train into another folder with out=..."
+                        f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which "
+                        "are never overwritten; train into another folder with out=..."
                     )
             self._compare_recipes(found)
         except UserError as error:
