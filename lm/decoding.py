@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.tokens import NUM_CODEBOOKS
+from lm.int8_weights import Int8Heads
 from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, is_supported, multiply, pack
 from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
 
@@ -271,7 +272,7 @@ class FrameDecoder:
             states = self.layers(vectors, codebook, self.rotary[codebook], None)[:, 0]
             ids.append(choose(codebook, states))
             if codebook + 1 < NUM_CODEBOOKS:
-                x = model.audio_embeddings(ids[-1] + codebook * model.audio_head.shape[-1])
+                x = model.audio_embeddings(ids[-1] + codebook * model.config.layout.audio_size)
         return torch.stack(ids, dim=1)
 
     def keep(self, entries: Tensor) -> None:
@@ -282,15 +283,17 @@ class FrameDecoder:
 class AudioHeads:
     """The eight output matrices, read in windows of ids."""
 
-    def __init__(self, head: Tensor, batch: int):
+    def __init__(self, head: Tensor | Int8Heads, batch: int):
         """head (8, d_depth, V)"""
         self._head = head
-        self._pack = batch > 1 and is_supported(head)
+        self._pack = batch > 1 and isinstance(head, Tensor) and is_supported(head)
         self._batch = batch
         self._packed: dict[tuple[int, int, int], PackedLinear] = {}
 
     def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
         """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        if isinstance(self._head, Int8Heads):
+            return self._head.logits(codebook, states, windows[0][0], windows[-1][1]).float()
         if not self._pack:
             return (states @ self._head[codebook, :, windows[0][0] : windows[-1][1]]).float()
         parts = []

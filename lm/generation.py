@@ -233,7 +233,8 @@ class _AudioRun:
         self.guided = settings.guided
         if self.guided:
             if negatives is None:
-                raise ValueError(f"guidance {settings.guidance} needs a negative prompt for every prompt")
+                scale = settings.guidance if settings.guidance != 1 else settings.structural_guidance
+                raise ValueError(f"guidance {scale} needs a negative prompt for every prompt")
             _check_lengths(prompts, negatives)
         layout, count = model.config.layout, len(prompts)
         opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
