@@ -290,7 +290,8 @@ def main() -> int:
             cases["compiled_audio_batch1"] = lambda: bench.audio(1, compiled=True)
             cases["compiled_audio_batch16"] = lambda: bench.audio(16, compiled=True)
         wanted = tuple(options.cases or cases)
-        cases = {name: case for name, case in cases.items() if name.startswith(wanted)}
+        wanted = tuple(name for name in cases if name in wanted or name.startswith(tuple(set(wanted) - cases.keys())))
+        cases = {name: cases[name] for name in wanted}
         if "load_to_first_row" in cases:
             model.save_pretrained(folder)
         results: dict[str, list[tuple[int, float]]] = {name: [] for name in cases}
