@@ -3,8 +3,9 @@
     python benchmarks/lm_generate.py --size mid --threads 4
 
 Every case runs `--repeats` times, all cases in turn, so that a disturbance of the machine hits all alike. A line holds
-the median and the spread (smallest and largest) over the repeats, the peak memory of the process during the case, and
-the floor: the time to read the weights of a row (or step of a batch) once at the bandwidth measured in the same run.
+the median and the spread (smallest and largest) over the repeats, the peak memory of the process during the case
+(memory that the allocator keeps after a conversion counts; model_mib is what the model itself holds), and the floor:
+the time to read the weights of a row (or step of a batch) once at the bandwidth measured in the same run.
 share_of_bandwidth says how close a case comes to it: bytes of weights a step needs x steps a second over that
 bandwidth, 1 being the floor. A batch makes as many rows as it has entries in one step, from one reading of the weights.
 Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
@@ -308,6 +309,9 @@ def main() -> int:
     common = {
         "size": options.size,
         "parameters_m": round(parameters / 1e6, 1),
+        "model_mib": round(
+            sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())) / 2**20, 1
+        ),
         "machine": machine(device),
         "threads": options.threads,
         "dtype": options.dtype,
