@@ -3,11 +3,26 @@
     python benchmarks/lm_generate.py --size mid --threads 4
 
 Every case runs `--repeats` times, all cases in turn, so that a disturbance of the machine hits all alike. A line holds
-the median and the spread (smallest and largest) over the repeats, the peak memory of the process during the case, and
-the floor: the time to read the weights of a row (or step of a batch) once at the bandwidth measured in the same run.
+the median and the spread (smallest and largest) over the repeats, the peak memory of the process during the case
+(memory that the allocator keeps after a conversion counts; model_mib is what the model itself holds), and the floor:
+the time to read the weights of a row (or step of a batch) once at the bandwidth measured in the same run.
 share_of_bandwidth says how close a case comes to it: bytes of weights a step needs x steps a second over that
 bandwidth, 1 being the floor. A batch makes as many rows as it has entries in one step, from one reading of the weights.
 Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
+rtf is the seconds of computing for one second of audio (17.5 rows), over the whole batch.
+
+Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/int8_weights.py); `--compiled` adds audio cases whose steps
+are compiled, the depth decoder's loop included (compiling takes minutes and is not counted). Where weights are not
+float32, logits_change compares the logits of cached decoding with the float32 model's, both fed the same ids: largest
+difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
+
+On an accelerator, the published size:
+
+    python benchmarks/lm_generate.py --size 3b --dtype bfloat16 --device cuda --compiled \\
+        --cases audio_batch1 audio_batch16 compiled
+
+There `--compiled` steps are captured as one graph. Without an accelerator nothing is measured, and the line says so.
+
 Weights are random, so that hardly any generation ends before `--rows`. Not comparable between machines; to compare two
 versions of the code run both on the same idle machine.
 """
@@ -19,6 +34,7 @@ import json
 import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,8 +45,9 @@ import torch
 import transformers
 
 from lm.config import LLAMA_3_ROPE, UniAudioConfig
-from lm.decoding import RowDecoder
+from lm.decoding import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation import GenerationSettings, generate_audio, generate_text
+from lm.int8_weights import quantise_weights
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
 from lm.vocabulary import VocabularyLayout
@@ -75,6 +92,7 @@ class Size:
 
 
 SIZES = {
+    "tiny": Size((32, 2, 4, 2, 64), (32, 1, 4, 2, 64), (1, 1), (12, 20), 50),  # for the tests
     "starter": Size((256, 4, 4, 2, 768), (192, 2, 4, 2, 576), (2, 1), (256, 256), 1000),
     "mid": Size((512, 12, 8, 4, 1536), (512, 4, 8, 4, 1536), (3, 2), (4096, 8192), 32000),  # 199.9 M parameters
     "3b": Size((3072, 28, 24, 8, 8192), (2048, 4, 32, 8, 8192), (3, 2), (4096, 8192), 128256),
@@ -89,12 +107,12 @@ class Bench:
         self.layout = model.config.layout
         self.text_prompt = text_rows(torch.randint(9, self.layout.text_size, (64,)).tolist(), learn=False)
 
-    def audio(self, batch: int, guidance: float = 1.0) -> tuple[int, float]:
+    def audio(self, batch: int, guidance: float = 1.0, compiled: bool = False) -> tuple[int, float]:
         settings = GenerationSettings(max_rows=self.rows, guidance=guidance)
         prompts = [self.text_prompt] * batch
         negatives = [hidden(self.text_prompt, self.layout, structural=False)] * batch
         start = self.clock()
-        results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives)
+        results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives, compiled=compiled)
         seconds = self.clock() - start
         return sum(result.descriptive.shape[1] + result.structural.shape[1] + 2 for result in results), seconds
 
@@ -131,17 +149,63 @@ class Bench:
 
     def weight_bytes(self, case: str) -> int:
         """Weights read for one row of the case (one step of a batch)."""
-        model, each = self.model, self.model.audio_head.element_size()
+        model = self.model
 
         def size(module: torch.nn.Module) -> int:
-            return sum(p.numel() for n, p in module.named_parameters() if "embed_tokens" not in n) * each
+            held = (*module.named_parameters(), *module.named_buffers())  # int8 weights are buffers
+            return sum(t.numel() * t.element_size() for n, t in held if "embed_tokens" not in n)
 
         if case.startswith("text"):
             return size(model.cross_modal) + size(model.lm_head)
         groups = size(model.understanding) + size(model.cross_modal) + size(model.generation)
         # In most rows the phase is known, and with it the half of the head that is read: structural here.
-        heads = model.audio_head.numel() * each * self.layout.structural_card // self.layout.audio_size
+        # A compiled step reads all of it.
+        head = model.audio_head
+        heads = head.numel() * head.element_size() if isinstance(head, torch.Tensor) else size(head)
+        if not case.startswith("compiled"):
+            heads = heads * self.layout.structural_card // self.layout.audio_size
         return groups + 8 * size(model.depth_decoder) + heads
+
+
+@torch.inference_mode()
+def decoded_logits(model: UniAudioForConditionalGeneration, rows: int = 16) -> list[torch.Tensor]:
+    """Logits of cached decoding fed fixed ids, fp32 on the CPU: of audio (8 rows, V), of text (rows, text ids)."""
+    layout, generator = model.config.layout, torch.Generator().manual_seed(0)
+    prompt = text_rows(torch.randint(9, layout.text_size, (64,), generator=generator).tolist(), learn=False)
+    frames = torch.randint(0, layout.descriptive_codes, (rows, 8), generator=generator).to(model.device)
+    words = torch.randint(9, layout.text_size, (rows,), generator=generator).to(model.device)
+    heads, depth, logits = AudioHeads(model.audio_head, 1), FrameDecoder(model, 1), []
+
+    decoder = RowDecoder(model, [prompt], rows)
+    final = decoder.prefill()
+    for frame in frames:
+
+        def choose(codebook: int, states: torch.Tensor, frame=frame) -> torch.Tensor:
+            logits.append(heads.logits(codebook, states, [(0, layout.audio_size)]))
+            return frame[codebook, None]
+
+        depth.frame(final, choose)
+        final = decoder.feed_audio(frame[None])
+    decoder = RowDecoder(model, [prompt], rows)
+    final, texts = decoder.prefill(text_only=True), []
+    for word in words:
+        texts.append(model.lm_head(final))
+        final = decoder.feed_text(word[None])
+    return [torch.cat(parts).float().cpu() for parts in (logits, texts)]
+
+
+def logits_change(plain: list[torch.Tensor], other: list[torch.Tensor]) -> dict[str, dict[str, float]]:
+    """What `--dtype` and `--int8` do to the logits, for audio and text."""
+    changes = {}
+    for name, before, after in zip(("audio", "text"), plain, other, strict=True):
+        largest = (after - before).abs().max().item()
+        agreement = (after.argmax(-1) == before.argmax(-1)).float().mean().item()
+        changes[name] = {
+            "max_abs": round(largest, 4),
+            "in_standard_deviations": round(largest / before.std().item(), 4),
+            "same_likeliest_id": round(agreement, 3),
+        }
+    return changes
 
 
 def bandwidth(device: torch.device) -> float:
@@ -182,7 +246,7 @@ def machine(device: torch.device) -> str:
     return f"{names[0]} ({len(names)} logical CPUs)" if names else platform.processor()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="mid")
     parser.add_argument("--cases", nargs="*", help="names or beginnings of names; default: all")
@@ -190,12 +254,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--int8", action="store_true", help="weights of eight bits, activations of --dtype")
+    parser.add_argument("--compiled", action="store_true", help="also cases whose steps are compiled")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    model = SIZES[options.size].build().to(device, getattr(torch, options.dtype))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        facts = {"size": options.size, "device": options.device, "measured": False}
+        print(json.dumps(facts | {"why": "not measured: torch finds no accelerator on this machine"}))
+        return 1
+    model = SIZES[options.size].build().to(device)
+    parameters = sum(p.numel() for p in model.parameters())
+    changed = {}
+    if options.int8 or options.dtype != "float32":
+        plain = decoded_logits(model)
+        model = model.to(getattr(torch, options.dtype))
+        if options.int8:
+            quantise_weights(model)
+        changed = {"logits_change": logits_change(plain, decoded_logits(model))}
     bench = Bench(model, options.rows)
     with tempfile.TemporaryDirectory() as folder:
         cases: dict[str, Callable[[], tuple[int, float]]] = {
@@ -206,10 +284,15 @@ def main() -> None:
             "text_batch1": lambda: bench.text(1),
             "text_batch16": lambda: bench.text(16),
             "prefill_512": lambda: bench.prefill(512),
-            "load_to_first_row": lambda: bench.load(Path(folder)),
         }
+        if not options.int8:  # such a model cannot be saved
+            cases["load_to_first_row"] = lambda: bench.load(Path(folder))
+        if options.compiled:
+            cases["compiled_audio_batch1"] = lambda: bench.audio(1, compiled=True)
+            cases["compiled_audio_batch16"] = lambda: bench.audio(16, compiled=True)
         wanted = tuple(options.cases or cases)
-        cases = {name: case for name, case in cases.items() if name.startswith(wanted)}
+        wanted = tuple(name for name in cases if name in wanted or name.startswith(tuple(set(wanted) - cases.keys())))
+        cases = {name: cases[name] for name in wanted}
         if "load_to_first_row" in cases:
             model.save_pretrained(folder)
         results: dict[str, list[tuple[int, float]]] = {name: [] for name in cases}
@@ -225,10 +308,14 @@ def main() -> None:
 
     common = {
         "size": options.size,
-        "parameters_m": round(sum(p.numel() for p in model.parameters()) / 1e6, 1),
+        "parameters_m": round(parameters / 1e6, 1),
+        "model_mib": round(
+            sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())) / 2**20, 1
+        ),
         "machine": machine(device),
         "threads": options.threads,
         "dtype": options.dtype,
+        "weights": "int8" if options.int8 else options.dtype,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -243,13 +330,16 @@ def main() -> None:
             "ms_per_row": round(1e3 / statistics.median(speeds), 3),
             "peak_mib": round(peaks[name]),
         }
-        if name.startswith(("audio", "text")):
+        if "audio" in name:
+            line["rtf"] = round(17.5 / statistics.median(speeds), 3)
+        if "batch" in name:
             needed, batch = bench.weight_bytes(name), int(name.split("batch")[1].split("_")[0])
             line["weight_mib_per_step"] = round(needed / 2**20, 1)
             line["floor_ms_per_step"] = round(1e3 * needed / read, 3)
             line["share_of_bandwidth"] = round(needed * statistics.median(speeds) / batch / read, 3)
-        print(json.dumps(line | common), flush=True)
+        print(json.dumps(line | changed | common), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

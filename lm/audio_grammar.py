@@ -90,17 +90,17 @@ class AudioGrammar:
         """(B,) the value of each request's phase; None where both are the same."""
         if structural is None or structural == descriptive:
             return None
-        values = torch.tensor([descriptive, structural], device=self.phase.device)
-        return values[self.phase]
+        return torch.where(self.phase == STRUCTURAL, float(structural), float(descriptive))
 
     def advance(self, ids: Tensor) -> Tensor:
         """Take note of the frames just drawn (B, 8); which requests ended with them (B,) bool."""
         eos = self.eos[self.phase]
         ended = ids[:, 0] == eos if self.structured else (ids == eos[:, None]).all(1)
-        self.frames = torch.where(ended | self.opening, 0, self.frames + 1)
         finished = ended & (self.phase == STRUCTURAL)
-        self.opening = ended & (self.phase == DESCRIPTIVE)
-        self.phase = torch.where(ended, STRUCTURAL, self.phase)
+        # In place: a captured step finds them where they were.
+        self.frames.copy_(torch.where(ended | self.opening, 0, self.frames + 1))
+        self.opening.copy_(ended & (self.phase == DESCRIPTIVE))
+        self.phase.masked_fill_(ended, STRUCTURAL)
         return finished
 
     def look(self) -> None:

@@ -13,10 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.tokens import NUM_CODEBOOKS
+from lm.int8_weights import Int8Heads
 from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, is_supported, multiply, pack
 from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
+
+
+STATIC_ROWS = 256  # caches of compiled steps hold a multiple of these
 
 
 class Rotary:
@@ -89,26 +93,38 @@ class _Layer:
 class CachedLayers:
     """A group of layers that remembers keys and values of up to `capacity` rows per batch entry."""
 
-    def __init__(self, transformer: nn.Module, batch: int, capacity: int, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        transformer: nn.Module,
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        static: bool = False,
+    ):
+        """static: for a compiled step, which packs weights as it likes and sees the whole cache."""
         config = transformer.config
         if config.model_type not in FAMILIES:
             raise ValueError(f"generation supports layers of the families {FAMILIES}, not '{config.model_type}'")
-        self.layers, self.norm = [_Layer(layer, batch) for layer in transformer.layers], transformer.norm
+        self.layers = [_Layer(layer, 1 if static else batch) for layer in transformer.layers]
+        self.norm = transformer.norm
         self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         shape = (len(self.layers), batch, self.groups, capacity, self.head)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        new = torch.zeros if static else torch.empty  # what is hidden has to be finite all the same
+        self.keys = new(shape, dtype=dtype, device=device)
+        self.values = new(shape, dtype=dtype, device=device)
 
-    def __call__(self, x: Tensor, start: int, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, start: int | Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
 
         bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
+        start (1,) as a tensor: for one row, whose bias (B, 1, 1, capacity) then covers the whole cache.
         """
         for index, layer in enumerate(self.layers):
             x = layer.after_attention(self._attend(index, layer, x, start, rotary, bias), x)
         return _norm(self.norm, x)
 
-    def _attend(self, index: int, layer: _Layer, x: Tensor, start: int, rotary, bias: Tensor | None) -> Tensor:
+    def _attend(self, index: int, layer: _Layer, x: Tensor, start: int | Tensor, rotary, bias: Tensor | None) -> Tensor:
         batch, rows, _ = x.shape
         query, key, value = (
             part.view(batch, rows, -1, self.head) for part in layer.queries_keys_values(x)
@@ -117,10 +133,15 @@ class CachedLayers:
         if hasattr(attention, "q_norm"):
             query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
         query = rotate(query, rotary)
-        stop = start + rows
-        keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
-        keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
-        values[:, :, start:] = value.transpose(1, 2)
+        if isinstance(start, Tensor):
+            keys, values = self.keys[index], self.values[index]
+            keys.index_copy_(2, start, rotate(key, rotary).transpose(1, 2))
+            values.index_copy_(2, start, value.transpose(1, 2))
+        else:
+            stop = start + rows
+            keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
+            keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
+            values[:, :, start:] = value.transpose(1, 2)
         if rows == 1:  # the query heads of a group share its keys: they stand where query rows would
             query = query.view(batch, self.groups, -1, self.head)
             out = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=attention.scaling)
@@ -143,8 +164,11 @@ class RowDecoder:
     padding is hidden from attention. It has to be: rows that are zero do attend and are attended to (§A.3).
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Rows], max_rows: int):
-        """Raises ValueError for an empty prompt, or one that leaves no room in the model's context."""
+    def __init__(self, model: nn.Module, prompts: Sequence[Rows], max_rows: int, static: bool = False):
+        """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
+
+        Raises ValueError for an empty prompt, or one that leaves no room in the model's context.
+        """
         self.model = model
         context = model.config.cross_modal.max_position_embeddings
         for rows in prompts:
@@ -160,9 +184,11 @@ class RowDecoder:
         self.padded = bool((lengths < self.column).any())
 
         capacity = self.column + min(max_rows, context)
+        if static:  # few different capacities are few compilations
+            capacity = -(-capacity // STATIC_ROWS) * STATIC_ROWS
         groups = (model.understanding, model.cross_modal, model.generation)
         self.understanding, self.cross_modal, self.generation = (
-            CachedLayers(group, batch, capacity, dtype, device) for group in groups
+            CachedLayers(group, batch, capacity, dtype, device, static) for group in groups
         )
         self.rotary = Rotary(model.cross_modal, capacity, model.audio_embeddings.weight)
 
@@ -182,6 +208,8 @@ class RowDecoder:
             visible = visible.clone()
             visible[:, : self.column] = self.mask[..., 0]
             self.expert_bias = self._bias(visible)
+        self.position = torch.tensor([self.column], device=device) if static else None  # (1,) next cache column
+        self._columns = torch.arange(capacity, device=device)
 
     def _bias(self, visible: Tensor) -> Tensor:
         bias = torch.zeros(visible.shape, dtype=self.model.audio_embeddings.weight.dtype, device=visible.device)
@@ -220,25 +248,40 @@ class RowDecoder:
 
     def feed_audio(self, frames: Tensor) -> Tensor:
         """Append an audio row to every entry: frames (B, 8) -> final vectors (B, d)."""
-        rotary, bias, experts = self._next()
-        x = self.understanding(self.model.embed_frames(frames)[:, None], self.column - 1, rotary, experts)
-        x = self.cross_modal(x, self.column - 1, rotary, bias)
-        return self.generation(x, self.column - 1, rotary, experts)[:, 0]
+        column, rotary, bias, experts = self._next()
+        x = self.understanding(self.model.embed_frames(frames)[:, None], column, rotary, experts)
+        x = self.cross_modal(x, column, rotary, bias)
+        return self.generation(x, column, rotary, experts)[:, 0]
 
     def feed_text(self, ids: Tensor) -> Tensor:
         """Append a text row to every entry: ids (B,) -> final vectors (B, d).
 
         Only for text that runs to the end: the experts are skipped, and later audio rows would miss what they remember.
         """
-        rotary, bias, _ = self._next()
-        return self.cross_modal(self.model.cross_modal.embed_tokens(ids)[:, None], self.column - 1, rotary, bias)[:, 0]
+        column, rotary, bias, _ = self._next()
+        return self.cross_modal(self.model.cross_modal.embed_tokens(ids)[:, None], column, rotary, bias)[:, 0]
 
-    def _next(self) -> tuple[tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
-        """Claim the next cache column: its rotary tables and what it may see."""
+    def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
+        """Claim the next cache column: the column, its rotary tables, and what it and the experts may see."""
+        if self.position is not None:
+            return self._next_static()
         column, self.column = self.column, self.column + 1
         where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
         seen = [None if bias is None else bias[..., : self.column] for bias in (self.bias, self.expert_bias)]
-        return self.rotary.at(where), *seen
+        return column, self.rotary.at(where), *seen
+
+    def _next_static(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+        column = self.position.clone()
+        self.position.add_(1)
+        future = torch.zeros_like(self._columns, dtype=self.rotary.cos.dtype)
+        future = future.masked_fill(self._columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, capacity)
+        seen = [future if bias is None else bias + future for bias in (self.bias, self.expert_bias)]
+        return column, self.rotary.at((column - self.padding)[:, None]), *seen
+
+    def static_state(self) -> list[Tensor]:
+        """What a static step changes, at addresses that stay."""
+        groups = (self.understanding, self.cross_modal, self.generation)
+        return [self.position, *(cache for group in groups for cache in (group.keys, group.values))]
 
     def keep(self, entries: Tensor) -> None:
         """Forget every batch entry but these."""
@@ -252,11 +295,11 @@ class RowDecoder:
 class FrameDecoder:
     """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
 
-    def __init__(self, model: nn.Module, batch: int):
-        self.model = model
+    def __init__(self, model: nn.Module, batch: int, static: bool = False):
+        self.model, self._stride = model, model.config.layout.audio_size
         weight = model.audio_embeddings.weight
         transformer = model.depth_decoder.transformer
-        self.layers = CachedLayers(transformer, batch, NUM_CODEBOOKS, weight.dtype, weight.device)
+        self.layers = CachedLayers(transformer, batch, NUM_CODEBOOKS, weight.dtype, weight.device, static)
         rotary = Rotary(transformer, NUM_CODEBOOKS, weight)
         self.rotary = [rotary.at(slice(c, c + 1)) for c in range(NUM_CODEBOOKS)]
 
@@ -271,7 +314,7 @@ class FrameDecoder:
             states = self.layers(vectors, codebook, self.rotary[codebook], None)[:, 0]
             ids.append(choose(codebook, states))
             if codebook + 1 < NUM_CODEBOOKS:
-                x = model.audio_embeddings(ids[-1] + codebook * model.audio_head.shape[-1])
+                x = model.audio_embeddings(ids[-1] + codebook * self._stride)
         return torch.stack(ids, dim=1)
 
     def keep(self, entries: Tensor) -> None:
@@ -282,15 +325,17 @@ class FrameDecoder:
 class AudioHeads:
     """The eight output matrices, read in windows of ids."""
 
-    def __init__(self, head: Tensor, batch: int):
+    def __init__(self, head: Tensor | Int8Heads, batch: int, static: bool = False):
         """head (8, d_depth, V)"""
         self._head = head
-        self._pack = batch > 1 and is_supported(head)
+        self._pack = batch > 1 and not static and isinstance(head, Tensor) and is_supported(head)
         self._batch = batch
         self._packed: dict[tuple[int, int, int], PackedLinear] = {}
 
     def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
         """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        if isinstance(self._head, Int8Heads):
+            return self._head.logits(codebook, states, windows[0][0], windows[-1][1]).float()
         if not self._pack:
             return (states @ self._head[codebook, :, windows[0][0] : windows[-1][1]]).float()
         parts = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from codec.tokens import NUM_CODEBOOKS
 from lm.audio_grammar import DESCRIPTIVE, AudioGrammar, FrameReader
+from lm.compiled_step import CompiledStep
 from lm.decoding import AudioHeads, FrameDecoder, RowDecoder
 from lm.packed_linear import pack
 from lm.rows import TEXT_COLUMN, Rows, audio_rows, collate, concatenate, text_rows
@@ -113,19 +114,22 @@ def generate_audio(
     seeds: Sequence[int],
     negatives: Sequence[Rows] | None = None,
     structured: bool = True,
+    compiled: bool = False,
 ) -> list[AudioGeneration]:
     """Continue each prompt with the audio of one clip: descriptive frames, then structural frames.
 
     negatives: the unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
     structured: False samples exactly as the published code does, ids that the codec cannot read included
         (`lm.audio_grammar.AudioGrammar` says what the difference is).
+    compiled: run every step as one unit compiled by torch (`lm.compiled_step`), the depth decoder's loop included. The
+        first call for a batch size, a range of lengths and a kind of settings takes minutes.
     Request i depends on its prompts and on seeds[i] alone, not on its neighbours.
     Raises ValueError for an empty prompt, one that does not fit the model's context (both lengths are named), or
     guidance without negatives.
     """
     if not prompts:
         return []
-    run = _AudioRun(model, prompts, settings, seeds, negatives, structured)
+    run = _AudioRun(model, prompts, settings, seeds, negatives, structured, compiled)
     for _ in run.steps():
         pass
     results = []
@@ -237,13 +241,14 @@ class _Batch:
 class _AudioRun:
     """One batch of audio being generated."""
 
-    def __init__(self, model, prompts, settings, seeds, negatives, structured):
+    def __init__(self, model, prompts, settings, seeds, negatives, structured, compiled=False):
         _check_lengths(prompts, seeds)
         self.model, self.settings, self.structured = model, settings, structured
         self.guided = settings.guided
         if self.guided:
             if negatives is None:
-                raise ValueError(f"guidance {settings.guidance} needs a negative prompt for every prompt")
+                scale = settings.guidance if settings.guidance != 1 else settings.structural_guidance
+                raise ValueError(f"guidance {scale} needs a negative prompt for every prompt")
             _check_lengths(prompts, negatives)
         layout, count = model.config.layout, len(prompts)
         opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
@@ -254,13 +259,15 @@ class _AudioRun:
                     raise ValueError("a prompt needs at least one row")
             both = [concatenate([prompt, opening]) for prompt in both]
         with torch.inference_mode():
-            self.decoder = RowDecoder(model, both, settings.max_rows)
+            self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
             self.start = int(structured)  # rows that are there before the first one is drawn
             room = self.decoder.room.view(-1, count).amin(0) + self.start
             self.batch = _Batch(room, settings.max_rows)
-            self.grammar = AudioGrammar(layout, count, structured, room.device, stale=self.batch.look_every > 1)
-            self.frames = FrameDecoder(model, len(both))
-            self.heads = AudioHeads(model.audio_head, len(both))
+            stale = compiled or self.batch.look_every > 1
+            self.grammar = AudioGrammar(layout, count, structured, room.device, stale)
+            self.frames = FrameDecoder(model, len(both), static=compiled)
+            self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
+            self.compiled = CompiledStep(self, count, room.device) if compiled else None
             shape = (count, self.batch.longest, NUM_CODEBOOKS)
             self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
             self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
@@ -269,11 +276,12 @@ class _AudioRun:
     def steps(self) -> Iterator[None]:
         """Generate; yields whenever the host has looked at the state."""
         with _evaluating(self.model):
-            with torch.inference_mode():
-                final = self.decoder.prefill()
+            if self.start < self.batch.longest:
+                with torch.inference_mode():
+                    drawn = self.draw(self.decoder.prefill(), self.noise[:, self.start])
             for step in range(self.start, self.batch.longest):
                 with torch.inference_mode():
-                    ids = self._draw(final, step)
+                    ids = self._note(*drawn, step)
                 if self.batch.time_to_look(step):
                     yield
                     with torch.inference_mode():
@@ -282,20 +290,33 @@ class _AudioRun:
                         return
                 if step + 1 < self.batch.longest:
                     with torch.inference_mode():
-                        final = self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
+                        drawn = self._next(ids, self.noise[self.batch.entries, step + 1])
             yield
 
-    def _draw(self, final: Tensor, step: int) -> Tensor:
-        """Final vectors -> the next frame of every request (b, 8)."""
-        uniform = self.noise[self.batch.entries, step]  # (b, 8)
+    def _next(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        if self.compiled is not None:
+            return self.compiled(ids, uniform)
+        return self.draw(self.feed(ids), uniform)
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The frames just drawn (b, 8) -> final vectors."""
+        return self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
+
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b, 8) -> the next frame of every request (b, 8), and which ended with it (b,)."""
         ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
-        ids = ids[: len(self.batch.entries)]  # guided and unguided half hold the same
+        ids = ids[: len(uniform)]  # guided and unguided half hold the same
+        return ids, self.grammar.advance(ids)
+
+    def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
         self.written[self.batch.entries, step] = ids
-        self.batch.note(self.grammar.advance(ids), step + 1)
+        self.batch.note(finished, step + 1)
         return ids
 
     def _look(self, ids: Tensor) -> Tensor:
         """Let the host see the state; drop requests that have ended where that pays."""
+        if self.compiled is not None:  # its shapes stay: all go on until the last has ended
+            return ids if bool(self.batch.open.any()) else ids[:0]
         kept = self.batch.shrink()
         if kept is not None:
             ids = ids[kept]

@@ -18,6 +18,7 @@ from codec.errors import UserError
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation import AudioGeneration, generate_audio, generate_text
+from lm.int8_weights import Int8Heads
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
 from lm.rows import separate
 from lm.sampling import GenerationSettings
@@ -198,7 +199,10 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         if loss is None:
             is_audio = select_targets(mask, mask[..., 0], position_ids)[1]
             states = self.depth_states(final[is_audio], ids[:, 1:, :-1][is_audio])
-            audio_logits = torch.einsum("ncd,cdv->ncv", states, self.audio_head)
+            head = self.audio_head
+            if isinstance(head, Int8Heads):
+                head = head.unpacked(states.dtype)
+            audio_logits = torch.einsum("ncd,cdv->ncv", states, head)
             return UniAudioOutput(text_logits=self.lm_head(final), audio_logits=audio_logits)
 
         settings = loss_settings or LossSettings()
@@ -248,6 +252,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         temperature: float = 0.9,
         top_k: int = 50,
         guidance_scale: float = 1.0,
+        structural_temperature: float | None = None,
+        structural_guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
     ) -> Tensor | list[AudioGeneration]:
         """Continue each prompt with text or with the audio of one clip: `lm.generation` under the library's names.
@@ -258,6 +264,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         do_sample: None draws audio and takes the likeliest text, as the published scripts do (published model, §B.3)
         top_k: 0 draws from all ids
         guidance_scale: of audio; 1 is none
+        structural_temperature, structural_guidance_scale: those of the structural frames; None: as of the descriptive
+            ones. Without `do_sample` no temperature counts.
         seed: one for the batch (entry i then has seed + i), or one per entry; None draws from torch's generator. An
             entry depends on its prompt and its seed alone.
         Returns text ids (B, longest), without EOS and filled with the text padding id; or the codes of each clip.
@@ -265,14 +273,24 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         """
         if output_modality not in ("text", "audio"):
             raise ValueError(f"output_modality must be 'text' or 'audio', not {output_modality!r}")
-        if output_modality == "text" and guidance_scale != 1:
-            raise ValueError(f"guidance_scale {guidance_scale} is for audio; text is generated without guidance")
+        if output_modality == "text":
+            if guidance_scale != 1:
+                raise ValueError(f"guidance_scale {guidance_scale} is for audio; text is generated without guidance")
+            if structural_temperature is not None or structural_guidance_scale is not None:
+                raise ValueError("structural_temperature and structural_guidance_scale are for audio, not for text")
         prompts, layout = separate(ids, mask), self.config.layout
         if seed is None:
             seed = torch.randint(2**62, (len(prompts),)).tolist()
         seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
         drawn = output_modality == "audio" if do_sample is None else do_sample
-        settings = GenerationSettings(max_new_tokens, temperature if drawn else 0.0, top_k or None, guidance_scale)
+        settings = GenerationSettings(
+            max_new_tokens,
+            temperature if drawn else 0.0,
+            top_k or None,
+            guidance_scale,
+            structural_temperature if drawn else None,
+            structural_guidance_scale,
+        )
         if output_modality == "text":
             texts = [
                 torch.tensor(made.ids, dtype=torch.int64) for made in generate_text(self, prompts, settings, seeds)
@@ -282,7 +300,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
                 row[: len(text)] = text
             return rows
         negatives = None
-        if guidance_scale != 1 and negative_ids is not None and negative_mask is not None:
+        if settings.guided and negative_ids is not None and negative_mask is not None:
             negatives = separate(negative_ids, negative_mask)
         return generate_audio(self, prompts, settings, seeds, negatives)
 

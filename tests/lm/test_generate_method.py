@@ -66,6 +66,22 @@ def test_audio_is_that_of_generation(model, prompts, batch):
     assert all(map(same_audio, greedy, model.generate(*arguments, max_new_tokens=20, do_sample=False, seed=9)))
 
 
+def test_structural_frames_have_settings_of_their_own(model, prompts, batch):
+    """Guidance of the structural frames alone needs the negatives too; without sampling no temperature counts."""
+    negatives = [hidden(rows, LAYOUT, structural=False) for rows in prompts]
+    other = collate(negatives, LAYOUT)
+    settings = GenerationSettings(40, 0.5, None, 1.0, structural_temperature=1.5, structural_guidance=3.0)
+    expected = generate_audio(model, prompts, settings, SEEDS, negatives)
+    arguments = batch.ids, batch.mask, "audio", other.ids, other.mask
+    options = {"max_new_tokens": 40, "temperature": 0.5, "top_k": 0, "seed": SEEDS}
+    own = {"structural_temperature": 1.5, "structural_guidance_scale": 3.0}
+    assert all(map(same_audio, model.generate(*arguments, **options, **own), expected))
+    assert not all(map(same_audio, model.generate(*arguments, **options), expected))
+    greedy = model.generate(*arguments, **options, do_sample=False)
+    warm = model.generate(*arguments, **options, do_sample=False, structural_temperature=1.5)
+    assert all(map(same_audio, warm, greedy))
+
+
 def test_without_a_seed_the_global_generator_decides(model, batch):
     drawn = []
     for seed in (1, 2, 1):
@@ -97,7 +113,11 @@ def test_no_prompts_and_texts_of_no_length(model, monkeypatch):
     [
         ({"output_modality": "video"}, "must be 'text' or 'audio', not 'video'"),
         ({"guidance_scale": 2.0}, "is for audio"),
+        ({"structural_temperature": 0.5}, "are for audio, not for text"),
+        ({"structural_guidance_scale": 1.0}, "are for audio, not for text"),
         ({"output_modality": "audio", "guidance_scale": 2.0}, "needs a negative prompt"),
+        ({"output_modality": "audio", "structural_guidance_scale": 2.0}, "needs a negative prompt"),
+        ({"output_modality": "audio", "structural_temperature": -1.0}, "structural_temperature must be 0 or more"),
         ({"max_new_tokens": 0}, "max_rows must be at least 1"),
         ({"do_sample": True, "temperature": -1.0}, "temperature must be 0 or more"),
         ({"top_k": -1}, "top_k must be at least 1"),
