@@ -75,7 +75,11 @@ class Engine:
         if not self.trainable:
             raise UserError("nothing to train: every parameter of the model is frozen")
         self.optimiser = torch.optim.AdamW(
-            _decay_groups(self.trainable.values(), optimiser), lr=optimiser.lr, betas=optimiser.betas, eps=optimiser.eps, fused=True
+            _decay_groups(self.trainable.values(), optimiser),
+            lr=optimiser.lr,
+            betas=optimiser.betas,
+            eps=optimiser.eps,
+            fused=True,
         )
         self.deepspeed, *_ = deepspeed.initialize(
             model=self.model, optimizer=self.optimiser, config=self._deepspeed_config()
