@@ -76,29 +76,29 @@ def main() -> int:
 
 def run(store: Path, codec_source: str, corpora: Sequence[Path] = (), out: Path | None = None) -> list[dict]:
     """Probe, print the table and return its rows. Raises UserError for what a person has to put right."""
-    found = TokenStore(store)
+    tokens = TokenStore(store)
     codec = load_tokenizer(codec_source)
     if not isinstance(codec, ReasoningCodec):
         raise UserError(f"{codec_source}: a {codec.tokenizer_type} has no descriptive tokens; use a ReasoningCodec")
-    if codec.fingerprint != found.fingerprint:
+    if codec.fingerprint != tokens.fingerprint:
         raise UserError(
-            f"{store}: its tokens were made by tokenizer {found.fingerprint}, but {codec_source} is "
+            f"{store}: its tokens were made by tokenizer {tokens.fingerprint}, but {codec_source} is "
             f"{codec.fingerprint}; name the codec that made them"
         )
-    clips = Relocated(found, corpora).clips if corpora else found.clips
+    clips = Relocated(tokens, corpora).clips if corpora else tokens.clips
     asked = list(questions(clips))
     if not asked:
         raise UserError(f"{store}: no label or text has {LEAST} test clips and clips to fit a probe to")
-    features = pooled_features(found, codec, clips, sorted({i for q in asked for split in q.splits for i, _ in split}))
+    features = pooled_features(tokens, codec, clips, sorted({i for q in asked for split in q.splits for i, _ in split}))
     rows = []
     for number, question in enumerate(asked, 1):
         row = answer(question, features)
-        said = (
-            "nothing to tell apart"
-            if row is None
-            else ", ".join(f"{name} {row[name]['value']:.3f}" for name in FEATURES)
+        found = [f"{name} {row[name]['value']:.3f}" for name in FEATURES] if row else ["nothing to tell apart"]
+        print(
+            f"[{number}/{len(asked)}] {question.kind}, {question.label}: {', '.join(found)}",
+            file=sys.stderr,
+            flush=True,
         )
-        print(f"[{number}/{len(asked)}] {question.kind}, {question.label}: {said}", file=sys.stderr, flush=True)
         rows += [row] if row else []
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows, features))
     if out:
@@ -116,11 +116,10 @@ def questions(clips: Sequence[Clip]) -> Iterator[Question]:
             numbers = all(_is_number(clips[i].labels[label]) for i in known)
             if not numbers and len({clips[i].labels[label] for i in known}) > MAX_LABEL_VALUES:
                 continue  # a name or a description, not a class
-            target = (
-                (lambda clip, name=label: float(clip.labels[name])) if numbers else (lambda c, n=label: c.labels[n])
-            )
             probe = probe_numbers if numbers else probe_classes
-            yield from _if_enough(kind, label, probe, _by_split(clips, known, target))
+            yield from _if_enough(
+                kind, label, probe, _by_split(clips, known, _value_of(label, float if numbers else str))
+            )
         said = [i for i in members if clips[i].text]
         for content in sorted({clips[i].labels.get("content", "") for i in said}):
             chosen = [i for i in said if clips[i].labels.get("content", "") == content]
@@ -197,6 +196,10 @@ def table(rows: Sequence[dict], features: dict[str, Tensor]) -> Table:
             cells.append(f"{100 * row[name]['value']:.1f}" + ("" if error is None else f" ± {100 * error:.1f}"))
         shown.add_row(*cells)
     return shown
+
+
+def _value_of(label: str, kind: type) -> Callable[[Clip], object]:
+    return lambda clip: kind(clip.labels[label])
 
 
 def _by_split(clips: Sequence[Clip], positions: Sequence[int], target: Callable[[Clip], object]):
