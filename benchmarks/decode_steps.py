@@ -63,10 +63,9 @@ def main() -> int:
             raise UserError("--steps, --guidance and --limit must be at least 1")
         questions = Questions(Recordings(arguments.corpus))
         console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-        with tempfile.TemporaryDirectory() as folder, Judges(Cache(folder), arguments.processes) as judges:
-            scorer, respondents = Scorer(questions, judges), {}
-            for source, codec in codecs.items():
-                respondents[source] = CodecRespondent(codec, Cache(folder))
+        with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
+            scorer = Scorer(questions, judges)
+            respondents = {source: CodecRespondent(codec, cache) for source, codec in codecs.items()}
             for task in tasks:
                 rows = []
                 for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
@@ -87,7 +86,10 @@ def measure(
     guidances: Sequence[float] | None,
     limit: int,
 ) -> Iterator[dict]:
-    """One row for the originals and one for every codec, guidance and number of steps."""
+    """One row for the originals and one for every codec, guidance and number of steps.
+
+    respondents: the codecs by name; guidances: None for each codec's own; limit: clips. Raises UserError without clips.
+    """
     items = scorer.questions.items(task, 0, limit)
     originals = {score.name: scorer.read_originals(task, score, items) for score in task.scores}
     row = {"task": task.task, "codec": "originals", "clips": len(items)}
@@ -123,6 +125,7 @@ class Decoded:
 
 
 def flow_codec(source: str) -> ReasoningCodec:
+    """The codec of a folder or hub id. Raises UserError for one without a flow decoder."""
     codec = load_tokenizer(source)
     if not isinstance(codec, ReasoningCodec):
         raise UserError(f"{source}: a {codec.tokenizer_type} has no flow decoder; use a ReasoningCodec")
@@ -130,6 +133,7 @@ def flow_codec(source: str) -> ReasoningCodec:
 
 
 def reconstruction_task(name: str) -> Task:
+    """A task by name or YAML file. Raises UserError for one that asks a model."""
     task = load_task(name)
     if not task.is_reconstruction:
         raise UserError(f"the task '{name}' asks a model, not a codec; name tasks that ask for a reconstruction")

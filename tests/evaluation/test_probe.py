@@ -29,11 +29,12 @@ def test_random_classes_score_chance():
     names = torch.randint(4, (700,), generator=GENERATOR)
     found = probe_classes(*split(f"class {k}" for k in names))
     assert abs(found.estimate.value - 0.25) < 4 * found.estimate.stderr
-    assert found.penalty == 0.1  # the stiffest: the development clips saw that there is nothing
+    assert found.penalty == 10.0  # the stiffest: the development clips saw that there is nothing
 
 
-def test_chance_is_the_commonest_training_class():
-    targets = ["a"] * 300 + ["b"] * 100 + ["a", "b"] * 50 + ["a"] * 140 + ["b"] * 60
+def test_chance_is_the_commonest_test_class():
+    """Not that of training: where the splits differ, another constant answer may do better."""
+    targets = ["a"] * 300 + ["b"] * 100 + ["a", "b"] * 50 + ["a"] * 60 + ["b"] * 140
     assert probe_classes(*split(targets)).chance == 0.7
 
 
