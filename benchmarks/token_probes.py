@@ -64,18 +64,25 @@ def main() -> int:
     parser.add_argument("--store", required=True, type=Path, help="token store")
     parser.add_argument("--codec", required=True, help="folder or hub id of the codec that made it")
     parser.add_argument("--corpus", nargs="+", default=[], type=Path, help="where the store's recordings are, if moved")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of clips")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args()
     try:
-        run(arguments.store, arguments.codec, arguments.corpus, arguments.json)
+        run(arguments.store, arguments.codec, arguments.corpus, arguments.kinds, arguments.json)
     except UserError as error:
         print(f"token_probes: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(store: Path, codec_source: str, corpora: Sequence[Path] = (), out: Path | None = None) -> list[dict]:
-    """Probe, print the table and return its rows. Raises UserError for what a person has to put right."""
+def run(
+    store: Path,
+    codec_source: str,
+    corpora: Sequence[Path] = (),
+    kinds: Sequence[str] = KINDS,
+    out: Path | None = None,
+) -> list[dict]:
+    """Probe, print the table and return its rows; `out`: a JSON file. Raises UserError for what a person can mend."""
     tokens = TokenStore(store)
     codec = load_tokenizer(codec_source)
     if not isinstance(codec, ReasoningCodec):
@@ -86,9 +93,11 @@ def run(store: Path, codec_source: str, corpora: Sequence[Path] = (), out: Path 
             f"{codec.fingerprint}; name the codec that made them"
         )
     clips = Relocated(tokens, corpora).clips if corpora else tokens.clips
-    asked = list(questions(clips))
+    asked = [question for question in questions(clips) if question.kind in kinds]
     if not asked:
-        raise UserError(f"{store}: no label or text has {LEAST} test clips and clips to fit a probe to")
+        raise UserError(
+            f"{store}: no label or text of {', '.join(kinds)} has {LEAST} test clips and clips to fit a probe to"
+        )
     features = pooled_features(tokens, codec, clips, sorted({i for q in asked for split in q.splits for i, _ in split}))
     rows = []
     for number, question in enumerate(asked, 1):

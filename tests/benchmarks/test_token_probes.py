@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 def test_rows_and_file(benchmark_module, folder, tmp_path):
     token_probes = benchmark_module("token_probes")
-    rows = token_probes.run(folder / "tokens", folder / "codec", [folder / "corpus"], tmp_path / "probes.json")
+    rows = token_probes.run(folder / "tokens", folder / "codec", [folder / "corpus"], out=tmp_path / "probes.json")
     assert [(row["label"], row["metric"]) for row in rows] == [("class", "accuracy"), ("level_db", "R2")]  # not room
     for row in rows:
         assert (row["train_clips"], row["test_clips"]) == (30, 20)
@@ -74,6 +74,11 @@ def test_speakers_are_told_apart_within_training_clips(benchmark_module):
     for split in asked["speaker"].splits:
         assert {name for _, name in split} == {f"train {k}" for k in range(10)}
     assert [len(split) for split in asked["words"].splits] == [100, 30, 30]
+
+
+def test_a_kind_without_enough_clips_is_named(benchmark_module, folder):
+    with pytest.raises(UserError, match="of music has 20 test clips"):
+        benchmark_module("token_probes").run(folder / "tokens", folder / "codec", kinds=["music"])
 
 
 def test_another_codec_is_refused(benchmark_module, folder, tmp_path):
