@@ -1,6 +1,9 @@
+import sys
+
 import numpy as np
 import pytest
 
+from codec.errors import UserError
 from evaluation.metrics import METRICS
 
 RNG = np.random.default_rng(0)
@@ -58,6 +61,26 @@ def test_stoi_orders_clean_noisy_and_unrelated():
 
 def test_stoi_of_a_clip_that_is_too_short_is_no_measurement():
     assert METRICS["stoi"].score([NOISE[:2400]], [NOISE[:2400]]).n == 0
+
+
+def test_pesq_orders_clean_noisy_and_noisier():
+    pytest.importorskip("pesq", reason="the extra 'quality' is not installed")
+    time = np.arange(48_000) / 24_000
+    speech = (
+        sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20)) * (1 + np.sin(2 * np.pi * 3 * time)) * 0.1
+    )
+    noise = RNG.standard_normal(48_000)
+    score = METRICS["pesq"].score
+    clean, bad, worse = (score([speech + a * noise], [speech]).value for a in (0, 0.005, 0.05))
+    assert clean == pytest.approx(4.64, abs=0.02) and clean > bad > worse > 1
+    assert score([speech[:2400]], [speech[:2400]]).n == 0  # 0.1 s is too short for it
+    assert score([None], [speech]).n == 0
+
+
+def test_pesq_without_its_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    with pytest.raises(UserError, match=r"uniaudio\[quality\]"):
+        METRICS["pesq"].score([NOISE], [NOISE])
 
 
 def test_perplexity():

@@ -1,0 +1,172 @@
+"""Decoding quality and speed by number of steps, of one codec or of several: before and after distillation, say.
+
+    python benchmarks/decode_steps.py --codec recipes/starter/codec runs/starter/reflow/model --corpus runs/demo/corpus
+    python benchmarks/decode_steps.py --codec recipes/starter/codec --corpus DIGITS SENTENCES CLIPS \\
+        --tasks codec_real_digits codec_real_sentences codec_recordings
+
+Every task of evaluation/tasks that asks for a reconstruction names its clips and its scores: the recogniser's word
+error rate (beside it on the originals), STOI, mel distance. Wherever there is STOI, wide-band PESQ is added if its
+library is installed (pip install 'uniaudio[quality]'). Prints a table for each task to stderr and one JSON line for
+each row to stdout. Scores stand with one standard error over clips; every codec and every number of steps decodes the
+same clips from the same noise. Speed is seconds of audio made in a second, clip by clip, from ids to samples; it is not
+comparable between machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from codec.errors import UserError
+from codec.reasoning_codec import ReasoningCodec
+from codec.tokenizer import load_tokenizer
+from codec.tokens import AudioTokens
+from evaluation.answers import CodecRespondent
+from evaluation.cache import Cache
+from evaluation.items import Questions
+from evaluation.judges import Judges
+from evaluation.metrics import METRICS
+from evaluation.recordings import Recordings
+from evaluation.scoring import Scorer
+from evaluation.task import Score, Task, load_task
+
+STEPS = (1, 2, 4, 10, 25)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codec", nargs="+", required=True, help="folders or hub ids of codecs with a flow decoder")
+    parser.add_argument("--corpus", nargs="+", required=True, help="corpora, or folders of recordings")
+    parser.add_argument("--tasks", nargs="+", default=["codec_digits", "codec_sentences"], help="names or YAML files")
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    parser.add_argument("--guidance", type=float, nargs="+", help="default: what each codec's configuration says")
+    parser.add_argument("--limit", type=int, default=40, help="clips of each task")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processes", type=int, default=0, help="of judges (default: cores, at most 4)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    try:
+        codecs = {source: flow_codec(source) for source in arguments.codec}
+        tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
+        if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
+            raise UserError("--steps, --guidance and --limit must be at least 1")
+        questions = Questions(Recordings(arguments.corpus))
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+        with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
+            scorer = Scorer(questions, judges)
+            respondents = {source: CodecRespondent(codec, cache) for source, codec in codecs.items()}
+            for task in tasks:
+                rows = []
+                for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
+                    print(json.dumps(row | {"threads": arguments.threads}), flush=True)
+                    rows.append(row)
+                console.print(table(task, rows))
+    except UserError as error:
+        print(f"decode_steps: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(
+    task: Task,
+    respondents: dict[str, CodecRespondent],
+    scorer: Scorer,
+    steps: Sequence[int],
+    guidances: Sequence[float] | None,
+    limit: int,
+) -> Iterator[dict]:
+    """One row for the originals and one for every codec, guidance and number of steps.
+
+    respondents: the codecs by name; guidances: None for each codec's own; limit: clips. Raises UserError without clips.
+    """
+    items = scorer.questions.items(task, 0, limit)
+    originals = {score.name: scorer.read_originals(task, score, items) for score in task.scores}
+    row = {"task": task.task, "codec": "originals", "clips": len(items)}
+    yield row | {name: asdict(reading.estimate) for name, reading in originals.items() if reading}
+    for source, respondent in respondents.items():
+        codec, answers = respondent.codec, respondent.answer(task, items)
+        codec.decode([answers[0].tokens], steps=1)  # the first call of a process is slow
+        for guidance in guidances or [codec.config.decode_guidance]:
+            for count in steps:
+                decoded = Decoded(codec, [answer.tokens for answer in answers], count, guidance)
+                scores = {
+                    score.name: asdict(scorer.read_answers(task, score, items, answers, decoded).estimate)
+                    for score in task.scores
+                }
+                settings = {"codec": source, "guidance": guidance, "steps": count}
+                speed = {"audio_seconds_per_second": round(decoded.seconds_per_second, 2)}
+                yield row | settings | scores | speed
+
+
+class Decoded:
+    """The waveforms of all clips, decoded once with the same settings: what the scorer is told by a codec's speaker."""
+
+    def __init__(self, codec: ReasoningCodec, tokens: Sequence[AudioTokens], steps: int, guidance: float) -> None:
+        start = time.perf_counter()
+        made = [codec.decode([clip], steps=steps, guidance=guidance, seed=0)[0] for clip in tokens]
+        self.seconds_per_second = sum(clip.seconds for clip in tokens) / (time.perf_counter() - start)
+        # Rounded to 16 bits, as the suite hears them: its scores of the same clips are the same.
+        self._made = [(np.clip(x.numpy(), -1, 1) * 32767).round().astype(np.float32) / 32768 for x in made]
+
+    def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
+        """(n,) float32 at 24 kHz of each clip, in the order in which they were decoded."""
+        return self._made
+
+
+def flow_codec(source: str) -> ReasoningCodec:
+    """The codec of a folder or hub id. Raises UserError for one without a flow decoder."""
+    codec = load_tokenizer(source)
+    if not isinstance(codec, ReasoningCodec):
+        raise UserError(f"{source}: a {codec.tokenizer_type} has no flow decoder; use a ReasoningCodec")
+    return codec
+
+
+def reconstruction_task(name: str) -> Task:
+    """A task by name or YAML file. Raises UserError for one that asks a model."""
+    task = load_task(name)
+    if not task.is_reconstruction:
+        raise UserError(f"the task '{name}' asks a model, not a codec; name tasks that ask for a reconstruction")
+    return task
+
+
+def with_pesq(task: Task) -> Task:
+    """The task with PESQ wherever it has STOI, if the library is there."""
+    if importlib.util.find_spec("pesq") is None or not any(score.metric == "stoi" for score in task.scores):
+        return task
+    return replace(task, scores=(*task.scores, Score("PESQ", "pesq", "waveform")))
+
+
+def table(task: Task, rows: Sequence[dict]) -> Table:
+    """All rows of a task; percentages where the metric is one."""
+    shown = Table("codec", "guidance", "steps", title=f"{task.title}, {rows[0]['clips']} clips")
+    for score in task.scores:
+        shown.add_column(f"{score.name} {METRICS[score.metric].unit}".strip(), justify="right")
+    shown.add_column("audio s/s", justify="right")
+    for row in rows:
+        cells = [row["codec"], str(row.get("guidance", "")), str(row.get("steps", ""))]
+        cells += [_shown(row.get(score.name), METRICS[score.metric].percent) for score in task.scores]
+        shown.add_row(*cells, str(row.get("audio_seconds_per_second", "")))
+    return shown
+
+
+def _shown(estimate: dict | None, percent: bool) -> str:
+    if estimate is None or estimate["value"] is None:
+        return ""
+    scale, digits = (100, 1) if percent else (1, 2)
+    error = "" if estimate["stderr"] is None else f" ± {scale * estimate['stderr']:.{digits}f}"
+    return f"{scale * estimate['value']:.{digits}f}{error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

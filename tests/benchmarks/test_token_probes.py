@@ -1,0 +1,87 @@
+"""Probes on the tokens of a tiny codec with random weights: what is asked, of which clips, and what is written."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from auditory_sentences.clip import Clip
+from auditory_sentences.corpora import read_corpora
+from auditory_sentences.token_store import TokenStore, build_store
+from codec.errors import UserError
+from tests.evaluation.small_data import hiss, hum
+from tests.tiny_model import tiny_codec
+
+COUNTS = {"train": 30, "dev": 10, "test": 20}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """corpus/, codec/ and tokens/: noise or a hum, of one of two levels in dB, and the constant label `room`."""
+    folder = tmp_path_factory.mktemp("probes")
+    rng, clips = np.random.default_rng(0), []
+    (folder / "corpus").mkdir()
+    for split, count in COUNTS.items():
+        for i in range(count):
+            level = (-30, -10)[i // 2 % 2]
+            labels = {"class": ("hiss", "hum")[i % 2], "level_db": str(level), "room": "none"}
+            wave = (hiss, hum)[i % 2](rng, 0.3) * 10 ** (level / 20)
+            soundfile.write(folder / "corpus" / f"{split}{i}.wav", wave, 24_000)
+            clips.append(Clip(f"{split}-{i}", f"{split}{i}.wav", "sound", split, labels=labels))
+    (folder / "corpus/clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in clips))
+    codec = tiny_codec()
+    codec.save_pretrained(folder / "codec")
+    build_store(read_corpora([folder / "corpus"]), codec, folder / "tokens")
+    return folder
+
+
+def test_rows_and_file(benchmark_module, folder, tmp_path):
+    token_probes = benchmark_module("token_probes")
+    rows = token_probes.run(folder / "tokens", folder / "codec", [folder / "corpus"], out=tmp_path / "probes.json")
+    assert [(row["label"], row["metric"]) for row in rows] == [("class", "accuracy"), ("level_db", "R2")]  # not room
+    for row in rows:
+        assert (row["train_clips"], row["test_clips"]) == (30, 20)
+        assert all(row[name]["n"] == 20 and row[name]["stderr"] is not None for name in token_probes.FEATURES)
+    assert rows[0]["chance"] == 0.5 and rows[0]["mel"]["value"] == 1.0 and rows[1]["mel"]["value"] > 0.9
+    assert rows[0]["both"]["value"] > 0.9  # random codebooks tell noise from a hum too
+    assert json.loads((tmp_path / "probes.json").read_text())["probes"] == rows
+
+
+def test_vectors_are_those_of_each_clip_alone(benchmark_module, folder):
+    token_probes, codec = benchmark_module("token_probes"), tiny_codec()
+    tokens = [clip.tokens for clip in list(TokenStore(folder / "tokens"))[:5]]
+    for vectors, ids, branch in (
+        (token_probes.descriptive_vectors(codec, tokens), [t.descriptive for t in tokens], codec.descriptive),
+        (token_probes.structural_vectors(codec, tokens), [t.structural for t in tokens], codec.structural),
+    ):
+        for found, clip in zip(vectors, ids, strict=True):
+            torch.testing.assert_close(found, branch.dequantise(clip.T[None])[0])
+
+
+def test_speakers_are_told_apart_within_training_clips(benchmark_module):
+    clips = [
+        Clip(f"{split}-{i}", "x.wav", "speech", split, text=f"word{i % 3}", speaker=f"{split} {i % 10}")
+        for split, count in (("train", 100), ("dev", 30), ("test", 30))
+        for i in range(count)
+    ]
+    asked = {question.label: question for question in benchmark_module("token_probes").questions(clips)}
+    assert set(asked) == {"words", "speaker"}
+    assert [len(split) for split in asked["speaker"].splits] == [60, 20, 20]
+    positions = [i for split in asked["speaker"].splits for i, _ in split]
+    assert len(set(positions)) == 100 and all(clips[i].split == "train" for i in positions)
+    for split in asked["speaker"].splits:
+        assert {name for _, name in split} == {f"train {k}" for k in range(10)}
+    assert [len(split) for split in asked["words"].splits] == [100, 30, 30]
+
+
+def test_a_kind_without_enough_clips_is_named(benchmark_module, folder):
+    with pytest.raises(UserError, match="of music has 20 test clips"):
+        benchmark_module("token_probes").run(folder / "tokens", folder / "codec", kinds=["music"])
+
+
+def test_another_codec_is_refused(benchmark_module, folder, tmp_path):
+    tiny_codec(seed=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="name the codec that made them"):
+        benchmark_module("token_probes").run(folder / "tokens", tmp_path / "other")
