@@ -43,7 +43,8 @@ class ReasoningCodecConfig:
         either side; the published encoders hear 30 s at once
     batch_blocks: blocks of audio that one encoding pass on an accelerator takes at most, over all its clips: the bound
         on memory
-    decode_steps, decode_guidance: of the flow, where a call names none; a distilled decoder needs 2 and 1
+    decode_steps, decode_guidance: of the flow, where a call names none; a distilled decoder needs 2 and 1. No part of
+        the fingerprint
     """
 
     experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
@@ -105,7 +106,10 @@ class ReasoningCodec(AudioTokenizer):
         return to_json(self.config)
 
     def identity_values(self) -> dict[str, Any]:
-        return without_defaults(self.config)
+        values = without_defaults(self.config)
+        for name in ("decode_steps", "decode_guidance"):  # the ids mean the same however they are decoded
+            values.pop(name, None)
+        return values
 
     @classmethod
     def from_config_values(cls, values: dict[str, Any], source: str) -> Self:

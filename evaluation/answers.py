@@ -159,10 +159,11 @@ class Speaker:
 
     def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
         self.codec, self.cache = codec, cache
+        self._decoding = key_of(codec=codec.config_values())  # steps and guidance are no part of the fingerprint
 
     def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
         """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
-        keys = [t and key_of(what="decode", tokens=_tokens_key(t)) for t in tokens]
+        keys = [t and key_of(what="decode", how=self._decoding, tokens=_tokens_key(t)) for t in tokens]
         found = [None if key is None else self.cache.get(key) for key in keys]
         missing = [i for i, (key, content) in enumerate(zip(keys, found, strict=True)) if key and content is None]
         missing.sort(key=lambda i: tokens[i].num_samples)

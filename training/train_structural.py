@@ -72,6 +72,7 @@ class StructuralRecipe(ReconstructionRecipe):
     scalar: folder of the trained scalar autoencoder
     descriptive: folder of the trained descriptive branch, which brings two of the experts
     phone_expert: the third one
+    decode_steps, decode_guidance: what the codec decodes with where a call names none
     """
 
     scalar: str
@@ -79,6 +80,8 @@ class StructuralRecipe(ReconstructionRecipe):
     phone_expert: ExpertConfig = ExpertConfig("phone")
     structural: StructuralConfig = field(default_factory=StructuralConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
+    decode_steps: int = 10
+    decode_guidance: float = 1.5
 
 
 @dataclass
@@ -196,6 +199,8 @@ def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
         structural=recipe.structural,
         flow=recipe.flow,
         scalar=scalar.config,
+        decode_steps=recipe.decode_steps,
+        decode_guidance=recipe.decode_guidance,
     )
     codec = ReasoningCodec(config)
     codec.scalar.load_state_dict(scalar.state_dict())

@@ -1,6 +1,7 @@
 """Saving, loading and naming a tokenizer."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
-from tests.codec.small_codec import noise, small_codec
+from tests.codec.small_codec import SMALL, noise, small_codec
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def test_a_saved_tokenizer_comes_back_as_it_was(saved):
 def test_the_fingerprint_follows_weights_and_configuration(saved):
     codec, folder = saved
     assert small_codec().fingerprint == codec.fingerprint
+    assert small_codec(replace(SMALL, decode_steps=3, decode_guidance=1.0)).fingerprint == codec.fingerprint
     assert small_codec(seed=1).fingerprint != codec.fingerprint
     weights = load_file(folder / "model.safetensors")
     name = "structural.quantiser.phone.layers.0._codebook.embed"
