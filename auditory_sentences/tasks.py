@@ -115,6 +115,7 @@ QUESTIONS: Mapping[str, Callable[[Clip, str, Draws, PromptBank], dict[str, str]]
 def find_task(name: str) -> Task:
     """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
 
+    "tts:descriptive" is tts up to the descriptive tokens: what text decides, at a third of the rows.
     Raises UserError with the nearest known name.
     """
     base, _, label = name.partition(":")
@@ -123,6 +124,9 @@ def find_task(name: str) -> Task:
         near = get_close_matches(base, TASKS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
         raise UserError(f"there is no task '{name}'; {hint}")
+    if label == "descriptive" and SAY_AUDIO in task.parts:
+        parts = tuple(part._replace(role="descriptive") if part == SAY_AUDIO else part for part in task.parts)
+        return replace(task, name=name, parts=parts)
     if label and not any(part.content in QUESTIONS for part in task.parts):
         raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
     return replace(task, name=name, label=label) if label else task

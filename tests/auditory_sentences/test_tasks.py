@@ -3,14 +3,16 @@
 import json
 
 import pytest
+import torch
 
 from auditory_sentences.catalogue import label_values
 from auditory_sentences.clip import Clip
 from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
+from auditory_sentences.sentence import to_rows
 from auditory_sentences.tasks import TASKS, build, find_task, is_eligible, request, request_of
 from codec.errors import UserError
-from tests.auditory_sentences.tiny_store import random_tokens, tiny_store
+from tests.auditory_sentences.tiny_store import random_tokens, tiny_layout, tiny_store, tiny_tokenizer
 
 # Segments after the prompt; * marks what is learned (published model, §B.2).
 FORMS = {
@@ -67,6 +69,20 @@ def test_form_of_every_task(name, store, bank):
         assert form(sentence.segments) == ("" if unprompted else "prompt ") + FORMS[name]
         assert sentence.name == f"{name}:{clip.id}"
     assert task.generates_audio == (name in GUIDED)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if FORMS[name].endswith(" audio*")])
+def test_a_task_up_to_its_descriptive_tokens_is_the_beginning_of_the_task(name, store, bank):
+    tokenizer = tiny_tokenizer()
+    layout = tiny_layout(tokenizer)
+    assert find_task(f"{name}:descriptive").generates_audio
+    for clip in clips_for(store, find_task(f"{name}:descriptive"), bank):
+        short = build(f"{name}:descriptive", clip, Draws(clip.id), bank)
+        assert form(short.segments) == "prompt " + FORMS[name].replace("audio*", "descriptive*")
+        rows, whole = (to_rows(s, layout, tokenizer) for s in (short, build(name, clip, Draws(clip.id), bank)))
+        assert len(rows) < len(whole)
+        for part in ("ids", "mask", "loss"):
+            assert torch.equal(getattr(rows, part), getattr(whole, part)[: len(rows)])
 
 
 def test_forms_are_listed_for_every_task():
