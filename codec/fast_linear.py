@@ -1,8 +1,8 @@
 """A linear layer that takes the faster of two matrix products on the CPU.
 
-PyTorch gives products of float32 matrices to MKL, which keeps its widest instructions from processors of other makers;
-oneDNN, which it uses for bfloat16 and in compiled graphs, does not. Where PyTorch is built with both, this layer computes
-with oneDNN what needs no gradient: twice as fast on an AMD EPYC with AVX-512 (benchmarks/codec_speed.py).
+PyTorch gives products of float32 matrices to MKL, and those of bfloat16 and of compiled graphs to oneDNN. MKL is slower
+on processors of other makers than its own: half as fast on an AMD EPYC with AVX-512 (benchmarks/codec_speed.py). Where
+PyTorch has both, this layer computes with oneDNN what needs no gradient.
 """
 
 from __future__ import annotations
