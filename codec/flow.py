@@ -49,8 +49,12 @@ class FlowDecoder(nn.Module):
         return latents * self.latent_spread + self.latent_mean
 
     def velocity(self, y: Tensor, t: Tensor, context: Tensor, mu: Tensor, mask: Tensor | None) -> Tensor:
-        """y, context (B, T, latent_dim), t (B,), mu (B, T, condition_dim), mask (B, T) -> (B, T, latent_dim)."""
-        return self.estimator(torch.cat([y, context, mu], dim=-1), t, mask)
+        """y, context (B, T, latent_dim), t (B,), mu (B, T, condition_dim), mask (B, T) -> (B, T, latent_dim).
+
+        The estimator may be of a narrower type than the path, see `ReasoningCodec.decode_in`.
+        """
+        x = torch.cat([y, context, mu], dim=-1).to(self.estimator.output_offset.dtype)
+        return self.estimator(x, t, mask).to(y.dtype)
 
     def loss(
         self, latents: Tensor, mu: Tensor, mask: Tensor, context_frames: Tensor, t: Tensor, noise: Tensor

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.fast_linear import FastLinear
+
 _TIME_FEATURES = 512  # cosines and sines of the flow time
 _NORM_EPS = 1e-6
 
@@ -33,7 +35,7 @@ class FrameProjection(nn.Module):
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(dim_in, dim_out, kernel_size=3, padding=1)
-        self.linear = nn.Linear(dim_out, dim_out)
+        self.linear = FastLinear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x.transpose(1, 2)) * 3**-0.5  # (B, dim_out, T)
@@ -63,7 +65,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.query, self.key, self.value, self.out = (FastLinear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
         """x (B, T, dim); key_mask (B, 1, 1, T) bool, False at frames that nobody may see."""
@@ -82,8 +84,8 @@ class FlowBlock(nn.Module):
         super().__init__()
         self.modulation_offset = nn.Parameter(torch.randn(6, dim) / dim**0.5)
         self.attention = SelfAttention(dim, heads)
-        self.ff_in = nn.Linear(dim, ff_mult * dim)
-        self.ff_out = nn.Linear(ff_mult * dim, dim)
+        self.ff_in = FastLinear(dim, ff_mult * dim)
+        self.ff_out = FastLinear(ff_mult * dim, dim)
 
     def forward(self, x: Tensor, modulation: Tensor, key_mask: Tensor | None) -> Tensor:
         """x (B, T, dim), modulation (B, 6, dim) -> (B, T, dim)."""

@@ -239,6 +239,17 @@ class ReasoningCodec(AudioTokenizer):
         self._check_first_window(first_window)
         return StreamingDecoder(self, seed, *self._decode_settings(steps, guidance), solver, first_window)
 
+    def decode_in(self, dtype: torch.dtype) -> Self:
+        """Evaluate the flow's estimator, nearly all the work of decoding, in `dtype` from now on; returns the codec.
+
+        For decoding alone: the ids and the fingerprint stay those of the weights before, so do it last, after `to`, and
+        neither save nor train the codec then. Path, scalar decoder and encoding keep their type.
+        """
+        fingerprint = self.fingerprint
+        self.flow.estimator.to(dtype)
+        self._fingerprint = fingerprint
+        return self
+
     @property
     def early_window(self) -> int:
         """First window for a listener who waits: a second of sound and what the scalar decoder looks ahead."""

@@ -221,3 +221,18 @@ def test_a_configuration_that_does_not_fit_is_refused():
     sizes = dataclasses.replace(SMALL.descriptive, speech_dim=64)
     with pytest.raises(UserError, match="the experts give"):
         ReasoningCodec(dataclasses.replace(SMALL, descriptive=sizes))
+
+
+def test_decoding_in_bfloat16_is_near_and_leaves_ids_and_fingerprint():
+    codec, plain = small_codec(), small_codec()
+    tokens = plain.encode(noise(40_000)[None])
+    assert codec.decode_in(torch.bfloat16) is codec and codec.fingerprint == plain.fingerprint
+    assert codec.encode(noise(40_000)[None])[0].equal(tokens[0])
+    near, exact = (c._latents(tokens, [0], steps=4, guidance=1.5, solver="euler") for c in (codec, plain))
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    assert (near - exact).abs().mean() < 0.02 * exact.std()
+    (waveform,) = codec.decode(tokens, steps=4)
+    assert waveform.dtype == torch.float32 and waveform.shape == (40_000,)
+    stream = codec.stream(steps=4)
+    pieces = [stream.feed(tokens[0].structural), stream.finish(40_000)]
+    torch.testing.assert_close(torch.cat(pieces), waveform, atol=1e-4, rtol=0)
