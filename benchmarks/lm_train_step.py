@@ -12,10 +12,10 @@ of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--mi
 drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
 
 A step takes as long as in its slowest process. rows_per_s counts the rows of sentences over all processes, never
-padding: the median and the spread (smallest and largest) over `--repeats` steps after one to warm up. peak_mib is the
-memory of the accelerator, or without one of the process, in the process that needs most; rest_mib what it held before
-the first step: weights, and what DeepSpeed makes of them, but neither gradients nor the optimiser's state where ZeRO is
-0. What the allocator keeps of one case counts in the next: for exact peaks on a CPU run one case in a command.
+padding: of the median step, and the spread (smallest and largest) over `--repeats` steps after one to warm up. peak_mib
+is the memory of the accelerator, or without one of the process, in the process that needs most; rest_mib what it held
+before the first step: weights, and what DeepSpeed makes of them, but with ZeRO 0 neither gradients nor the optimiser's
+state. What the allocator keeps of one case counts in the next: for exact peaks on a CPU run one case in a command.
 
 With --peak-flops P, of the device of one process, mfu = flop / (seconds * processes * P): model FLOP, so what
 activation checkpointing computes a second time earns nothing. flop is of the step, over all processes, by the formula
@@ -138,11 +138,11 @@ def measure(workload: Workload, recipe: LanguageModelRecipe, peak_flops: float |
     losses = [steps.engine.metrics()["loss"]]
     seconds = [steps.run() for _ in range(recipe.steps - 1)]
     losses.append(steps.engine.metrics()["loss"])
-    speeds = [steps.demand.rows / taken for taken in seconds]
+    typical, rows = statistics.median(seconds), steps.demand.rows
     line = {
-        "rows_per_s": round(statistics.median(speeds), 2),
-        "rows_per_s_spread": [round(min(speeds), 2), round(max(speeds), 2)],
-        "seconds_per_step": round(statistics.median(seconds), 4),
+        "rows_per_s": round(rows / typical, 2),
+        "rows_per_s_spread": [round(rows / max(seconds), 2), round(rows / min(seconds), 2)],
+        "seconds_per_step": round(typical, 4),
         "peak_mib": round(max(processes.gather(peak_mib(device)))),
         "rest_mib": round(max(processes.gather(rest))),
         "parameters": steps.parameters,
@@ -154,7 +154,7 @@ def measure(workload: Workload, recipe: LanguageModelRecipe, peak_flops: float |
     }
     if peak_flops:
         available = processes.world_size() * peak_flops
-        line["mfu"] = round(steps.flop / (statistics.median(seconds) * available), 4)
+        line["mfu"] = round(steps.flop / (typical * available), 4)
         line["mfu_formula"] = "flop / (seconds_per_step * processes * peak_flops)"
         line["peak_flops"] = peak_flops
     steps.close()
