@@ -17,12 +17,10 @@ the median and the spread (smallest and largest) over `--repeats` steps after on
 process, rest_mib what it held before its first step: interpreter, libraries and weights, but no gradients.
 The rows are drawn at random (seeded): transcription, speech, captions and text alone.
 
-With --peak-flops P, mfu = FLOP of the step / (seconds * P), where
+With --peak-flops P, mfu = FLOP of the step / (seconds * P), by the formula of `Demand.flop` in lm_workload.py, where
+everything learns here:
     FLOP = 6 * (rows * W + text targets * W_text + audio targets * W_audio) + 12 * width * layers * pairs
-W are the weights of all layers but the depth decoder's, W_text those of the text head, W_audio those of the audio heads
-plus eight times the depth decoder's; layers of the row transformers; pairs of rows that see each other, n (n + 1) / 2
-in a sentence of n rows. Attention inside the depth decoder (eight positions) is left out. It is what the model asks
-for, the same for both versions, so wasted work lowers it.
+It is what the model asks for, the same for both versions, so wasted work lowers it.
 
 Exits with 1 where loss or gradients of a case differ: loss by more than 1e-5, norm of the gradients by more than 1e-4,
 both relative. Seconds are not comparable between machines.
@@ -34,120 +32,30 @@ import argparse
 import json
 import multiprocessing
 import platform
-import random
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 
 import torch
 import torch.nn.functional as F
 import transformers
-from lm_generate import SIZES as GENERATION_SIZES
-from lm_generate import Size, machine, peak_mib
+from lm_generate import machine, peak_mib
+from lm_workload import WORKLOADS, Batch, Demand, Workload, draw_sentences, pack
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
-from auditory_sentences.packing import best_fit
 from lm.losses import LossSettings, cross_entropy, select_targets
 from lm.model import UniAudioForConditionalGeneration
-from lm.rows import (
-    Rows,
-    audio_rows,
-    collate,
-    concatenate,
-    descriptive_frames_in_rows,
-    structural_frames_in_rows,
-    text_rows,
-)
+from lm.rows import Rows, collate
 from lm.vocabulary import VocabularyLayout
 
+SIZES = {name: WORKLOADS[name] for name in ("tiny", "mid")}
 SWITCHES = ("embeddings", "cross_entropy", "depth_decoder", "packing")
 CASES = {switch: frozenset({switch}) for switch in SWITCHES} | {"all": frozenset(SWITCHES)}
 VERSIONS = ("ours", "straightforward")
 TOLERANCE = {"loss": 1e-5, "gradient_norm": 1e-4}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A model and how much of what it is fed: rows in a packed entry, rows of sentences in all, seconds of a clip."""
-
-    model: Size
-    context: int
-    rows: int
-    clip_seconds: tuple[float, float]
-
-
-SIZES = {
-    "tiny": Workload(Size((32, 2, 4, 2, 64), (16, 2, 4, 2, 32), (2, 1), (12, 20), 50), 128, 400, (0.5, 2.0)),
-    "mid": Workload(GENERATION_SIZES["mid"], 512, 2048, (1.0, 20.0)),
-}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs of a step: (B, T, 9), (B, T, 9), (B, T) and, where sentences are packed, positions (B, T)."""
-
-    ids: Tensor
-    mask: Tensor
-    loss: Tensor
-    position_ids: Tensor | None
-
-
-# --- the rows ---
-
-
-def draw_sentences(workload: Workload, seed: int = 0) -> list[Rows]:
-    """Sentences of `workload.rows` rows or a little more, none longer than the context.
-
-    Of ten sentences four transcribe, three speak, two caption and one is text alone: by rows, most of it is audio.
-    """
-    draw = random.Random(seed)
-    layout = workload.model.layout
-    sentences: list[Rows] = []
-    while sum(map(len, sentences)) < workload.rows:
-        low, high = workload.clip_seconds
-        seconds = low * (high / low) ** draw.random()  # short clips are the common ones
-        words = max(3, round(4 * seconds))  # text ids: speech has about three words a second
-        task = draw.choices(("transcribe", "speak", "caption", "text"), (4, 3, 2, 1))[0]
-        if task == "transcribe":
-            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, words, layout, learn=True)]
-        elif task == "speak":
-            parts = [_text(draw, 8 + words, layout), _clip(draw, seconds, layout, learn=True)]
-        elif task == "caption":
-            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, 12, layout, learn=True)]
-        else:
-            parts = [_text(draw, draw.randint(16, workload.context // 2), layout, learn=True)]
-        sentences.append(concatenate(parts).prefix(workload.context))
-    return sentences
-
-
-def _text(draw: random.Random, length: int, layout: VocabularyLayout, learn: bool = False) -> Rows:
-    return text_rows([draw.randrange(9, layout.text_size) for _ in range(length)], learn)
-
-
-def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, learn: bool = False) -> Rows:
-    """Descriptive frames at 5 Hz, then structural ones at 12.5 Hz."""
-
-    def codes(cards: int, rate: float) -> Tensor:
-        return torch.tensor([[draw.randrange(cards) for _ in range(int(rate * seconds) + 1)] for _ in range(8)])
-
-    low = descriptive_frames_in_rows(codes(layout.descriptive_codes, 5), layout)
-    high = structural_frames_in_rows(codes(layout.structural_codes, 12.5), layout)
-    return concatenate([audio_rows(low, learn), audio_rows(high, learn)])
-
-
-def pack(sentences: list[Rows], context: int, layout: VocabularyLayout) -> Batch:
-    """Sentences end to end in entries of `context` rows, with positions that restart."""
-    packs = best_fit({i: len(rows) for i, rows in enumerate(sentences)}, context)
-    rows = collate([concatenate([sentences[i] for i in members]) for members in packs], layout)
-    positions = torch.zeros(rows.loss.shape, dtype=torch.int64)
-    for entry, members in zip(positions, packs, strict=True):
-        lengths = [len(sentences[i]) for i in members]
-        lengths.append(len(entry) - sum(lengths))  # padding is a sentence of its own
-        entry.copy_(torch.cat([torch.arange(length) for length in lengths]))
-    return Batch(rows.ids, rows.mask, rows.loss, positions)
 
 
 def pad(sentences: list[Rows], layout: VocabularyLayout) -> Batch:
@@ -226,10 +134,10 @@ class Step:
     def __init__(self, workload: Workload, plain: frozenset[str] | None):
         self.model, self.plain = workload.model.build().train(), plain
         self.sentences, layout = draw_sentences(workload), workload.model.layout
+        self.packed = pack(self.sentences, workload.context, layout)
+        self.batch = self.packed
         if plain is not None and "packing" in plain:
             self.batch = pad(self.sentences, layout)
-        else:
-            self.batch = pack(self.sentences, workload.context, layout)
 
     def run(self) -> tuple[float, float]:
         """Loss and seconds. Gradients are left in the model."""
@@ -248,35 +156,8 @@ class Step:
 
     def facts(self) -> dict:
         """What there is to do, whoever does it, and how much larger the batch is than its sentences."""
-        targets = [select_targets(rows.mask[None], rows.loss[None], None) for rows in self.sentences]
-        text = sum(int((weight * is_text > 0).sum()) for is_text, _, weight in targets)
-        audio = sum(int((weight * is_audio > 0).sum()) for _, is_audio, weight in targets)
-        rows = sum(map(len, self.sentences))
-        return {
-            "rows": rows,
-            "batch": list(self.batch.loss.shape),
-            "audio_share": round(sum(int(r.mask[:, 0].sum()) for r in self.sentences) / rows, 3),
-            "text_targets": text,
-            "audio_targets": audio,
-            "flop": self._flop(rows, text, audio),
-        }
-
-    def _flop(self, rows: int, text_targets: int, audio_targets: int) -> float:
-        """Floating-point operations that the model asks for in a step; the formula stands at the top of the file."""
-        model = self.model
-
-        def weights(*modules: torch.nn.Module) -> int:
-            named = [(n, p) for module in modules for n, p in module.named_parameters()]
-            return sum(p.numel() for n, p in named if p.ndim == 2 and "embed_tokens" not in n)
-
-        groups = (model.understanding, model.cross_modal, model.generation)
-        linear = rows * weights(*groups) + text_targets * model.lm_head.weight.numel()
-        linear += audio_targets * (model.audio_head.numel() + 8 * weights(model.depth_decoder))
-        shape = model.config.cross_modal
-        width = shape.num_attention_heads * model.cross_modal.layers[0].self_attn.head_dim
-        layers = sum(len(group.layers) for group in groups)
-        pairs = sum(len(r) * (len(r) + 1) // 2 for r in self.sentences)
-        return 6.0 * linear + 12.0 * width * layers * pairs
+        demand = Demand.of(self.packed)
+        return asdict(demand) | {"batch": list(self.batch.loss.shape), "flop": demand.flop(self.model)}
 
 
 def serve(connection: Connection, workload: Workload, plain: frozenset[str] | None, threads: int) -> None:

@@ -42,7 +42,7 @@ def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
             mine = [next(batches) for _ in range(engine.share)]
             counts = global_counts(mine)
             for batch, _ in zip(mine, engine.micro_batches(step), strict=True):
-                losses = _losses(engine, batch, counts, recipe)
+                losses = micro_batch_losses(engine, batch, counts, recipe)
                 engine.backward(losses["loss"], names=batch.names)
                 engine.record(**losses)
                 run.journal.count(rows=int(batch.mask.any(-1).sum()))
@@ -65,7 +65,7 @@ def validate(engine: Engine, packing: Packing, recipe: LanguageModelRecipe) -> d
             mine = list(islice(batches, engine.share))
             counts = global_counts(mine)
             for batch in mine:
-                engine.record(**_losses(engine, batch, counts, recipe))
+                engine.record(**micro_batch_losses(engine, batch, counts, recipe))
     return {f"validation_{name}": value for name, value in engine.recorded().items()}
 
 
@@ -78,7 +78,9 @@ def global_counts(batches: Sequence[PackedBatch]) -> LossCounts:
     return LossCounts(*(torch.tensor(count, device=processes.device()) for count in processes.total(text, audio)))
 
 
-def _losses(engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: LanguageModelRecipe) -> dict[str, Tensor]:
+def micro_batch_losses(
+    engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: LanguageModelRecipe
+) -> dict[str, Tensor]:
     """Losses of a micro-batch, scaled so that their mean over the step's micro-batches is the exact loss of the step.
 
     The model divides its sums by the counts of the whole step, on all processes; the engine averages micro-batches.
