@@ -60,7 +60,8 @@ def pack(modules: Sequence[nn.Module], rows: int) -> PackedLinear | None:
     """Linear layers of the same input as one packed matrix, outputs side by side.
 
     None where they are no plain linear layers on the CPU (adapters, quantised, biased, on an accelerator), or where
-    there is only one row to multiply at a time: then reading the weights is all the work, and packing does not help.
+    there is only one row to multiply at a time: then reading the weights is most of the work, and a second copy of them
+    is not worth what packing saves.
     """
     if rows < 2 or not all(map(is_plain, modules)):
         return None
