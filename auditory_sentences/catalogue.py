@@ -88,11 +88,12 @@ def label_values(clips: Iterable[Clip]) -> Mapping[str, Sequence[str]]:
     return {
         label: tuple(sorted(values))
         for label, values in sorted(found.items())
-        if 1 < len(values) <= MAX_LABEL_VALUES and not all(_is_number(v) for v in values)
+        if 1 < len(values) <= MAX_LABEL_VALUES and not all(is_number(v) for v in values)
     }
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
+    """Whether a label's value is one of a scale rather than the name of a class."""
     try:
         float(value)
     except ValueError:

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from auditory_sentences.catalogue import MAX_LABEL_VALUES
+from auditory_sentences.catalogue import MAX_LABEL_VALUES, is_number
 from auditory_sentences.clip import Clip
 from auditory_sentences.draws import stable_hash
 from auditory_sentences.token_store import TokenStore
@@ -122,7 +122,7 @@ def questions(clips: Sequence[Clip]) -> Iterator[Question]:
         members = [i for i, clip in enumerate(clips) if clip.kind == kind]
         for label in sorted({label for i in members for label in clips[i].labels}):
             known = [i for i in members if clips[i].labels.get(label)]
-            numbers = all(_is_number(clips[i].labels[label]) for i in known)
+            numbers = all(is_number(clips[i].labels[label]) for i in known)
             if not numbers and len({clips[i].labels[label] for i in known}) > MAX_LABEL_VALUES:
                 continue  # a name or a description, not a class
             probe = probe_numbers if numbers else probe_classes
@@ -235,14 +235,6 @@ def _speakers(clips: Sequence[Clip], positions: Sequence[int]):
 def _if_enough(kind: str, label: str, probe: Callable, splits: tuple[list, ...]) -> Iterator[Question]:
     if splits[0] and splits[1] and len(splits[2]) >= LEAST:
         yield Question(kind, label, probe, splits)
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

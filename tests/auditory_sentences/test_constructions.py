@@ -1,6 +1,7 @@
 """Each construction links what it says it links, within 2 to 8 segments and the rows it is given."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -120,7 +121,7 @@ def test_speech_and_text_by_turns(catalogue):
         if not all(same):  # a story that goes on, in audio and in words by turns
             assert {clip.group for clip in clips} == {"train-story"}
             assert [clip.position for clip in clips] == sorted(clip.position for clip in clips)
-            assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+            assert all(one != other for one, other in pairwise(roles))
     assert set(ways) == {(way, first) for way in ("pairs", "by turns") for first in ("audio", "transcription")}
 
 

@@ -183,7 +183,7 @@ def test_any_length_has_its_whole_frames(num_samples):
 def test_what_lies_beyond_the_deepest_state_is_not_computed():
     encoder, waveform = small_encoder(), noise(1, 9600)
     whole, part = encoder(waveform), encoder(waveform, deepest=2)
-    assert len(part) == 3 and all(torch.equal(a, b) for a, b in zip(part, whole, strict=False))
+    assert len(part) == 3 and all(torch.equal(a, b) for a, b in zip(part, whole[:3], strict=True))
     encoder.layers[2].register_forward_hook(lambda *call: pytest.fail("layer 2 ran"))
     encoder(waveform, deepest=2)
 
