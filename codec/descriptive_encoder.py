@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -21,9 +21,7 @@ from codec.config import from_json, to_json
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig, DescriptiveOutput
 from codec.errors import UserError
 from codec.experts import ExpertConfig, feature_frames, load_expert
-
-if TYPE_CHECKING:
-    from codec.reasoning_codec import ReasoningCodec
+from codec.reasoning_codec import ReasoningCodec
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -89,14 +87,19 @@ class DescriptiveEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DescriptiveEncoder:
-        """The encoder in a folder, in eval mode. Raises UserError where a file is missing, damaged or does not fit."""
+        """The encoder in a folder, a whole codec's too, in eval mode.
+
+        Raises UserError where a file is missing, damaged or does not fit.
+        """
         folder = Path(folder)
         try:
             values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            if values.get("tokenizer_type") == ReasoningCodec.tokenizer_type:
+                return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
             experts = tuple(from_json(ExpertConfig, expert, str(folder / _CONFIG)) for expert in values["experts"])
             config = from_json(DescriptiveConfig, values["descriptive"], str(folder / _CONFIG))
             state = load_file(folder / _WEIGHTS)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: holds no trained descriptive branch ({error}); train one with a recipe of kind descriptive"
             ) from error

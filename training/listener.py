@@ -195,11 +195,19 @@ def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:
 
 
 def load_listener(
-    branch: DescriptiveBranch, folder: Path, text_model: str, tokenizer: TextTokenizer, precision: torch.dtype
+    branch: DescriptiveBranch,
+    folder: Path,
+    text_model: str,
+    tokenizer: TextTokenizer,
+    precision: torch.dtype,
+    align: bool = False,
+    dropout: float = 0.0,
 ) -> tuple[Listener, dict[str, Tensor], float]:
     """The listener of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
 
     folder: holds listener.safetensors, branch is what was trained with it
+    align: with an auxiliary head, the saved one or else a new one; without, a saved one is left aside
+    dropout: of the adapters
     Raises UserError naming the file where it is missing, damaged, or belongs to another text model.
     """
     path = folder / LISTENER_FILE
@@ -207,9 +215,9 @@ def load_listener(
     rank = next((len(tensor) for name, tensor in state.items() if ".lora_A." in name), None)
     if rank is None:
         raise UserError(f"{path}: no listener can be read (it has no adapters); name a run of kind descriptive")
-    lora = Lora(rank, round(scale * rank), 0.0)
-    listener = Listener(branch, text_model, tokenizer, lora, align=False, precision=precision)
-    own = {name: tensor for name, tensor in state.items() if not name.startswith("alignment.")}
+    lora = Lora(rank, round(scale * rank), dropout)
+    listener = Listener(branch, text_model, tokenizer, lora, align, precision)
+    own = {name: t for name, t in state.items() if align or not name.startswith("alignment.")}
     try:
         found = listener.load_state_dict(own, strict=False)
     except RuntimeError as error:
@@ -217,7 +225,8 @@ def load_listener(
             f"{path}: does not fit {text_model} ({' '.join(str(error).split())[:300]}); name the text model that the "
             "descriptive run was trained with"
         ) from error
-    learns = {name for name, p in listener.named_parameters() if p.requires_grad and not name.startswith("branch.")}
+    parameters = {name for name, p in listener.named_parameters() if p.requires_grad}
+    learns = {name for name in parameters if not name.startswith(("branch.", "alignment."))}
     if found.unexpected_keys or learns - own.keys():
         odd = sorted({*found.unexpected_keys, *(learns - own.keys())})
         raise UserError(

@@ -29,8 +29,9 @@ from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
 from lm.text_tokenizer import TextTokenizer
+from training.checkpoint import resolve_model
 from training.engine import Engine
-from training.listener import LISTENER_FILE, Listener, Lora, save_listener
+from training.listener import LISTENER_FILE, Listener, Lora, fingerprint_of, load_listener, save_listener
 from training.listening import Augmentation, Listening, train_and_held_out
 from training.recipe import Recipe
 from training.run import Run
@@ -46,6 +47,7 @@ class DescriptiveRecipe(Recipe):
 
     corpora: folders or descriptions of corpora; their train clips teach, their dev clips are held out
     text_model: folder or hub id of the text model, tokenizer included; text_precision: it is frozen in this type
+    init: a descriptive run, or a codec with its listener beside it, that learns on; empty: from nothing
     experts: of the roles speech_text and music; descriptive: sizes of the branch
     tasks: name -> weight; prompts: a prompt bank (JSON), empty for the project's own
     batch: examples in a micro-batch; max_seconds: longer clips are left out
@@ -58,6 +60,7 @@ class DescriptiveRecipe(Recipe):
     corpora: tuple[str, ...]
     text_model: str
     text_precision: Literal["fp32", "bf16"] = "fp32"
+    init: str = ""
     experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("music"))
     descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
     lora: Lora = Lora()
@@ -90,7 +93,8 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
     with Run(recipe, resume) as run:
         clips = read_corpora(recipe.corpora)
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
-        encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
+        start = resolve_model(recipe.init) if recipe.init else None
+        encoder = trained_encoder(recipe, start) if start else DescriptiveEncoder(recipe.experts, recipe.descriptive)
         train, held_out = train_and_held_out(
             clips,
             recipe.tasks,
@@ -104,15 +108,18 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
             recipe.seed,
         )
         facts = {"clips": train.fingerprint, "text_tokenizer": tokenizer.fingerprint}
+        if start:
+            facts["init"] = fingerprint_of(start)
         run.check(facts)
-        listener = Listener(
-            encoder.branch,
-            recipe.text_model,
-            tokenizer,
-            recipe.lora,
-            align=recipe.alignment_weight > 0,
-            precision=PRECISION[recipe.text_precision],
-        )
+        precision, align = PRECISION[recipe.text_precision], recipe.alignment_weight > 0
+        if start:
+            listener, _, scale = load_listener(
+                encoder.branch, start, recipe.text_model, tokenizer, precision, align, recipe.lora.dropout
+            )
+            listener.train()
+        else:
+            listener = Listener(encoder.branch, recipe.text_model, tokenizer, recipe.lora, align, precision)
+            scale = recipe.lora.alpha / recipe.lora.rank
         engine = Engine(listener, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         encoder.to(engine.device)
         health = CodebookHealth(recipe.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
@@ -121,7 +128,7 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
             encoder.save_pretrained(folder, branch)
             rest = {n: t for n, t in state.items() if n in engine.trainable and not n.startswith("branch.")}
-            save_listener(rest, recipe.lora.alpha / recipe.lora.rank, folder / LISTENER_FILE)
+            save_listener(rest, scale, folder / LISTENER_FILE)
 
         for step in run.steps():
             quantise = step > recipe.quantise_after
@@ -146,6 +153,21 @@ def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, facts)
     return run.model
+
+
+def trained_encoder(recipe: DescriptiveRecipe, start: Path) -> DescriptiveEncoder:
+    """The encoder that learns on. Raises UserError where it is not what the recipe describes."""
+    encoder = DescriptiveEncoder.from_pretrained(start)
+    if not encoder.branch.initialised:
+        raise UserError(f"init: {start}: its codebooks hold no codes yet; train it for more than quantise_after steps")
+    if recipe.quantise_after:
+        raise UserError("quantise_after must be 0 with init: what learns on keeps its codes")
+    if encoder.branch.config != recipe.descriptive or any(e not in recipe.experts for e in encoder.expert_configs):
+        raise UserError(
+            f"init: {start} was trained with other experts or sizes than this recipe's; copy experts and descriptive "
+            "from its config.json"
+        )
+    return encoder
 
 
 def plain_attention(device: torch.device) -> contextlib.AbstractContextManager[None]:
