@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
 from codec.music_encoder import MusicEncoderConfig
+from codec.reasoning_codec import ReasoningCodec
 from codec.tokens import descriptive_frames
 
 EXPERTS = (ExpertConfig("speech_text"), ExpertConfig("music"))
@@ -50,6 +52,15 @@ def test_saved_and_loaded_it_gives_the_same_codes(encoder, tmp_path):
     waveforms, lengths = 0.1 * torch.randn(2, 20000), torch.tensor([20000, 9000])
     with torch.no_grad():
         assert torch.equal(encoder(waveforms, lengths).codes, again(waveforms, lengths).codes)
+
+
+def test_a_whole_codec_has_one_inside():
+    folder = Path(__file__).parents[2] / "recipes" / "starter" / "codec"
+    codec, encoder = ReasoningCodec.from_pretrained(folder), DescriptiveEncoder.from_pretrained(folder)
+    waveform = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        codes = encoder(waveform[None], torch.tensor([30000])).codes[0]
+    assert torch.equal(codes.T, codec.encode(waveform[None])[0].descriptive)
 
 
 def test_what_does_not_fit_is_named(encoder, tmp_path):

@@ -269,6 +269,26 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, tmp_path):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_trained_branch_learns_on(corpus, text_model, tmp_path):
+    first = run(tiny(corpus, text_model, tmp_path / "first"))
+    still = {"lr": 1e-12, "warmup_steps": 0}
+    changes = {"init": str(tmp_path / "first"), "quantise_after": 0, "steps": 1}
+    second = run(tiny(corpus, text_model, tmp_path / "second", optimiser=still, **changes))
+    before, after = load_file(first / "listener.safetensors"), load_file(second / "listener.safetensors")
+    assert before.keys() == after.keys() and "alignment.weight" in before
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    merge = "merge.weight"
+    before, after = load_file(first / "model.safetensors")[merge], load_file(second / "model.safetensors")[merge]
+    assert torch.allclose(before, after, atol=1e-6)
+    with pytest.raises(UserError, match="other experts or sizes than this recipe's"):
+        run(tiny(corpus, text_model, tmp_path / "third", descriptive=SIZES | {"blocks": 2}, **changes))
+    with pytest.raises(UserError, match="quantise_after must be 0 with init"):
+        run(tiny(corpus, text_model, tmp_path / "fourth", **changes | {"quantise_after": 1}))
+    run(tiny(corpus, text_model, tmp_path / "unquantised", steps=1, save_every=1))
+    with pytest.raises(UserError, match="its codebooks hold no codes yet"):
+        run(tiny(corpus, text_model, tmp_path / "fifth", **changes | {"init": str(tmp_path / "unquantised")}))
+
+
 def test_the_frozen_text_model_may_be_half_as_wide(corpus, text_model, tmp_path):
     folder = run(
         tiny(corpus, text_model, tmp_path / "run", text_precision="bf16", engine={"precision": "mixed"}, steps=2)
