@@ -2,9 +2,11 @@
 
     python benchmarks/descriptive_answers.py RUN [--split test] [--limit 500] [--continuous]
 
-RUN is the folder of a descriptive run (recipe.yaml, model/). Prints the word error rate of the transcripts, digits and
-sentences apart, and the share of right answers to every question that a label of the clips answers, with chance: the
-share of the commonest answer. --continuous reads the vectors before quantisation instead.
+RUN is the folder of a descriptive or GRPO run (recipe.yaml, model/). Prints the word error rate of the transcripts,
+digits and sentences apart, the share of right answers to every question that a label of the clips answers, and the
+verifiable rewards of the likeliest detailed analyses (training/rewards.py; means over the clips that each applies to),
+with the number of clips and chance: the share of the commonest answer. --continuous reads the vectors before
+quantisation instead.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jiwer
 import torch
@@ -24,9 +28,50 @@ from auditory_sentences.corpora import read_corpora
 from auditory_sentences.prompts import PromptBank
 from codec.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.listener import load_listener
-from training.listening import Augmentation, Listening
+from training.listener import Listener, load_listener
+from training.listening import Augmentation, Example, Listening
 from training.recipe import load_recipe
+from training.rewards import REWARDS, verified
+
+_ANALYSIS_IDS = 96  # the starter's longest analyses have about 60
+
+
+class Score(NamedTuple):
+    value: float
+    clips: int
+    chance: float | None
+
+
+def answers(listener: Listener, data: Listening, task: str, limit: int, quantise: bool) -> list[tuple[Example, str]]:
+    """Questions of a task and what is said."""
+    pairs, most = [], _ANALYSIS_IDS if task == "analysis" else 48
+    for batch in data.questions(task, limit):
+        questions = [example.dialogue.question for example in batch.examples]
+        said = listener.answer(batch.speech, batch.music, batch.frames, questions, quantise=quantise, max_ids=most)
+        pairs += zip(batch.examples, said, strict=True)
+    return pairs
+
+
+def scores(task: str, pairs: list[tuple[Example, str]]) -> Iterator[tuple[str, Score]]:
+    """Name and score, for each thing that a task measures."""
+    if task == "asr":
+        kinds = {example.clip.labels.get("content", "speech") for example, _ in pairs}
+        chosen = {
+            f"WER, {kind}": [p for p in pairs if p[0].clip.labels.get("content", "speech") == kind] for kind in kinds
+        }
+        for name, some in (*sorted(chosen.items()), ("WER", pairs)):
+            truth, said = [example.dialogue.answer for example, _ in some], [text for _, text in some]
+            yield name, Score(jiwer.wer(truth, said), len(some), 1.0)
+    elif task == "analysis":
+        found = [verified(example.clip, text, dict.fromkeys(REWARDS, 1.0)) for example, text in pairs]
+        for name in REWARDS:
+            values = [rewards[name] for rewards in found if name in rewards]
+            if values:
+                yield f"analysis: {name}", Score(sum(values) / len(values), len(values), None)
+    else:
+        truth = [example.dialogue.answer for example, _ in pairs]
+        right = sum(answer == text for answer, (_, text) in zip(truth, pairs, strict=True))
+        yield task, Score(right / len(pairs), len(pairs), Counter(truth).most_common(1)[0][1] / len(pairs))
 
 
 def main() -> None:
@@ -45,37 +90,19 @@ def main() -> None:
     listener.eval()
     every = read_corpora(arguments.corpora or recipe.corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
-    names = ["asr", *(f"audio_qa:{label}" for label in label_values(clips)), "audio_yes_no"]
+    names = ["asr", *(f"audio_qa:{label}" for label in label_values(clips)), "audio_yes_no", "analysis"]
     data = Listening(
         clips, dict.fromkeys(names, 1.0), encoder, PromptBank.load(), 32, recipe.max_seconds, Augmentation(), False
     )
     table = Table("task", "clips", "score", "chance")
     results = {}
-    for name in data.clips_of:
-        truth, said, content = [], [], []
-        for batch in data.questions(name, arguments.limit):
-            questions = [example.dialogue.question for example in batch.examples]
-            said += listener.answer(
-                batch.speech, batch.music, batch.frames, questions, quantise=not arguments.continuous
-            )
-            truth += [example.dialogue.answer for example in batch.examples]
-            content += [example.clip.labels.get("content", "speech") for example in batch.examples]
-        if name == "asr":
-            for kind in sorted(set(content)):
-                chosen = [i for i, c in enumerate(content) if c == kind]
-                results[f"WER, {kind}"] = (
-                    jiwer.wer([truth[i] for i in chosen], [said[i] for i in chosen]),
-                    len(chosen),
-                    1,
-                )
-            results["WER"] = jiwer.wer(truth, said), len(truth), 1
-        else:
-            right = sum(t == s for t, s in zip(truth, said, strict=True)) / len(truth)
-            results[name] = right, len(truth), Counter(truth).most_common(1)[0][1] / len(truth)
-    for name, (score, count, chance) in results.items():
-        table.add_row(name, str(count), f"{score:.3f}", f"{chance:.3f}")
+    for task in data.clips_of:
+        for name, score in scores(task, answers(listener, data, task, arguments.limit, not arguments.continuous)):
+            chance = "–" if score.chance is None else f"{score.chance:.3f}"
+            table.add_row(name, str(score.clips), f"{score.value:.3f}", chance)
+            results[name] = round(score.value, 4)
     Console().print(table)
-    print(json.dumps({name: round(score, 4) for name, (score, _, _) in results.items()}))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
