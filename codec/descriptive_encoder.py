@@ -92,14 +92,14 @@ class DescriptiveEncoder(nn.Module):
         Raises UserError where a file is missing, damaged or does not fit.
         """
         folder = Path(folder)
+        if ReasoningCodec.is_in(folder):
+            return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
         try:
             values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            if values.get("tokenizer_type") == ReasoningCodec.tokenizer_type:
-                return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
             experts = tuple(from_json(ExpertConfig, expert, str(folder / _CONFIG)) for expert in values["experts"])
             config = from_json(DescriptiveConfig, values["descriptive"], str(folder / _CONFIG))
             state = load_file(folder / _WEIGHTS)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: holds no trained descriptive branch ({error}); train one with a recipe of kind descriptive"
             ) from error

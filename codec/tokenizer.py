@@ -125,6 +125,14 @@ class AudioTokenizer(nn.Module, ABC):
         (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
+    def is_in(cls, folder: str | Path) -> bool:
+        """Whether a folder holds a saved tokenizer of this type, going by its config.json."""
+        try:
+            return _read_config(Path(folder))["tokenizer_type"] == cls.tokenizer_type
+        except UserError:
+            return False
+
+    @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
         """The tokenizer in a folder, or of a model id on the hub, in eval mode.
 

@@ -69,8 +69,8 @@ class ReconstructionRecipe(Recipe):
 class StructuralRecipe(ReconstructionRecipe):
     """A reconstruction stage that makes the codec of its parts.
 
-    scalar: folder of the trained scalar autoencoder
-    descriptive: folder of the trained descriptive branch, which brings two of the experts
+    scalar: folder of the trained scalar autoencoder, or of a codec: its own
+    descriptive: folder of the trained descriptive branch, or of a codec: its own; it brings two of the experts
     phone_expert: the third one
     decode_steps, decode_guidance: what the codec decodes with where a call names none
     """
@@ -191,7 +191,9 @@ def held_out_flow(
 
 def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
     """The codec with its trained parts in place, the others fresh."""
-    scalar = ScalarAutoencoder.from_pretrained(resolve_model(recipe.scalar))
+    folder = resolve_model(recipe.scalar)
+    whole = ReasoningCodec.is_in(folder)
+    scalar = ReasoningCodec.from_pretrained(folder).scalar if whole else ScalarAutoencoder.from_pretrained(folder)
     described = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
     config = ReasoningCodecConfig(
         experts=(*described.expert_configs, recipe.phone_expert),
