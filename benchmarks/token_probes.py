@@ -4,8 +4,9 @@
 
 Of every clip the probes see the mean and the standard deviation over frames of its de-quantised vectors (the sum over
 codebooks): of the descriptive tokens, of the structural tokens, of both side by side, and, for comparison, of the
-recording's log-mel spectrum (80 bands). They read each label that has several values (logistic regression, accuracy),
-labels that are numbers (ridge regression, R2) and the words that occur in a clip (one logistic regression a word, F1).
+recording's log-mel spectrum (80 bands); with --music-expert, also of two hidden states of a music encoder (a run of
+kind expert). They read each label that has several values (logistic regression, accuracy), labels that are numbers
+(ridge regression, R2) and the words that occur in a clip (one logistic regression a word, F1).
 Pooling forgets the order of frames: a word is read where its frames differ from others', not where it stands.
 
 Probes are fitted to the store's training clips, their penalty is chosen on its dev clips, and the score is that of its
@@ -35,6 +36,7 @@ from auditory_sentences.draws import stable_hash
 from auditory_sentences.token_store import TokenStore
 from codec.audio import load_audio
 from codec.errors import UserError
+from codec.experts import ExpertConfig, ExpertEncoder, load_expert
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
@@ -46,6 +48,7 @@ from evaluation.spectra import log_mel_decibels
 KINDS = ("speech", "sound", "music")  # a mixture's labels are those of its parts
 LEAST = 20  # test clips; fewer say nothing
 FEATURES = ("descriptive", "structural", "both", "mel")
+STATES = {"music_acoustic": "lower state", "music_semantic": "upper state"}  # of a music encoder, by its feature's name
 _CHUNK = 256  # clips whose frames are de-quantised at once
 
 
@@ -64,11 +67,17 @@ def main() -> int:
     parser.add_argument("--store", required=True, type=Path, help="token store")
     parser.add_argument("--codec", required=True, help="folder or hub id of the codec that made it")
     parser.add_argument("--corpus", nargs="+", default=[], type=Path, help="where the store's recordings are, if moved")
+    parser.add_argument("--music-expert", help="a run of kind expert, or its folder")
+    parser.add_argument("--states", nargs=2, type=int, default=(2, 4), help="of it: numbers of two hidden states")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of clips")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args()
     try:
-        run(arguments.store, arguments.codec, arguments.corpus, arguments.kinds, arguments.json)
+        expert = None
+        if arguments.music_expert:
+            taps = {name: (state,) for name, state in zip(STATES, arguments.states, strict=True)}
+            expert = load_expert(ExpertConfig("music", "conformer", arguments.music_expert, taps))
+        run(arguments.store, arguments.codec, arguments.corpus, arguments.kinds, arguments.json, expert)
     except UserError as error:
         print(f"token_probes: {error}", file=sys.stderr)
         return 2
@@ -81,8 +90,12 @@ def run(
     corpora: Sequence[Path] = (),
     kinds: Sequence[str] = KINDS,
     out: Path | None = None,
+    expert: ExpertEncoder | None = None,
 ) -> list[dict]:
-    """Probe, print the table and return its rows; `out`: a JSON file. Raises UserError for what a person can mend."""
+    """Probe, print the table and return its rows. Raises UserError for what a person can mend.
+
+    out: a JSON file for the same; expert: of music, its hidden states are probed too
+    """
     tokens = TokenStore(store)
     codec = load_tokenizer(codec_source)
     if not isinstance(codec, ReasoningCodec):
@@ -98,11 +111,12 @@ def run(
         raise UserError(
             f"{store}: no label or text of {', '.join(kinds)} has {LEAST} test clips and clips to fit a probe to"
         )
-    features = pooled_features(tokens, codec, clips, sorted({i for q in asked for split in q.splits for i, _ in split}))
+    chosen = sorted({i for question in asked for split in question.splits for i, _ in split})
+    features = pooled_features(tokens, codec, clips, chosen, expert)
     rows = []
     for number, question in enumerate(asked, 1):
         row = answer(question, features)
-        found = [f"{name} {row[name]['value']:.3f}" for name in FEATURES] if row else ["nothing to tell apart"]
+        found = [f"{name} {row[name]['value']:.3f}" for name in features] if row else ["nothing to tell apart"]
         print(
             f"[{number}/{len(asked)}] {question.kind}, {question.label}: {', '.join(found)}",
             file=sys.stderr,
@@ -153,16 +167,27 @@ def answer(question: Question, features: dict[str, Tensor]) -> dict | None:
 
 
 def pooled_features(
-    store: TokenStore, codec: ReasoningCodec, clips: Sequence[Clip], positions: Sequence[int]
+    store: TokenStore,
+    codec: ReasoningCodec,
+    clips: Sequence[Clip],
+    positions: Sequence[int],
+    expert: ExpertEncoder | None = None,
 ) -> dict[str, Tensor]:
-    """name of FEATURES -> (clips in the store, F): mean and deviation over frames; zero for clips not asked for."""
-    found = {name: [] for name in FEATURES}
+    """name of FEATURES -> (clips in the store, F): mean and deviation over frames; zero for clips not asked for.
+
+    With a music expert, its STATES too.
+    """
+    names = (*FEATURES, *(STATES.values() if expert else ()))
+    found = {name: [] for name in names}
     for start in range(0, len(positions), _CHUNK):
         some = positions[start : start + _CHUNK]
         tokens = [store[i].tokens for i in some]
         found["descriptive"] += descriptive_vectors(codec, tokens)
         found["structural"] += structural_vectors(codec, tokens)
-        found["mel"] += [torch.from_numpy(log_mel_decibels(load_audio(clips[i].path).numpy()).T) for i in some]
+        for waveform in (load_audio(clips[i].path) for i in some):
+            found["mel"].append(torch.from_numpy(log_mel_decibels(waveform.numpy()).T))
+            for feature, states in expert.features(waveform[None]).items() if expert else ():
+                found[STATES[feature]].append(states[0].T)
     pooled = {
         name: torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in vectors])
         for name, vectors in found.items()
@@ -170,7 +195,7 @@ def pooled_features(
     }
     pooled["both"] = torch.cat([pooled["descriptive"], pooled["structural"]], dim=1)
     features = {}
-    for name in FEATURES:
+    for name in names:
         features[name] = torch.zeros(len(clips), pooled[name].shape[1])
         features[name][list(positions)] = pooled[name].float()
     return features

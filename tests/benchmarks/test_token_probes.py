@@ -11,6 +11,8 @@ from auditory_sentences.clip import Clip
 from auditory_sentences.corpora import read_corpora
 from auditory_sentences.token_store import TokenStore, build_store
 from codec.errors import UserError
+from codec.experts import ExpertConfig, load_expert
+from codec.music_encoder import MusicEncoderConfig
 from tests.evaluation.small_data import hiss, hum
 from tests.tiny_model import tiny_codec
 
@@ -47,6 +49,18 @@ def test_rows_and_file(benchmark_module, folder, tmp_path):
     assert rows[0]["chance"] == 0.5 and rows[0]["mel"]["value"] == 1.0 and rows[1]["mel"]["value"] > 0.9
     assert rows[0]["both"]["value"] > 0.9  # random codebooks tell noise from a hum too
     assert json.loads((tmp_path / "probes.json").read_text())["probes"] == rows
+
+
+def test_a_music_expert_is_probed_beside_the_tokens(benchmark_module, folder):
+    torch.manual_seed(0)
+    sizes = MusicEncoderConfig(
+        dim=16, heads=2, feed_forward=24, layers=2, kernel=5, channels=4, mel_bands=18, fft_size=512
+    )
+    taps = {"music_acoustic": (1,), "music_semantic": (2,)}
+    expert = load_expert(ExpertConfig("music", "conformer", taps=taps, sizes=sizes))
+    rows = benchmark_module("token_probes").run(folder / "tokens", folder / "codec", [folder / "corpus"], expert=expert)
+    for state in ("lower state", "upper state"):
+        assert rows[0][state]["value"] > 0.9 and rows[0][state]["n"] == 20  # random layers tell noise from a hum too
 
 
 def test_vectors_are_those_of_each_clip_alone(benchmark_module, folder):
