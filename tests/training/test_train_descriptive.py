@@ -20,7 +20,7 @@ from training.journal import read_journal
 from training.listener import Listener, Lora
 from training.listening import Augmentation, Listening, warped
 from training.recipe import load_recipe, parse
-from training.train_descriptive import DescriptiveRecipe, run
+from training.train_descriptive import DescriptiveRecipe, run, trained_encoder
 from training.train_text import TextModelRecipe
 from training.train_text import run as train_text
 
@@ -308,6 +308,12 @@ def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):
     branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
     with pytest.raises(UserError, match="no text model could be read"):
         Listener(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
+
+
+def test_the_shipped_branch_can_be_taught_analyses():
+    recipe = load_recipe(RECIPES / "starter" / "analysis.yaml")
+    encoder = trained_encoder(recipe, RECIPES.parent / recipe.init)
+    assert encoder.branch.initialised and recipe.tasks["analysis"] > 0
 
 
 @pytest.mark.parametrize("name", ["starter/descriptive.yaml", "full/descriptive.yaml"])
