@@ -53,7 +53,7 @@ def recipe_of(parts, out, **changes):
         "scalar": str(parts / "scalar"),
         "descriptive": str(parts / "describe"),
         "structural": {"dim": 16, "quantiser": {"codebook_size": 16, "codebook_dim": 4, "dead_code_threshold": 0.02}},
-        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 20},
+        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 4},
         "batch": 3,
         "crop_seconds": 0.4,
         "steps": 4,
@@ -136,6 +136,8 @@ def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts
         ({"scalar": "nowhere"}, "nowhere"),
         ({"descriptive": "nowhere"}, "nowhere"),
         ({"flow": {"window_frames": 10, "overlap_frames": 10}}, "longer than its overlap"),
+        ({"flow": {"window_frames": 10, "overlap_frames": 6}}, "6 frames of context, training at most 5"),
+        ({"prefix_chance": 0.0}, "training at most 0"),
     ],
 )
 def test_bad_recipes_are_one_sentence(parts, tmp_path, changes, message):
