@@ -158,9 +158,12 @@ def _released_codec(checkpoint: Path, files: dict[str, Path | None]) -> Reasonin
         if place is not None:
             # The saved codec reads it from there again, whatever folder it is used in.
             experts[name] = str(place.resolve() if place.exists() else place)
-    return codec_from_published(
+    codec, left_out = codec_from_published(
         checkpoint, files["--scalar"], files["--scalar-config"], files["--music-encoder"], **experts
     )
+    if left_out:
+        print(f"{checkpoint}  left out, as neither encoding nor decoding reads them: {', '.join(left_out)}")
+    return codec
 
 
 def export_published(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from cli.options import CodecOption, SeedOption, StepsOption, load_codec
 from codec.errors import UserError
@@ -23,7 +26,10 @@ def tokenize(
 
     tokenizer = load_codec(codec)
     waveform = load_audio(audio)
-    tokens = tokenizer.encode(waveform[None])[0]
+    console = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("tokenize", total=len(waveform))
+        tokens = tokenizer.encode(waveform[None], progress=partial(bar.advance, task))[0]
     out = out or audio.with_suffix(".safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
     tokens.save(out)

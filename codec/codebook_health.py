@@ -24,8 +24,8 @@ class CodebookHealth:
     def report(self) -> dict[str, float]:
         """For each group, means over its codebooks; starts a new count.
 
-        usage: share of codes that occurred, the others are dead; perplexity: how many codes, used equally often, would
-        carry as much
+        usage: share of codes that occurred; dead: how many did not; perplexity: how many codes, used equally often,
+        would carry as much
         """
         share = self._counts / self._counts.sum(1, keepdim=True).clamp(min=1)
         usage = (self._counts > 0).float().mean(1)
@@ -33,6 +33,7 @@ class CodebookHealth:
         values = {}
         for name, columns in self.groups.items():
             values[f"{name}_usage"] = float(usage[columns.start : columns.stop].mean())
+            values[f"{name}_dead"] = self.codes * (1 - values[f"{name}_usage"])
             values[f"{name}_perplexity"] = float(perplexity[columns.start : columns.stop].mean())
         self._counts.zero_()
         return values

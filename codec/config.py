@@ -46,7 +46,8 @@ class FlowConfig:
     """Flow decoder. Defaults are the published sizes.
 
     time_sampling: "uniform" or "logit_normal", the flow times of training
-    window_frames, overlap_frames: 25 Hz frames of one decoding window and how many of them it shares with the last one
+    window_frames, overlap_frames: 25 Hz frames of one decoding window and how many of them it shares with the last one,
+        which are its context: no more than training gave (published: 32 to 64)
     """
 
     layers: int = 32
@@ -57,7 +58,7 @@ class FlowConfig:
     sigma_min: float = 1e-4
     time_sampling: Literal["uniform", "logit_normal"] = "uniform"
     window_frames: int = 500
-    overlap_frames: int = 100
+    overlap_frames: int = 60
 
     def __post_init__(self) -> None:
         if self.time_sampling not in ("uniform", "logit_normal"):

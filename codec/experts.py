@@ -69,7 +69,8 @@ class ExpertConfig:
 
     kind: "mel" (fixed features, no weights), "whisper" (a transformers Whisper model), "self_supervised" (a
         transformers WavLM, HuBERT, wav2vec 2.0, wav2vec2-BERT or another speech encoder with hidden states) or
-        "conformer" (the published kind of music encoder: codec.music_encoder; of the role "music" alone)
+        "conformer" (the published kind of music encoder: codec.music_encoder; with `hop` 120 it has the 50 frames per
+        second of the two roles that listen to speech)
     source: folder or hub id, of a "conformer" a folder or a run of kind expert; unused by "mel"
     sizes: of a "conformer" without a source, whose weights travel with those of the codec it belongs to
     taps: feature name -> hidden states to average; empty: as published. Unused by "mel"
@@ -97,8 +98,6 @@ class ExpertConfig:
             raise ValueError("sizes belong to an expert of kind 'conformer' that is read from no source")
         if self.kind != "mel" and not self.source and self.sizes is None:
             raise ValueError(f"the {self.role} expert of kind {self.kind!r} needs a source: a folder or a hub id")
-        if self.kind == "conformer" and self.role != "music":
-            raise ValueError(f"a music encoder has {RATES['music']} frames per second: it cannot serve as {self.role}")
         taps = {name: tuple(layers) for name, layers in (self.taps or TAPS[self.role]).items()}
         if set(taps) != set(TAPS[self.role]) or not all(taps.values()):
             raise ValueError(f"the {self.role} expert needs layers for each of {', '.join(TAPS[self.role])}")

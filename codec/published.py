@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -22,7 +23,7 @@ from codec.errors import UserError
 from codec.experts import ExpertConfig
 from codec.flow_transformer import sinusoidal_positions
 from codec.music_encoder import MusicEncoder
-from codec.published_music import music_encoder_from_published
+from codec.published_music import PREFIX, PRETRAINING, music_encoder_from_published
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.weight_files import read_weights
@@ -73,8 +74,8 @@ _ESTIMATOR = [
     (r"^transformer_blocks\.(\d+)\.ff\.net\.2\.", r"blocks.\1.ff_out."),
 ]
 
-# Published tensors that ours computes (`pos_embed.pe`) or that no published loss or decoding ever reads.
-NOT_LOADED = ("cfm_wrapper.estimator.pos_embed.pe", "structure_semantic_decoder.")
+_UNREAD = "structure_semantic_decoder."  # by every published loss, and by encoding and decoding
+NOT_LOADED = ("cfm_wrapper.estimator.pos_embed.pe", _UNREAD)  # the first is a table that ours computes
 
 
 def our_name(published: str) -> str | None:
@@ -96,6 +97,13 @@ def our_name(published: str) -> str | None:
     return None
 
 
+class Released(NamedTuple):
+    """codec: in eval mode. left_out: tensors of the files that neither encoding nor decoding reads, by name."""
+
+    codec: ReasoningCodec
+    left_out: tuple[str, ...]
+
+
 _DESCRIPTIVE = "audio_thinking."
 _POSITIONS = "cfm_wrapper.estimator.pos_embed.pe"
 _ROTARY = re.compile(r"^audio_thinking\.encoder_transformers\.\d+\.rope\.inv_freq$")
@@ -112,8 +120,8 @@ def codec_from_published(
     whisper: str = "openai/whisper-medium",
     wavlm: str = "microsoft/wavlm-base",
     unstated: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
-) -> ReasoningCodec:
-    """The codec of released files, in eval mode; `save_pretrained` writes it as one of ours.
+) -> Released:
+    """The codec of released files; `save_pretrained` writes it as one of ours.
 
     codec_file: the ReasoningCodec's checkpoint; scalar_file, scalar_config: weights and YAML of its scalar autoencoder
     music_file: checkpoint of the music encoder, where codec_file does not hold it
@@ -124,7 +132,7 @@ def codec_from_published(
     tensor, a shape does not fit, or a table is another than the published one.
     """
     state, source = read_weights(codec_file), str(codec_file)
-    music = _music_encoder(state, source, music_file)
+    music, unused = _music_encoder(state, source, music_file)
     scalar = _scalar_autoencoder(scalar_file, scalar_config)
     experts = (
         ExpertConfig("speech_text", "whisper", whisper),
@@ -144,7 +152,8 @@ def codec_from_published(
     except RuntimeError as error:  # torch lists every key that is missing, left over or of another shape
         detail = " ".join(str(error).split())[:400]
         raise UserError(f"{source}: not the published codec ({detail}); use the original file") from error
-    return codec.eval()
+    unused += [key for key in state if key.startswith(_UNREAD)]
+    return Released(codec.eval(), tuple(sorted(unused)))
 
 
 def _converted(state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig) -> dict[str, Tensor]:
@@ -216,15 +225,20 @@ def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningC
     return replace(unstated, descriptive=descriptive, structural=structural, flow=flow)
 
 
-def _music_encoder(state: Mapping[str, Tensor], source: str, music_file: str | Path | None) -> MusicEncoder:
+def _music_encoder(
+    state: Mapping[str, Tensor], source: str, music_file: str | Path | None
+) -> tuple[MusicEncoder, list[str]]:
+    """The encoder, and the tensors of its file that pre-training alone needed."""
     inside = any(key.startswith(_MUSIC) for key in state)
     if inside and music_file is not None:
         raise UserError(f"{music_file}: {source} holds a music encoder already; leave this file out")
     if not inside and music_file is None:
         raise UserError(f"{source}: holds no music encoder; name the file of the released one (--music-encoder)")
-    if inside:
-        return music_encoder_from_published(state, source, prefix=_MUSIC)
-    return music_encoder_from_published(read_weights(music_file), str(music_file))
+    prefix = _MUSIC if inside else PREFIX
+    if not inside:
+        state, source = read_weights(music_file), str(music_file)
+    unused = [key for key in state if key.startswith(tuple(prefix + name for name in PRETRAINING))]
+    return music_encoder_from_published(state, source, prefix), unused
 
 
 def _scalar_autoencoder(weights: str | Path, config: str | Path) -> ScalarAutoencoder:

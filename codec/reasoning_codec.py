@@ -7,8 +7,9 @@ end: features beyond T25 are zero. The flow makes the ceil(n / 960) latents that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import log2
 from typing import Any, Self
 
 import torch
@@ -25,7 +26,7 @@ from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.streaming import StreamingDecoder
 from codec.structural import FEATURE_FRAMES, StructuralBranch
 from codec.tokenizer import AudioTokenizer
-from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
+from codec.tokens import NUM_CODEBOOKS, SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
 from codec.windows import BLOCK_SAMPLES, Window, context_windows, cross_faded, overlapping_windows
 
 _LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
@@ -111,6 +112,24 @@ class ReasoningCodec(AudioTokenizer):
             values.pop(name, None)
         return values
 
+    def card_facts(self) -> dict[str, str]:
+        config = self.config
+        kinds = {
+            "descriptive tokens": (5.0, config.descriptive.levels, config.descriptive.quantiser.codebook_size),
+            "structural tokens": (12.5, NUM_CODEBOOKS, config.structural.quantiser.codebook_size),
+        }
+        facts = {
+            name: f"{rate:g} Hz x {books} codebooks of {codes} codes ({rate * books * log2(codes):.0f} bit/s)"
+            for name, (rate, books, codes) in kinds.items()
+        }
+        heard = (f"{e.role}: {e.kind} {e.source}".strip() for e in config.experts)
+        decoder = f"{config.flow.layers} layers of {config.flow.heads * config.flow.head_dim} channels"
+        return facts | {
+            "expert encoders": ", ".join(heard),
+            "flow decoder": f"{decoder}; {config.decode_steps} steps, guidance {config.decode_guidance:g}",
+            "sound encoded at once": f"{0.4 * config.encode_window_blocks:g} s",
+        }
+
     @classmethod
     def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
         return cls(from_json(ReasoningCodecConfig, values, source))
@@ -143,7 +162,9 @@ class ReasoningCodec(AudioTokenizer):
         return F.pad(out.quantised, (0, 0, 0, missing)), F.pad(out.codes, (0, 0, 0, missing), value=-1)
 
     @torch.no_grad()
-    def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[AudioTokens]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor | None = None, progress: Callable[[int], None] | None = None
+    ) -> list[AudioTokens]:
         self._require_eval("encode")
         lengths = _checked_lengths(waveforms, lengths)
         jobs = [
@@ -167,6 +188,9 @@ class ReasoningCodec(AudioTokenizer):
                 start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
                 descriptive[clip].append(pieces[0][2 * start : 2 * stop].T.cpu())
                 structural[clip].append(pieces[1][5 * start : 5 * stop].T.cpu())
+                if progress is not None:
+                    done = min(lengths[clip], window.keep_stop * BLOCK_SAMPLES)
+                    progress(done - window.keep_start * BLOCK_SAMPLES)
         return [
             AudioTokens(
                 torch.cat(descriptive[clip], dim=1)[:, : descriptive_frames(n)].contiguous(),

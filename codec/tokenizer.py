@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codec.errors import UserError
+from codec.model_card import write_card
 from codec.tokens import AudioTokens
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 
 # tokenizer_type in config.json -> where the class lives (imported when asked for)
 TOKENIZERS = {"reasoning_codec": ("codec.reasoning_codec", "ReasoningCodec")}
@@ -36,10 +38,13 @@ class AudioTokenizer(nn.Module, ABC):
     _fingerprint: str | None = None
 
     @abstractmethod
-    def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[AudioTokens]:
+    def encode(
+        self, waveforms: Tensor, lengths: Tensor | None = None, progress: Callable[[int], None] | None = None
+    ) -> list[AudioTokens]:
         """Tokens of each clip.
 
         waveforms: (B, n) float32, 24 kHz mono; lengths: (B,) samples of each clip, None where all have n.
+        progress: called with how many more samples are encoded, now and then; they add up to those of all clips
         Raises UserError where a clip is empty or holds NaN or infinity.
         """
 
@@ -90,13 +95,20 @@ class AudioTokenizer(nn.Module, ABC):
         if self.training:
             raise RuntimeError("a tokenizer in training has no fingerprint yet; call eval() first")
         if self._fingerprint is None:
-            digest = hashlib.sha256(self.tokenizer_type.encode())
-            digest.update(json.dumps(self.identity_values(), sort_keys=True).encode())
-            for name, tensor in sorted(self.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-            self._fingerprint = digest.hexdigest()[:16]
+            self._fingerprint = self._fingerprint_with(self.state_dict())
         return self._fingerprint
+
+    def _fingerprint_with(self, weights: Mapping[str, Tensor]) -> str:
+        digest = hashlib.sha256(self.tokenizer_type.encode())
+        digest.update(json.dumps(self.identity_values(), sort_keys=True).encode())
+        for name, tensor in sorted(weights.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+    def card_facts(self) -> dict[str, str]:
+        """What a model card says of this tokenizer beside its type and fingerprint: property -> value."""
+        return {}
 
     def train(self, mode: bool = True) -> Self:
         self._fingerprint = None
@@ -111,9 +123,10 @@ class AudioTokenizer(nn.Module, ABC):
         return super()._apply(*args, **kwargs)
 
     def save_pretrained(self, folder: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write config.json and model.safetensors into `folder`; the configuration comes last.
+        """Write model.safetensors, a model card (README.md) and config.json, which comes last, into `folder`.
 
-        state_dict: tensors to write in place of the tokenizer's own, where an engine holds the newest.
+        state_dict: tensors to write in place of the tokenizer's own, where an engine holds the newest. A card that
+            somebody else wrote stays as it is.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +134,11 @@ class AudioTokenizer(nn.Module, ABC):
             name: tensor.detach().contiguous() for name, tensor in (self.state_dict() | (state_dict or {})).items()
         }
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        facts = self.card_facts() | {
+            "parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M",
+            "fingerprint": f"`{self._fingerprint_with(weights)}`",
+        }
+        write_card(folder / CARD_FILE, self.tokenizer_type, facts)
         values = {"tokenizer_type": self.tokenizer_type, **self.config_values()}
         (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

@@ -20,7 +20,9 @@ from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import MelExpert, feature_frames
 from codec.tokens import SAMPLE_RATE
+from training import speaker_pairs
 from training.dialogue import Dialogue
+from training.speaker_pairs import SpeakerPairs
 
 _POOL = 8  # batches that are drawn together and sorted by length, so that little of a batch is padding
 
@@ -43,15 +45,16 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one clip."""
+    """One question about one clip, or about it and the `other` that follows it."""
 
     clip: Clip
     task: str
     dialogue: Dialogue
+    other: Clip | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.task}:{self.clip.id}"
+        return f"{self.task}:{self.clip.id}" + (f"+{self.other.id}" if self.other else "")
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,15 @@ class ListeningBatch:
             "music": self.music.to(device),
             "frames": self.frames.to(device),
             "dialogues": [example.dialogue for example in self.examples],
-            "transcripts": [e.clip.text if e.clip.kind == "speech" else "" for e in self.examples],
+            "transcripts": [e.clip.text if e.clip.kind == "speech" and e.other is None else "" for e in self.examples],
         }
 
 
 class Listening:
     """Batches of examples: batch i is a pure function of the clips, the tasks and the key.
 
-    tasks: name -> weight. A task is drawn first, then one of the clips that can serve it.
+    tasks: name -> weight, of auditory_sentences.tasks or training.speaker_pairs. A task is drawn first, then one of the
+        clips that can serve it.
     cache: keep the features of every clip in memory, in half precision, once they are computed
     Raises UserError where no clip can serve any task.
     """
@@ -99,9 +103,13 @@ class Listening:
         lengths = {clip.id: audio_length(clip.path) for clip in clips}
         self.lengths = {name: n for name, n in lengths.items() if n <= max_seconds * SAMPLE_RATE}
         fitting = [clip for clip in clips if clip.id in self.lengths]
+        self.pairs = SpeakerPairs(fitting, self.lengths, int(max_seconds * SAMPLE_RATE))
         self.clips_of: dict[str, list[Clip]] = {}
         for name in tasks:
-            found = [clip for clip in fitting if is_eligible(find_task(name), clip, self.bank)]
+            if name == speaker_pairs.TASK:
+                found = self.pairs.firsts
+            else:
+                found = [clip for clip in fitting if is_eligible(find_task(name), clip, self.bank)]
             if found:
                 self.clips_of[name] = found
         if not self.clips_of:
@@ -126,25 +134,32 @@ class Listening:
         order = sorted(range(len(drawn)), key=lambda i: self.lengths[drawn[i][1].id])
         slices = draws.shuffled([order[i * self.size : (i + 1) * self.size] for i in range(_POOL)])
         draws = Draws("question", *self.key, index)
-        examples = [
-            Example(clip, name, self._dialogue(find_task(name), clip, draws))
-            for name, clip in (drawn[i] for i in slices[position])
-        ]
+        examples = [self._example(name, clip, draws) for name, clip in (drawn[i] for i in slices[position])]
         return self._with_features(examples, Draws("augment", *self.key, index))
 
     def questions(self, task: str, limit: int) -> list[ListeningBatch]:
         """The same question about each of the first `limit` clips that can serve the task, unchanged, in batches."""
         examples = [
-            Example(clip, task, self._dialogue(find_task(task), clip, Draws("held out", task, clip.id)))
-            for clip in self.clips_of.get(task, [])[:limit]
+            self._example(task, clip, Draws("held out", task, clip.id)) for clip in self.clips_of.get(task, [])[:limit]
         ]
-        examples.sort(key=lambda example: self.lengths[example.clip.id])
+        examples.sort(key=self._length)
         return [self._with_features(examples[i : i + 32], None) for i in range(0, len(examples), 32)]
 
     def _draw(self, draws: Draws) -> tuple[str, Clip]:
         place = draws.below(1 << 53) / (1 << 53)
         name = next((name for name, end in self.shares if place < end), self.shares[-1][0])
         return name, draws.pick(self.clips_of[name])
+
+    def _example(self, name: str, clip: Clip, draws: Draws) -> Example:
+        if name == speaker_pairs.TASK:
+            other, answer = self.pairs.partner(clip, draws)
+            return Example(clip, name, Dialogue(self.bank.prompt(name, draws), answer), other)
+        return Example(clip, name, self._dialogue(find_task(name), clip, draws))
+
+    def _length(self, example: Example) -> int:
+        """Samples of what is heard."""
+        more = 0 if example.other is None else speaker_pairs.GAP + self.lengths[example.other.id]
+        return self.lengths[example.clip.id] + more
 
     def _dialogue(self, task: Task, clip: Clip, draws: Draws) -> Dialogue:
         for part in task.parts:
@@ -155,28 +170,33 @@ class Listening:
         return Dialogue(self.bank.prompt(task.base, draws), CONTENTS[task.parts[-1].content](clip))
 
     def _with_features(self, examples: Sequence[Example], draws: Draws | None) -> ListeningBatch:
-        features = self._features([example.clip for example in examples])
+        features = self._features(examples)
         if draws is not None:
             features = [self._changed(speech, music, draws) for speech, music in features]
         return ListeningBatch(
             tuple(examples),
             pad_sequence([speech.T for speech, _ in features], batch_first=True).transpose(1, 2),
             pad_sequence([music.T for _, music in features], batch_first=True).transpose(1, 2),
-            torch.tensor([feature_frames(self.lengths[example.clip.id], 25) for example in examples]),
+            torch.tensor([feature_frames(self._length(example), 25) for example in examples]),
         )
 
-    def _features(self, clips: Sequence[Clip]) -> list[tuple[Tensor, Tensor]]:
-        """Speech-text (C, T50) and music features (C, T25) of each clip."""
+    def _features(self, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
+        """Speech-text (C, T50) and music features (C, T25) of what each example is about."""
         if self.cache is None:
-            return self._listen(clips)
-        for clip in clips:
-            if clip.id not in self.cache:
+            return self._listen(examples)
+        found = []
+        for example in examples:
+            features = self.cache.get(example.clip.id) if example.other is None else None
+            if features is None:
                 # One by one: what a batch's other clips do to the last bit must not depend on where a run began.
-                self.cache[clip.id] = tuple(part.half().cpu() for part in self._listen([clip])[0])
-        return [tuple(part.float() for part in self.cache[clip.id]) for clip in clips]
+                features = tuple(part.half().cpu() for part in self._listen([example])[0])
+                if example.other is None:  # of pairs there are too many
+                    self.cache[example.clip.id] = features
+            found.append(tuple(part.float() for part in features))
+        return found
 
-    def _listen(self, clips: Sequence[Clip]) -> list[tuple[Tensor, Tensor]]:
-        audio = [load_audio(clip.path) for clip in clips]
+    def _listen(self, examples: Sequence[Example]) -> list[tuple[Tensor, Tensor]]:
+        audio = [_audio(example) for example in examples]
         lengths = torch.tensor([len(waveform) for waveform in audio])
         device = self.encoder.branch.merge.weight.device
         heard = self.encoder.features(pad_sequence(audio, batch_first=True).to(device), lengths.to(device))
@@ -203,6 +223,14 @@ class Listening:
                 start = draws.between(0, len(features) - width)
                 features[start : start + width] = 0
         return speech, music
+
+
+def _audio(example: Example) -> Tensor:
+    """(n,) samples that are heard."""
+    waveform = load_audio(example.clip.path)
+    if example.other is None:
+        return waveform
+    return torch.cat([waveform, waveform.new_zeros(speaker_pairs.GAP), load_audio(example.other.path)])
 
 
 def train_and_held_out(

@@ -83,6 +83,20 @@ class StructuralRecipe(ReconstructionRecipe):
     decode_steps: int = 10
     decode_guidance: float = 1.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_prefixes(self, self.flow)
+
+
+def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
+    """Raise UserError where a window of decoding would be given more frames than any clip of training."""
+    longest = int(recipe.prefix_share * recipe.crop_seconds * 25) if recipe.prefix_chance else 0
+    if longest < flow.overlap_frames:
+        raise UserError(
+            f"flow.overlap_frames: decoding would give a window {flow.overlap_frames} frames of context, training at "
+            f"most {longest}; raise prefix_share or crop_seconds (and prefix_chance above 0), or lower overlap_frames"
+        )
+
 
 @dataclass
 class ReconstructionLosses:

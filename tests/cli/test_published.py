@@ -117,6 +117,7 @@ def test_a_released_codec_alone_becomes_a_codec_folder(uniaudio, codec_release, 
     monkeypatch.chdir(tmp_path)
     codec = ReasoningCodec.from_pretrained(tmp_path / "codec")
     assert codec.fingerprint in done.out
+    assert "codec.pt  left out" in done.out and "structure_semantic_decoder.conv1" in done.out
     (tokens,) = codec.encode(noise(12_000)[None])
     assert len(tokens.structural.unique()) > 4 and codec.config.descriptive.quantiser.codebook_size == CODES
 

@@ -71,6 +71,13 @@ def test_tokenize_and_detokenize_keep_the_length(uniaudio, model_folder, tone, t
     assert back.status == 0 and soundfile.info(tmp_path / "t.wav").frames == 24_000
 
 
+def test_a_person_who_waits_for_tokens_sees_how_far_they_are(uniaudio, model_folder, tone, tmp_path, monkeypatch):
+    arguments = "tokenize", tone, "--codec", model_folder / "audio_tokenizer", "-o", tmp_path / "t.safetensors"
+    assert "100%" not in uniaudio(*arguments).err  # in a log, nothing
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "100%" in uniaudio(*arguments).err
+
+
 def test_tokens_of_another_codec_are_refused_naming_both(uniaudio, model_folder, tmp_path):
     AudioTokens(torch.zeros(8, 1, dtype=torch.int64), torch.zeros(8, 1, dtype=torch.int64), 100, "other").save(
         tmp_path / "t.safetensors"

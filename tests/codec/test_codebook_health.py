@@ -1,4 +1,4 @@
-"""Usage and perplexity of codebooks, counted by hand."""
+"""Usage, dead codes and perplexity of codebooks, counted by hand."""
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ def test_usage_and_perplexity():
     health.count(ids)
     report = health.report()
     assert report["even_usage"] == 1.0 and report["even_perplexity"] == pytest.approx(4.0)
+    assert report["even_dead"] == 0 and report["dead_dead"] == 3 and report["both_dead"] == 1.5
     assert report["dead_usage"] == 0.25 and report["dead_perplexity"] == pytest.approx(1.0)
     assert report["both_usage"] == pytest.approx(0.625) and report["both_perplexity"] == pytest.approx(2.5)
 

@@ -69,6 +69,7 @@ def checkpoints(tmp_path_factory):
     }
     sizes = MusicEncoderConfig(dim=16, heads=2, feed_forward=32, layers=5, kernel=5, channels=4, mel_bands=16)
     MusicEncoder(sizes).save_pretrained(root / "conformer")
+    MusicEncoder(dataclasses.replace(sizes, hop=120)).save_pretrained(root / "fast")  # 50 frames per second
     slow = dataclasses.replace(sizes, hop=480)  # 12.5 frames per second
     MusicEncoder(slow).save_pretrained(root / "slow" / "model")
     for name, model in models.items():
@@ -90,6 +91,8 @@ def configs(checkpoints) -> dict[str, ExpertConfig]:
         "hubert as music": ExpertConfig("music", "self_supervised", str(checkpoints / "hubert"), MUSIC_TAPS),
         "wav2vec2_bert": ExpertConfig("music", "self_supervised", str(checkpoints / "wav2vec2_bert"), MUSIC_TAPS),
         "conformer": ExpertConfig("music", "conformer", str(checkpoints / "conformer"), MUSIC_TAPS),
+        "conformer as phone": ExpertConfig("phone", "conformer", str(checkpoints / "fast"), PHONE_TAPS),
+        "conformer as speech_text": ExpertConfig("speech_text", "conformer", str(checkpoints / "fast")),
     }
 
 
@@ -219,6 +222,8 @@ def test_the_last_state_of_a_music_encoder_may_be_counted_from_the_end(checkpoin
 def test_a_music_encoder_is_found_in_the_folder_of_its_run(checkpoints):
     with pytest.raises(UserError, match="12.5 frames per second at 24000 Hz cannot serve as music expert"):
         load_expert(ExpertConfig("music", "conformer", str(checkpoints / "slow"), MUSIC_TAPS))
+    with pytest.raises(UserError, match="25 frames per second .* cannot serve as phone expert, which needs 50"):
+        load_expert(ExpertConfig("phone", "conformer", str(checkpoints / "conformer"), PHONE_TAPS))
 
 
 def test_mel_features_hear_pitch_and_forget_the_microphone():
@@ -273,7 +278,6 @@ def test_views_travel_with_the_configuration():
             {"role": "music", "views": {"music": MelView(8, 1, 600, 60, 8000)}},
             "needs a view for each of music_acoustic",
         ),
-        ({"role": "phone", "kind": "conformer", "source": "x"}, "cannot serve as phone"),
         ({"role": "music", "kind": "conformer"}, "needs a source"),
         ({"role": "music", "kind": "conformer", "source": "x", "sizes": MusicEncoderConfig()}, "from no source"),
         ({"role": "music", "kind": "whisper", "sizes": MusicEncoderConfig()}, "kind 'conformer'"),

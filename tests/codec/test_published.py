@@ -9,7 +9,7 @@ from transformers import WhisperModel
 
 from codec.config import FlowConfig
 from codec.errors import UserError
-from codec.published import codec_from_published
+from codec.published import Released, codec_from_published
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.weight_files import read_weights
 from tests.codec.published_codec import SMALL_SIZES as SIZES
@@ -30,6 +30,10 @@ def released(tmp_path_factory):
 
 
 def imported(folder, **changes) -> ReasoningCodec:
+    return read(folder, **changes).codec
+
+
+def read(folder, **changes) -> Released:
     arguments = {
         "codec_file": folder / "codec.pt",
         "scalar_file": folder / "sqcodec.pth",
@@ -114,6 +118,20 @@ def rewritten(released, tmp_path, change) -> dict:
     change(state)
     torch.save(state, tmp_path / "changed.pt")
     return {"codec_file": tmp_path / "changed.pt"}
+
+
+def test_what_is_left_out_is_named(released):
+    theirs = [*read_weights(released / "codec.pt"), *read_weights(released / "music_ssl.pt")]
+    beginnings = (
+        "structure_semantic_decoder.",
+        "model.cls_token",
+        "model.linear.",
+        "model.quantizer_",
+        "model.conformer.pos",
+    )
+    expected = sorted(key for key in theirs if key.startswith(beginnings))
+    assert len({key.split(".")[0] for key in expected}) == 2
+    assert list(read(released).left_out) == expected
 
 
 def test_old_names_of_weight_norms_and_encoders_inside_are_read(codec, released, tmp_path):

@@ -14,6 +14,7 @@ from codec.experts import ExpertConfig
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
+from codec.windows import context_windows
 from tests.codec.small_codec import SMALL, noise, small_codec
 
 LENGTHS = [480, 1, 24_000, 9_600, 4_800, 1_920, 31_337, 9_599]  # from 0.02 s, and both sides of frame borders
@@ -107,6 +108,14 @@ def test_long_audio_in_a_batch_is_the_long_audio_alone(codec):
         alone = codec.decode([together[row]], steps=1)[0]
         assert decoded[row].shape == (length,)
         torch.testing.assert_close(alone, decoded[row], atol=1e-5, rtol=1e-4)
+
+
+def test_progress_adds_up_to_the_samples_and_is_told_window_by_window(codec):
+    lengths, told = [700_001, 1, 9_600, 288_000], []
+    audio = torch.zeros(4, 700_001)
+    codec.encode(audio, torch.tensor(lengths), progress=told.append)
+    windows = [len(context_windows(n // 9_600 + 1, 30, 3)) for n in lengths]
+    assert len(told) == sum(windows) and sum(told) == sum(lengths) and min(told) >= 0
 
 
 def test_decoding_windows_continue_what_was_heard(codec):

@@ -83,6 +83,10 @@ def test_published_conditioning(published):
     mask = torch.ones(2, 50, dtype=torch.bool)
     mask[:, -10:] = False
     torch.testing.assert_close(branch.condition(quantised, mask), fixture["decode.mu_masked_tail10"], atol=2e-4, rtol=0)
+    # With descriptive codes the published decoder adds them, adapted: training never did, so ours has it in no mode.
+    adapted = branch.descriptive_adaptor(fixture["in.reason_quantised_5hz"]).transpose(1, 2)
+    quantised = quantised + torch.nn.functional.interpolate(adapted, scale_factor=2.5).transpose(1, 2)
+    torch.testing.assert_close(branch.condition(quantised), fixture["decode.mu_with_reason"], atol=2e-4, rtol=0)
 
 
 def test_every_published_key_of_this_part_has_a_place(parity_dir):

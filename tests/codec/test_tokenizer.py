@@ -31,6 +31,21 @@ def test_a_saved_tokenizer_comes_back_as_it_was(saved):
         assert torch.equal(back.decode([tokens], steps=2)[0], codec.decode([tokens], steps=2)[0])
 
 
+def test_the_model_card_says_what_was_saved(saved):
+    codec, folder = saved
+    card = (folder / "README.md").read_text()
+    assert f"`{codec.fingerprint}`" in card
+    assert "5 Hz x 8 codebooks of 64 codes (240 bit/s)" in card
+    assert "12.5 Hz x 8 codebooks of 64 codes (600 bit/s)" in card
+    # What an engine hands in counts, though the codec is in training, and a later card takes an earlier one's place.
+    fresh = {"structural.condition_projection.bias": torch.full((32,), 7.0)}
+    codec.train().save_pretrained(folder, state_dict=fresh)
+    assert f"`{load_tokenizer(folder).fingerprint}`" in (folder / "README.md").read_text() != card
+    (folder / "README.md").write_text("# Mine\n")
+    codec.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "# Mine\n"
+
+
 def test_the_fingerprint_follows_weights_and_configuration(saved):
     codec, folder = saved
     assert small_codec().fingerprint == codec.fingerprint

@@ -47,7 +47,7 @@ TINY = {
         "kind": "structural",
         "crop_seconds": 0.4,
         "structural": {"dim": 16, "quantiser": {"codebook_size": 16, "codebook_dim": 4, "dead_code_threshold": 0.0}},
-        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 20},
+        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 4},
     },
 }
 

@@ -207,7 +207,7 @@ def test_held_out_questions_are_unchanged_features(corpus, text_model):
     (batch,) = data.questions("audio_qa:class", 5)
     assert len(batch.examples) == 5
     for row, example in enumerate(batch.examples):
-        speech, music = data._features([example.clip])[0]
+        speech, music = data._features([example])[0]
         assert torch.equal(batch.speech[row, :, : speech.shape[1]], speech)
         assert batch.frames[row] == music.shape[1]
 

@@ -81,6 +81,13 @@ def test_learns_more_than_the_commonest_code_and_the_codec_can_listen(corpus, tm
     assert expert.features(tone)["music_semantic"].shape == (1, 24, 26)
 
 
+def test_an_encoder_of_speech_is_the_same_with_half_the_hop(corpus, tmp_path):
+    run(tiny(corpus, tmp_path / "run", encoder=SIZES | {"fft_size": 512, "hop": 120}))
+    for role in ("phone", "speech_text"):
+        expert = load_expert(ExpertConfig(role, "conformer", str(tmp_path / "run"), {role: (1, 2)}))
+        assert expert.features(torch.zeros(1, 24000))[role].shape == (1, 24, 51)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_interrupted_equals_uninterrupted(corpus, tmp_path, zero_stage):
     engine = {"micro_batches": 2, "zero_stage": zero_stage}

@@ -12,6 +12,7 @@ from codec.descriptive import DescriptiveConfig
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.scalar import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
 from tests.codec.small_codec import SMALL_SCALAR, noise
@@ -53,7 +54,7 @@ def recipe_of(parts, out, **changes):
         "scalar": str(parts / "scalar"),
         "descriptive": str(parts / "describe"),
         "structural": {"dim": 16, "quantiser": {"codebook_size": 16, "codebook_dim": 4, "dead_code_threshold": 0.02}},
-        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 20},
+        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 4},
         "batch": 3,
         "crop_seconds": 0.4,
         "steps": 4,
@@ -89,6 +90,25 @@ def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
     assert any("held_out_flow" in entry for entry in entries)
     tokens = codec.encode(noise(9_000)[None])[0]
     assert codec.decode([tokens], steps=1)[0].shape == (9_000,)
+
+
+def test_no_buffer_of_an_expert_changes(parts, tmp_path):
+    """A music encoder has batch norms, whose means would follow the data in training mode."""
+    torch.manual_seed(1)
+    sizes = MusicEncoderConfig(dim=16, heads=2, feed_forward=32, layers=2, kernel=5, channels=4, mel_bands=16)
+    MusicEncoder(sizes).save_pretrained(tmp_path / "music")
+    taps = {"music_acoustic": (1,), "music_semantic": (2,)}
+    experts = ExpertConfig("speech_text"), ExpertConfig("music", "conformer", str(tmp_path / "music"), taps)
+    quantiser = QuantiserConfig(codebook_size=8, codebook_dim=4, kmeans_init=False)
+    branch = DescriptiveConfig(
+        speech_dim=128, music_dim=16, dim=16, heads=2, rope_dims=4, blocks=1, quantiser=quantiser
+    )
+    DescriptiveEncoder(experts, branch).save_pretrained(tmp_path / "describe")
+    after = weights_of(run(recipe_of(parts, tmp_path / "run", descriptive=str(tmp_path / "describe"))))
+    before = load_file(tmp_path / "music" / "model.safetensors")
+    assert any(name.endswith("running_mean") for name in before)
+    for name, value in before.items():
+        assert torch.equal(after[f"experts.music.encoder.{name}"], value), name
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -136,6 +156,8 @@ def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts
         ({"scalar": "nowhere"}, "nowhere"),
         ({"descriptive": "nowhere"}, "nowhere"),
         ({"flow": {"window_frames": 10, "overlap_frames": 10}}, "longer than its overlap"),
+        ({"flow": {"window_frames": 10, "overlap_frames": 6}}, "6 frames of context, training at most 5"),
+        ({"prefix_chance": 0.0}, "training at most 0"),
     ],
 )
 def test_bad_recipes_are_one_sentence(parts, tmp_path, changes, message):

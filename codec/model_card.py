@@ -1,0 +1,45 @@
+"""The model card of a saved tokenizer: what somebody who finds the folder, or its page on the hub, must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_WRITTEN = "<!-- written by save_pretrained, which writes it anew; without this line it is left alone -->"
+
+_CARD = """\
+---
+library_name: uniaudio
+pipeline_tag: audio-to-audio
+tags: [audio-tokenizer, {kind}]
+---
+{mark}
+
+# Audio tokenizer: {kind}
+
+Waveforms at 24 kHz to tokens and back; see [UniAudio 2.0](https://arxiv.org/abs/2602.04683).
+
+| | |
+|---|---|
+{rows}
+
+```python
+from codec.audio import load_audio, write_audio
+from codec.tokenizer import load_tokenizer
+
+codec = load_tokenizer("FOLDER")  # or owner/name on the hub
+tokens = codec.encode(load_audio("in.wav")[None])[0]
+write_audio("out.wav", codec.decode([tokens])[0])
+```
+
+Tokens carry the fingerprint and are decoded by the tokenizer that made them, by no other. What it was trained on, and
+under which licence it may be used, its maker has to say here.
+"""
+
+
+def write_card(path: Path, kind: str, facts: Mapping[str, str]) -> None:
+    """Write a card with a table of the facts, in place of one that was written so before, never of another."""
+    if path.exists() and _WRITTEN not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    path.write_text(_CARD.format(kind=kind, mark=_WRITTEN, rows=rows), encoding="utf-8")
