@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.config import from_json, to_json
@@ -22,6 +22,7 @@ from codec.descriptive import DescriptiveBranch, DescriptiveConfig, DescriptiveO
 from codec.errors import UserError
 from codec.experts import ExpertConfig, feature_frames, load_expert
 from codec.reasoning_codec import ReasoningCodec
+from codec.tensor_files import save_tensors
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -66,9 +67,7 @@ class DescriptiveEncoder(nn.Module):
         """Write config.json and model.safetensors. state: of the branch, where it is not the module's own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.branch.state_dict() if state is None else state
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_tensors(self.branch.state_dict() if state is None else state, folder / _WEIGHTS)
         values = {
             "experts": [to_json(expert) for expert in self.expert_configs],
             "descriptive": to_json(self.branch.config),

@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from codec.config import from_json, to_json
 from codec.conformer import ConformerLayer, rotary_positions
 from codec.errors import UserError
+from codec.tensor_files import save_tensors
 from codec.tokens import SAMPLE_RATE
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -138,9 +139,7 @@ class MusicEncoder(nn.Module):
         """Write config.json and model.safetensors. state: to write instead of this module's own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.state_dict() if state is None else state
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_tensors(self.state_dict() if state is None else state, folder / _WEIGHTS)
         (folder / _CONFIG).write_text(json.dumps(to_json(self.config), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

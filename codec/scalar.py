@@ -19,13 +19,14 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.errors import UserError
 from codec.scalar_layers import DILATIONS, Conv, DecoderStage, EncoderStage, PrincipalComponents, SampleFilter, keep
 from codec.spectrogram import LogMagnitudeSpectrogram, phase_reach
+from codec.tensor_files import save_tensors
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 
@@ -290,7 +291,7 @@ class ScalarAutoencoder(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         state = self.state_dict() if state is None else state
-        save_file({key: value.float().contiguous() for key, value in state.items()}, folder / "model.safetensors")
+        save_tensors({key: value.float() for key, value in state.items()}, folder / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ScalarAutoencoder:

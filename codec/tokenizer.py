@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.model_card import write_card
+from codec.tensor_files import save_tensors
 from codec.tokens import AudioTokens
 
 if TYPE_CHECKING:
@@ -130,10 +131,8 @@ class AudioTokenizer(nn.Module, ABC):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().contiguous() for name, tensor in (self.state_dict() | (state_dict or {})).items()
-        }
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        weights = self.state_dict() | (state_dict or {})
+        save_tensors(weights, folder / WEIGHTS_FILE)
         facts = self.card_facts() | {
             "parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M",
             "fingerprint": f"`{self._fingerprint_with(weights)}`",

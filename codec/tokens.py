@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from codec.errors import UserError
+from codec.tensor_files import save_tensors
 
 SAMPLE_RATE = 24_000  # samples per second of every waveform that enters or leaves a tokenizer
 DESCRIPTIVE_RATE = 5.0  # frames per second
@@ -91,8 +91,8 @@ class AudioTokens:
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file."""
-        tensors = {"descriptive": self.descriptive.contiguous(), "structural": self.structural.contiguous()}
-        save_file(tensors, path, metadata={"num_samples": str(self.num_samples), "fingerprint": self.fingerprint})
+        tensors = {"descriptive": self.descriptive, "structural": self.structural}
+        save_tensors(tensors, path, num_samples=str(self.num_samples), fingerprint=self.fingerprint)
 
     @classmethod
     def load(cls, path: str | Path) -> AudioTokens:

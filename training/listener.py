@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
+from codec.tensor_files import save_tensors
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
 
@@ -177,8 +177,7 @@ def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) ->
 
     lora_scale: what the product of the low-rank matrices is multiplied with
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, path, metadata={"format": "pt", "lora_scale": str(lora_scale)})
+    save_tensors(state, path, lora_scale=str(lora_scale))
 
 
 def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:

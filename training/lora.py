@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from peft import LoraConfig
-from safetensors.torch import save_file
 from torch import Tensor
 
 from codec.errors import UserError
+from codec.tensor_files import save_tensors
 
 # Where a group's layers lie. Embeddings, heads and the depth decoder's projection have no differences of their own.
 LAYERS = {
@@ -80,9 +80,9 @@ def save_adapter(state: dict[str, Tensor], lora: LoraRecipe, base: str, folder: 
     config = lora.config
     config.base_model_name_or_path, config.inference_mode = base, True
     differences = {
-        f"base_model.model.{name.replace('.default.weight', '.weight')}": tensor.contiguous()
+        f"base_model.model.{name.replace('.default.weight', '.weight')}": tensor
         for name, tensor in state.items()
         if ".lora_" in name
     }
-    save_file(differences, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(differences, folder / PEFT_WEIGHTS)
     config.save_pretrained(str(folder))
