@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.onednn import is_supported, multiply
 from codec.tokens import NUM_CODEBOOKS
 from lm.int8_weights import Int8Heads
-from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, is_supported, multiply, pack
+from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
 from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
