@@ -90,7 +90,7 @@ def test_a_text_only_model_gets_zero_audio_loss_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_changes_nothing(reentrant):
+def test_activation_checkpointing_changes_nothing(reentrant):
     """Same losses and gradients, packed too, although every layer runs a second time on the way back."""
     ids, mask, loss, positions = packed(sentences())
     results = []
@@ -101,7 +101,7 @@ def test_gradient_checkpointing_changes_nothing(reentrant):
         for layer in layers:
             layer.mlp.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
         output = model(ids, mask, loss, positions)
         output.loss.backward()
         assert len(runs) == len(layers) * (2 if checkpointing else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,9 @@ def test_lora_leaves_the_cross_modal_layers_and_writes_a_merged_model(folder, tm
 
 def test_activation_checkpointing_changes_nothing(folder, tmp_path):
     engine = {"micro_batches": 2, "activation_checkpointing": True}
-    tiny_lm.train(recipe(folder, 1, out=str(tmp_path / "run"), engine=engine))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*checkpointing.* is deprecated")
+        tiny_lm.train(recipe(folder, 1, out=str(tmp_path / "run"), engine=engine))
     assert losses(tmp_path / "run") == pytest.approx(losses(folder / "stage1"), rel=1e-5)
 
 
