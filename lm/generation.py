@@ -324,9 +324,15 @@ class _AudioRun(_Run):
         opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
         both = [*prompts, *negatives] if self.guided else prompts
         if structured:  # the BOS frame is known: it joins the prompt
+            context = model.config.cross_modal.max_position_embeddings
             for prompt in both:
                 if len(prompt) == 0:
                     raise ValueError("a prompt needs at least one row")
+                if len(prompt) + 1 >= context:
+                    raise ValueError(
+                        f"the prompt has {len(prompt)} rows and audio opens with one more, but the model's context "
+                        f"holds {context}"
+                    )
             both = [concatenate([prompt, opening]) for prompt in both]
         with torch.inference_mode():
             self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from codec.errors import UserError
 from lm.config import UniAudioConfig
-from lm.decoding import FAMILIES
+from lm.decoding import unsupported
 from lm.model import UniAudioForConditionalGeneration
 from lm.vocabulary import VocabularyLayout
 
@@ -35,7 +35,7 @@ def from_text_backbone(
     Embeddings and head are untied, as in the published model. Everything else is new: random from torch's global
     generator, but for the expert layers' last matrices, which are zero, so that at first every layer passes on what it
     gets; audio rows enter the text model at the scale of its own embeddings.
-    Raises UserError where the source cannot be read or is of another family, ValueError for a smaller vocabulary.
+    Raises UserError where the source cannot be read or has layers of another kind, ValueError for a smaller vocabulary.
     """
     try:
         text_model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
@@ -44,10 +44,9 @@ def from_text_backbone(
             f"{source}: no text model can be loaded from there ({error}); give a folder or a hub id"
         ) from error
     shape = copy.deepcopy(text_model.config)
-    if shape.model_type not in FAMILIES:
-        raise UserError(
-            f"{source}: layers of the family '{shape.model_type}' are not supported; use one of {', '.join(FAMILIES)}"
-        )
+    strange = unsupported(shape)
+    if strange:
+        raise UserError(f"{source}: layers {strange} are not supported; choose another text model")
     if vocabulary.text_size < shape.vocab_size:
         raise ValueError(
             f"the vocabulary holds {vocabulary.text_size} text ids, fewer than the model's {shape.vocab_size}"

@@ -18,8 +18,10 @@ from transformers import (
 
 from codec.errors import UserError
 from lm.config import UniAudioConfig
+from lm.generation import generate_text
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import collate, concatenate, text_rows
+from lm.sampling import GenerationSettings
 from lm.text_backbone import from_text_backbone
 from tests.lm.tiny import LAYOUT, TEXT_IDS, audio, sentences, shape, text, tiny_config, tiny_model
 
@@ -194,7 +196,7 @@ def test_a_configuration_without_vocabulary_is_an_error():
 
 def text_model(family: str, tied: bool, **more):
     torch.manual_seed(3)
-    values = shape(32, 2, tie_word_embeddings=tied, initializer_range=0.2, **more)
+    values = shape(32, 2, tie_word_embeddings=tied, initializer_range=0.2) | more
     if family == "qwen3":
         values["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
         return Qwen3ForCausalLM(Qwen3Config(**values, head_dim=16)).eval()
@@ -235,3 +237,20 @@ def test_text_backbones_that_cannot_work_are_refused(tmp_path):
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match="gpt2"):
         from_text_backbone(tmp_path / "gpt2", LAYOUT, depth=shape(16, 1))
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "words"),
+    [
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}, "a sliding window"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type 'dynamic'"),
+    ],
+)
+def test_attention_that_generation_would_not_reproduce_is_refused(tmp_path, family, more, words):
+    """In a text backbone, and in a model that holds such layers all the same."""
+    text_model(family, tied=False, **more).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"layers .*{words} are not supported"):
+        from_text_backbone(tmp_path, LAYOUT, depth=shape(16, 1))
+    model = tiny_model(cross_modal=AutoConfig.from_pretrained(tmp_path))
+    with pytest.raises(ValueError, match=words):
+        generate_text(model, [text(3, 1)], GenerationSettings(max_rows=2), [0])
