@@ -158,6 +158,17 @@ def test_device_map(tmp_path):
     assert torch.equal(output.audio_logits, expected.audio_logits)
 
 
+def test_a_device_map_that_spreads_the_model_is_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    places = {name: "cpu" for name, _ in tiny_model().named_children()} | {"audio_head": "cpu", "generation": "disk"}
+    with pytest.raises(UserError, match="spreads the model over cpu and disk"):
+        UniAudioForConditionalGeneration.from_pretrained(
+            tmp_path, device_map=places, offload_folder=tmp_path / "offload"
+        )
+    model, report = UniAudioForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not model.training
+
+
 def test_push_to_hub(tmp_path, monkeypatch):
     """What is uploaded is the model: every file the library asks the hub to store is enough to load it again."""
     from huggingface_hub.errors import EntryNotFoundError
@@ -237,6 +248,9 @@ def test_text_backbones_that_cannot_work_are_refused(tmp_path):
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match="gpt2"):
         from_text_backbone(tmp_path / "gpt2", LAYOUT, depth=shape(16, 1))
+    text_model("llama", False).get_decoder().save_pretrained(tmp_path / "headless")
+    with pytest.raises(UserError, match=r"headless: .* lacks 1 tensors, such as lm_head.weight"):
+        from_text_backbone(tmp_path / "headless", LAYOUT, depth=shape(16, 1))
 
 
 @pytest.mark.parametrize(
