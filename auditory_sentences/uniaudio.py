@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -274,10 +274,15 @@ def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
     return AuditorySentence(tuple(replace(segment, learn=False) for segment in sentence.segments), sentence.name)
 
 
-def load_language_model(folder: Path) -> UniAudioForConditionalGeneration:
-    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole."""
+def load_language_model(
+    folder: Path, dtype: torch.dtype | Literal["auto"] = "auto"
+) -> UniAudioForConditionalGeneration:
+    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole.
+
+    dtype: of the parameters; "auto": as stored
+    """
     try:
-        model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         detail = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: the language model cannot be read ({detail}); copy it again") from error

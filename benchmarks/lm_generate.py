@@ -11,15 +11,15 @@ bandwidth, 1 being the floor. A batch makes as many rows as it has entries in on
 Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
 rtf is the seconds of computing for one second of audio (17.5 rows), over the whole batch.
 
-Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/int8_weights.py); `--compiled` adds audio cases whose steps
-are compiled, the depth decoder's loop included (compiling takes minutes and is not counted). Where weights are not
-float32, logits_change compares the logits of cached decoding with the float32 model's, both fed the same ids: largest
-difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
+Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/int8_weights.py); `--compiled` adds cases of audio and
+text whose steps are compiled, the depth decoder's loop included (compiling takes minutes and is not counted). Where
+weights are not float32, logits_change compares the logits of cached decoding with the float32 model's, both fed the
+same ids: largest difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
 
 On an accelerator, the published size:
 
     python benchmarks/lm_generate.py --size 3b --dtype bfloat16 --device cuda --compiled \\
-        --cases audio_batch1 audio_batch16 compiled
+        --cases audio_batch1 audio_batch16 text compiled
 
 There `--compiled` steps are captured as one graph. Without an accelerator nothing is measured, and the line says so.
 
@@ -116,10 +116,10 @@ class Bench:
         seconds = self.clock() - start
         return sum(result.descriptive.shape[1] + result.structural.shape[1] + 2 for result in results), seconds
 
-    def text(self, batch: int) -> tuple[int, float]:
-        settings = GenerationSettings(max_rows=self.rows)
+    def text(self, batch: int, compiled: bool = False) -> tuple[int, float]:
+        settings, prompts = GenerationSettings(max_rows=self.rows), [self.text_prompt] * batch
         start = self.clock()
-        results = generate_text(self.model, [self.text_prompt] * batch, settings, list(range(batch)))
+        results = generate_text(self.model, prompts, settings, list(range(batch)), compiled)
         return sum(len(result.ids) for result in results), self.clock() - start
 
     def prefill(self, rows: int) -> tuple[int, float]:
@@ -155,7 +155,7 @@ class Bench:
             held = (*module.named_parameters(), *module.named_buffers())  # int8 weights are buffers
             return sum(t.numel() * t.element_size() for n, t in held if "embed_tokens" not in n)
 
-        if case.startswith("text"):
+        if "text" in case:
             return size(model.cross_modal) + size(model.lm_head)
         groups = size(model.understanding) + size(model.cross_modal) + size(model.generation)
         # In most rows the phase is known, and with it the half of the head that is read: structural here.
@@ -290,6 +290,8 @@ def main() -> int:
         if options.compiled:
             cases["compiled_audio_batch1"] = lambda: bench.audio(1, compiled=True)
             cases["compiled_audio_batch16"] = lambda: bench.audio(16, compiled=True)
+            cases["compiled_text_batch1"] = lambda: bench.text(1, compiled=True)
+            cases["compiled_text_batch16"] = lambda: bench.text(16, compiled=True)
         wanted = tuple(options.cases or cases)
         wanted = tuple(name for name in cases if name in wanted or name.startswith(tuple(set(wanted) - cases.keys())))
         cases = {name: cases[name] for name in wanted}

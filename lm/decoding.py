@@ -11,16 +11,29 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+from codec.onednn import is_supported, multiply
 from codec.tokens import NUM_CODEBOOKS
 from lm.int8_weights import Int8Heads
-from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, is_supported, multiply, pack
+from lm.packed_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
 from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
-
+STRETCHING_ROPES = ("dynamic", "longrope")  # their tables depend on how many rows there are
 
 STATIC_ROWS = 256  # caches of compiled steps hold a multiple of these
+
+
+def unsupported(config: PreTrainedConfig) -> str | None:
+    """What of a transformer `CachedLayers` does not reproduce, in words that follow "layers ..."; None: nothing."""
+    if config.model_type not in FAMILIES:
+        return f"of the family '{config.model_type}' (supported are {', '.join(FAMILIES)})"
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return "that attend to a sliding window"
+    if config.rope_parameters["rope_type"] in STRETCHING_ROPES:
+        return f"with rotary positions of the type '{config.rope_parameters['rope_type']}'"
+    return None
 
 
 class Rotary:
@@ -104,8 +117,9 @@ class CachedLayers:
     ):
         """static: for a compiled step, which packs weights as it likes and sees the whole cache."""
         config = transformer.config
-        if config.model_type not in FAMILIES:
-            raise ValueError(f"generation supports layers of the families {FAMILIES}, not '{config.model_type}'")
+        strange = unsupported(config)
+        if strange:
+            raise ValueError(f"generation does not support layers {strange}")
         self.layers = [_Layer(layer, 1 if static else batch) for layer in transformer.layers]
         self.norm = transformer.norm
         self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim

@@ -65,45 +65,26 @@ class StreamedFrame:
     codes: list[int]
 
 
-@torch.inference_mode()
 def generate_text(
     model: UniAudioForConditionalGeneration,
     prompts: Sequence[Rows],
     settings: GenerationSettings,
     seeds: Sequence[int],
+    compiled: bool = False,
 ) -> list[TextGeneration]:
     """Continue each prompt with text up to the text EOS. `settings.guidance` plays no part.
 
+    compiled: as in `generate_audio`.
     Request i depends on its prompt and on seeds[i] alone, not on its neighbours.
     Raises ValueError for an empty prompt, or one that does not fit the model's context (both lengths are named).
     """
     _check_lengths(prompts, seeds)
     if not prompts:
         return []
-    layout = model.config.layout
-    with _evaluating(model):
-        decoder = RowDecoder(model, prompts, settings.max_rows)
-        batch = _Batch(decoder.room, settings.max_rows)
-        written = torch.zeros(len(prompts), batch.longest, dtype=torch.int64, device=decoder.room.device)
-        noise = request_noise(seeds, batch.longest, 1, written.device)
-        head = pack([model.lm_head], len(prompts)) or model.lm_head
-        final = decoder.prefill(text_only=True)
-        for step in range(batch.longest):
-            logits = head(final).float()  # (B, text ids)
-            logits[:, layout.text_pad] = float("-inf")
-            ids = sample(logits, settings, noise[batch.entries, step, 0])
-            written[batch.entries, step] = ids
-            batch.note(ids == layout.text_eos, step + 1)
-            if batch.time_to_look(step):
-                kept = batch.shrink()
-                if kept is not None:
-                    ids = ids[kept]
-                    decoder.keep(kept)
-                if not len(batch.entries):
-                    break
-            if step + 1 < batch.longest:
-                final = decoder.feed_text(ids)
-    texts = zip(written.tolist(), batch.rows.tolist(), batch.reasons(), strict=True)
+    run = _TextRun(model, prompts, settings, seeds, compiled)
+    for _ in run.steps():
+        pass
+    texts = zip(run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
     return [TextGeneration(ids[: rows - (reason == "end")], reason) for ids, rows, reason in texts]
 
 
@@ -238,47 +219,21 @@ class _Batch:
         return ["end" if ended else why for ended, why in zip(self.ended.tolist(), limited, strict=True)]
 
 
-class _AudioRun:
-    """One batch of audio being generated."""
+class _Run:
+    """One batch being generated: what text and audio have in common.
 
-    def __init__(self, model, prompts, settings, seeds, negatives, structured, compiled=False):
-        _check_lengths(prompts, seeds)
-        self.model, self.settings, self.structured = model, settings, structured
-        self.guided = settings.guided
-        if self.guided:
-            if negatives is None:
-                scale = settings.guidance if settings.guidance != 1 else settings.structural_guidance
-                raise ValueError(f"guidance {scale} needs a negative prompt for every prompt")
-            _check_lengths(prompts, negatives)
-        layout, count = model.config.layout, len(prompts)
-        opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
-        both = [*prompts, *negatives] if self.guided else prompts
-        if structured:  # the BOS frame is known: it joins the prompt
-            for prompt in both:
-                if len(prompt) == 0:
-                    raise ValueError("a prompt needs at least one row")
-            both = [concatenate([prompt, opening]) for prompt in both]
-        with torch.inference_mode():
-            self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
-            self.start = int(structured)  # rows that are there before the first one is drawn
-            room = self.decoder.room.view(-1, count).amin(0) + self.start
-            self.batch = _Batch(room, settings.max_rows)
-            stale = compiled or self.batch.look_every > 1
-            self.grammar = AudioGrammar(layout, count, structured, room.device, stale)
-            self.frames = FrameDecoder(model, len(both), static=compiled)
-            self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
-            self.compiled = CompiledStep(self, count, room.device) if compiled else None
-            shape = (count, self.batch.longest, NUM_CODEBOOKS)
-            self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
-            self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
-            self.batch.rows += self.start
+    A kind of rows has a `decoder` and `compiled`, `batch`, `written` (B, rows, ...) and `noise` (B, rows, ...), and
+    says how it starts, feeds a row, draws the next and forgets requests.
+    """
+
+    start = 0  # rows that are there before the first one is drawn
 
     def steps(self) -> Iterator[None]:
         """Generate; yields whenever the host has looked at the state."""
         with _evaluating(self.model):
             if self.start < self.batch.longest:
                 with torch.inference_mode():
-                    drawn = self.draw(self.decoder.prefill(), self.noise[:, self.start])
+                    drawn = self.draw(self.prefill(), self.noise[:, self.start])
             for step in range(self.start, self.batch.longest):
                 with torch.inference_mode():
                     ids = self._note(*drawn, step)
@@ -298,16 +253,6 @@ class _AudioRun:
             return self.compiled(ids, uniform)
         return self.draw(self.feed(ids), uniform)
 
-    def feed(self, ids: Tensor) -> Tensor:
-        """The frames just drawn (b, 8) -> final vectors."""
-        return self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
-
-    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Final vectors and noise (b, 8) -> the next frame of every request (b, 8), and which ended with it (b,)."""
-        ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
-        ids = ids[: len(uniform)]  # guided and unguided half hold the same
-        return ids, self.grammar.advance(ids)
-
     def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
         self.written[self.batch.entries, step] = ids
         self.batch.note(finished, step + 1)
@@ -320,12 +265,122 @@ class _AudioRun:
         kept = self.batch.shrink()
         if kept is not None:
             ids = ids[kept]
-            self.grammar.keep(kept)
-            both = torch.cat([kept, kept + len(self.decoder.padding) // 2]) if self.guided else kept
-            self.decoder.keep(both)
-            self.frames.keep(both)
-        self.grammar.look()
+            self.keep(kept)
         return ids
+
+
+class _TextRun(_Run):
+    """One batch of text being generated."""
+
+    def __init__(self, model, prompts, settings, seeds, compiled):
+        self.model, self.settings, layout = model, settings, model.config.layout
+        self.pad, self.eos = layout.text_pad, layout.text_eos
+        with torch.inference_mode():
+            self.decoder = RowDecoder(model, prompts, settings.max_rows, static=compiled)
+            room = self.decoder.room
+            self.batch = _Batch(room, settings.max_rows)
+            self.head = (None if compiled else pack([model.lm_head], len(prompts))) or model.lm_head
+            self.compiled = CompiledStep(self, room.shape, room.device) if compiled else None
+            self.written = torch.zeros(len(prompts), self.batch.longest, dtype=torch.int64, device=room.device)
+            self.noise = request_noise(seeds, self.batch.longest, 1, room.device)[..., 0]
+
+    def prefill(self) -> Tensor:
+        """Final vectors after the prompts."""
+        return self.decoder.prefill(text_only=True)
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The ids just drawn (b,) -> final vectors."""
+        return self.decoder.feed_text(ids)
+
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b,) -> the next id of every request (b,), and which ended with it (b,)."""
+        logits = self.head(final).float()  # (b, text ids)
+        logits[:, self.pad] = float("-inf")
+        ids = sample(logits, self.settings, uniform)
+        return ids, ids == self.eos
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget every request but these."""
+        self.decoder.keep(kept)
+
+    def static_state(self) -> list[Tensor]:
+        """What a compiled step changes, at addresses that stay."""
+        return self.decoder.static_state()
+
+
+class _AudioRun(_Run):
+    """One batch of audio being generated."""
+
+    def __init__(self, model, prompts, settings, seeds, negatives, structured, compiled=False):
+        _check_lengths(prompts, seeds)
+        self.model, self.settings, self.structured = model, settings, structured
+        self.guided = settings.guided
+        if self.guided:
+            if negatives is None:
+                scale = settings.guidance if settings.guidance != 1 else settings.structural_guidance
+                raise ValueError(f"guidance {scale} needs a negative prompt for every prompt")
+            _check_lengths(prompts, negatives)
+        layout, count = model.config.layout, len(prompts)
+        opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
+        both = [*prompts, *negatives] if self.guided else prompts
+        if structured:  # the BOS frame is known: it joins the prompt
+            context = model.config.cross_modal.max_position_embeddings
+            for prompt in both:
+                if len(prompt) == 0:
+                    raise ValueError("a prompt needs at least one row")
+                if len(prompt) + 1 >= context:
+                    raise ValueError(
+                        f"the prompt has {len(prompt)} rows and audio opens with one more, but the model's context "
+                        f"holds {context}"
+                    )
+            both = [concatenate([prompt, opening]) for prompt in both]
+        with torch.inference_mode():
+            self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
+            self.start = int(structured)
+            room = self.decoder.room.view(-1, count).amin(0) + self.start
+            self.batch = _Batch(room, settings.max_rows)
+            stale = compiled or self.batch.look_every > 1
+            self.grammar = AudioGrammar(layout, count, structured, room.device, stale)
+            self.frames = FrameDecoder(model, len(both), static=compiled)
+            self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
+            self.compiled = CompiledStep(self, (count, NUM_CODEBOOKS), room.device) if compiled else None
+            shape = (count, self.batch.longest, NUM_CODEBOOKS)
+            self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
+            self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
+            self.batch.rows += self.start
+
+    def prefill(self) -> Tensor:
+        """Final vectors after the prompts."""
+        return self.decoder.prefill()
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The frames just drawn (b, 8) -> final vectors."""
+        return self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
+
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b, 8) -> the next frame of every request (b, 8), and which ended with it (b,)."""
+        ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
+        ids = ids[: len(uniform)]  # guided and unguided half hold the same
+        return ids, self.grammar.advance(ids)
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget every request but these."""
+        self.grammar.keep(kept)
+        both = torch.cat([kept, kept + len(self.decoder.padding) // 2]) if self.guided else kept
+        self.decoder.keep(both)
+        self.frames.keep(both)
+
+    def _look(self, ids: Tensor) -> Tensor:
+        ids = super()._look(ids)
+        if self.compiled is None:  # a compiled step computes the logits of both phases
+            self.grammar.look()
+        return ids
+
+    def static_state(self) -> list[Tensor]:
+        """What a compiled step changes, at addresses that stay."""
+        grammar, depth = self.grammar, self.frames.layers
+        changed = [grammar.phase, grammar.frames, grammar.opening, depth.keys, depth.values]
+        return changed + self.decoder.static_state()
 
 
 def _check_lengths(prompts: Sequence, others: Sequence) -> None:

@@ -76,6 +76,22 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         self.register_buffer("codebook_offsets", offsets, persistent=False)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As the library's; `device_map` may choose the device, but not spread the model over several.
+
+        Raises UserError where it does.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info gives two
+        places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+        if len(places) > 1:
+            raise UserError(
+                f"device_map spreads the model over {' and '.join(sorted(places))}, but its parts read each other's "
+                "weights; name one device that holds all of it, such as device_map='cuda:0'"
+            )
+        return loaded
+
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:

@@ -1,7 +1,6 @@
-"""Linear layers through oneDNN on the CPU: several times faster than the default path for the few rows of decoding.
+"""Linear layers with packed weights on the CPU: several times faster than the default path for the rows of decoding.
 
-PyTorch multiplies fp32 matrices on the CPU with MKL, which repacks the weights in every call and, on processors of
-other makers, leaves their widest instructions unused. oneDNN's operators do neither; the arithmetic is fp32 either way.
+oneDNN multiplies them (codec/onednn.py); where it cannot, nothing is packed and the layers do their work themselves.
 """
 
 from __future__ import annotations
@@ -11,22 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from codec.onednn import is_supported, multiply, multiply_add, packed
+
 # Where oneDNN is faster without a packed copy too: for many rows, and for a matrix that does not fit the inner caches.
 MANY_ROWS = 16
 LARGE_MATRIX = 1 << 18
 
 
-def is_supported(weight: Tensor) -> bool:
-    """Whether oneDNN multiplies with this matrix."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
-
-
 def is_plain(module: nn.Module) -> bool:
-    """Whether the module is a linear layer on the CPU whose output is its weight times its input and nothing else."""
+    """Whether the module is a linear layer whose output oneDNN can compute: its weight times its input, no more."""
     return (
         type(module) is nn.Linear
         and module.bias is None
@@ -36,24 +28,19 @@ def is_plain(module: nn.Module) -> bool:
     )
 
 
-def multiply(x: Tensor, weight: Tensor) -> Tensor:
-    """x (..., in) times weight (out, in), plain or packed, by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-
-
 class PackedLinear:
     """A copy of a weight matrix in the layout that suits the processor. Later changes of the weight do not reach it."""
 
     def __init__(self, weight: Tensor, rows: int):
         """weight (out, in); rows: how many the layout is made for (any number works)."""
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
+        self._weight = packed(weight, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         return multiply(x, self._weight)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """The product with x added to `other`, in one pass."""
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self._weight, None, "add")
+        return multiply_add(x, self._weight, other)
 
 
 def pack(modules: Sequence[nn.Module], rows: int) -> PackedLinear | None:

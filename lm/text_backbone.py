@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from codec.errors import UserError
 from lm.config import UniAudioConfig
-from lm.decoding import FAMILIES
+from lm.decoding import unsupported
 from lm.model import UniAudioForConditionalGeneration
 from lm.vocabulary import VocabularyLayout
 
@@ -35,19 +35,26 @@ def from_text_backbone(
     Embeddings and head are untied, as in the published model. Everything else is new: random from torch's global
     generator, but for the expert layers' last matrices, which are zero, so that at first every layer passes on what it
     gets; audio rows enter the text model at the scale of its own embeddings.
-    Raises UserError where the source cannot be read or is of another family, ValueError for a smaller vocabulary.
+    Raises UserError where the source cannot be read, is incomplete or has layers of another kind, ValueError for a
+    smaller vocabulary.
     """
     try:
-        text_model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+        text_model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or "auto", output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{source}: no text model can be loaded from there ({error}); give a folder or a hub id"
         ) from error
-    shape = copy.deepcopy(text_model.config)
-    if shape.model_type not in FAMILIES:
+    if report["missing_keys"]:  # the library fills them with random numbers
         raise UserError(
-            f"{source}: layers of the family '{shape.model_type}' are not supported; use one of {', '.join(FAMILIES)}"
+            f"{source}: the text model there lacks {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}; give one with its layers and its text head"
         )
+    shape = copy.deepcopy(text_model.config)
+    strange = unsupported(shape)
+    if strange:
+        raise UserError(f"{source}: layers {strange} are not supported; choose another text model")
     if vocabulary.text_size < shape.vocab_size:
         raise ValueError(
             f"the vocabulary holds {vocabulary.text_size} text ids, fewer than the model's {shape.vocab_size}"

@@ -62,12 +62,12 @@ class Engine:
         self._losses: list[Tensor] = []
         self._records: dict[str, list[float | Tensor]] = {}
         if engine.activation_checkpointing:
-            if not hasattr(model, "gradient_checkpointing_enable"):
+            if not hasattr(model, "activation_checkpointing_enable"):
                 raise UserError(
                     f"engine.activation_checkpointing: {type(model).__name__} has no activation checkpointing; set it "
                     "to false"
                 )
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         if checkpoint is not None:
             shards.load_module(model, checkpoint)
         self.model = model.to(processes.device())

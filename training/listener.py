@@ -7,6 +7,7 @@ frames in the place of the recording and must give the answer, so that the frame
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ class Listener(nn.Module):
             task_type="CAUSAL_LM",
         )
         self.branch = branch
-        self.text_model = get_peft_model(model, adapters)  # freezes the rest
+        with warnings.catch_warnings():  # peft asks by a name that transformers has deprecated
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            self.text_model = get_peft_model(model, adapters)  # freezes the rest
         self.tokenizer = tokenizer
         self.projection = nn.Linear(branch.config.dim, model.config.hidden_size)
         self.alignment = nn.Linear(branch.config.dim, tokenizer.size + 1) if align else None  # the last id is the blank

@@ -89,8 +89,8 @@ class Learner(nn.Module):
             return output, torch.zeros((), device=ids.device)
         return output, self.decoder.loss(self._understood, self.targets(ids[:, :-1], mask[:, :-1]))
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict) -> None:
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict) -> None:
+        self.model.activation_checkpointing_enable(activation_checkpointing_kwargs)
 
     def _keep_understood(self, module: nn.Module, inputs: tuple, output) -> None:
         self._understood = output.last_hidden_state  # (B, S, d)

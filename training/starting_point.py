@@ -13,6 +13,7 @@ from torch import Tensor
 
 from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from auditory_sentences.token_store import TokenStore
+from auditory_sentences.uniaudio import load_language_model
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
@@ -51,7 +52,7 @@ class StartingPoint:
         store = TokenStore(recipe.store)
         if recipe.init:
             folder = resolve_model(recipe.init)
-            model = UniAudioForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+            model = load_language_model(folder, dtype)
             tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
             layout, audio_tokenizer = model.config.layout, folder / AUDIO_FOLDER
         else:

@@ -28,12 +28,13 @@ def run(lm_generate, monkeypatch, capsys, *arguments: str) -> tuple[int, list[di
 def test_lines(lm_generate, monkeypatch, capsys, precision):
     """The accelerator's cases with `--compiled`, whose steps run without their compiler here."""
     monkeypatch.setattr("lm.compiled_step._compiled", lambda device: sys.modules["lm.compiled_step"]._step)
-    cases = ("--compiled", "--cases", "audio_batch1", "text_", "compiled_audio_batch")
+    cases = ("--compiled", "--cases", "audio_batch1", "text_", "compiled_")
     code, lines = run(lm_generate, monkeypatch, capsys, "--size", "tiny", *precision, *cases)
     by_name = {line["case"]: line for line in lines}
     assert code == 0
-    texts = {"text_batch1", "text_batch16"}
-    assert by_name.keys() == {"audio_batch1", "compiled_audio_batch1", "compiled_audio_batch16"} | texts
+    both = {f"{kind}_batch{size}" for kind in ("text", "compiled_text", "compiled_audio") for size in (1, 16)}
+    assert by_name.keys() == {"audio_batch1"} | both
+    assert by_name["compiled_text_batch16"]["weight_mib_per_step"] == by_name["text_batch16"]["weight_mib_per_step"]
     for name, line in by_name.items():
         low, high = line["rows_per_s_spread"]
         assert 0 < low <= line["rows_per_s"] <= high and line["peak_mib"] > 0

@@ -7,7 +7,7 @@ import torch
 
 from lm import compiled_step
 from lm.decoding import RowDecoder
-from lm.generation import generate_audio
+from lm.generation import generate_audio, generate_text
 from lm.rows import hidden
 from lm.sampling import GenerationSettings
 from tests.lm.test_generation import same_audio
@@ -23,6 +23,10 @@ def same(model, settings, **more):
     return plain, generate_audio(model, PROMPTS, settings, SEEDS, negatives, compiled=True, **more)
 
 
+def same_text(model, settings):
+    return [generate_text(model, PROMPTS, settings, SEEDS, compiled) for compiled in (False, True)]
+
+
 @pytest.mark.parametrize("structured", [True, False])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_static_steps_are_eager_steps(monkeypatch, guidance, structured):
@@ -33,6 +37,14 @@ def test_static_steps_are_eager_steps(monkeypatch, guidance, structured):
         plain, static = same(model, GenerationSettings(max_rows=40, guidance=guidance), structured=structured)
         assert all(map(same_audio, plain, static))
         assert len({result.reason for result in plain}) > 1 or not structured
+
+
+def test_static_text_steps_are_eager_steps(monkeypatch):
+    monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)
+    cut = {"cross_modal": shape(32, 2, max_position_embeddings=25)}  # the context ends before max_rows
+    for more in ({}, {"mask_other_modalities": True}, cut):
+        plain, static = same_text(tiny_model(**more), GenerationSettings(max_rows=22))
+        assert plain == static and len({result.reason for result in plain}) > 1
 
 
 @torch.no_grad()
@@ -57,3 +69,16 @@ def test_compiled_steps_are_eager_steps():
     with torch._dynamo.config.patch(error_on_recompile=True):
         plain, compiled = same(model, GenerationSettings(max_rows=21, guidance=2.0))
     assert all(map(same_audio, plain, compiled))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_text_steps_are_eager_steps():
+    model = tiny_model(cross_modal=shape(32, 1), understanding_layers=1, generation_layers=1, depth=shape(16, 1))
+    torch._dynamo.reset()
+    plain, compiled = same_text(model, GenerationSettings(max_rows=30))
+    assert plain == compiled
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        plain, compiled = same_text(model, GenerationSettings(max_rows=21))
+    assert plain == compiled

@@ -18,8 +18,10 @@ from transformers import (
 
 from codec.errors import UserError
 from lm.config import UniAudioConfig
+from lm.generation import generate_text
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import collate, concatenate, text_rows
+from lm.sampling import GenerationSettings
 from lm.text_backbone import from_text_backbone
 from tests.lm.tiny import LAYOUT, TEXT_IDS, audio, sentences, shape, text, tiny_config, tiny_model
 
@@ -90,7 +92,7 @@ def test_a_text_only_model_gets_zero_audio_loss_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_changes_nothing(reentrant):
+def test_activation_checkpointing_changes_nothing(reentrant):
     """Same losses and gradients, packed too, although every layer runs a second time on the way back."""
     ids, mask, loss, positions = packed(sentences())
     results = []
@@ -101,7 +103,7 @@ def test_gradient_checkpointing_changes_nothing(reentrant):
         for layer in layers:
             layer.mlp.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
         output = model(ids, mask, loss, positions)
         output.loss.backward()
         assert len(runs) == len(layers) * (2 if checkpointing else 1)
@@ -156,6 +158,17 @@ def test_device_map(tmp_path):
     assert torch.equal(output.audio_logits, expected.audio_logits)
 
 
+def test_a_device_map_that_spreads_the_model_is_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    places = {name: "cpu" for name, _ in tiny_model().named_children()} | {"audio_head": "cpu", "generation": "disk"}
+    with pytest.raises(UserError, match="spreads the model over cpu and disk"):
+        UniAudioForConditionalGeneration.from_pretrained(
+            tmp_path, device_map=places, offload_folder=tmp_path / "offload"
+        )
+    model, report = UniAudioForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not model.training
+
+
 def test_push_to_hub(tmp_path, monkeypatch):
     """What is uploaded is the model: every file the library asks the hub to store is enough to load it again."""
     from huggingface_hub.errors import EntryNotFoundError
@@ -194,7 +207,7 @@ def test_a_configuration_without_vocabulary_is_an_error():
 
 def text_model(family: str, tied: bool, **more):
     torch.manual_seed(3)
-    values = shape(32, 2, tie_word_embeddings=tied, initializer_range=0.2, **more)
+    values = shape(32, 2, tie_word_embeddings=tied, initializer_range=0.2) | more
     if family == "qwen3":
         values["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
         return Qwen3ForCausalLM(Qwen3Config(**values, head_dim=16)).eval()
@@ -235,3 +248,23 @@ def test_text_backbones_that_cannot_work_are_refused(tmp_path):
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match="gpt2"):
         from_text_backbone(tmp_path / "gpt2", LAYOUT, depth=shape(16, 1))
+    text_model("llama", False).get_decoder().save_pretrained(tmp_path / "headless")
+    with pytest.raises(UserError, match=r"headless: .* lacks 1 tensors, such as lm_head.weight"):
+        from_text_backbone(tmp_path / "headless", LAYOUT, depth=shape(16, 1))
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "words"),
+    [
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}, "a sliding window"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type 'dynamic'"),
+    ],
+)
+def test_attention_that_generation_would_not_reproduce_is_refused(tmp_path, family, more, words):
+    """In a text backbone, and in a model that holds such layers all the same."""
+    text_model(family, tied=False, **more).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"layers .*{words} are not supported"):
+        from_text_backbone(tmp_path, LAYOUT, depth=shape(16, 1))
+    model = tiny_model(cross_modal=AutoConfig.from_pretrained(tmp_path))
+    with pytest.raises(ValueError, match=words):
+        generate_text(model, [text(3, 1)], GenerationSettings(max_rows=2), [0])

@@ -1,6 +1,7 @@
 """Supervised training of the descriptive branch: the listener reads right, learns, and resumes bit for bit."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,14 @@ def test_clips_that_serve_no_task_are_an_error(corpus, text_model):
         listening(corpus, text_model, tasks={"music_caption": 1.0})
     with pytest.raises(UserError, match="clips of at most 0.1 s"):
         listening(corpus, text_model, max_seconds=0.1)
+
+
+def test_a_listener_is_made_without_warnings(text_model):
+    recipe = tiny(Path("x"), text_model, Path("x"))
+    branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Listener(branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(), align=False)
 
 
 def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):

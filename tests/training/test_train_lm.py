@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from auditory_sentences.uniaudio import UniAudio
 from codec.errors import UserError
@@ -168,7 +170,9 @@ def test_lora_leaves_the_cross_modal_layers_and_writes_a_merged_model(folder, tm
 
 def test_activation_checkpointing_changes_nothing(folder, tmp_path):
     engine = {"micro_batches": 2, "activation_checkpointing": True}
-    tiny_lm.train(recipe(folder, 1, out=str(tmp_path / "run"), engine=engine))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*checkpointing.* is deprecated")
+        tiny_lm.train(recipe(folder, 1, out=str(tmp_path / "run"), engine=engine))
     assert losses(tmp_path / "run") == pytest.approx(losses(folder / "stage1"), rel=1e-5)
 
 
@@ -206,6 +210,16 @@ def test_parts_that_do_not_belong_together(folder, tmp_path):
         tiny_lm.train(values | {"store": str(tmp_path / "nothing"), "out": str(tmp_path / "run3")})
     with pytest.raises(UserError, match="did you mean 'asr'"):
         tiny_lm.train(values | {"mixture": {"asrr": 1}, "out": str(tmp_path / "run4")})
+
+
+def test_a_stage_never_starts_from_part_of_a_model(folder, tmp_path):
+    """What is missing from the weights is named, not drawn at random."""
+    shutil.copytree(folder / "stage2" / "model", tmp_path / "part")
+    tensors = load_file(tmp_path / "part" / "model.safetensors")
+    del tensors["audio_head"]
+    save_file(tensors, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"part: 1 weights are missing \(audio_head"):
+        tiny_lm.train(recipe(folder, 3, tmp_path / "part", out=str(tmp_path / "run")))
 
 
 def test_other_data_is_not_a_continuation(folder, tmp_path):
