@@ -90,7 +90,13 @@ def main() -> None:
     listener.eval()
     every = read_corpora(arguments.corpora or recipe.corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
-    names = ["asr", *(f"audio_qa:{label}" for label in label_values(clips)), "audio_yes_no", "speaker_verification", "analysis"]
+    names = [
+        "asr",
+        *(f"audio_qa:{label}" for label in label_values(clips)),
+        "audio_yes_no",
+        "speaker_verification",
+        "analysis",
+    ]
     data = Listening(
         clips, dict.fromkeys(names, 1.0), encoder, PromptBank.load(), 32, recipe.max_seconds, Augmentation(), False
     )

@@ -15,6 +15,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
 from codec.errors import UserError
+from codec.tensor_files import share_weights
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation import AudioGeneration, generate_audio, generate_text
@@ -91,6 +92,11 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
                 "weights; name one device that holds all of it, such as device_map='cuda:0'"
             )
         return loaded
+
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
+        """As transformers does it, with files that others can read."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        share_weights(save_directory)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

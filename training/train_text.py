@@ -19,6 +19,7 @@ from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
 from codec.errors import UserError
+from codec.tensor_files import share_weights
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.dialogue import Dialogue
 from training.engine import Engine
@@ -81,6 +82,7 @@ def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
             model.save_pretrained(folder, state_dict=state)
+            share_weights(folder)
             tokenizer.save_pretrained(folder)
 
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lm import generation
+from lm import generation_runs
 from lm.decoding import CachedLayers, FrameDecoder, Rotary, RowDecoder
 from lm.generation import generate_audio, generate_text, score_text, stream_audio
 from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
@@ -183,13 +183,13 @@ def test_how_often_the_host_looks_changes_nothing(model, prompts, monkeypatch, l
     """On an accelerator the host looks rarely; requests that ended in between are cut just the same."""
     expected = generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14])
     written = generate_text(model, prompts, SETTINGS, [21, 22, 23, 24])
-    start = generation._Batch.__init__
+    start = generation_runs.Batch.__init__
 
     def slow(self, room, max_rows):
         start(self, room, max_rows)
         self.look_every = look_every
 
-    monkeypatch.setattr(generation._Batch, "__init__", slow)
+    monkeypatch.setattr(generation_runs.Batch, "__init__", slow)
     for ours, other in zip(generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14]), expected, strict=True):
         assert same_audio(ours, other)
     assert generate_text(model, prompts, SETTINGS, [21, 22, 23, 24]) == written
@@ -211,18 +211,20 @@ class Synchronisations(TorchDispatchMode):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_the_host_waits_for_the_device_only_to_look(model, prompts, monkeypatch, guidance):
     """Four times the steps, the same number of synchronisations: there is none per step."""
-    start = generation._Batch.__init__
+    start = generation_runs.Batch.__init__
 
     def slow(self, room, max_rows):
         start(self, room, max_rows)
         self.look_every = 1000
 
-    monkeypatch.setattr(generation._Batch, "__init__", slow)
+    monkeypatch.setattr(generation_runs.Batch, "__init__", slow)
     counts = []
     for rows in (10, 40):
         settings = replace(SETTINGS, max_rows=rows, guidance=guidance)
         with Synchronisations() as audio_count:
-            run = generation._AudioRun(model, prompts, settings, [1, 2, 3, 4], prompts, True)
+            run = generation_runs.AudioRun(
+                model, prompts, settings, [1, 2, 3, 4], prompts if settings.guided else [], True
+            )
             for _ in run.steps():
                 pass
         with Synchronisations() as text_count:
@@ -339,13 +341,38 @@ def test_the_context_is_a_limit():
     alone = generate_audio(model, [text(8, 1)], settings, [0]) + generate_audio(model, [text(3, 2)], settings, [1])
     assert all(map(same_audio, together, alone))
     assert together[0].reason in ("context", "end")
-    for run, length in ((generate_text, 12), (generate_text, 13), (generate_audio, 11), (generate_audio, 13)):
-        with pytest.raises(ValueError, match=rf"prompt has {length} rows.*context holds 12"):
-            run(model, [text(length, 1)], settings, [0])
+    for run in (generate_text, generate_audio):
         with pytest.raises(ValueError, match="at least one row"):
             run(model, [text(0, 1)], settings, [0])
     with pytest.raises(ValueError, match="context holds 12"):
         score_text(model, [text(11, 1)], [[9, 10]])
+
+
+@pytest.mark.parametrize("length", [11, 12, 30])
+def test_a_prompt_without_room_gets_nothing_and_stops_no_other(length):
+    model = tiny_model(cross_modal=shape(32, 2, max_position_embeddings=12))
+    settings = GenerationSettings(max_rows=6)
+    prompts, alone = [text(length, 1), text(3, 2)], [text(3, 2)]
+    if length > 11:
+        full, other = generate_text(model, prompts, settings, [0, 1])
+        assert (full.ids, full.reason) == ([], "context")
+        assert [other] == generate_text(model, alone, settings, [1])
+    for guidance in (1.0, 2.0):  # the first time a prompt has no room, the second time a negative
+        settings = replace(settings, guidance=guidance)
+        some, others = (prompts, alone * 2)[:: 1 if guidance == 1 else -1]
+        full, other = generate_audio(model, some, settings, [0, 1], others)
+        assert full.descriptive.shape == full.structural.shape == (8, 0) and full.reason == "context"
+        assert same_audio(other, generate_audio(model, alone, settings, [1], alone)[0])
+        frames = stream_audio(model, some, settings, [0, 1], others)
+        streamed = []
+        try:
+            while True:
+                streamed.append(next(frames))
+        except StopIteration as stop:
+            assert stop.value == ["context", other.reason]
+        assert {frame.request for frame in streamed} <= {1}
+        assert [f.codes for f in streamed if f.kind == "descriptive"] == other.descriptive.T.tolist()
+    assert generate_audio(model, prompts[:1], replace(settings, guidance=1.0), [0])[0].reason == "context"
 
 
 def test_counts_must_match(model):
