@@ -103,7 +103,7 @@ def test_no_prompts_and_texts_of_no_length(model, monkeypatch):
     ids, mask = torch.zeros(0, 3, 9, dtype=torch.int64), torch.zeros(0, 3, 9, dtype=torch.bool)
     assert model.generate(ids, mask, seed=0).shape == (0, 0) and model.generate(ids, mask, "audio", seed=0) == []
     rows = text(3, 1)
-    monkeypatch.setattr("lm.generation.sample", lambda logits, *_: torch.full((len(logits),), LAYOUT.text_eos))
+    monkeypatch.setattr("lm.generation_runs.sample", lambda logits, *_: torch.full((len(logits),), LAYOUT.text_eos))
     silent = model.generate(rows.ids[None], rows.mask[None], seed=0)
     assert silent.shape == (1, 0) and silent.dtype == torch.int64
 
