@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from auditory_sentences.analysis import write_analysis
+from auditory_sentences.corpora import read_corpora
 from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
@@ -33,14 +35,18 @@ _LINE = 6  # ids of the shortest lines, about: a row of `context` ids needs at m
 class TextModelRecipe(Recipe):
     """Text, tokenizer and sizes.
 
+    init: folder or hub id of a LLaMA that learns on, with its tokenizer and in its sizes; empty: from nothing
     texts: text files with one example on each line; empty: the starter's own text
+    corpora: folders or descriptions of corpora, whose transcripts, captions and analyses come beside these
     dialogues: share of lines that become a dialogue in which the line stands where a recording will stand later. From
         these the text model learns to repeat and to answer about what comes before the question, as large ones can
     tokenizer: folder or hub id; empty: a sentencepiece model of at most `vocabulary` pieces is learned from the text
     context: ids in a row; batch: rows in a micro-batch. Rows hold several lines, each between BOS and EOS
     """
 
+    init: str = ""
     texts: tuple[str, ...] = ()
+    corpora: tuple[str, ...] = ()
     dialogues: float = 0.4
     tokenizer: str = ""
     vocabulary: int = 1024
@@ -56,6 +62,8 @@ class TextModelRecipe(Recipe):
         super().__post_init__()
         if not 0 <= self.dialogues <= 1 or self.width % self.heads or self.heads % self.kv_heads:
             raise UserError("dialogues must be within [0, 1], heads divide width and kv_heads divide heads")
+        if self.init and self.tokenizer:
+            raise UserError("tokenizer: leave it out where init names a model, which comes with its own")
 
 
 def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
@@ -64,21 +72,7 @@ def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
         text = Text(recipe)
         tokenizer = text.tokenizer
         run.check({"tokenizer": tokenizer.fingerprint})
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=tokenizer.size,
-                hidden_size=recipe.width,
-                intermediate_size=recipe.mlp,
-                num_hidden_layers=recipe.layers,
-                num_attention_heads=recipe.heads,
-                num_key_value_heads=recipe.kv_heads,
-                max_position_embeddings=4096,
-                rms_norm_eps=1e-5,
-                bos_token_id=tokenizer.bos,
-                eos_token_id=tokenizer.eos,
-                pad_token_id=tokenizer.pad,
-            )
-        )
+        model = trained_llama(recipe.init) if recipe.init else LlamaForCausalLM(llama_config(recipe, tokenizer))
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
             model.save_pretrained(folder, state_dict=state)
@@ -105,6 +99,30 @@ def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
     return run.model
 
 
+def llama_config(recipe: TextModelRecipe, tokenizer: TextTokenizer) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=tokenizer.size,
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        bos_token_id=tokenizer.bos,
+        eos_token_id=tokenizer.eos,
+        pad_token_id=tokenizer.pad,
+    )
+
+
+def trained_llama(source: str) -> LlamaForCausalLM:
+    """A folder's or hub id's LLaMA, in float32 and ready to learn."""
+    try:
+        return LlamaForCausalLM.from_pretrained(source, dtype=torch.float32).train()
+    except (OSError, ValueError) as error:
+        raise UserError(f"init: {source}: no LLaMA could be read ({error}); give a folder or a hub id") from error
+
+
 class Text:
     """The recipe's text as rows of ids: row i is a pure function of the recipe and i."""
 
@@ -112,8 +130,10 @@ class Text:
         self.recipe = recipe
         self.bank = PromptBank.load()
         self.files = [read_lines(path) for path in recipe.texts]
-        if recipe.tokenizer:
-            self.tokenizer = TextTokenizer.from_pretrained(recipe.tokenizer)
+        if recipe.corpora:
+            self.files.append(corpus_lines(recipe.corpora))
+        if recipe.init or recipe.tokenizer:
+            self.tokenizer = TextTokenizer.from_pretrained(recipe.init or recipe.tokenizer)
         else:
             self.tokenizer = SentencePieceTokenizer.train(self._tokenizer_text(), recipe.vocabulary)
 
@@ -136,11 +156,13 @@ class Text:
         return (ids * (self.recipe.context // len(ids) + 1))[: self.recipe.context]
 
     def _lines(self, draws: Draws, count: int, held_out: bool) -> Iterator[str]:
-        if not self.files:
-            yield from starter_text(draws.below(1 << 62), count)
-            return
-        for _ in range(count):
-            lines = draws.pick(self.files)
+        starter = () if self.recipe.texts else tuple(starter_text(draws.below(1 << 62), count))
+        for number in range(count):
+            which = draws.below(len(self.files) + bool(starter)) if self.files else 0
+            if which == len(self.files):
+                yield starter[number]
+                continue
+            lines = self.files[which]
             # every fiftieth line of a file is held out
             place = draws.below(len(lines))
             yield lines[place - place % 50 if held_out else place if place % 50 else min(place + 1, len(lines) - 1)]
@@ -165,10 +187,18 @@ class Text:
         for phrasings in (*self.bank.questions.values(), *self.bank.yes_no.values()):
             yield from (phrasing.replace("{", "").replace("}", "") for phrasing in phrasings)
         yield from (Dialogue("?", "").text("") for _ in range(50))
-        if self.files:
-            yield from (line for lines in self.files for line in islice(lines, 200_000))
-        else:
+        yield from (line for lines in self.files for line in islice(lines, 200_000))
+        if not self.recipe.texts:
             yield from starter_text(self.recipe.seed, 20_000)
+
+
+def corpus_lines(corpora: tuple[str, ...]) -> list[str]:
+    """Transcript, caption and analysis of every training clip, as far as they are known."""
+    clips = [clip for clip in read_corpora(corpora) if clip.split == "train"]
+    lines = [line for clip in clips for line in (clip.text, clip.caption, write_analysis(clip)) if line.strip()]
+    if len(lines) < 2:
+        raise UserError(f"{', '.join(corpora)}: the training clips hold fewer than two lines of text")
+    return lines
 
 
 def read_lines(path: str) -> list[str]:
