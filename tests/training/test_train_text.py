@@ -1,9 +1,11 @@
 """The starter's text model: it learns, it resumes bit for bit, and transformers reads what it wrote."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
@@ -85,6 +87,24 @@ def test_own_text_files_serve_too(tmp_path):
     assert "the number 51 comes after 50" not in trained
 
 
+def test_it_learns_on_from_a_model_and_the_text_of_a_corpus(tmp_path):
+    first = run(tiny(tmp_path / "first"))
+    line = {"kind": "sound", "path": "0.wav", "split": "train", "caption": "a bell", "labels": {"class": "bell"}}
+    lines = [json.dumps(line | {"id": "a"}), json.dumps(line | {"id": "b", "split": "dev", "caption": "unheard"})]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines) + "\n")
+    soundfile.write(tmp_path / "0.wav", [0.1] * 2400, 24000)
+    changes = {"init": str(first), "corpora": [str(tmp_path)], "dialogues": 0.0}
+    recipe = tiny(tmp_path / "second", steps=1, save_every=1, optimiser={"lr": 1e-12, "warmup_steps": 0}, **changes)
+    said = " ".join(Text(recipe).tokenizer.decode(row) for row in Text(recipe).batch(0).tolist())
+    assert "summary: a bell details: class: bell" in said and "unheard" not in said
+    second = run(recipe)
+    before, after = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert before.keys() == after.keys() and all(torch.allclose(before[n], after[n], atol=1e-6) for n in before)
+    assert TextTokenizer.from_pretrained(first).fingerprint == TextTokenizer.from_pretrained(second).fingerprint
+    with pytest.raises(UserError, match="nothing"):
+        run(replace(recipe, init=str(tmp_path / "nothing"), out=str(tmp_path / "third")))
+
+
 def test_dialogue_ids_join_to_the_text(tmp_path):
     tokenizer = Text(tiny(tmp_path)).tokenizer
     dialogue = Dialogue("Which sound is this?", "dog")
@@ -96,7 +116,11 @@ def test_dialogue_ids_join_to_the_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"heads": 5}, "heads divide width"), ({"dialogues": 1.5}, "dialogues must be within")],
+    [
+        ({"heads": 5}, "heads divide width"),
+        ({"dialogues": 1.5}, "dialogues must be within"),
+        ({"init": "x", "tokenizer": "y"}, "tokenizer: leave it out"),
+    ],
 )
 def test_impossible_recipes(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
@@ -111,6 +135,7 @@ def test_text_that_cannot_be_read_is_named(tmp_path):
         Text(tiny(tmp_path, texts=[str(tmp_path / "empty.txt")]))
 
 
-def test_the_shipped_recipe_is_valid():
-    recipe = load_recipe(RECIPES / "starter" / "text.yaml")
+@pytest.mark.parametrize("name", ["text.yaml", "analysis_text.yaml"])
+def test_the_shipped_recipes_are_valid(name):
+    recipe = load_recipe(RECIPES / "starter" / name)
     assert replace(recipe, steps=1).steps == 1
