@@ -1,8 +1,10 @@
 """What the text model answers from descriptive tokens alone, on clips that training never saw.
 
     python benchmarks/descriptive_answers.py RUN [--split test] [--limit 500] [--continuous]
+    python benchmarks/descriptive_answers.py CODEC --text-model FOLDER --corpora CORPUS
 
-RUN is the folder of a descriptive or GRPO run (recipe.yaml, model/). Prints the word error rate of the transcripts,
+RUN is the folder of a descriptive or GRPO run, whose recipe says which text model and corpora; CODEC a codec with its
+listener.safetensors. Prints the word error rate of the transcripts,
 digits and sentences apart, the share of right answers to every question that a label of the clips answers, and the
 verifiable rewards of the likeliest detailed analyses (training/rewards.py; means over the clips that each applies to),
 with the number of clips and chance: the share of the commonest answer. --continuous reads the vectors before
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +30,15 @@ from auditory_sentences.catalogue import label_values
 from auditory_sentences.corpora import read_corpora
 from auditory_sentences.prompts import PromptBank
 from codec.descriptive_encoder import DescriptiveEncoder
+from codec.errors import UserError
 from lm.text_tokenizer import TextTokenizer
+from training.checkpoint import resolve_model
 from training.listener import Listener, load_listener
 from training.listening import Augmentation, Example, Listening
 from training.recipe import load_recipe
 from training.rewards import REWARDS, verified
 
+_SECONDS = 30.0  # of the longest clips, where no recipe says it
 _ANALYSIS_IDS = 96  # the starter's longest analyses have about 60
 
 
@@ -74,21 +80,37 @@ def scores(task: str, pairs: list[tuple[Example, str]]) -> Iterator[tuple[str, S
         yield task, Score(right / len(pairs), len(pairs), Counter(truth).most_common(1)[0][1] / len(pairs))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, metavar="RUN", help="or the folder of a codec")
+    parser.add_argument("--text-model", help="folder or hub id, instead of the recipe's")
     parser.add_argument("--split", default="test", choices=("train", "dev", "test"))
     parser.add_argument("--limit", type=int, default=500, help="clips of each task")
     parser.add_argument("--continuous", action="store_true", help="leave quantisation out")
     parser.add_argument("--corpora", nargs="+", help="instead of the recipe's")
     arguments = parser.parse_args()
 
-    recipe, model = load_recipe(arguments.run / "recipe.yaml"), arguments.run / "model"
+    try:
+        report(arguments)
+    except UserError as error:
+        print(f"descriptive_answers: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Ask, and print table and JSON. Raises UserError for what a person can mend."""
+    written, model = arguments.run / "recipe.yaml", resolve_model(arguments.run)
+    recipe = load_recipe(written) if written.is_file() else None
+    text_model, corpora = arguments.text_model, arguments.corpora
+    if recipe is None and not (text_model and corpora):
+        raise UserError(f"{arguments.run}: holds no recipe.yaml; name --text-model and --corpora")
+    text_model, corpora = text_model or recipe.text_model, corpora or recipe.corpora
     encoder = DescriptiveEncoder.from_pretrained(model)
-    tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
-    listener, *_ = load_listener(encoder.branch, model, recipe.text_model, tokenizer, torch.float32)
+    tokenizer = TextTokenizer.from_pretrained(text_model)
+    listener, *_ = load_listener(encoder.branch, model, text_model, tokenizer, torch.float32)
     listener.eval()
-    every = read_corpora(arguments.corpora or recipe.corpora)
+    every = read_corpora(corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
     names = [
         "asr",
@@ -98,7 +120,14 @@ def main() -> None:
         "analysis",
     ]
     data = Listening(
-        clips, dict.fromkeys(names, 1.0), encoder, PromptBank.load(), 32, recipe.max_seconds, Augmentation(), False
+        clips,
+        dict.fromkeys(names, 1.0),
+        encoder,
+        PromptBank.load(),
+        32,
+        recipe.max_seconds if recipe else _SECONDS,
+        Augmentation(),
+        False,
     )
     table = Table("task", "clips", "score", "chance")
     results = {}
@@ -113,4 +142,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     with torch.no_grad():
-        main()
+        sys.exit(main())
