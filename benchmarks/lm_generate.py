@@ -51,6 +51,7 @@ from lm.int8_weights import quantise_weights
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
 from lm.vocabulary import VocabularyLayout
+from training import processes  # noqa: F401 (quiets DeepSpeed, which transformers imports and which writes to stdout)
 
 
 @dataclass(frozen=True)
