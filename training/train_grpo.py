@@ -51,6 +51,8 @@ class GrpoRecipe(Recipe):
         has not ended by then earns nothing
     rewards: name -> weight in the mean over those that apply to a clip
     judge: who gives the reward "judge"; needed where that has a weight
+    branch_learns: whether the descriptive branch does, or the text model's adapters and the projection alone: then every
+        clip keeps its codes
     clip: how far the ratio of an id's probabilities may go from 1; kl_weight: price of leaving the supervised model
     commitment_weight: as in a descriptive recipe; keeps the branch near the codebooks, which are frozen
     held_out_limit: dev clips whose likeliest analyses are rewarded at validation
@@ -70,6 +72,7 @@ class GrpoRecipe(Recipe):
     updates: int = 1
     rewards: dict[str, float] = field(default_factory=lambda: dict(_REWARDS))
     judge: JudgeRecipe | None = None
+    branch_learns: bool = True
     clip: float = 0.2
     kl_weight: float = 0.04
     commitment_weight: float = 1.0
@@ -138,6 +141,7 @@ def run(recipe: GrpoRecipe, resume: bool | str | Path = False) -> Path:
         run.check(facts)
         precision = PRECISION[recipe.text_precision]
         listener, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
+        listener.branch.requires_grad_(recipe.branch_learns)
         policy = Policy(listener, recipe.temperature)
         updates = recipe.steps * recipe.updates
         engine = Engine(policy, recipe.optimiser, recipe.engine, updates, recipe.seed, run.engine_state())

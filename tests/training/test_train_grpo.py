@@ -291,6 +291,14 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     assert Ears.load(folder / "listener.safetensors").differences
 
 
+def test_without_the_branch_every_clip_keeps_its_codes(corpus, text_model, supervised, tmp_path):
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", branch_learns=False, steps=2))
+    before, after = (load_file(Path(place) / "model.safetensors") for place in (supervised, folder))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    before, after = (load_file(Path(place) / "listener.safetensors") for place in (supervised, folder))
+    assert not torch.equal(before["projection.weight"], after["projection.weight"])
+
+
 @pytest.mark.parametrize("updates", [1, 2])
 def test_interrupted_equals_uninterrupted(corpus, text_model, supervised, tmp_path, updates):
     whole = run(tiny(corpus, text_model, supervised, tmp_path / "whole", updates=updates))
