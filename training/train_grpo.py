@@ -51,8 +51,8 @@ class GrpoRecipe(Recipe):
         has not ended by then earns nothing
     rewards: name -> weight in the mean over those that apply to a clip
     judge: who gives the reward "judge"; needed where that has a weight
-    branch_learns: whether the descriptive branch does, or the text model's adapters and the projection alone: then every
-        clip keeps its codes
+    branch_learns: whether the descriptive branch does, or the text model's adapters and the projection alone, so that
+        every clip keeps its codes
     clip: how far the ratio of an id's probabilities may go from 1; kl_weight: price of leaving the supervised model
     commitment_weight: as in a descriptive recipe; keeps the branch near the codebooks, which are frozen
     held_out_limit: dev clips whose likeliest analyses are rewarded at validation
