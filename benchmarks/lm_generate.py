@@ -331,6 +331,7 @@ def main() -> int:
             "rows_per_s": round(statistics.median(speeds), 2),
             "rows_per_s_spread": [round(min(speeds), 2), round(max(speeds), 2)],
             "ms_per_row": round(1e3 / statistics.median(speeds), 3),
+            "ms_per_row_spread": [round(1e3 / max(speeds), 3), round(1e3 / min(speeds), 3)],
             "peak_mib": round(peaks[name]),
         }
         if "audio" in name:
