@@ -4,11 +4,10 @@
     python benchmarks/descriptive_answers.py CODEC --text-model FOLDER --corpora CORPUS
 
 RUN is the folder of a descriptive or GRPO run, whose recipe says which text model and corpora; CODEC a codec with its
-listener.safetensors. Prints the word error rate of the transcripts,
-digits and sentences apart, the share of right answers to every question that a label of the clips answers, and the
-verifiable rewards of the likeliest detailed analyses (training/rewards.py; means over the clips that each applies to),
-with the number of clips and chance: the share of the commonest answer. --continuous reads the vectors before
-quantisation instead.
+listener.safetensors. Prints the word error rate of the transcripts, digits and sentences apart, the share of right
+answers to every question that a label of the clips answers, and the verifiable rewards of the likeliest detailed
+analyses (training/rewards.py; means over the clips that each applies to), with the number of clips and chance: the
+share of the commonest answer. --continuous reads the vectors before quantisation instead.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Windows cover everything once, whatever the length."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def test_context_windows_keep_every_unit_once(total, context, step):
 def test_overlapping_windows_share_exactly_the_overlap(total, overlap, more):
     windows = overlapping_windows(total, overlap + more, overlap)
     assert windows[0][0] == 0 and windows[-1][1] == total
-    for (start, stop), (following, end) in zip(windows, windows[1:], strict=False):
+    for (start, stop), (following, end) in pairwise(windows):
         assert following == stop - overlap and stop - start == overlap + more and end > stop
     longer = overlapping_windows(total + 7, overlap + more, overlap)  # a longer clip starts with the same windows
     assert [w[0] for w in longer][: len(windows)] == [w[0] for w in windows]
@@ -36,9 +38,9 @@ def test_a_small_first_window_grows_to_the_others(total, overlap, more, first):
     first = min(first, size)
     windows = overlapping_windows(total, size, overlap, first)
     assert windows[0] == (0, min(first, total)) and windows[-1][1] == total
-    fresh = [stop - before for (_, stop), (_, before) in zip(windows[1:], windows, strict=False)]
+    fresh = [stop - before for (_, before), (_, stop) in pairwise(windows)]
     assert [min(first * 2 ** (i + 1), more) for i in range(len(fresh) - 1)] == fresh[:-1]
-    for (_, stop), (following, end) in zip(windows, windows[1:], strict=False):
+    for (_, stop), (following, end) in pairwise(windows):
         assert following == max(0, stop - overlap) and stop < end <= following + size
     assert overlapping_windows(total, size, overlap, size) == overlapping_windows(total, size, overlap)
 

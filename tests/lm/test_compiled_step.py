@@ -1,5 +1,6 @@
 """Compiled generation is eager generation."""
 
+import operator
 import shutil
 
 import pytest
@@ -60,25 +61,13 @@ def test_static_final_vectors_are_eager_ones():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-def test_compiled_steps_are_eager_steps():
+@pytest.mark.parametrize(("both", "equal"), [(same, same_audio), (same_text, operator.eq)], ids=["audio", "text"])
+def test_compiled_steps_are_eager_steps(both, equal):
     """Same ids under the same seeds; what is compiled once serves other seeds and lengths."""
     model = tiny_model(cross_modal=shape(32, 1), understanding_layers=1, generation_layers=1, depth=shape(16, 1))
     torch._dynamo.reset()
-    plain, compiled = same(model, GenerationSettings(max_rows=30, guidance=2.0))
-    assert all(map(same_audio, plain, compiled))
+    plain, compiled = both(model, GenerationSettings(max_rows=30, guidance=2.0))
+    assert all(map(equal, plain, compiled))
     with torch._dynamo.config.patch(error_on_recompile=True):
-        plain, compiled = same(model, GenerationSettings(max_rows=21, guidance=2.0))
-    assert all(map(same_audio, plain, compiled))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
-def test_compiled_text_steps_are_eager_steps():
-    model = tiny_model(cross_modal=shape(32, 1), understanding_layers=1, generation_layers=1, depth=shape(16, 1))
-    torch._dynamo.reset()
-    plain, compiled = same_text(model, GenerationSettings(max_rows=30))
-    assert plain == compiled
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        plain, compiled = same_text(model, GenerationSettings(max_rows=21))
-    assert plain == compiled
+        plain, compiled = both(model, GenerationSettings(max_rows=21, guidance=2.0))
+    assert all(map(equal, plain, compiled))

@@ -1,6 +1,7 @@
 """Generation: cached equals uncached, a row in a batch equals the row alone, seeds, guidance, ends."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_cached_layers_equal_the_library(family):
             expected = expected[visible]
         for cuts in ([0, 9], [0, 5, 9], list(range(10))):
             layers, parts = CachedLayers(transformer, 3, 9, torch.float32, x.device), []
-            for start, stop in zip(cuts, cuts[1:], strict=False):
+            for start, stop in pairwise(cuts):
                 bias = None
                 if visible is not None or (start and stop - start > 1):
                     columns, rows = torch.arange(stop), torch.arange(start, stop)
