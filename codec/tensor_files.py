@@ -24,8 +24,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, **metadata: st
 
 
 def share_weights(folder: str | Path) -> None:
-    """Give the weight files that another library wrote into a folder the mode of the config.json beside them."""
-    folder = Path(folder)
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
+    """Give the weight files that another library wrote into a folder the mode of the config.json beside them.
+
+    Nothing to do where there is none: of many processes, only the first writes.
+    """
+    config = Path(folder) / "config.json"
+    if config.is_file():
+        for path in config.parent.glob("*.safetensors"):
+            path.chmod(config.stat().st_mode)

@@ -33,6 +33,7 @@ def test_a_file_has_the_mode_of_other_new_files(tmp_path, usual_mask):
 
 
 def test_weights_of_other_libraries_are_shared_as_their_configuration_is(tmp_path, usual_mask):
+    share_weights(tmp_path / "not_written")  # by a process that is not the first
     (tmp_path / "config.json").write_text("{}")
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     share_weights(tmp_path)
