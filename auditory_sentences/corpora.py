@@ -17,8 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from auditory_sentences.clip import Clip
 from auditory_sentences.corpus_kinds import (
     ClipsFolder,
@@ -27,10 +25,9 @@ from auditory_sentences.corpus_kinds import (
     Table,
     check_keys,
     existing_folder,
-    open_text,
 )
-from auditory_sentences.strict_yaml import load_yaml
 from codec.errors import UserError
+from codec.reading import read_yaml
 
 __all__ = ["Clip", "describe", "read_corpora", "read_corpus"]
 
@@ -77,13 +74,7 @@ def describe(spec: Mapping[str, Any] | str | Path) -> Description:
         path = Path(spec)
         if path.suffix.lower() not in (".yaml", ".yml"):
             return ClipsFolder(existing_folder(path).absolute())
-        try:
-            with open_text(path) as file:
-                spec = load_yaml(file)
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())}); correct it") from error
-        if not isinstance(spec, dict):
-            raise UserError(f"{path}: must say `kind: ...` and `path: ...` of a corpus")
+        spec = read_yaml(path, "description of a corpus")
         base = path.absolute().parent
     values = dict(spec)
     kind = values.pop("kind", None)

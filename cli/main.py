@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
-
 import typer
 
 from cli import chat, corpus, doctor, generate, published, tokens, train, understand
-from codec.errors import UserError
+from codec.terminal import run_program
 
 UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
 
@@ -38,27 +34,19 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 a check failed, 2 unusable input (one line says why), 130 Ctrl-C."""
-    warnings.formatwarning = lambda message, *_: f"uniaudio: {message}\n"  # what happened, without the line of code
+    run_program("uniaudio", _run)
+
+
+def _run() -> int:
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except UserError as error:
-        _fail(f"uniaudio: {error}", 2)
+        return app(standalone_mode=False) or 0
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except UsageError as error:
         error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("uniaudio: stopped", 130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; without this, Python complains once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-
-
-def _fail(message: str, status: int) -> None:
-    print(message, file=sys.stderr)
-    sys.exit(status)
+        return error.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
 
 
 if __name__ == "__main__":

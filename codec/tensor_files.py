@@ -6,21 +6,42 @@ others on a cluster could read a model's config.json but not its weights.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from codec.errors import UserError
+from codec.files import replace_file
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
-    """Write tensors of any device to a file that has the mode of any other new file."""
-    path = Path(path)
-    path.touch()
-    mode = path.stat().st_mode
+    """Write tensors of any device to a file, all of it or nothing: the same bytes for the same tensors.
+
+    The file has the mode of any other new file. Raises UserError where it cannot be written.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt"} | metadata)
-    path.chmod(mode)
+    with replace_file(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"format": "pt"} | metadata)
+        except SafetensorError as error:  # what the system refuses comes as text here
+            raise UserError(f"{path}: could not be written ({error}); make room, or choose another place") from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file into the order of its names; the library's own order is random."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # another way to write it would be longer: left as it is
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def share_weights(folder: str | Path) -> None:

@@ -157,7 +157,7 @@ def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Quest
 
 def _store_of(model) -> Path:
     """The token store that a model was trained on, from the recipe in its run's folder."""
-    from auditory_sentences.strict_yaml import read_yaml
+    from codec.reading import read_yaml
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")

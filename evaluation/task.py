@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from auditory_sentences.strict_yaml import parse, read_yaml
 from codec.errors import UserError
+from codec.reading import read_yaml
+from codec.strict import parse
 from evaluation.metrics import METRICS
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")

@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 import yaml
 
-from auditory_sentences.strict_yaml import load_yaml, nearest, parse, read_yaml
 from codec.errors import UserError
+from codec.reading import load_yaml, read_yaml
+from codec.strict import nearest, parse
+from codec.terminal import shown
 
 # What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
 TRAINERS = {
@@ -159,10 +161,7 @@ def _override(tree: dict, text: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"override {text!r}: {parent!r} is a value, not a group of keys")
         tree = child
-    try:
-        tree[last] = load_yaml(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {text!r}: the value is not YAML") from error
+    tree[last] = load_yaml(value, f"override {shown(text)}")
 
 
 def _plain(value: Any) -> Any:

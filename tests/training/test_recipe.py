@@ -104,7 +104,7 @@ def test_overrides_win_and_are_checked(tmp_path):
         ("steps", "key.sub=value"),
         ("steps.more=1", "is a value"),
         ("=1", "key.sub=value"),
-        ("steps=[", "not YAML"),
+        ("steps=[", "cannot be read as YAML"),
     ):
         with pytest.raises(UserError, match=words):
             load_recipe(path, [override])
@@ -127,7 +127,7 @@ def test_missing_file_and_unknown_kind(tmp_path):
     with pytest.raises(UserError, match="did you mean 'structural'"):
         load_recipe(write(tmp_path, "kind: structual\n"))
     (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not text in UTF-8"):
         load_recipe(tmp_path / "recipe.yaml")
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from auditory_sentences.corpora import describe
-from auditory_sentences.strict_yaml import parse, read_yaml
 from codec.errors import UserError
+from codec.reading import read_yaml
+from codec.strict import parse
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,5 @@ def test_keys_can_be_brought_in(tmp_path):
 
 def test_a_corpus_that_says_something_twice_is_refused(tmp_path):
     (tmp_path / "x.yaml").write_text("kind: clips\npath: a\npath: b\n")
-    with pytest.raises(UserError, match="x.yaml: not a YAML file .*'path' stands twice"):
+    with pytest.raises(UserError, match="x.yaml: cannot be read as YAML .*'path' stands twice"):
         describe(tmp_path / "x.yaml")

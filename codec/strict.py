@@ -1,6 +1,6 @@
-"""YAML into dataclasses, strictly: a key or a value that was not expected is an error that says what was meant.
+"""Plain values into dataclasses, strictly: a key or a value that was not expected is an error that says what was meant.
 
-Recipes, evaluation tasks and descriptions of corpora are read with it.
+Recipes, evaluation tasks, descriptions of corpora and the configurations of saved models are read with it.
 """
 
 from __future__ import annotations
@@ -9,54 +9,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
-
-import yaml
+from typing import Annotated, Any, Literal, TypeVar
 
 from codec.errors import UserError
+from codec.numbers import ANY, Range
+from codec.terminal import shown
 
 T = TypeVar("T")
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a repeated key instead of keeping the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<` brings keys in, and is none itself
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # refused below
-            if key in seen:
-                raise yaml.YAMLError(f"the key {key!r} stands twice, again on line {key_node.start_mark.line + 1}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(text: str | TextIO) -> Any:
-    """The value that YAML text means. Raises yaml.YAMLError where it is none, or a key stands twice."""
-    return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-
-
-def read_yaml(path: str | Path, what: str = "file", remedy: str = "check the path") -> dict[str, Any]:
-    """A YAML file that holds keys and values. Raises UserError that names the file and the place.
-
-    what, remedy: what the file should be, and where one is found, for the message where there is none
-    """
-    path = Path(path)
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such {what}; {remedy}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values at the top; see the files beside it for the form")
-    return values
 
 
 def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
@@ -68,13 +29,13 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
     """
     where = f"{source}: {key}: " if key else f"{source}: "
     if not isinstance(tree, dict):
-        raise UserError(f"{where}expected keys and values, found {tree!r}")
+        raise UserError(f"{where}expected keys and values, found {shown(tree)}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for name in tree:
         if name not in fields:
             hint = nearest(str(name), fields) or f"; known keys: {', '.join(fields)}"
-            raise UserError(f"{source}: unknown key {_join(key, str(name))!r}{hint}")
+            raise UserError(f"{source}: unknown key {shown(_join(key, str(name)))}{hint}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in tree:
@@ -91,6 +52,12 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
 def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     """`value` as the annotated type `kind`, or a UserError. Lossless readings only: 1 for a float, no 1.5 for an int"""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        read = _convert(args[0], value, source, key)
+        for limits in args[1:]:
+            if isinstance(limits, Range) and read is not None and (problem := limits.problem(read)):
+                raise UserError(f"{source}: {key!r} {problem}, not {shown(value)}")
+        return read
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -108,7 +75,7 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
             return value
         choices = ", ".join(map(str, args))
         raise UserError(
-            f"{source}: {key!r} must be one of {choices}, not {value!r}{nearest(str(value), map(str, args))}"
+            f"{source}: {key!r} must be one of {choices}, not {shown(value)}{nearest(str(value), map(str, args))}"
         )
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         if origin is list or (len(args) == 2 and args[1] is Ellipsis):
@@ -126,20 +93,22 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
             for k, v in value.items()
         }
     if origin in (list, tuple):
-        raise UserError(f"{source}: {key!r} must be a list, not {value!r}")
+        raise UserError(f"{source}: {key!r} must be a list, not {shown(value)}")
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         try:
-            return float(value)
+            value = float(value)
         except ValueError:
             pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and kind in (int, float):
+        if problem := ANY.problem(value):
+            raise UserError(f"{source}: {key!r} {problem}, not {shown(value)}")
+        value = kind(value) if kind is float else value
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
-    raise UserError(f"{source}: {key!r} must be {expected}, not {value!r}")
+    raise UserError(f"{source}: {key!r} must be {expected}, not {shown(value)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,165 @@
+"""Files of people: how every result is written, and what is never written over.
+
+A result appears whole or not at all: it is written beside its place, flushed to the disk and renamed. `new_file` and
+`new_folder` refuse to replace what is there; `replace_file` is for files that the program itself owns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from codec.errors import UserError, of_system
+
+_SCRATCH = ".tmp-"  # how names of files that are not finished begin
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+_HASHED = re.compile(r".*-[0-9a-f]{12}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no names for files on Windows
+
+
+def require_free(path: str | Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise UserError where a result may not be written to `path`; to be asked before the work begins.
+
+    inputs: files that the result is made of, which it never replaces, not even with `force` or through a link
+    force: replace a file that is there
+    """
+    path = Path(path)
+    try:
+        _require_free(path, force, inputs)
+    except OSError as error:
+        raise of_system(error, path) from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"{str(path)!r}: not a name that a file can have; choose another one") from error
+
+
+def _require_free(path: Path, force: bool, inputs: Iterable[str | Path]) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file to write")
+    if os.path.lexists(path):
+        for given in inputs:
+            if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
+                raise UserError(f"{path}: is what is read, and is not written over; give another name with --out")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is no ordinary file; give the name of a file to write")
+        if not force:
+            raise UserError(f"{path}: exists already and is not replaced; give another name, or --force to replace it")
+    parent = path.parent
+    while not os.path.lexists(parent) and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"{path}: {parent} is not a folder; choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: {parent} may not be written to; change its permissions, or choose another place")
+
+
+@contextlib.contextmanager
+def new_file(path: str | Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
+    """A temporary path, which becomes `path` when what is written there is whole. Missing folders are made.
+
+    Raises UserError as `require_free` does, and for what the system refuses; nothing is left then.
+    """
+    inputs = list(inputs)
+    require_free(path, force=force, inputs=inputs)
+    with replace_file(path) as temporary:
+        yield temporary
+        require_free(path, force=force, inputs=inputs)  # somebody else may have written meanwhile
+
+
+@contextlib.contextmanager
+def replace_file(path: str | Path) -> Iterator[Path]:
+    """As `new_file`, for files that the program owns: what is there is replaced, and its permissions are kept."""
+    path = Path(path)
+    temporary = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = (path if path.is_file() else temporary).stat().st_mode & 0o7777
+        yield temporary
+        temporary.chmod(mode)
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:  # of this file, unless it names another one
+        named = error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path.parent)
+        raise of_system(error, None if named else path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file that the program owns, whole or not at all, in UTF-8."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` when all is written; where something fails, nothing is left.
+
+    Raises UserError where something is at `path`: a folder is never written over.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UserError(f"{path}: exists already and is not replaced; give another name, or remove it")
+    scratch = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        for written in [*scratch.rglob("*"), scratch]:
+            flush(written)
+        scratch.rename(path)
+        flush(path.parent)
+    except OSError as error:
+        raise of_system(error, path) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what a killed process left half written in a folder; for the folder's only writer (codec/locks.py)."""
+    for left in Path(folder).glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file, or a folder's list of files, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name_of(identity: str) -> str:
+    """A file name for an id: one name in any folder and on any disk, and another one for every other id.
+
+    A plain id is its own name. Any other is what is legible of it and a hash, so that neither separators, capitals,
+    length nor leading dots can lead elsewhere or to another id's file.
+    """
+    if _PLAIN.fullmatch(identity) and not _HASHED.fullmatch(identity) and not _RESERVED.fullmatch(identity):
+        if not identity.endswith("."):
+            return identity
+    legible = re.sub(r"[^a-z0-9_-]+", "_", identity.lower())[:80].strip("_-") or "id"
+    return f"{legible}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """The path of a name within a folder. Raises UserError where the name leads out of it."""
+    folder = Path(folder)
+    path = folder / name
+    if not name or Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{name!r}: leads out of the folder {folder}; use a plain name")
+    return path

@@ -1,0 +1,49 @@
+"""The ranges of numbers that people give: one table for recipes, configurations and the command line.
+
+A field of a dataclass says its kind, `steps: Count`, and codec/strict.py holds it to that; an option of the command
+line takes the same kinds (cli/options.py). Every float is finite and every integer fits 64 bits, whatever its kind.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+LARGEST = 2**63 - 1  # what 64 bits hold with a sign
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`; open: without `low` itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+
+    def problem(self, value: float) -> str:
+        """What is wrong with a number, "must be ..."; "" where nothing is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be a finite number"
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return "must fit 64 bits"
+        if (value > self.low if self.open else value >= self.low) and value <= self.high:
+            return ""
+        return f"must be {self}"
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.open else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
+        high = f"at most {self.high:g}" if math.isfinite(self.high) else ""
+        return " and ".join(part for part in (low, high) if part) or "a number"
+
+
+ANY = Range()
+
+Count = Annotated[int, Range(1)]  # of things there is at least one of: steps, layers, heads
+Index = Annotated[int, Range(0)]  # of things there may be none of, or a position
+Seed = Annotated[int, Range(0, LARGEST)]
+Positive = Annotated[float, Range(0, open=True)]  # rates, sizes, lengths in seconds
+NonNegative = Annotated[float, Range(0)]  # weights, temperatures
+Share = Annotated[float, Range(0, 1)]
+Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off
+Temperature = Annotated[float, Range(0, 1000)]
