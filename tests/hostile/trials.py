@@ -98,6 +98,7 @@ def run(trial: Trial, scratch: Path) -> Result:
 def _be_the_program(trial: Trial, out: Path, err: Path, given: Path) -> None:
     """In the child: never returns."""
     os.setpgid(0, 0)
+    os.chdir(given.parent)  # where a name without a folder leads
     for number, path, flags in (
         (0, given, os.O_RDONLY),
         (1, out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
