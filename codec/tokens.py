@@ -87,9 +87,8 @@ class AudioTokens:
 
     def require_codes(self, codes: tuple[int, int], source: str) -> None:
         """Raise UserError that names `source` where an id is none of a tokenizer's `codes` (AudioTokenizer.codes)."""
-        for name, ids, size in zip(
-            ("descriptive", "structural"), (self.descriptive, self.structural), codes, strict=True
-        ):
+        for name, size in zip(("descriptive", "structural"), codes, strict=True):
+            ids = getattr(self, name)
             low, high = map(int, ids.aminmax())
             if low < 0 or high >= size:
                 raise UserError(
