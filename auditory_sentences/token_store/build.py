@@ -22,7 +22,7 @@ from auditory_sentences.token_store.manifest import (
     write_manifest,
 )
 from auditory_sentences.token_store.plan import Part, Plan, plan_build
-from auditory_sentences.token_store.shard import RECORD, write_shard
+from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, sources_path, write_sources
 from auditory_sentences.token_store.store import TokenStore
 from codec.errors import UserError
@@ -190,9 +190,7 @@ class _Build:
         changed = 0
         for i in rows:
             if i not in encoded:
-                place = part.places[i]
-                record = {name: getattr(place.clip, name) for name in RECORD}
-                changed += part.shard.records[place.row] != record
+                changed += not part.shard.is_of(part.places[i].row, part.places[i].clip)
         self.counts["with changed text or labels"] += changed
         kept = [part.places[i].row for i in rows]
         if part.sources is not None:

@@ -162,7 +162,7 @@ def _settled(clip: Clip, member: _Member, made_at: int, plan: Plan) -> Place | N
         known = known or Source(clip.id, clip.path, sha256="0" * 64)  # what it was made of is not known
         return Place(clip, replace(known, path=clip.path), member.row)
     if known is None:
-        same = max(now.mtime_ns, now.ctime_ns) <= made_at
+        same = now.changed_at <= made_at
     else:
         same = now.sha256 == known.sha256
         if not same and now.path != known.path:

@@ -70,30 +70,45 @@ class Shard:
     def __len__(self) -> int:
         return self._table.num_rows
 
-    @cached_property
+    @property
     def ids(self) -> list[str]:
         """Of the clips, in their order."""
-        return self._table["id"].to_pylist()
+        return self._columns["id"]
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
-        """What is known of each clip but where its recording lies, by the names of Clip's fields."""
-        columns = {name: self._table[name].to_pylist() for name in RECORD}
+    def _columns(self) -> dict[str, list]:
+        """The records' fields, labels and parts as JSON."""
+        return {name: self._table[name].to_pylist() for name in RECORD}
+
+    def clips(self, paths: Sequence[str]) -> list[Clip]:
+        """The records as clips whose recordings are at `paths`."""
+        columns = dict(self._columns)
         columns["labels"] = [self._json(text, dict) for text in columns["labels"]]
         columns["parts"] = [tuple(self._json(text, list)) for text in columns["parts"]]
-        return [dict(zip(RECORD, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        try:
+            return [
+                Clip(path=path, **dict(zip(RECORD, values, strict=True)))
+                for path, *values in zip(paths, *columns.values(), strict=True)
+            ]
+        except UserError as error:
+            raise self._refusal(str(error)) from error
+
+    def is_of(self, row: int, clip: Clip) -> bool:
+        """Whether the record in that row is the clip's, wherever its recording lies."""
+        for name, column in self._columns.items():
+            now, value = getattr(clip, name), column[row]
+            if name == "labels":
+                now, value = (now, self._json(value, dict)) if now or value != "{}" else ({}, {})
+            elif name == "parts":
+                now, value = (list(now), self._json(value, list)) if now or value != "[]" else ([], [])
+            if now != value:
+                return False
+        return True
 
     @property
     def paths(self) -> list[str] | None:
         """Where the recordings were, in shards of format 1; None in others."""
         return self._table["path"].to_pylist() if "path" in self._table.column_names else None
-
-    def clips(self, paths: Sequence[str]) -> list[Clip]:
-        """The records as clips whose recordings are at `paths`."""
-        try:
-            return [Clip(path=path, **record) for path, record in zip(paths, self.records, strict=True)]
-        except UserError as error:
-            raise self._refusal(str(error)) from error
 
     def tokens(self, row: int) -> AudioTokens:
         """Of the clip in that row."""

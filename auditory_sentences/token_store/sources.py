@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,23 @@ _AGAIN = "run `uniaudio corpus store` with the same corpora again, which writes 
 class Source:
     """A clip's recording as it was when it was encoded.
 
-    bytes, mtime_ns, ctime_ns: what the system says of the file, compared first
+    state: what the system says of the file: its size and the times of its last changes, in ns; compared first
     sha256: of the file's content; "" for a clip that could not be read, which the shard does not hold
     """
 
     id: str
     path: str
-    bytes: int = 0
-    mtime_ns: int = 0
-    ctime_ns: int = 0
+    state: str = ""
     sha256: str = ""
 
     @property
     def stored(self) -> bool:
         return bool(self.sha256)
+
+    @property
+    def changed_at(self) -> int:
+        """When the file was last written, moved or given other permissions, in ns."""
+        return max(map(int, self.state.split()[1:]))
 
 
 def measure(clip_id: str, path: str, known: Source | None = None) -> Source:
@@ -47,10 +50,10 @@ def measure(clip_id: str, path: str, known: Source | None = None) -> Source:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
             raise UserError(f"{path}: is no ordinary file; give a sound file")
-        now = Source(clip_id, path, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-        if known is not None and replace(known, sha256="") == now:
+        state = f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+        if known is not None and (known.path, known.state) == (path, state):
             return known
-        return replace(now, sha256=sha256_of(path))
+        return Source(clip_id, path, state, sha256_of(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except OSError as error:
