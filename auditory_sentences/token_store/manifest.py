@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError
+from codec.errors import UserError, of_system
 from codec.files import write_text
 from codec.numbers import Count, Index
 from codec.reading import read_json
@@ -88,8 +87,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises UserError that names the file where it may not be read, is damaged, or is not of a token store.
     """
     path = folder / MANIFEST
-    if not os.path.lexists(path) and (folder.is_dir() or not os.path.lexists(folder)):
+    try:
+        path.stat()
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise of_system(error, path) from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"{str(folder)!r}: not a name that a folder can have; check the path") from error
     remedy = "restore it from a copy, or build the store in another folder"
     values = read_json(path, "list of a token store", remedy)
     if not isinstance(values, dict) or "format" not in values:

@@ -90,7 +90,10 @@ def read_sources(folder: Path, entry: ShardEntry) -> list[Source]:
         raise Damaged(f"{path}: damaged; {_AGAIN}")
     if values.get("shard") != entry.sha256:
         raise Damaged(f"{path}: is not of the shard that {entry.file} is now; {_AGAIN}")
-    return [Source(*row) for row in values["clips"]]
+    rows = values.get("clips")
+    if not isinstance(rows, list) or any(not isinstance(row, list) or [*map(type, row)] != [str] * 4 for row in rows):
+        raise Damaged(f"{path}: lists no recordings; {_AGAIN}")
+    return [Source(*row) for row in rows]
 
 
 def _hash(values: dict[str, Any]) -> str:

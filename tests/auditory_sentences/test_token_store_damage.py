@@ -204,6 +204,18 @@ def test_a_shard_that_holds_what_no_tokenizer_makes_is_named(clips, finished, st
     assert "00001" in str(refused.value)
 
 
+@pytest.mark.parametrize("rows", [None, {}, [None], [["c8"]], [["c8", 1, "", ""]], [["c8", "x", "", "", ""]]])
+def test_a_list_of_recordings_of_another_form_is_named(store, rows):
+    path = store / "sources-00001.json"
+    values = json.loads(path.read_text()) | {"clips": rows}
+    del values["hash"]
+    path.write_text(
+        json.dumps(values | {"hash": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()})
+    )
+    with pytest.raises(Damaged, match="sources-00001.json: lists no recordings"):
+        TokenStore(store).verify()
+
+
 def test_ids_beyond_the_codes_are_made_anew_when_built(clips, finished, store):
     with_ids(store, *CONTENTS["an id beyond the codes"][:2])
     again = build_store(clips, FakeTokenizer(), store, shard_clips=8)
@@ -255,6 +267,8 @@ def test_places_where_no_store_can_be(clips, tmp_path, where):
     for ask in (lambda: build_store(clips, FakeTokenizer(), folder), lambda: TokenStore(folder)):
         with pytest.raises(UserError, match=folder.name):
             ask()
+    with pytest.raises(UserError, match="not a name that a folder can have"):
+        TokenStore("a\0b")
     assert (tmp_path / "file").read_text() == "of somebody" and os.listdir(tmp_path) == ["file"]
 
 
