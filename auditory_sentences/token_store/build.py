@@ -28,6 +28,7 @@ from auditory_sentences.token_store.store import TokenStore
 from codec.errors import UserError
 from codec.files import remove_leftovers
 from codec.locks import locked
+from codec.numbers import Range
 from codec.terminal import printable
 from codec.tokenizer import AudioTokenizer
 
@@ -71,6 +72,8 @@ def build_store(
     for clip_id, count in Counter(clip.id for clip in clips).items():
         if count > 1:
             raise UserError(f"two clips are called {clip_id!r}; rename one, or give its corpus a `name`")
+    if max_failures is not None and (problem := Range(0, 1).problem(max_failures)):
+        raise UserError(f"the share of clips that may be unreadable (--max-failures) {problem}, not {max_failures}")
     allowed = len(clips) * (MAX_FAILURES if max_failures is None else max_failures)
     if max_failures is None:
         allowed = max(allowed, FEW_FAILURES)

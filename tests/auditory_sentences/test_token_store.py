@@ -193,3 +193,10 @@ def test_what_is_no_text_and_control_characters_are_listed_harmlessly(clips, tmp
     said = capsys.readouterr().err
     assert len(store) == 3 and "half\\xe9" in said and "not text in UTF-8" in said
     assert "escape\\x1b[2J" in said and "\x1b[" not in said.replace("\x1b[", "", 0).split("could not be read")[1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_share_that_is_none_is_refused(clips, tmp_path, share):
+    with pytest.raises(UserError, match="--max-failures"):
+        build_store(clips, FakeTokenizer(), tmp_path / "store", max_failures=share)
+    assert not (tmp_path / "store").exists()
