@@ -10,7 +10,7 @@ from codec.tokens import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from auditory_sentences.clip import Clip
-    from auditory_sentences.token_store import StoredClip, TokenStore
+    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 
 MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, not a class to ask about
 
@@ -26,7 +26,7 @@ class Catalogue:
     label_values: label -> its values in the whole store, all splits, so that training and evaluation offer the same
     """
 
-    def __init__(self, store: TokenStore, split: str) -> None:
+    def __init__(self, store: TokenStore | JoinedStores, split: str) -> None:
         self.store = store
         self.split = split
         self.members: list[int] = []

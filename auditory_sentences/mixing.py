@@ -20,7 +20,7 @@ from auditory_sentences.tasks import TASKS, Task, build, find_task, is_eligible
 from codec.errors import UserError
 
 if TYPE_CHECKING:
-    from auditory_sentences.token_store import TokenStore
+    from auditory_sentences.token_store import JoinedStores, TokenStore
 
 GUIDANCE_DROPOUT = 0.1  # share of generation sentences whose conditions are hidden (published model, §B.4)
 FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
@@ -61,7 +61,7 @@ class SentenceStream:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: TokenStore | JoinedStores,
         mixture: Mapping[str, float],
         seed: int,
         split: str = "train",

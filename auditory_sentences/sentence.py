@@ -99,6 +99,7 @@ def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTok
             f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "
             f"{layout.audio_fingerprint}; tokenize the audio with the model's own tokenizer"
         )
+    tokens.require_codes((layout.descriptive_codes, layout.structural_codes), "audio tokens given to the model")
     pieces = []
     if segment.role in ("audio", "descriptive"):
         frames = row_layout.descriptive_frames_in_rows(tokens.descriptive, layout)

@@ -53,11 +53,24 @@ def store(
     corpora: CorporaArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the token store.")],
     codec: CodecOption = STARTER_CODEC,
-    strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be read is an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be read stops the build.")] = False,
+    max_failures: Annotated[
+        float | None,
+        typer.Option(
+            "--max-failures",
+            min=0.0,
+            max=1.0,
+            help="Share of the clips that may be unreadable before the build stops; 0.1, or ten clips, if not given.",
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take clips out of the store that the corpora no longer hold.")
+    ] = False,
 ) -> None:
-    """Tokenise corpora into a token store; goes on where it was interrupted."""
+    """Tokenise corpora into a token store, go on where that was interrupted, or bring a store up to date."""
     from auditory_sentences.corpora import read_corpora
     from auditory_sentences.token_store import build_store
 
-    built = build_store(read_corpora(corpora), load_codec(codec), out, strict=strict)
+    clips = read_corpora(corpora)
+    built = build_store(clips, load_codec(codec), out, strict=strict, prune=prune, max_failures=max_failures)
     print(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")

@@ -59,6 +59,7 @@ def detokenize(
             f"{tokens}: made by the tokenizer {ids.fingerprint}, but {codec} is {tokenizer.fingerprint}; "
             "give the codec that made it with --codec"
         )
+    ids.require_codes(tokenizer.codes, str(tokens))
     waveform = tokenizer.decode([ids], steps=steps, seed=seed, guidance=guidance)[0]
     out = out or tokens.with_suffix(".wav")
     write_audio(out, waveform)

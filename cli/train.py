@@ -39,7 +39,8 @@ def evaluate(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Items per task.")] = 40,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("runs/evaluation"),
     store: Annotated[
-        Path | None, typer.Option("--store", help="Token store; the one that the model was trained on.")
+        list[Path] | None,
+        typer.Option("--store", help="Token store, may be repeated; the one that the model was trained on."),
     ] = None,
     corpus: Annotated[
         list[Path] | None,
@@ -59,7 +60,7 @@ def evaluate(
         shots=shots,
         limit=limit,
         out=out,
-        store=store,
+        store=store or None,
         corpora=corpus or (),
         codec=codec,
     )

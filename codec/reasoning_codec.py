@@ -103,6 +103,10 @@ class ReasoningCodec(AudioTokenizer):
         self.scalar = ScalarAutoencoder(config.scalar)
         self.flow = FlowDecoder(config.flow, config.scalar.latent_hidden_dim, config.structural.dim)
 
+    @property
+    def codes(self) -> tuple[int, int]:
+        return self.config.descriptive.quantiser.codebook_size, self.config.structural.quantiser.codebook_size
+
     def config_values(self) -> dict[str, Any]:
         return to_json(self.config)
 

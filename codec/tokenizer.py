@@ -64,6 +64,11 @@ class AudioTokenizer(nn.Module, ABC):
         Raises UserError where the tokens are another tokenizer's.
         """
 
+    @property
+    @abstractmethod
+    def codes(self) -> tuple[int, int]:
+        """How many codes a codebook of the descriptive and of the structural tokens has: ids lie below."""
+
     def stream(
         self, steps: int | None = None, seed: int = 0, guidance: float | None = None, first_window: int | None = None
     ) -> StreamingDecoder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codec.errors import UserError
+from codec.errors import UserError, of_system
 from codec.tensor_files import save_tensors
 
 SAMPLE_RATE = 24_000  # samples per second of every waveform that enters or leaves a tokenizer
 DESCRIPTIVE_RATE = 5.0  # frames per second
 STRUCTURAL_RATE = 12.5  # frames per second
 NUM_CODEBOOKS = 8
+LONGEST = 2**50  # samples; a number of more is damage
 
 
 def descriptive_frames(num_samples: int) -> int:
@@ -50,6 +53,8 @@ class AudioTokens:
     fingerprint: str
 
     def __post_init__(self) -> None:
+        if not 0 < self.num_samples < LONGEST:
+            raise ValueError(f"a clip of {self.num_samples} samples; it needs at least one")
         for name, ids, frames in (
             ("descriptive", self.descriptive, descriptive_frames(self.num_samples)),
             ("structural", self.structural, structural_frames(self.num_samples)),
@@ -80,6 +85,17 @@ class AudioTokens:
     def seconds(self) -> float:
         return self.num_samples / SAMPLE_RATE
 
+    def require_codes(self, codes: tuple[int, int], source: str) -> None:
+        """Raise UserError that names `source` where an id is none of a tokenizer's `codes` (AudioTokenizer.codes)."""
+        for name, size in zip(("descriptive", "structural"), codes, strict=True):
+            ids = getattr(self, name)
+            low, high = map(int, ids.aminmax())
+            if low < 0 or high >= size:
+                raise UserError(
+                    f"{source}: holds the {name} id {low if low < 0 else high}, and the tokenizer has 0 to {size - 1}; "
+                    "make the tokens again with the tokenizer that is used here"
+                )
+
     def equal(self, other: AudioTokens) -> bool:
         """Whether both hold the same ids, length and fingerprint."""
         return (
@@ -98,6 +114,8 @@ class AudioTokens:
     def load(cls, path: str | Path) -> AudioTokens:
         """Read what `save` wrote. Raises UserError where the file is missing, damaged or holds something else."""
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+                raise UserError(f"{path}: is no ordinary file; give a token file")
             with safe_open(path, framework="pt") as file:
                 meta = file.metadata() or {}
                 return cls(
@@ -108,7 +126,9 @@ class AudioTokens:
                 )
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such token file; check the path") from error
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+        except OSError as error:
+            raise of_system(error, path) from error
+        except (SafetensorError, KeyError, ValueError) as error:
             raise UserError(
                 f"{path}: not an audio-token file ({error}); make one with `uniaudio tokenize AUDIO`"
             ) from error

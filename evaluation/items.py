@@ -25,7 +25,7 @@ from evaluation.normaliser import normalise
 from evaluation.task import Score, Task
 
 if TYPE_CHECKING:
-    from auditory_sentences.token_store import StoredClip, TokenStore
+    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Item:
 class Questions:
     """Builds the items of any task from a token store: queries from the task's split, examples from training."""
 
-    def __init__(self, store: TokenStore, seed: int = 0) -> None:
+    def __init__(self, store: TokenStore | JoinedStores, seed: int = 0) -> None:
         self.store = store
         self.seed = seed
         self.examples = Catalogue(store, "train")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from auditory_sentences.corpora import Clip, read_corpora, read_corpus
-from auditory_sentences.token_store import StoredClip, TokenStore
+from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 from codec.errors import UserError
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
@@ -31,7 +31,7 @@ class Recordings:
 class Relocated:
     """A token store whose recordings have moved: clips keep their tokens, and are read from where corpora say."""
 
-    def __init__(self, store: TokenStore, sources: Sequence[str | Path]) -> None:
+    def __init__(self, store: TokenStore | JoinedStores, sources: Sequence[str | Path]) -> None:
         """Raises UserError where a corpus cannot be read or holds none of the store's clips."""
         paths = {clip.id: clip.path for source in map(Path, sources) for clip in read_recordings(source)}
         self.store, self.fingerprint = store, store.fingerprint

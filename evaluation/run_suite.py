@@ -34,7 +34,7 @@ def run(
     shots: Sequence[int] | None = None,
     limit: int | None = LIMIT,
     out: str | Path = "runs/evaluation",
-    store: str | Path | None = None,
+    store: str | Path | Sequence[str | Path] | None = None,
     corpora: Sequence[str | Path] = (),
     codec: str | Path | None = None,
     untrained: str | Path | None = None,
@@ -49,7 +49,7 @@ def run(
     model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
     suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
     limit: items per task, None for all
-    store: token store, None for the one that the recipe in the model's run folder names
+    store: token store or stores, None for what the recipe in the model's run folder names
     corpora: where the recordings are (folders or YAML files): with a store, if they have moved since it was built;
         without one, for reconstruction tasks
     codec: another codec for reconstruction tasks than the model's own
@@ -143,21 +143,20 @@ class _Respondents:
 
 
 def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
-    from auditory_sentences.token_store import TokenStore
+    from auditory_sentences.token_store import open_stores
     from evaluation.items import Questions
     from evaluation.recordings import Recordings, Relocated
 
     if store is None and corpora and all(task.is_reconstruction for task in tasks):
         return Questions(Recordings(corpora), seed)
-    if store is None:
-        store = _store_of(model)
-    found = TokenStore(store)
+    found = open_stores(_stores_of(model) if store is None else store)
     return Questions(Relocated(found, corpora) if corpora else found, seed)
 
 
-def _store_of(model) -> Path:
-    """The token store that a model was trained on, from the recipe in its run's folder."""
+def _stores_of(model) -> str | list[str]:
+    """The token store, or stores, that a model was trained on, from the recipe in its run's folder."""
     from codec.reading import read_yaml
+    from codec.terminal import shown
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")
@@ -170,7 +169,10 @@ def _store_of(model) -> Path:
     values = read_yaml(recipe)
     if "store" not in values:
         raise UserError(f"{recipe}: names no token store; give one (--store)")
-    return Path(values["store"])
+    named = values["store"]
+    if not isinstance(named, str) and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"{recipe}: names no token store but {shown(named)}; give one (--store)")
+    return named
 
 
 def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[
         "parameters": sum(p.numel() for p in codec.parameters()),
     }  # fmt: skip
     who["data"] = {
-        "token_store": str(store or ""),
+        "token_store": ", ".join(map(str, [store or ""] if isinstance(store, str | Path | None) else store)),
         "fingerprint": questions.store.fingerprint,
         "clips": len(questions.store.clips),
     }
@@ -224,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
     parser.add_argument("--out", default="runs/evaluation", help="folder to write")
-    parser.add_argument("--store", help="token store; default: the one that the model was trained on")
+    parser.add_argument("--store", nargs="+", help="token stores; default: those that the model was trained on")
     parser.add_argument(
         "--corpus", nargs="+", default=[], dest="corpora", help="recordings: of the store, if moved; or alone"
     )

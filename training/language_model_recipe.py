@@ -42,7 +42,7 @@ class LanguageModelRecipe(Recipe):
 
     listener: of a new model: listener.safetensors that supervised training of the codec's descriptive branch left
         behind; the text model then starts with what it learned to hear there (training/inheritance.py)
-    store: folder of the token store, made by the same audio tokenizer
+    store: folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
     mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/mixing.py)
     texts: UTF-8 files with one text a line for text_only; without, the transcriptions and captions of the clips
     context: rows of a packed sequence; batch: packed sequences in a micro-batch
@@ -52,7 +52,7 @@ class LanguageModelRecipe(Recipe):
     """
 
     stage: Stage
-    store: str
+    store: str | tuple[str, ...]
     mixture: dict[str, float]
     loss: LossRecipe
     init: str = ""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
-from auditory_sentences.token_store import TokenStore
+from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from auditory_sentences.uniaudio import load_language_model
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
@@ -43,13 +43,13 @@ class StartingPoint:
     layout: VocabularyLayout
     tokenizer: TextTokenizer
     audio_tokenizer: str | Path
-    store: TokenStore
+    store: TokenStore | JoinedStores
 
     @classmethod
     def load(cls, recipe: LanguageModelRecipe) -> StartingPoint:
         """Read everything. Raises UserError where the parts were not made for each other."""
         dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
-        store = TokenStore(recipe.store)
+        store = open_stores(recipe.store)
         if recipe.init:
             folder = resolve_model(recipe.init)
             model = load_language_model(folder, dtype)
@@ -73,13 +73,14 @@ class StartingPoint:
             )
             inherit(model, codec, Ears.load(recipe.listener) if recipe.listener else None)
         for what, ours, theirs, where in (
-            ("audio", layout.audio_fingerprint, store.fingerprint, recipe.store),
+            ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
             ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),
         ):
             if ours != theirs:
                 raise UserError(
                     f"{where}: made with {what} tokenizer {theirs}, but the model reads {ours}; use the same"
                 )
+        store.require_codes((layout.descriptive_codes, layout.structural_codes))
         return cls(model, layout, tokenizer, audio_tokenizer, store)
 
     @property

@@ -42,6 +42,10 @@ class FakeTokenizer(AudioTokenizer):
     def decode(self, tokens, steps=10, seed=0, guidance=1.5):
         return [torch.zeros(t.num_samples) for t in tokens]
 
+    @property
+    def codes(self):
+        return 256, 256
+
     def config_values(self):
         return {"shift": self.shift}
 

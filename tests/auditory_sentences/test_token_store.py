@@ -1,46 +1,18 @@
 """The token store: complete, in order, checked, and never lost, whatever kills its making."""
 
-import json
-import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from auditory_sentences.clip import Clip
-from auditory_sentences.token_store import MANIFEST, StoredClip, TokenStore, build_store
+from auditory_sentences.token_store import StoredClip, TokenStore, build_store
 from codec.audio import load_audio
 from codec.errors import UserError
+from codec.locks import locked
 from tests.auditory_sentences.fake_tokenizer import FakeTokenizer
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """24 clips of 0.01 to 2 s at three rates."""
-    folder = tmp_path_factory.mktemp("audio")
-    rng = np.random.default_rng(0)
-    made = []
-    for i in range(24):
-        path = folder / f"{i}.wav"
-        rate = (8_000, 24_000, 44_100)[i % 3]
-        seconds = 0.01 if i == 5 else rng.uniform(0.1, 2)
-        soundfile.write(path, rng.uniform(-0.5, 0.5, (int(rate * seconds), 1 + i % 2)), rate)
-        made.append(
-            Clip(
-                id=f"c{i}", path=str(path), kind=("speech", "music")[i % 2], split=("train", "test")[i % 4 == 0],
-                text=f"wörds {i // 2}", caption="a caption", speaker=f"s{i % 3}",
-                labels={"gender": ("male", "female")[i % 2], "pitch": "low"}, group="long" if i < 3 else "", position=i,
-                parts=("c0", "c1") if i == 2 else (), licence="CC0-1.0", source="a test",
-            )
-        )  # fmt: skip
-    return made
 
 
 def test_every_clip_comes_back_as_it_went_in(clips, tmp_path):
@@ -119,10 +91,15 @@ def test_another_tokenizer_is_refused_naming_both(clips, tmp_path):
     assert TokenStore(tmp_path).fingerprint == one
 
 
-def test_other_clips_are_refused(clips, tmp_path):
-    build_store(clips, FakeTokenizer(), tmp_path)
-    with pytest.raises(UserError, match="24 other clips"):
-        build_store(clips[:-1], FakeTokenizer(), tmp_path)
+def test_one_builder_at_a_time(clips, tmp_path):
+    with locked(tmp_path, "another build"), pytest.raises(UserError, match="in use by another build, process"):
+        build_store(clips, FakeTokenizer(), tmp_path)
+
+
+def test_ids_that_stand_twice_are_refused(clips, tmp_path):
+    with pytest.raises(UserError, match="two clips are called 'c3'"):
+        build_store([*clips, clips[3]], FakeTokenizer(), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 # ---- clips that cannot be read -----------------------------------------------------------------------------------
@@ -160,7 +137,7 @@ def test_a_repaired_clip_is_taken_in_when_built_again(clips, tmp_path):
     tokenizer = FakeTokenizer()
     store = build_store(given, tokenizer, tmp_path / "store", max_seconds=3, shard_clips=6)
     assert store[0].id == "empty" and len(store.failures) == 3
-    assert sum(tokenizer.batches) == 6  # its shard alone
+    assert sum(tokenizer.batches) == 1  # the others of its shard keep their tokens
 
 
 def test_no_readable_clip_and_no_clip_at_all_are_errors(tmp_path):
@@ -170,89 +147,56 @@ def test_no_readable_clip_and_no_clip_at_all_are_errors(tmp_path):
         build_store([], FakeTokenizer(), tmp_path / "b")
 
 
-# ---- damage and interruption -------------------------------------------------------------------------------------
-
-
-def test_damage_is_named_and_repaired(clips, tmp_path):
-    store = build_store(clips, FakeTokenizer(), tmp_path, shard_clips=8)
-    shard = tmp_path / "shard-00001.arrow"
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 255
-    shard.write_bytes(data)
-    with pytest.raises(UserError, match="shard-00001.*damaged"):
-        TokenStore(tmp_path).verify()
-    shard.write_bytes(data[:-50])
-    with pytest.raises(UserError, match="shard-00001"):
-        TokenStore(tmp_path)
-    again = build_store(clips, FakeTokenizer(), tmp_path, shard_clips=8)
-    again.verify()
-    assert again.data_hash == store.data_hash
-
-
-@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"format": 99}', '{"format": 1'])
-def test_a_folder_without_a_good_manifest(tmp_path, content):
-    if content is not None:
-        (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(UserError, match=str(tmp_path)):
-        TokenStore(tmp_path)
-
-
-PROGRAM = """
-import json, sys
-from auditory_sentences.clip import Clip
-from auditory_sentences.token_store import build_store
-from tests.auditory_sentences.fake_tokenizer import FakeTokenizer
-clips = [Clip(**{**v, "parts": tuple(v.get("parts", ()))}) for v in map(json.loads, open(sys.argv[1]))]
-build_store(clips, FakeTokenizer(pause=0.02), sys.argv[2], shard_clips=2, batch_seconds=1)
-"""
-
-
-def shards_built(folder):
-    if not (folder / MANIFEST).exists():
-        return 0
-    return sum(shard is not None for shard in json.loads((folder / MANIFEST).read_text())["shards"])
-
-
-def test_a_build_killed_at_any_moment_goes_on(clips, tmp_path):
-    """kill -9 after ever more shards, somewhere within the next; the end is what an uninterrupted build makes."""
-    listed = tmp_path / "clips.jsonl"
-    listed.write_text("".join(clip.to_json() + "\n" for clip in clips))
-    target = tmp_path / "store"
-    built = []
-    for goal, later in ((1, 0.0), (4, 0.02), (8, 0.04)):
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(listed), str(target)], stderr=subprocess.DEVNULL)
-        while shards_built(target) < goal and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(later)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        built.append(shards_built(target))
-        if built[-1] < 12:
-            with pytest.raises(UserError):
-                TokenStore(target)
-    assert built == sorted(built) and built[-1] >= 8
-    tokenizer = FakeTokenizer()
-    store = build_store(clips, tokenizer, target, shard_clips=2, batch_seconds=1)
-    assert sum(tokenizer.batches) == len(clips) - 2 * built[-1]
-    store.verify()
-    fresh = build_store(clips, FakeTokenizer(), tmp_path / "fresh", shard_clips=2)
-    assert store.data_hash == fresh.data_hash
-    assert not [name for name in os.listdir(target) if name.endswith(".tmp")]
-
-
-def test_a_kill_between_shard_and_manifest_loses_that_shard_only(clips, tmp_path):
-    """The moment that timing hardly hits: the shard is renamed, the manifest does not know it yet."""
-    build_store(clips, FakeTokenizer(), tmp_path, shard_clips=8)
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
-    manifest["shards"][2] = None
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    (tmp_path / "shard-00001.arrow.tmp").write_bytes(b"half a shard")
-    with pytest.raises(UserError, match="1 of 3 shards"):
+def test_more_failures_than_may_be_stop_the_build_and_lose_nothing(clips, tmp_path, capsys):
+    bad = [Clip(f"bad{i}", f"/nowhere/{i}.wav", "sound", "train") for i in range(30)]
+    given = [*clips[:4], *bad, *clips[4:]]
+    with pytest.raises(UserError, match="10 of the first 14 clips could not be read, and 5 may be.*--max-failures"):
+        build_store(given, FakeTokenizer(), tmp_path, shard_clips=14, max_failures=0.1)
+    with pytest.raises(UserError, match="not finished"):
         TokenStore(tmp_path)
     tokenizer = FakeTokenizer()
-    store = build_store(clips, tokenizer, tmp_path, shard_clips=8)
-    assert sum(tokenizer.batches) == 8
-    store.verify()
-    assert torch.equal(
-        store[20].tokens.structural, FakeTokenizer().encode(load_audio(clips[20].path)[None])[0].structural
-    )
+    store = build_store(given, tokenizer, tmp_path, shard_clips=14, max_failures=0.6)
+    assert sum(tokenizer.batches) == 20 and [clip.id for clip in store] == [clip.id for clip in clips]
+    said = capsys.readouterr().err
+    assert "  bad0: /nowhere/0.wav: no such file" in said and "and 10 more" in said and len(store.failures) == 30
+
+
+@pytest.mark.parametrize(("bad", "share", "stops"), [(10, None, False), (11, None, True), (1, 0.0, True)])
+def test_how_many_failures_are_too_many(clips, tmp_path, bad, share, stops):
+    given = [*clips[:9], *(Clip(f"bad{i}", f"/nowhere/{i}.wav", "sound", "train") for i in range(bad))]
+    if stops:
+        with pytest.raises(UserError, match="--max-failures"):
+            build_store(given, FakeTokenizer(), tmp_path, max_failures=share)
+    else:
+        assert len(build_store(given, FakeTokenizer(), tmp_path, max_failures=share)) == 9
+
+
+def test_a_clip_that_the_tokenizer_refuses_costs_that_clip(clips, tmp_path):
+    class Choosy(FakeTokenizer):
+        def encode(self, waveforms, lengths=None):
+            if (lengths == 4_321).any():
+                raise UserError("a length that is not liked")
+            return super().encode(waveforms, lengths)
+
+    soundfile.write(tmp_path / "odd.wav", np.zeros(4_321), 24_000)
+    given = [*clips[:3], Clip("odd", str(tmp_path / "odd.wav"), "sound", "train"), *clips[3:6]]
+    store = build_store(given, Choosy(), tmp_path / "store")
+    assert len(store) == 6 and "odd.wav: a length that is not liked" in store.failures[0].reason
+
+
+def test_what_is_no_text_and_control_characters_are_listed_harmlessly(clips, tmp_path, capsys):
+    odd = [
+        Clip("half\udce9", clips[0].path, "sound", "train"),
+        Clip("escape\x1b[2J", str(tmp_path / "x\x1b[31m.wav"), "sound", "train"),
+    ]
+    store = build_store([*odd, *clips[:3]], FakeTokenizer(), tmp_path / "store")
+    said = capsys.readouterr().err
+    assert len(store) == 3 and "half\\xe9" in said and "not text in UTF-8" in said
+    assert "escape\\x1b[2J" in said and "\x1b[" not in said.replace("\x1b[", "", 0).split("could not be read")[1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_share_that_is_none_is_refused(clips, tmp_path, share):
+    with pytest.raises(UserError, match="--max-failures"):
+        build_store(clips, FakeTokenizer(), tmp_path / "store", max_failures=share)
+    assert not (tmp_path / "store").exists()

@@ -86,6 +86,18 @@ def test_tokens_of_another_codec_are_refused_naming_both(uniaudio, model_folder,
     assert done.status == 2 and "other" in done.err and "--codec" in done.err
 
 
+@pytest.mark.parametrize(("kind", "value"), [(0, 999), (1, 999), (0, -1), (1, -1)])
+def test_ids_that_the_codec_has_not_are_refused(uniaudio, model_folder, tone, tmp_path, kind, value):
+    codec, path = model_folder / "audio_tokenizer", tmp_path / "t.safetensors"
+    assert uniaudio("tokenize", tone, "--codec", codec, "-o", path).status == 0
+    tokens = AudioTokens.load(path)
+    (tokens.descriptive, tokens.structural)[kind][7, 1] = value
+    tokens.save(path)
+    done = uniaudio("detokenize", path, "--codec", codec, "-o", tmp_path / "t.wav")
+    assert done.status == 2 and "t.safetensors" in done.err and f"id {value}" in done.err
+    assert not (tmp_path / "t.wav").exists()
+
+
 def test_corpus_synthesise_show_and_store(uniaudio, model_folder, tmp_path):
     made = uniaudio("corpus", "synthesise", "--out", tmp_path / "corpus", "--small", "--processes", 2)
     assert made.status == 0 and "speech\ttrain" in made.out
@@ -98,7 +110,25 @@ def test_corpus_synthesise_show_and_store(uniaudio, model_folder, tmp_path):
         "--out",
         tmp_path / "tokens",
     )
-    assert stored.status == 0 and "tokenizer" in stored.out
+    assert stored.status == 0 and "tokenizer" in stored.out and " clips\t" in stored.out
+
+
+def test_a_table_with_bad_rows_is_stored_without_them(uniaudio, model_folder, tmp_path):
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * np.sin(np.arange(4000) / 9), 16_000)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:900])
+    (tmp_path / "t.csv").write_text("file,text\na.wav,one\ncut.wav,two\nb.wav,three\n")
+    (tmp_path / "c.yaml").write_text("kind: table\npath: t.csv\n")
+    build = ["corpus", "store", tmp_path / "c.yaml", "--codec", model_folder / "audio_tokenizer"]
+    done = uniaudio(*build, "--out", tmp_path / "tokens")
+    assert done.status == 0 and "\t2 clips\t" in done.out and "cut.wav" in done.err and "2 new, 1 skipped" in done.err
+    for option, said in (("--strict", "strict"), ("--max-failures=0.2", "--max-failures")):
+        refused = uniaudio(*build, "--out", tmp_path / option.strip("-"), option)
+        assert refused.status == 2 and said in refused.err and "cut.wav" in refused.err
+    (tmp_path / "t.csv").write_text("file,text\na.wav,one\n")
+    refused = uniaudio(*build, "--out", tmp_path / "tokens")
+    assert refused.status == 2 and "'b.wav'" in refused.err and "--prune" in refused.err
+    assert "\t1 clips\t" in uniaudio(*build, "--out", tmp_path / "tokens", "--prune").out
 
 
 BAD_SOUNDS = {

@@ -1,11 +1,14 @@
 """Audio tokens: lengths, files, damage."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import UserError
+from codec.tensor_files import save_tensors
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 
 
@@ -55,3 +58,28 @@ def test_damaged_and_missing_files_are_named(tmp_path):
             AudioTokens.load(tmp_path / name)
     with pytest.raises(UserError, match="nothing_here"):
         AudioTokens.load(tmp_path / "nothing_here")
+
+
+@pytest.mark.parametrize("num_samples", ["0", "-1", "1" * 400, "1" * 5000, "many", "30124000", "1.5"])
+def test_a_length_that_no_clip_has_is_refused(tmp_path, num_samples):
+    tokens = make(30_123)
+    tensors = {"descriptive": tokens.descriptive, "structural": tokens.structural}
+    save_tensors(tensors, tmp_path / "clip.safetensors", num_samples=num_samples, fingerprint="abc")
+    with pytest.raises(UserError, match="clip.safetensors: not an audio-token file"):
+        AudioTokens.load(tmp_path / "clip.safetensors")
+
+
+def test_what_is_no_file_is_answered_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(UserError, match="no ordinary file"):
+            AudioTokens.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("descriptive", 256), ("structural", 512), ("structural", -3)])
+def test_ids_beyond_the_codes_are_named(kind, value):
+    tokens = make(30_123)
+    tokens.require_codes((256, 512), "whole")
+    getattr(tokens, kind)[5, 2] = value
+    with pytest.raises(UserError, match=f"here: holds the {kind} id {value}"):
+        tokens.require_codes((256, 512), "here")

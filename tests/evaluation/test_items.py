@@ -4,7 +4,11 @@ from collections import Counter
 import pytest
 
 from auditory_sentences.token_store import TokenStore
+from auditory_sentences.token_store.manifest import Manifest, write_manifest
+from auditory_sentences.token_store.shard import write_shard
+from auditory_sentences.token_store.sources import Source, write_sources
 from codec.errors import UserError
+from evaluation import run_suite
 from evaluation.items import Questions
 from evaluation.recordings import Recordings, Relocated
 from evaluation.task import load_task
@@ -19,6 +23,27 @@ def test_items_are_held_out_and_spread_evenly(store):
     items = Questions(store).items(load_task("sound_caption"), 0, 6)
     assert Counter(item.clip.labels["class"] for item in items) == {"rain": 2, "engine": 2, "clock": 2}
     assert {item.clip.split for item in items} == {"test"}
+
+
+def test_several_stores_are_asked_as_one(store, tmp_path):
+    """Also those that the recipe beside a model names."""
+    half = len(store) // 2
+    for name, places in (("a", range(half)), ("b", range(half, len(store)))):
+        clips = [store[i] for i in places]
+        shard = write_shard(tmp_path / name / "shard-00000.arrow", clips, [clip.tokens for clip in clips])
+        sources = [Source(clip.id, clip.path, sha256="0" * 64) for clip in clips]
+        write_sources(tmp_path / name, shard, sources)
+        manifest = Manifest(fingerprint=store.fingerprint, codes=None, complete=True, shards=(shard,))
+        write_manifest(tmp_path / name, manifest)
+    (tmp_path / "run/model").mkdir(parents=True)
+    (tmp_path / "run/recipe.yaml").write_text(f"store: [{tmp_path}/a, {tmp_path}/b]\n")
+    task = load_task("asr")
+    for given in ([tmp_path / "a", tmp_path / "b"], None):
+        joined = run_suite._questions(tmp_path / "run/model", given, (), [task], 0)
+        assert [item.id for item in joined.items(task, 1, 5)] == [i.id for i in Questions(store).items(task, 1, 5)]
+    (tmp_path / "run/recipe.yaml").write_text("store: 7\n")
+    with pytest.raises(UserError, match="names no token store but 7"):
+        run_suite._questions(tmp_path / "run/model", None, (), [task], 0)
 
 
 def test_the_same_seed_asks_the_same_and_another_seed_does_not(store):

@@ -11,9 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from auditory_sentences.token_store.manifest import Manifest, write_manifest
+from auditory_sentences.token_store.shard import write_shard
+from auditory_sentences.token_store.sources import Source, write_sources
 from auditory_sentences.uniaudio import UniAudio
 from codec.errors import UserError
 from lm.model import UniAudioForConditionalGeneration
+from tests.auditory_sentences.tiny_store import CODES, random_tokens, tiny_store
 from tests.training import children, tiny_lm
 from tests.training.tiny_lm import recipe
 from training import checkpoint
@@ -237,6 +241,31 @@ def test_other_data_is_not_a_continuation(folder, tmp_path):
     finally:
         store.rename(other)
         store.with_name("kept").rename(store)
+
+
+def test_several_stores_train_as_one_that_holds_all(folder, tmp_path):
+    fingerprint = UniAudio.from_pretrained(folder / "stage2" / "model").codec.fingerprint
+    for split in ("train", "dev"):
+        tiny_lm.write_store(tmp_path / split, fingerprint, splits=(split,))
+    values = recipe(folder, 3, folder / "stage2", steps=2, validate_every=0)
+    tiny_lm.train(values | {"out": str(tmp_path / "one")})
+    both = [str(tmp_path / "train"), str(tmp_path / "dev")]
+    tiny_lm.train(values | {"out": str(tmp_path / "two"), "store": both})
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    with pytest.raises(UserError, match="both hold a clip 'train-"):
+        tiny_lm.train(values | {"out": str(tmp_path / "twice"), "store": [both[0], values["store"]]})
+
+
+def test_ids_that_the_model_has_not_are_refused_naming_the_clip(folder, tmp_path):
+    codec = UniAudio.from_pretrained(folder / "stage2" / "model").codec
+    store = tiny_store()
+    tokens = [random_tokens(n, seed=i, fingerprint=codec.fingerprint) for i, n in enumerate(store.num_samples)]
+    tokens[5].structural[3, 2] = CODES
+    shard = write_shard(tmp_path / "shard-00000.arrow", store.clips, tokens)
+    write_sources(tmp_path, shard, [Source(clip.id, clip.path, sha256="0" * 64) for clip in store.clips])
+    write_manifest(tmp_path, Manifest(fingerprint=codec.fingerprint, codes=None, complete=True, shards=(shard,)))
+    with pytest.raises(UserError, match=f"shard-00000.arrow.*'{store.clips[5].id}' holds the structural id {CODES}"):
+        tiny_lm.train(recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), store=str(tmp_path)))
 
 
 def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):

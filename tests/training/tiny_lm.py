@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from auditory_sentences import token_store
+from auditory_sentences.token_store.manifest import Manifest, write_manifest
+from auditory_sentences.token_store.shard import write_shard
+from auditory_sentences.token_store.sources import Source, write_sources
 from codec.config import FlowConfig, QuantiserConfig, StructuralConfig
 from codec.descriptive import DescriptiveConfig
 from codec.experts import ExpertConfig, load_expert
@@ -80,18 +82,9 @@ def write_store(folder: Path, fingerprint: str, seconds: float = 1.5, splits: Se
     store = TinyStore([store.clips[i] for i in chosen], [store.num_samples[i] / 24_000 for i in chosen])
     folder.mkdir(parents=True)
     tokens = [random_tokens(samples, seed=i, fingerprint=fingerprint) for i, samples in enumerate(store.num_samples)]
-    rows = [token_store._row(clip, t) for clip, t in zip(store.clips, tokens, strict=True)]
-    path = folder / "shard-00000.arrow"
-    token_store._write_shard(path, rows)
-    shard = {
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": token_store._sha256(path),
-        "clips": len(rows),
-        "samples": sum(store.num_samples),
-        "failures": [],
-    }
-    token_store._write_manifest(folder, {"format": token_store.FORMAT, "fingerprint": fingerprint, "shards": [shard]})
+    shard = write_shard(folder / "shard-00000.arrow", store.clips, tokens)
+    write_sources(folder, shard, [Source(clip.id, clip.path, sha256="0" * 64) for clip in store.clips])
+    write_manifest(folder, Manifest(fingerprint=fingerprint, codes=(CODES, CODES), complete=True, shards=(shard,)))
 
 
 def recipe(folder: Path, stage: int, init: Path | None = None, **more) -> dict:

@@ -1,0 +1,263 @@
+"""Building a store, going on with one, and bringing one up to date with its corpora."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from auditory_sentences.clip import Clip
+from auditory_sentences.token_store.encoding import Encoded, encode
+from auditory_sentences.token_store.manifest import (
+    MANIFEST,
+    Failure,
+    Manifest,
+    ShardEntry,
+    read_manifest,
+    write_manifest,
+)
+from auditory_sentences.token_store.plan import Part, Plan, plan_build
+from auditory_sentences.token_store.shard import write_shard
+from auditory_sentences.token_store.sources import Source, sources_path, write_sources
+from auditory_sentences.token_store.store import TokenStore
+from codec.errors import UserError
+from codec.files import remove_leftovers
+from codec.locks import locked
+from codec.numbers import Range
+from codec.terminal import printable
+from codec.tokenizer import AudioTokenizer
+
+MAX_FAILURES = 0.1  # share of the clips that may be unreadable, and
+FEW_FAILURES = 10  # so many in any case, unless a share is given
+_LISTED = 20  # failures that are shown
+
+
+def build_store(
+    clips: Iterable[Clip],
+    tokenizer: AudioTokenizer,
+    folder: str | Path,
+    *,
+    shard_clips: int = 512,
+    batch_seconds: float = 120.0,
+    max_seconds: float = 300.0,
+    strict: bool = False,
+    prune: bool = False,
+    max_failures: float | None = None,
+) -> TokenStore:
+    """Tokenise the clips into `folder`: what is there already stays, what is new or has changed is encoded.
+
+    An interrupted build goes on; a finished store is found complete, or brought up to date (auditory_sentences/
+    token_store/plan.py says which clips are the same ones).
+
+    shard_clips: clips between two points that a kill cannot undo
+    batch_seconds: sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives a
+        clip the same tokens in any batch, so this changes speed and memory only
+    max_seconds: longer clips are not stored (cut long recordings into clips of one group)
+    strict: a clip that cannot be read raises UserError at once, instead of being listed at the end
+    prune: take stored clips out that are not among those given, instead of refusing
+    max_failures: share of the clips beyond which those that cannot be read stop the build, which keeps what it has
+        done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share
+
+    Clips that could not be read before are tried again. Raises UserError where the folder holds a store of another
+    tokenizer, or of clips that are not given, and where no clip at all could be read.
+    """
+    clips, folder = list(clips), Path(folder)
+    if not clips:
+        raise UserError(f"{folder}: there is no clip to tokenise; check the corpora")
+    for clip_id, count in Counter(clip.id for clip in clips).items():
+        if count > 1:
+            raise UserError(f"two clips are called {clip_id!r}; rename one, or give its corpus a `name`")
+    if max_failures is not None and (problem := Range(0, 1).problem(max_failures)):
+        raise UserError(f"the share of clips that may be unreadable (--max-failures) {problem}, not {max_failures}")
+    allowed = len(clips) * (MAX_FAILURES if max_failures is None else max_failures)
+    if max_failures is None:
+        allowed = max(allowed, FEW_FAILURES)
+    with locked(folder, "the build of a token store"):
+        _Build(folder, tokenizer, batch_seconds, max_seconds, strict).run(clips, shard_clips, prune, allowed)
+    return TokenStore(folder, tokenizer.codes)
+
+
+class _Build:
+    """One run of a build, by the folder's only writer."""
+
+    def __init__(
+        self, folder: Path, tokenizer: AudioTokenizer, batch_seconds: float, max_seconds: float, strict: bool
+    ) -> None:
+        self.folder, self.tokenizer, self.strict = folder, tokenizer, strict
+        self.batch_seconds, self.max_seconds = batch_seconds, max_seconds
+        self.counts: Counter[str] = Counter()
+        found = read_manifest(folder)
+        if found is None:
+            _require_empty(folder)
+        elif found.fingerprint != tokenizer.fingerprint:
+            raise UserError(
+                f"{folder}: holds tokens of the tokenizer {found.fingerprint}, but the tokenizer given is "
+                f"{tokenizer.fingerprint}; choose another folder, or give the tokenizer that made it"
+            )
+        self.manifest = found or Manifest(
+            fingerprint=tokenizer.fingerprint, codes=tokenizer.codes, complete=False, shards=()
+        )
+        if found is None:
+            write_manifest(folder, self.manifest)  # from here on, the folder is a store's
+        remove_leftovers(folder)
+        for left in (*folder.glob("shard-*.arrow.tmp"), folder / f"{MANIFEST}.tmp"):  # of earlier versions
+            left.unlink(missing_ok=True)
+
+    def run(self, clips: Sequence[Clip], shard_clips: int, prune: bool, allowed: float) -> None:
+        """Build what is missing. allowed: clips that may be unreadable"""
+        listed = [entry.file for entry in self.manifest.shards]
+        plan = plan_build(self.folder, self.manifest, clips, self.tokenizer.codes, shard_clips, prune)
+        for message in plan.messages:
+            _say(message)
+        if self.strict and plan.unread:
+            raise UserError(f"{next(iter(plan.unread.values()))} (strict: nothing was changed)")
+        entries = [part.entry for part in plan.parts]
+        number = max((entry.number for entry in self.manifest.shards), default=-1) + 1
+        to_encode = sum(place.row is None for part in plan.parts for place in part.places)
+        columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
+        bars = Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=not to_encode
+        )
+        tried = failed = 0
+        with bars:
+            bar = bars.add_task("token store", total=to_encode)
+            for at, part in enumerate(plan.parts):
+                if part.entry is None:
+                    path = self.folder / f"shard-{number:05d}.arrow"
+                    number += 1
+                else:
+                    path = self.folder / part.entry.file
+                entries[at] = self._build(part, path, lambda done: bars.advance(bar, done))
+                if entries[at] != part.entry:
+                    self._save(entries, complete=False)
+                tried, failed = tried + len(part.places), failed + len(entries[at].failures)
+                if failed > allowed:
+                    bars.stop()
+                    raise self._too_many(entries, tried, failed, allowed)
+        self._finish(plan, entries, len(clips), listed)
+
+    def _build(self, part: Part, path: Path, advance: Callable[[int], None]) -> ShardEntry:
+        """Write a shard where it is new or differs from what is there; what the manifest is to say of it.
+
+        advance: is told how many clips are done
+        """
+        places = part.places
+        encoded, failures = self._encode(part, advance)
+        rows = [i for i, place in enumerate(places) if place.row is not None or i in encoded]
+        if part.entry is not None and part.shard is None and len(rows) < part.entry.clips:
+            raise UserError(
+                f"{path}: this shard is damaged, and {len(failures)} of its clips cannot be made anew (the first: "
+                f"{next(iter(failures.values()), 'not given')}); restore the shard, or the recordings"
+            )
+        entry = part.entry
+        if not self._is_same(part, rows, encoded):
+            self._save(self.manifest.shards, complete=False)
+            tokens = [encoded[i].tokens if i in encoded else part.shard.tokens(places[i].row) for i in rows]
+            entry = write_shard(path, [places[i].clip for i in rows], tokens)
+        sources = [
+            encoded[i].source if i in encoded else place.source or Source(place.clip.id, place.clip.path)
+            for i, place in enumerate(places)
+        ]
+        if part.entry is None or entry.sha256 != part.entry.sha256 or sources != part.sources:
+            write_sources(self.folder, entry, sources)
+        listed = (Failure(places[i].clip.id, places[i].clip.path, reason) for i, reason in sorted(failures.items()))
+        return replace(entry, failures=tuple(listed))
+
+    def _encode(self, part: Part, advance: Callable[[int], None]) -> tuple[dict[int, Encoded], dict[int, str]]:
+        """Tokens of the part's places that have none, and the reasons for those that could not be read."""
+        missing = [i for i, place in enumerate(part.places) if place.row is None]
+        encoded: dict[int, Encoded] = {}
+        failures: dict[int, str] = {}
+        clips = [part.places[i].clip for i in missing]
+        for done, unread in encode(clips, self.tokenizer, self.batch_seconds, self.max_seconds) if clips else ():
+            encoded |= {missing[k]: one for k, one in done.items()}
+            failures |= {missing[k]: reason for k, reason in unread.items()}
+            advance(len(done) + len(unread))
+            if failures and self.strict:
+                break
+        if failures and self.strict:
+            raise UserError(f"{next(iter(failures.values()))} (strict: the token store was not finished)")
+        self.counts["new"] += sum(not part.places[i].again for i in encoded)
+        self.counts["encoded again"] += sum(part.places[i].again for i in encoded)
+        return encoded, failures
+
+    def _is_same(self, part: Part, rows: Sequence[int], encoded: dict[int, Encoded]) -> bool:
+        """Whether the shard that is there holds these rows already."""
+        if part.shard is None:
+            return False
+        changed = 0
+        for i in rows:
+            if i not in encoded:
+                changed += not part.shard.is_of(part.places[i].row, part.places[i].clip)
+        self.counts["with changed text or labels"] += changed
+        kept = [part.places[i].row for i in rows]
+        if part.sources is not None:
+            before = [source.path for source in part.sources if source.stored]
+            moved = (part.places[i].clip.path != before[part.places[i].row] for i in rows if i not in encoded)
+            self.counts["moved"] += sum(moved)
+        return not encoded and not changed and kept == list(range(len(part.shard)))
+
+    def _save(self, entries: Iterable[ShardEntry | None], complete: bool) -> None:
+        """Write the manifest where it says something new."""
+        shards = tuple(entry for entry in entries if entry is not None)
+        manifest = replace(self.manifest, codes=self.tokenizer.codes, complete=complete, shards=shards)
+        if manifest != self.manifest:
+            write_manifest(self.folder, manifest)
+            self.manifest = manifest
+
+    def _finish(self, plan: Plan, entries: list[ShardEntry], given: int, listed: Sequence[str]) -> None:
+        """Declare the store complete and say what was done and left out."""
+        failures = [failure for entry in entries for failure in entry.failures]
+        stored = sum(entry.clips for entry in entries)
+        if not stored:
+            raise UserError(f"{self.folder}: none of the {given} clips could be read; the first: {failures[0].reason}")
+        self._save(entries, complete=True)
+        kept = {entry.file for entry in entries}
+        for file in listed:
+            if file not in kept:  # all its clips were taken out
+                (self.folder / file).unlink(missing_ok=True)
+                sources_path(self.folder, replace(entries[0], file=file)).unlink(missing_ok=True)
+        counts = self.counts + Counter({"taken out": plan.pruned, "skipped": len(failures)})
+        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        _say(f"{self.folder}: {stored} clips in the store: {done or 'nothing has changed'}")
+        if plan.unread:
+            reasons = list(plan.unread.values())
+            _say(f"{len(reasons)} clips are kept as they are, though their recordings cannot be read now:")
+            _list(reasons, "")
+        if failures:
+            _say(f"{len(failures)} of {given} clips could not be read and are not in the store:")
+            _list([f"{failure.id}: {failure.reason}" for failure in failures], f"; {self.folder / MANIFEST} lists all")
+
+    def _too_many(self, entries: Iterable[ShardEntry | None], tried: int, failed: int, allowed: float) -> UserError:
+        failures = [failure for entry in entries if entry is not None for failure in entry.failures]
+        _say(f"{failed} of {tried} clips could not be read:")
+        _list([f"{failure.id}: {failure.reason}" for failure in failures], f"; {self.folder / MANIFEST} lists all")
+        return UserError(
+            f"{self.folder}: {failed} of the first {tried} clips could not be read, and {int(allowed)} may be; correct "
+            "the corpora, or allow a larger share with --max-failures; what is done is kept, and another call goes on"
+        )
+
+
+def _require_empty(folder: Path) -> None:
+    """Raise UserError where a folder without a manifest holds shards: it was lost, and they are not written over."""
+    for path in sorted(folder.glob("shard-*.arrow")):
+        raise UserError(
+            f"{path}: a shard of a token store whose {MANIFEST} is missing; restore that from a copy, or choose "
+            "another folder"
+        )
+
+
+def _list(lines: Sequence[str], where_all: str) -> None:
+    for line in lines[:_LISTED]:
+        _say(f"  {line}")
+    if len(lines) > _LISTED:
+        _say(f"  and {len(lines) - _LISTED} more{where_all}")
+
+
+def _say(text: str) -> None:
+    print(printable(text), file=sys.stderr)

@@ -1,0 +1,138 @@
+"""store.json: which shards a token store consists of, covered by a hash of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from codec.errors import UserError, of_system
+from codec.files import write_text
+from codec.numbers import Count, Index
+from codec.reading import read_json
+from codec.strict import parse
+
+FORMAT = 2  # 1 had no hash of itself, no codes, and the path of a recording in its shard; it is read too
+MANIFEST = "store.json"
+
+_SHARD_NAME = re.compile(r"shard-(\d{5,9})\.arrow")
+_SUM = re.compile(r"[0-9a-f]{64}")
+
+
+class Damaged(UserError):
+    """A file of a store is missing, or is not what was written there: another build makes it anew."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that is not in the store, and why."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """What the manifest says of a shard.
+
+    clips, samples: how many it holds, and their length at 24 kHz together
+    failures: clips that belong into it and could not be read
+    """
+
+    file: str
+    bytes: Index
+    sha256: str
+    clips: Index
+    samples: Index
+    failures: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _SHARD_NAME.fullmatch(self.file):
+            raise UserError(f"a shard is called {self.file!r}, which is no name of a shard in the store's own folder")
+        if not _SUM.fullmatch(self.sha256):
+            raise UserError(f"the sha256 of shard {self.file} is none: {self.sha256!r}")
+
+    @property
+    def number(self) -> int:
+        return int(_SHARD_NAME.fullmatch(self.file)[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What store.json says.
+
+    fingerprint: of the tokenizer; codes: how many descriptive and structural ones it has, None where not known
+    complete: all clips that were given are in the shards or among their failures
+    """
+
+    fingerprint: str
+    codes: tuple[Count, Count] | None
+    complete: bool
+    shards: tuple[ShardEntry, ...]
+
+    def __post_init__(self) -> None:
+        files = [shard.file for shard in self.shards]
+        if len(set(files)) < len(files):
+            twice = next(file for i, file in enumerate(files) if file in files[:i])
+            raise UserError(f"the shard {twice} is listed twice")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What a folder's store.json says; None where there is none.
+
+    Raises UserError that names the file where it may not be read, is damaged, or is not of a token store.
+    """
+    path = folder / MANIFEST
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise of_system(error, path) from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"{str(folder)!r}: not a name that a folder can have; check the path") from error
+    remedy = "restore it from a copy, or build the store in another folder"
+    values = read_json(path, "list of a token store", remedy)
+    if not isinstance(values, dict) or "format" not in values:
+        raise UserError(f"{path}: not the list of a token store's shards; {remedy}")
+    found = values.pop("format")
+    if found not in (1, FORMAT) or isinstance(found, bool):
+        raise UserError(
+            f"{path}: a token store of format {found!r}, and this version reads 1 and {FORMAT}; read it with the "
+            "version that wrote it, or build the store in another folder"
+        )
+    if found == 1:
+        values = _of_format_1(values)
+    elif values.pop("hash", None) != _hash(values):
+        raise UserError(
+            f"{path}: damaged or edited: what it says of the store's shards is not what was written; {remedy}"
+        )
+    try:
+        return parse(Manifest, values, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write store.json, whole or not at all."""
+    values = json.loads(json.dumps(asdict(manifest)))  # lists for tuples, as it will be read
+    values = {"format": FORMAT, "hash": _hash(values)} | values
+    write_text(folder / MANIFEST, json.dumps(values, indent=1) + "\n")
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _of_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Its shards were null where they were still to be built."""
+    for name in ("clips_hash", "clips", "shard_clips"):
+        values.pop(name, None)
+    shards = values.get("shards")
+    if isinstance(shards, list):
+        values |= {"shards": [shard for shard in shards if shard is not None], "complete": None not in shards}
+    return {"codes": None, "complete": False} | values
