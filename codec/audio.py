@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from codec.audio_files import Sound, open_sounds
 from codec.errors import UserError
 from codec.tokens import SAMPLE_RATE
 
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 400_000  # Hz; a header with another rate is damaged
 # A Kaiser-windowed sinc of 64 zero crossings: 96 dB of rejection, flat to 0.95 of the band. Fixed, because tokens
 # follow from the samples.
 _FILTER = {
@@ -46,37 +46,15 @@ def iterate_audio(path: str | Path, block_seconds: float = 60.0) -> Iterator[Ten
     The blocks joined are the file resampled as a whole. Errors as in `load_audio`; a fault in a later block is raised
     when that block is reached.
     """
-    with _open(path) as file:
-        source = _usable_rate(file.samplerate)
-        ratio = gcd(source, SAMPLE_RATE)
-        period, made = source // ratio, SAMPLE_RATE // ratio  # `period` samples in give `made` samples out
-        step = max(1, round(block_seconds * source / period)) * period
-        reach = _reach(source, period)  # samples on either side that a block's filter looks at
-        held = np.zeros(0, np.float32)  # read and not yet past: at most `reach` samples before `start`, then the block
-        start = before = done = 0  # start: first sample of the block; before: samples of `held` that precede it
-        while start < file.frames:
-            wanted = min(file.frames, start + step + reach) - done
-            held = np.concatenate([held, _read(file, wanted, path)])
-            done += wanted
-            size = min(step, file.frames - start)
-            if source == SAMPLE_RATE:
-                yield torch.from_numpy(held[before : before + size].copy())
-            else:
-                # a period of silence behind the end: torchaudio rounds its own length in float32, down at times
-                block = resample(torch.from_numpy(np.pad(held, (0, period))), source, SAMPLE_RATE, **_FILTER)
-                first = before // period * made
-                yield block[first : first + ceil(size * made / period)].clone()
-            start += size
-            keep = min(reach, start)  # both are whole periods wherever another block follows
-            held = held[before + size - keep :]
-            before = keep
+    with open_sounds(path) as sounds:
+        for sound in sounds:
+            yield from _resampled(sound, block_seconds)
 
 
 def audio_length(path: str | Path) -> int:
-    """Samples that `load_audio` gives, from the file's header alone. Errors as far as the header shows them."""
-    with _open(path) as file:
-        source = _usable_rate(file.samplerate)
-        return ceil(file.frames * SAMPLE_RATE / source)
+    """Samples that `load_audio` gives, without decoding them. Errors as far as headers show them."""
+    with open_sounds(path) as sounds:
+        return sum(-(-sound.frames * SAMPLE_RATE // _usable_rate(sound.rate)) for sound in sounds)
 
 
 def write_audio(path: str | Path, waveform: Tensor | np.ndarray) -> float:
@@ -135,76 +113,31 @@ def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def _open(path: str | Path) -> soundfile.SoundFile:
-    """The file, open for reading, with every fault that can be seen before its samples are read."""
-    path = Path(path)
-    try:
-        with path.open("rb") as raw:
-            size = raw.seek(0, os.SEEK_END)
-            cut = size > 0 and _is_cut_short(raw, size)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder; give a sound file") from error
-    except PermissionError as error:
-        raise UserError(f"{path}: may not be read; change its permissions") from error
-    except OSError as error:
-        raise UserError(f"{path}: could not be opened ({error.strerror}); check the path") from error
-    if size == 0:
-        raise UserError(f"{path}: is empty (0 bytes); record or copy it again")
-    if cut:
-        raise UserError(f"{path}: is cut short, its header promises more sound than it holds; copy it again")
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a raw format, which needs a rate from outside
-        raise UserError(f"{path}: is not a sound file that can be read; convert it to WAV, FLAC, OGG or MP3") from error
-    fault = None
-    if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
-        fault = f"has a sample rate of {file.samplerate} Hz; resample it to 24000 Hz"
-    elif file.frames <= 0:
-        fault = "holds no sample; record or copy it again"
-    elif file.frames > 2**48:
-        fault = "does not say how long it is; copy it again"
-    if fault:
-        file.close()
-        raise UserError(f"{path}: {fault}")
-    return file
-
-
-def _read(file: soundfile.SoundFile, frames: int, path: str | Path) -> np.ndarray:
-    """The next `frames` frames, averaged over channels: (frames,) float32."""
-    try:
-        samples = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{path}: is damaged or cut short ({error}); copy it again") from error
-    if len(samples) < frames:
-        raise UserError(f"{path}: is cut short, its header promises more sound than it holds; copy it again")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{path}: holds NaN or infinite samples; export it again")
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-
-
-def _is_cut_short(raw, size: int) -> bool:
-    """Whether a WAV file ends before its data does, or an OGG file before its last page: libsndfile tells neither."""
-    raw.seek(0)
-    head = raw.read(12)
-    if head[:4] == b"OggS":
-        raw.seek(max(0, size - 65_307))  # a page has at most that many bytes
-        tail = raw.read()
-        page = tail.rfind(b"OggS")
-        last_of_stream = 4
-        return page < 0 or page + 6 > len(tail) or not tail[page + 5] & last_of_stream
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return False
-    at = 12
-    while at + 8 <= size:
-        raw.seek(at)
-        name, length = struct.unpack("<4sI", raw.read(8))
-        if name == b"data":
-            # A program that writes to a pipe cannot know the length and leaves the highest number, or 0.
-            return length < 0x7FFFFFFF and at + 8 + length > size
-        at += 8 + length + length % 2
-    return True
+def _resampled(sound: Sound, block_seconds: float) -> Iterator[Tensor]:
+    """The sound at 24 kHz in blocks, (n,) float32 each."""
+    source = _usable_rate(sound.rate)
+    ratio = gcd(source, SAMPLE_RATE)
+    period, made = source // ratio, SAMPLE_RATE // ratio  # `period` samples in give `made` samples out
+    step = max(1, round(block_seconds * source / period)) * period
+    reach = _reach(source, period)  # samples on either side that a block's filter looks at
+    held = np.zeros(0, np.float32)  # read and not yet past: at most `reach` samples before `start`, then the block
+    start = before = done = 0  # start: first sample of the block; before: samples of `held` that precede it
+    while start < sound.frames:
+        wanted = min(sound.frames, start + step + reach) - done
+        held = np.concatenate([held, sound.read(wanted)])
+        done += wanted
+        size = min(step, sound.frames - start)
+        if source == SAMPLE_RATE:
+            yield torch.from_numpy(held[before : before + size].copy())
+        else:
+            # a period of silence behind the end: torchaudio rounds its own length in float32, down at times
+            block = resample(torch.from_numpy(np.pad(held, (0, period))), source, SAMPLE_RATE, **_FILTER)
+            first = before // period * made
+            yield block[first : first + ceil(size * made / period)].clone()
+        start += size
+        keep = min(reach, start)  # both are whole periods wherever another block follows
+        held = held[before + size - keep :]
+        before = keep
 
 
 def _usable_rate(rate: int) -> int:

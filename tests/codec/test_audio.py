@@ -190,6 +190,8 @@ def test_a_file_without_permission(tmp_path):
 def test_permission_as_the_system_reports_it(tmp_path, monkeypatch):
     from pathlib import Path
 
+    (tmp_path / "a.wav").touch()
+
     def refuse(self, mode="r", *_, **__):
         raise PermissionError(13, "Permission denied", str(self))
 
