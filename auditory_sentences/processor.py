@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature
 
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
-from codec.audio import load_audio
+from codec.audio import as_waveform, audio_length, iterate_audio
 from codec.errors import UserError
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
@@ -38,9 +38,9 @@ class UniAudioProcessor:
 
     A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a text or a list of parts:
     `{"type": "text", "text": ...}` or `{"type": "audio", "audio": ...}`, where audio is a sound file, a mono waveform
-    (n,) at 24 kHz, or `AudioTokens`. A part may say which role it has in the auditory sentence, as in
-    `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them). Without, audio is "audio",
-    the assistant's text is "text", and all other text is "prompt".
+    (n,) at 24 kHz (`tokens_of` says of which types), or `AudioTokens`. A part may say which role it has in the auditory
+    sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them). Without,
+    audio is "audio", the assistant's text is "text", and all other text is "prompt".
 
     Raises UserError where a tokenizer is not the one that the layout was made with.
     """
@@ -87,18 +87,20 @@ class UniAudioProcessor:
 
     # ---- people's material into rows
 
-    def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
-        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz.
+    def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+        """Tokens of a sound file, however long, or of a mono waveform (n,) at 24 kHz.
 
-        Raises UserError where the file is none that can be read, or the waveform is empty or not finite.
+        A waveform of floats lies in [-1, 1]; one of 16-bit or 32-bit integers, or of 8-bit ones without sign, is scaled
+        as in a WAV file: int16 samples give the ids of the same samples divided by 32768.
+        Raises UserError where the file is none that can be read, or the waveform is empty, not finite, not mono, of
+        another type, or of floats that can't lie in [-1, 1] (samples of integers that were cast, not scaled).
         """
-        waveform = audio if isinstance(audio, Tensor) else load_audio(audio)
-        if waveform.ndim != 1:
-            raise ValueError(f"a waveform must be mono, (n,), not of shape {tuple(waveform.shape)}")
         weight = next(self.codec.parameters(), None)
-        device = waveform.device if weight is None else weight.device
         with torch.inference_mode():
-            return self.codec.encode(waveform[None].float().to(device))[0]
+            if isinstance(audio, str | Path):
+                return self.codec.encode_blocks(iterate_audio(audio), audio_length(audio))
+            waveform = as_waveform(audio)
+            return self.codec.encode(waveform[None].to(waveform.device if weight is None else weight.device))[0]
 
     def sentence(self, messages: Sequence[Message], learn: bool = False) -> AuditorySentence:
         """The auditory sentence of a conversation, one segment a part; with `learn`, the assistant's are learned.
@@ -138,9 +140,7 @@ class UniAudioProcessor:
         if kind == "text" and not isinstance(content, str):
             raise ValueError(f"{where}: its text must be a string, not {type(content).__name__}")
         if kind == "audio" and not isinstance(content, AudioTokens):
-            if isinstance(content, np.ndarray):
-                content = torch.from_numpy(content)
-            if not isinstance(content, str | Path | Tensor):
+            if not isinstance(content, str | Path | Tensor | np.ndarray):
                 raise ValueError(
                     f"{where}: its audio must be a file, a waveform or AudioTokens, not {type(content).__name__}"
                 )

@@ -22,14 +22,14 @@ def tokenize(
     codec: CodecOption = STARTER_CODEC,
 ) -> None:
     """Turn a sound file into a token file."""
-    from codec.audio import load_audio
+    from codec.audio import audio_length, iterate_audio
 
+    length = audio_length(audio)
     tokenizer = load_codec(codec)
-    waveform = load_audio(audio)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("tokenize", total=len(waveform))
-        tokens = tokenizer.encode(waveform[None], progress=partial(bar.advance, task))[0]
+        task = bar.add_task("tokenize", total=length)
+        tokens = tokenizer.encode_blocks(iterate_audio(audio), length, partial(bar.advance, task))
     out = out or audio.with_suffix(".safetensors")
     out.parent.mkdir(parents=True, exist_ok=True)
     tokens.save(out)
@@ -62,5 +62,5 @@ def detokenize(
     ids.require_codes(tokenizer.codes, str(tokens))
     waveform = tokenizer.decode([ids], steps=steps, seed=seed, guidance=guidance)[0]
     out = out or tokens.with_suffix(".wav")
-    write_audio(out, waveform)
+    write_audio(out, waveform, inputs=[tokens])
     print(f"{out}  {ids.seconds:.2f} s")

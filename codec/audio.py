@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import struct
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,6 +18,7 @@ from torchaudio.functional import resample
 
 from codec.audio_files import Sound, open_sounds
 from codec.errors import UserError
+from codec.files import new_file
 from codec.tokens import SAMPLE_RATE
 
 # A Kaiser-windowed sinc of 64 zero crossings: 96 dB of rejection, flat to 0.95 of the band. Fixed, because tokens
@@ -29,6 +30,8 @@ _FILTER = {
     "beta": 14.769656459379492,
 }
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+_INTEGERS = {torch.int16: (0, 2**15), torch.int32: (0, 2**31), torch.uint8: (2**7, 2**7)}  # their 0 and full scale
+_LOUDEST = 16.0  # 24 dB above full scale: floats beyond it were integers
 
 
 def load_audio(path: str | Path) -> Tensor:
@@ -57,11 +60,47 @@ def audio_length(path: str | Path) -> int:
         return sum(-(-sound.frames * SAMPLE_RATE // _usable_rate(sound.rate)) for sound in sounds)
 
 
-def write_audio(path: str | Path, waveform: Tensor | np.ndarray) -> float:
+def as_waveform(samples: Tensor | np.ndarray) -> Tensor:
+    """Samples from another program as a waveform (n,) float32, which lies in [-1, 1] or little beyond.
+
+    Integers are scaled as in a WAV file: int16 by 2^15, int32 by 2^31, uint8 from 128 by 2^7.
+    Raises ValueError for another type or shape, UserError where samples are not finite or were never scaled.
+    """
+    given = samples if isinstance(samples, Tensor) else _as_tensor(samples)
+    if given.ndim != 1:
+        raise ValueError(f"a waveform must be mono, (n,), not of shape {tuple(given.shape)}")
+    if given.dtype in _INTEGERS:
+        zero, full = _INTEGERS[given.dtype]
+        return ((given.double() - zero) / full).float()
+    if not given.is_floating_point():
+        raise ValueError(f"a waveform must be of floats, int16, int32 or uint8, not {given.dtype}")
+    wave = given.float()
+    if not torch.isfinite(wave).all():
+        raise UserError("a waveform holds NaN or infinite samples; repair the recording")
+    if wave.numel() and (loudest := float(wave.abs().max())) > _LOUDEST:
+        raise UserError(
+            f"a waveform of floats must lie in [-1, 1], but one reaches {loudest:.6g}; "
+            "give integers as such, or divide those of 16 bits by 32768"
+        )
+    return wave
+
+
+def _as_tensor(samples: np.ndarray) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(samples, dtype=samples.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(f"a waveform must be of floats, int16, int32 or uint8, not {samples.dtype}") from error
+
+
+def write_audio(
+    path: str | Path, waveform: Tensor | np.ndarray, *, force: bool = False, inputs: Iterable[str | Path] = ()
+) -> float:
     """Write (n,) float samples at 24 kHz as a 16-bit .wav or .flac file, all of it or nothing. Returns the gain used.
 
     The gain is 1 unless a sample is beyond [-1, 1]: then the whole clip is made quieter, with a warning, and no sample
-    is clipped. Raises UserError for another ending, a missing folder, no sample at all, NaN or infinity.
+    is clipped.
+    force: replace a file that is there; inputs: files that are never replaced (`codec.files.new_file`)
+    Raises UserError for another ending, a place that can't be written to, no sample at all, NaN or infinity.
     """
     path = Path(path)
     samples = torch.as_tensor(waveform).detach().cpu().to(torch.float64).numpy()
@@ -69,29 +108,18 @@ def write_audio(path: str | Path, waveform: Tensor | np.ndarray) -> float:
         raise ValueError(f"a waveform to write must be mono, (n,), not of shape {samples.shape}")
     if path.suffix.lower() not in _FORMATS:
         raise UserError(f"{path}: sound is written as .wav or .flac; choose a name with one of these endings")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; give the name of a file to write")
     if samples.size == 0:
         raise UserError(f"{path}: there is no sample to write; nothing was written")
     if not np.isfinite(samples).all():
         raise UserError(f"{path}: the waveform to write holds NaN or infinity; nothing was written")
     gain = 1 / max(1.0, float(np.abs(samples).max()))
+    whole = _sixteen_bits(samples * gain)
+    file = io.BytesIO()  # not the file itself: libsndfile would hide what the system says of a full disk
+    soundfile.write(file, whole, SAMPLE_RATE, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
+    with new_file(path, force=force, inputs=inputs) as temporary:
+        temporary.write_bytes(file.getbuffer())
     if gain < 1:
         warnings.warn(f"{path}: made {-20 * np.log10(gain):.1f} dB quieter, or it would have clipped", stacklevel=2)
-    whole = _sixteen_bits(samples * gain)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            soundfile.write(file, whole, SAMPLE_RATE, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror}); choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return gain
 
 

@@ -7,7 +7,7 @@ end: features beyond T25 are zero. The flow makes the ceil(n / 960) latents that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Any, Self
@@ -171,6 +171,28 @@ class ReasoningCodec(AudioTokenizer):
     ) -> list[AudioTokens]:
         self._require_eval("encode")
         lengths = _checked_lengths(waveforms, lengths)
+        return self._encode(lengths, lambda clip, start, stop: waveforms[clip, start:stop], progress)
+
+    @torch.no_grad()
+    def encode_blocks(
+        self, blocks: Iterable[Tensor], num_samples: int, progress: Callable[[int], None] | None = None
+    ) -> AudioTokens:
+        self._require_eval("encode_blocks")
+        if num_samples < 1:
+            raise UserError("there is nothing to encode: the clip has no samples")
+        held = _Forwards(blocks)
+        made = self._encode([num_samples], lambda _, start, stop: held.samples(start, stop), progress)[0]
+        if held.has_more():
+            raise ValueError(f"there are more than the {num_samples} samples that were announced")
+        return made
+
+    def _encode(
+        self,
+        lengths: Sequence[int],
+        samples: Callable[[int, int, int], Tensor],
+        progress: Callable[[int], None] | None,
+    ) -> list[AudioTokens]:
+        """Tokens of clips of `lengths` samples; samples(clip, start, stop) gives them, a clip's in ascending order."""
         jobs = [
             (clip, window)
             for clip, n in enumerate(lengths)
@@ -187,11 +209,15 @@ class ReasoningCodec(AudioTokenizer):
             longest = max(window.read_stop - window.read_start for _, window in jobs)
             size = 1 if on_cpu else self.config.batch_blocks // longest
             batch, jobs = jobs[:size], jobs[size:]
-            ids = self._window_ids(waveforms, lengths, batch)
-            for (clip, window), *pieces in zip(batch, *ids, strict=True):
+            pieces = [
+                samples(clip, w.read_start * BLOCK_SAMPLES, min(lengths[clip], w.read_stop * BLOCK_SAMPLES))
+                for clip, w in batch
+            ]
+            ids = self._window_ids(pieces, [window for _, window in batch])
+            for (clip, window), *made in zip(batch, *ids, strict=True):
                 start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
-                descriptive[clip].append(pieces[0][2 * start : 2 * stop].T.cpu())
-                structural[clip].append(pieces[1][5 * start : 5 * stop].T.cpu())
+                descriptive[clip].append(made[0][2 * start : 2 * stop].T.cpu())
+                structural[clip].append(made[1][5 * start : 5 * stop].T.cpu())
                 if progress is not None:
                     done = min(lengths[clip], window.keep_stop * BLOCK_SAMPLES)
                     progress(done - window.keep_start * BLOCK_SAMPLES)
@@ -205,18 +231,12 @@ class ReasoningCodec(AudioTokenizer):
             for clip, n in enumerate(lengths)
         ]
 
-    def _window_ids(
-        self, waveforms: Tensor, lengths: Sequence[int], batch: Sequence[tuple[int, Window]]
-    ) -> tuple[Tensor, Tensor]:
-        """Descriptive (B, 2 blocks, 8) and structural ids (B, 5 blocks, 8) of whole windows (clip, window)."""
+    def _window_ids(self, pieces: Sequence[Tensor], windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
+        """Descriptive (B, 2 blocks, 8) and structural ids (B, 5 blocks, 8) of whole windows, from their samples."""
         device = self.structural.no_condition.device
-        pieces = [
-            waveforms[clip, w.read_start * BLOCK_SAMPLES : min(lengths[clip], w.read_stop * BLOCK_SAMPLES)]
-            for clip, w in batch
-        ]
-        audio = pad_sequence(pieces, batch_first=True).float().to(device)
+        audio = pad_sequence(list(pieces), batch_first=True).float().to(device)
         samples = torch.tensor([len(piece) for piece in pieces], device=device)
-        blocks = torch.tensor([w.read_stop - w.read_start for _, w in batch], device=device)
+        blocks = torch.tensor([w.read_stop - w.read_start for w in windows], device=device)
         features = self.features(audio, samples, blocks)
         quantised, descriptive = self.describe(features)
         return descriptive, self.structural(features.values, quantised, features.structural_mask).ids
@@ -385,6 +405,31 @@ class ReasoningCodec(AudioTokenizer):
     def _require_eval(self, what: str) -> None:
         if self.training:
             raise RuntimeError(f"{what} in training mode would change the codebooks; call eval() first")
+
+
+class _Forwards:
+    """A clip that comes in blocks (n,): any stretch of it, as long as none begins before the one asked for last."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks, self._held, self._start = iter(blocks), torch.zeros(0), 0
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """[start, stop) of the clip. Raises UserError where it ends before, or holds NaN or infinity."""
+        self._held, self._start = self._held[start - self._start :], start
+        pieces, count = [self._held], len(self._held)
+        while count < stop - start and (block := next(self._blocks, None)) is not None:
+            if block.ndim != 1 or not torch.isfinite(block).all():
+                raise UserError("a block of sound to encode must be mono, (n,), without NaN or infinity; repair it")
+            pieces.append(block)
+            count += len(block)
+        if count < stop - start:
+            raise UserError(f"the sound ended after {start + count} samples, more were announced; copy it again")
+        self._held = torch.cat(pieces)
+        return self._held[: stop - start]
+
+    def has_more(self) -> bool:
+        """Whether anything follows the samples that were asked for last, once those reached the clip's end."""
+        return next(self._blocks, None) is not None
 
 
 def _fit(value: Tensor, length: int) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -48,6 +48,25 @@ class AudioTokenizer(nn.Module, ABC):
         progress: called with how many more samples are encoded, now and then; they add up to those of all clips
         Raises UserError where a clip is empty or holds NaN or infinity.
         """
+
+    def encode_blocks(
+        self, blocks: Iterable[Tensor], num_samples: int, progress: Callable[[int], None] | None = None
+    ) -> AudioTokens:
+        """Tokens of one clip whose waveform comes in blocks (n,), as `codec.audio.iterate_audio` gives them.
+
+        The same as `encode` gives for the whole, in bounded memory where a tokenizer can do so.
+        num_samples: of all blocks together
+        Raises UserError where the sound is empty, ends before that or holds NaN or infinity.
+        """
+        whole = torch.cat([torch.zeros(0), *blocks])
+        if len(whole) < num_samples:
+            raise UserError(f"the sound ended after {len(whole)} samples, more were announced; copy it again")
+        if len(whole) > num_samples:
+            raise ValueError(f"there are more than the {num_samples} samples that were announced")
+        made = self.encode(whole[None])[0]
+        if progress is not None:
+            progress(num_samples)
+        return made
 
     @abstractmethod
     def decode(

@@ -13,7 +13,7 @@ from scipy.signal import resample_poly
 from codec.errors import UserError
 from evaluation.estimate import Estimate, ratio
 from evaluation.normaliser import normalise
-from evaluation.spectra import log_mel_decibels
+from evaluation.spectra import RATE, log_mel_decibels
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,12 @@ def intelligibility(reading: np.ndarray | None, reference: np.ndarray) -> tuple[
     if reading is None or len(reading) == 0:
         return None
     length = min(len(reading), len(reference))
+    if length < 0.4 * RATE:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # pystoi's way to say 'too short'; it then returns 1e-5
         try:
-            return float(stoi(reference[:length], reading[:length], 24_000)), 1.0
+            return float(stoi(reference[:length], reading[:length], RATE)), 1.0
         except RuntimeWarning:
             return None
 
