@@ -11,9 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from codec.audio_parts import DamagedSound, Part, read_at
+from codec.audio_parts import CUT_SHORT, DamagedSound, Part, read_at
 
-CUT_SHORT = "is cut short, its header promises more sound than it holds; copy it again"
 _HEAD = 64  # bytes at the head of a file that tell its family and hold the numbers looked at here
 
 

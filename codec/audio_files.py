@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from codec.audio_containers import CUT_SHORT, container_parts
-from codec.audio_parts import DamagedSound, Part, Spliced
+from codec.audio_containers import container_parts
+from codec.audio_parts import CUT_SHORT, NOT_SOUND, DamagedSound, Part, Spliced
 from codec.audio_streams import id3_size, stream_parts
 from codec.errors import UserError, of_system
 
@@ -70,7 +70,7 @@ class Sound:
         left = mean_squares / self.frames - (mean_total / self.frames) ** 2
         if left * len(powers) >= _CANCELLED * powers.mean() or powers.max() < 1e-12:
             return None
-        loudest = int(powers.argmax())
+        loudest = int(np.argmax(powers > 0.999 * powers.max()))  # the first of equals, whatever their last bits
         warnings.warn(
             f"{self._path}: its channels cancel each other; channel {loudest + 1} alone is used", stacklevel=2
         )
@@ -108,7 +108,7 @@ class Sound:
         except (soundfile.LibsndfileError, TypeError) as error:
             if source.error is not None:
                 raise source.error from error
-            raise DamagedSound("is not a sound file that can be read; convert it to WAV, FLAC, OGG or MP3") from error
+            raise DamagedSound(NOT_SOUND) from error
 
 
 class _Forwards(soundfile.SoundFile):
@@ -163,11 +163,13 @@ def _sounds(path: Path, raw: BinaryIO) -> Iterator[Sound]:
 
 
 def _open_bytes(path: Path) -> BinaryIO:
-    """An ordinary file that holds something, open. Anything else (a pipe, a device) is answered without touching it."""
+    """An ordinary file that holds something, open. Anything else (a pipe, a device) is answered at once."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a folder; give a sound file")
+        if stat.S_ISFIFO(mode):  # let go whoever waits to write into it
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         if not stat.S_ISREG(mode):
             raise UserError(f"{path}: is a pipe or a device, not a file; write what it gives to a file first")
         raw = path.open("rb", buffering=1 << 16)

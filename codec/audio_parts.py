@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
+CUT_SHORT = "is cut short, its header promises more sound than it holds; copy it again"
+NOT_SOUND = "is not a sound file that can be read; convert it to WAV, FLAC, OGG or MP3"
+
 
 class DamagedSound(Exception):
     """What is wrong with a sound file and what to do, as the end of a sentence that begins with its name."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
 
-from codec.audio_containers import CUT_SHORT
-from codec.audio_parts import DamagedSound, Part, Zeros, read_at
+from codec.audio_parts import CUT_SHORT, NOT_SOUND, DamagedSound, Part, Zeros, read_at
 
 _BLOCK = 1 << 16  # bytes that are searched at once
 
@@ -251,20 +250,24 @@ def _next_frame(raw: BinaryIO, at: int, stop: int, more: int) -> _Frame | None:
 
     Where no frame was seen yet (`more` is 2), it must be near: other files hold what looks like frames.
     """
-    last = stop if more < 2 else min(stop, at + _BLOCK)
+    first, last = at, stop if more < 2 else min(stop, at + _BLOCK)
     while at < last:
         if (tag := id3_size(raw, at)) > 0:
             at += tag
             continue
         frame = follower = _frame(raw, at)
         for _ in range(more):
-            if follower is not None and follower.at + follower.length != stop:
-                follower = _frame(raw, follower.at + follower.length)
-                if follower is not None and follower.kind != frame.kind:
-                    follower = None
+            # At the place where a frame must begin, one that reaches beyond the end was cut short.
+            if follower is None or (after := follower.at + follower.length) == stop or (after > stop and at == first):
+                break
+            follower = _frame(raw, after)
+            if follower is not None and follower.kind != frame.kind:
+                follower = None
         if follower is not None:
             return frame
         at = min(_find(raw, b"\xff", at + 1, last), _find(raw, b"ID3", at + 1, last))
+    if more == 2 and _frame(raw, first) is not None:
+        raise DamagedSound(NOT_SOUND)  # the decoder would take it for MP3, and find no more
     return None
 
 

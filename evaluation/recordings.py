@@ -10,7 +10,7 @@ from auditory_sentences.corpora import Clip, read_corpora, read_corpus
 from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 from codec.errors import UserError
 
-_SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+_SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 
 
 class Recordings:
@@ -61,7 +61,7 @@ def read_recordings(source: Path) -> list[Clip]:
         return read_corpus({"kind": "spoken_digits", "path": str(source)})
     if len(tables) == 1:
         return read_corpus({"kind": "table", "path": str(tables[0]), "split": "test", "source": "read sentences"})
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in _SOUNDS)
+    files = sorted(p for p in source.iterdir() if p.suffix.lower() in _SOUNDS and not p.name.startswith("._"))
     if not files:
         raise UserError(f"{source}: holds no sound file ({', '.join(_SOUNDS)}); give another folder")
     return [Clip(f"{source.name}/{path.stem}", str(path), "sound", "test", source="recordings") for path in files]

@@ -145,6 +145,21 @@ def test_audio_may_be_a_file_an_array_or_tokens(processor, clip, tmp_path):
         assert torch.equal(made["ids"][0], rows.ids)
 
 
+def test_arrays_of_any_type_of_number_give_the_same_ids(processor, clip, tmp_path):
+    sixteen = (clip[0].clamp(-1, 1) * 32_767).to(torch.int16)
+    expected = processor.tokens_of(sixteen / 32_768)
+    write_audio(tmp_path / "clip.wav", sixteen / 32_768)
+    for same in (sixteen, sixteen.numpy(), sixteen.int() * 65_536, sixteen.numpy() / 32_768.0, tmp_path / "clip.wav"):
+        assert processor.tokens_of(same).equal(expected)
+        made = processor.apply_chat_template([{"role": "user", "content": [hear(same)]}])
+        rows = to_rows(AuditorySentence((Segment("audio", expected),)), processor.layout, processor.tokenizer)
+        assert torch.equal(made["ids"][0], rows.ids)
+    with pytest.raises(UserError, match="divide"):
+        processor.tokens_of(sixteen.float())
+    with pytest.raises(ValueError, match="mono"):
+        processor.tokens_of(np.stack([sixteen, sixteen]))
+
+
 def test_round_trip(uniaudio, clip, tmp_path):
     expected = uniaudio.processor.apply_chat_template(conversation(clip[0]))
     uniaudio.processor.save_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,8 @@ from codec.errors import UserError
 from codec.experts import ExpertConfig
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
+from codec.structural import FEATURE_FRAMES
+from codec.tokenizer import AudioTokenizer
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 from codec.windows import context_windows
 from tests.codec.small_codec import SMALL, noise, small_codec
@@ -116,6 +119,45 @@ def test_progress_adds_up_to_the_samples_and_is_told_window_by_window(codec):
     codec.encode(audio, torch.tensor(lengths), progress=told.append)
     windows = [len(context_windows(n // 9_600 + 1, 30, 3)) for n in lengths]
     assert len(told) == sum(windows) and sum(told) == sum(lengths) and min(told) >= 0
+
+
+@pytest.mark.parametrize("n", [1, 9_600, 30 * 9_600 - 1, 30 * 9_600, 24_000 * 25 + 7])
+def test_blocks_of_any_size_encode_as_the_whole(codec, n):
+    whole = codec.encode(noise(n)[None])[0]
+    for size in (4_001, 100_000, n):
+        told = []
+        made = codec.encode_blocks(noise(n).split(size), n, told.append)
+        assert made.equal(whole) and sum(told) == n
+    assert AudioTokenizer.encode_blocks(codec, noise(n).split(100_000), n).equal(whole)  # of tokenizers in general
+
+
+def test_blocks_that_are_not_what_was_said(codec):
+    blocks = noise(300_000).split(50_000)
+    for encode in (codec.encode_blocks, partial(AudioTokenizer.encode_blocks, codec)):
+        with pytest.raises(UserError, match="ended after 300000 samples"):
+            encode(blocks, 300_001)
+        with pytest.raises(ValueError, match="more than the 250000"):
+            encode(blocks, 250_000)
+        with pytest.raises(UserError, match="NaN"):
+            encode([*blocks[:-1], blocks[-1] * float("nan")], 300_000)
+        with pytest.raises(UserError, match="no samples|empty"):
+            encode([], 0)
+
+
+@pytest.mark.parametrize("edge", [9_600, 30 * 9_600])
+def test_a_clip_that_ends_on_a_block_edge_has_one_block_more_which_is_silent(codec, edge):
+    """As docs/published.md says: frames as published, silence beyond the end, two windows for exactly one window."""
+    for n in (edge - 1, edge, edge + 1):
+        blocks = edge // 9_600 + (n >= edge)
+        features = codec.features(noise(n)[None], torch.tensor([n]))
+        assert features.frames.tolist() == [n // 960 + 1] and features.structural_mask.shape[1] == 5 * blocks
+        assert features.structural_mask.sum() == structural_frames(n)
+        for name, values in features.values.items():
+            heard = (n // 960 + 1) * FEATURE_FRAMES[name] // 2
+            assert values[0, :, : heard - 4].abs().amax(0).gt(0).all()
+            assert not values[0, :, heard:].any() and values.shape[2] == blocks * 5 * FEATURE_FRAMES[name]
+        windows = context_windows(n // 9_600 + 1, 30, 3)
+        assert len(windows) == (2 if blocks > 30 else 1) and windows[-1].keep_stop == blocks
 
 
 def test_decoding_windows_continue_what_was_heard(codec):
