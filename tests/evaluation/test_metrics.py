@@ -59,8 +59,22 @@ def test_stoi_orders_clean_noisy_and_unrelated():
     assert clean == pytest.approx(1.0, abs=1e-3) and clean > bad > wrong
 
 
-def test_stoi_of_a_clip_that_is_too_short_is_no_measurement():
-    assert METRICS["stoi"].score([NOISE[:2400]], [NOISE[:2400]]).n == 0
+@pytest.mark.parametrize("length", [1, 2, 599, 600, 1_024, 2_400, 9_599])
+def test_stoi_of_a_clip_that_is_too_short_is_no_measurement_and_its_mel_distance_is_one(length):
+    clips, others = [NOISE[:length], NOISE], [NOISE[:length] / 2, NOISE]
+    assert METRICS["stoi"].score(others[:1], clips[:1]).n == 0
+    assert METRICS["stoi"].score(others, clips).n == 1  # the other one is scored
+    distance = METRICS["mel_distance"].score(others, clips)
+    assert distance.n == 2 and 0 < distance.value < 12
+
+
+@pytest.mark.parametrize("name", ["mel_distance", "stoi"])
+def test_silence_and_constant_clips_have_finite_scores_or_none(name):
+    sounds = [level * np.ones(12_000, np.float32) for level in (0.0, 0.3, 1e-30)] + [NOISE[:12_000]]
+    for reading in sounds:
+        for reference in sounds:
+            measured = METRICS[name].measure(reading, reference)
+            assert measured is None or np.isfinite(measured).all()
 
 
 def test_pesq_orders_clean_noisy_and_noisier():
