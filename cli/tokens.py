@@ -24,8 +24,8 @@ def tokenize(
     """Turn a sound file into a token file."""
     from codec.audio import audio_length, iterate_audio
 
-    length = audio_length(audio)
     tokenizer = load_codec(codec)
+    length = audio_length(audio)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("tokenize", total=length)
