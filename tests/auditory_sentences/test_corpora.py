@@ -265,7 +265,8 @@ def test_a_text_of_100000_characters_is_read(folder):
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"), [("- a\n- b\n", "expected keys and values"), ("kind: [", "cannot be read as YAML"), ("path: x\n", "kind None")]
+    ("content", "fault"),
+    [("- a\n- b\n", "expected keys and values"), ("kind: [", "cannot be read as YAML"), ("path: x\n", "kind None")],
 )
 def test_a_bad_yaml_file(tmp_path, content, fault):
     (tmp_path / "c.yaml").write_text(content)
