@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import chat, corpus, doctor, generate, published, tokens, train, understand
+from cli import chat, corpus, doctor, evaluate, generate, published, tokens, train, understand
 from codec.terminal import run_program
 
 UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
@@ -26,7 +26,7 @@ app.command()(tokens.tokenize)
 app.command()(tokens.detokenize)
 app.add_typer(corpus.app, name="corpus")
 app.command()(train.train)
-app.command()(train.evaluate)
+app.command(context_settings=evaluate.AS_WRITTEN)(evaluate.evaluate)
 app.command()(published.import_published)
 app.command()(published.export_published)
 app.command()(doctor.doctor)

@@ -1,4 +1,4 @@
-"""`uniaudio train` and `uniaudio evaluate`: doors to the trainers and to the suite."""
+"""`uniaudio train`: the door to the trainers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from cli.options import DEMO_MODEL
 
 
 def train(
@@ -23,44 +21,3 @@ def train(
     model = train_recipe(recipe, overrides or [], resume_from or resume)
     if processes.rank() == 0:
         print(model)
-
-
-def evaluate(
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", envvar="UNIAUDIO_MODEL", help=f"Model folder, or hub id. [default: {DEMO_MODEL}]"),
-    ] = None,
-    suite: Annotated[
-        list[str] | None, typer.Option("--suite", help="starter (if not given), few_shot, codec, ...")
-    ] = None,
-    shots: Annotated[
-        list[int] | None, typer.Option("--shots", help="Solved examples; all that the tasks list.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Items per task.")] = 40,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("runs/evaluation"),
-    store: Annotated[
-        list[Path] | None,
-        typer.Option("--store", help="Token store, may be repeated; the one that the model was trained on."),
-    ] = None,
-    corpus: Annotated[
-        list[Path] | None,
-        typer.Option("--corpus", help="Recordings: of a codec alone, or where they moved."),
-    ] = None,
-    codec: Annotated[
-        Path | None, typer.Option("--codec", help="Codec to evaluate; without --model, the suites of a codec alone.")
-    ] = None,
-) -> None:
-    """Run evaluation suites: scores beside chance and the untrained model, and a report."""
-    from evaluation.run_suite import run
-
-    model = model or (None if codec else DEMO_MODEL)
-    run(
-        model=str(model) if model else None,
-        suite=suite or ["starter"],
-        shots=shots,
-        limit=limit,
-        out=out,
-        store=store or None,
-        corpora=corpus or (),
-        codec=codec,
-    )

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from lm.generation import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 
 CHUNK = 32  # requests between two writes of the cache: what a kill can cost
+_REASONS = ("end", "max_rows", "context", "scored")  # why an answer ends
 _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
 
@@ -70,7 +71,10 @@ class ModelRespondent:
     def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
         """One answer to each item. Raises UserError where an item does not fit the model's context."""
         keys = [self._key(task, item, "answer", **asdict(task.generation)) for item in items]
-        answers = [_answer_from(self.cache.get_json(key), self.uniaudio.codec.fingerprint) for key in keys]
+        layout = self.uniaudio.layout
+        codes = layout.descriptive_codes, layout.structural_codes
+        read = partial(_answer_from, fingerprint=self.uniaudio.codec.fingerprint, codes=codes)
+        answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         settings = GenerationSettings(**asdict(task.generation))
         for start in range(0, len(missing), CHUNK):
@@ -89,7 +93,7 @@ class ModelRespondent:
     ) -> list[list[float]]:
         """How likely each option is as an item's whole answer, natural logarithm, the end of the text included."""
         keys = [self._key(task, item, "options", options=list(o)) for item, o in zip(items, options, strict=True)]
-        found = [self.cache.get_json(key) for key in keys]
+        found = [self.cache.get_json(key, partial(_numbers, count=len(options[i]))) for i, key in enumerate(keys)]
         missing = [i for i, scores in enumerate(found) if scores is None]
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
@@ -137,7 +141,7 @@ class CodecRespondent:
     def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
         """The tokens of each item's recording."""
         keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
-        answers = [_answer_from(self.cache.get_json(key), self.fingerprint) for key in keys]
+        answers = [self.cache.get_json(key, partial(_answer_from, fingerprint=self.fingerprint)) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         missing.sort(key=lambda i: len(items[i].recording))  # little padding
         for start in range(0, len(missing), CHUNK):
@@ -159,22 +163,23 @@ class Speaker:
 
     def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
         self.codec, self.cache = codec, cache
-        self._decoding = key_of(codec=codec.config_values())  # steps and guidance are no part of the fingerprint
+        self.decoding = key_of(codec=codec.config_values())  # steps and guidance are no part of the fingerprint
 
     def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
         """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
-        keys = [t and key_of(what="decode", how=self._decoding, tokens=_tokens_key(t)) for t in tokens]
-        found = [None if key is None else self.cache.get(key) for key in keys]
-        missing = [i for i, (key, content) in enumerate(zip(keys, found, strict=True)) if key and content is None]
+        keys = [t and key_of(what="decode", how=self.decoding, tokens=_tokens_key(t)) for t in tokens]
+        found = [None if key is None else self.cache.get(key, samples) for key in keys]
+        missing = [i for i, (key, waveform) in enumerate(zip(keys, found, strict=True)) if key and waveform is None]
         missing.sort(key=lambda i: tokens[i].num_samples)
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             with torch.inference_mode():
                 made = self.codec.decode([tokens[i] for i in some], seed=0)
             for i, waveform in zip(some, made, strict=True):
-                found[i] = flac(waveform.cpu().numpy())
-                self.cache.put(keys[i], found[i])
-        return [None if content is None else _samples(content) for content in found]
+                content = flac(waveform.cpu().numpy())
+                self.cache.put(keys[i], content)
+                found[i] = samples(content)
+        return found
 
 
 def flac(waveform: np.ndarray) -> bytes:
@@ -190,7 +195,7 @@ class _Untrained:
 
     def __init__(self, trained: UniAudio, seed: int) -> None:
         self._trained, self._seed = trained, seed
-        self.codec, self.text_tokenizer = trained.codec, trained.text_tokenizer
+        self.codec, self.text_tokenizer, self.layout = trained.codec, trained.text_tokenizer, trained.layout
 
     @cached_property
     def _made(self) -> UniAudio:
@@ -239,12 +244,42 @@ def _plain(answer: Answer) -> dict[str, Any]:
     return {"samples": tokens.num_samples, "reason": answer.reason} | ids
 
 
-def _answer_from(plain: dict[str, Any] | None, fingerprint: str) -> Answer | None:
-    if plain is None or "samples" not in plain:
-        return plain and Answer(plain["text"], plain["reason"])
-    ids = (torch.tensor(plain[kind], dtype=torch.int64) for kind in ("descriptive", "structural"))
-    return Answer(AudioTokens(*ids, plain["samples"], fingerprint), plain["reason"])
+def _answer_from(plain: Any, fingerprint: str, codes: tuple[int, int] | None = None) -> Answer:
+    """The answer that `_plain` wrote. Raises ValueError where it cannot have written that.
+
+    codes: numbers of descriptive and of structural codes, where they are known
+    """
+    if not isinstance(plain, dict) or plain.get("reason") not in _REASONS:
+        raise ValueError("no answer")
+    if "samples" not in plain:
+        if not isinstance(plain.get("text", 0), str | None):
+            raise ValueError("no text")
+        return Answer(plain["text"], plain["reason"])
+    if type(plain["samples"]) is not int or set(plain) != {"samples", "reason", "descriptive", "structural"}:
+        raise ValueError("no tokens")
+    try:
+        ids = [torch.tensor(plain[kind], dtype=torch.int64) for kind in ("descriptive", "structural")]
+        tokens = AudioTokens(*ids, plain["samples"], fingerprint)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError("no tokens") from error
+    if codes and not all(0 <= int(kind.min()) and int(kind.max()) < n for kind, n in zip(ids, codes, strict=True)):
+        raise ValueError("ids that the codec does not have")
+    return Answer(tokens, plain["reason"])
 
 
-def _samples(content: bytes) -> np.ndarray:
-    return soundfile.read(io.BytesIO(content), dtype="float32")[0]
+def _numbers(plain: Any, count: int) -> list[float]:
+    if not isinstance(plain, list) or len(plain) != count or not all(type(x) is float for x in plain):
+        raise ValueError("no list of numbers")
+    return plain
+
+
+def samples(content: bytes) -> np.ndarray:
+    """What `flac` wrote: (n,) float32. Raises ValueError where that is damaged."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            waveform = file.read(dtype="float32")
+            if file.channels != 1 or file.samplerate != SAMPLE_RATE or len(waveform) != file.frames:
+                raise ValueError("not as it was written")
+            return waveform
+    except soundfile.LibsndfileError as error:
+        raise ValueError(str(error)) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError
+from codec.errors import UserError, of_system
+from codec.files import remove_leftovers, replace_file
+
+_MARK = b"uniaudio cache 2 "
 
 
 def key_of(**parts: Any) -> str:
@@ -26,44 +28,92 @@ def bytes_key(*arrays: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+class CannotGoOn(UserError):
+    """What stops every task: the cache can be neither read nor written, the judges have ended."""
+
+
 class Cache:
-    """Bytes under keys, one file each, written atomically.
+    """Bytes under keys, one file each, written atomically, with a checksum that covers key and content.
 
     folder: where new entries go; others: further folders that are only read
+    An entry that is damaged is counted, and made again. Entries without a checksum, of earlier versions, hold the
+    content alone; what reads them tells whether they are whole.
     """
 
     def __init__(self, folder: str | Path, others: Sequence[str | Path] = ()) -> None:
         self.folder = Path(folder)
         self._folders = [self.folder, *map(Path, others)]
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.damaged = 0
         for other in map(Path, others):
             if not other.is_dir():
-                raise UserError(f"{other}: no such folder of cached outputs; give the output folder of an earlier run")
+                raise UserError(
+                    f"{other}: no such folder of cached outputs; give the output folder of an earlier run (--untrained)"
+                )
 
-    def get(self, key: str) -> bytes | None:
-        """The entry, None where there is none."""
+    def get(self, key: str, read: Callable[[bytes], Any] = bytes) -> Any:
+        """What `read` makes of the entry; None where there is none that is whole.
+
+        read: raises ValueError for content that it cannot have written
+        """
         for folder in self._folders:
+            path = folder / key[:2] / key
             try:
-                content = (folder / key[:2] / key).read_bytes()
-            except FileNotFoundError:
+                if not path.is_file():
+                    continue
+                found = read(_content(key, path.read_bytes()))
+            except ValueError:
+                self.damaged += 1
                 continue
+            except OSError as error:
+                raise CannotGoOn(str(of_system(error, path))) from error
             self.hits += 1
-            return content
+            return found
         self.misses += 1
         return None
 
     def put(self, key: str, content: bytes) -> None:
-        """Store the entry: all of it or nothing, also when the process is killed or another writes the same."""
-        path = self.folder / key[:2] / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{key}.{os.getpid()}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        """Store the entry: all of it or nothing, also when the process is killed or another writes the same.
 
-    def get_json(self, key: str) -> Any:
-        """The entry as a plain value, None where there is none."""
-        content = self.get(key)
-        return None if content is None else json.loads(content)
+        Raises CannotGoOn where the system refuses.
+        """
+        try:
+            with replace_file(self.folder / key[:2] / key) as temporary:
+                temporary.write_bytes(_head(key, content) + content)
+        except UserError as error:
+            raise CannotGoOn(str(error)) from error
+
+    def get_json(self, key: str, read: Callable[[Any], Any] = lambda value: value) -> Any:
+        """What `read` makes of the entry's plain value, None where there is none that is whole; errors as in `get`."""
+        return self.get(key, lambda content: read(_value(content)))
 
     def put_json(self, key: str, value: Any) -> None:
+        """Store a plain value."""
         self.put(key, json.dumps(value).encode())
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written; for the folder's only writer."""
+        for folder in self.folder.glob("*/"):
+            remove_leftovers(folder)
+            for left in folder.glob("*.tmp"):  # of earlier versions
+                left.unlink(missing_ok=True)
+
+
+def _value(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _head(key: str, content: bytes) -> bytes:
+    return _MARK + hashlib.sha256(key.encode() + content).hexdigest().encode() + b"\n"
+
+
+def _content(key: str, file: bytes) -> bytes:
+    """The content of a file of the cache. Raises ValueError where its checksum does not agree."""
+    if not file.startswith(_MARK):
+        return file  # of an earlier version, or its first bytes are damaged: what reads it will tell
+    size = len(_head(key, b""))
+    if file[:size] != _head(key, file[size:]):
+        raise ValueError("the checksum differs")
+    return file[size:]

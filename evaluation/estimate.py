@@ -33,18 +33,20 @@ def ratio(
     Where all items are right, or all wrong, s is 0 but the truth is not known: the error is that of a share of
     (k + 2) / (n + 4), after Agresti and Coull.
     Otherwise items are drawn again with replacement (seeded bootstrap), because amounts and weights vary together.
-    One item has no standard error.
+    One item has no standard error. Weights of 0 alone count as 1 together.
     """
     a, w = np.asarray(amounts, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if a.shape != w.shape:
         raise ValueError(f"{len(a)} amounts but {len(w)} weights")
-    if len(a) == 0 or w.sum() == 0:
-        return Estimate(None, None, len(a))
-    plain = float(a.sum() / w.sum())
+    if len(a) == 0:
+        return Estimate(None, None, 0)
+    plain = float(a.sum() / (w.sum() or 1.0))
     value = float(transform(np.array([plain]))[0])
+    if not math.isfinite(value):
+        return Estimate(None, None, len(a))
     if len(a) == 1:
         return Estimate(value, None, 1)
-    if np.all(w == w[0]) and value == plain:
+    if w[0] and np.all(w == w[0]) and value == plain:
         each = a / w[0]
         if np.all(each == each[0]) and each[0] in (0.0, 1.0):
             share = (each.sum() + 2) / (len(each) + 4)
@@ -52,5 +54,8 @@ def ratio(
         return Estimate(value, float(np.std(each, ddof=1) / math.sqrt(len(each))), len(each))
     draws = np.random.default_rng(seed).integers(0, len(a), size=(RESAMPLES, len(a)))  # (R, n)
     totals = w[draws].sum(axis=1)
+    if not w.any():
+        totals = np.ones(RESAMPLES)
     drawn = transform(a[draws].sum(axis=1)[totals > 0] / totals[totals > 0])
-    return Estimate(value, float(np.std(drawn, ddof=1)), len(a))
+    error = float(np.std(drawn, ddof=1))
+    return Estimate(value, error if math.isfinite(error) else None, len(a))

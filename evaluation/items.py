@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from auditory_sentences.catalogue import Catalogue
+from auditory_sentences.catalogue import MAX_LABEL_VALUES, Catalogue
 from auditory_sentences.corpora import Clip
 from auditory_sentences.draws import Draws, stable_hash
 from auditory_sentences.few_shot import Episodes
@@ -22,7 +22,7 @@ from codec.errors import UserError
 from codec.tokens import AudioTokens
 from evaluation.judges import mentioned
 from evaluation.normaliser import normalise
-from evaluation.task import Score, Task
+from evaluation.task import Data, Score, Task
 
 if TYPE_CHECKING:
     from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
@@ -51,6 +51,14 @@ class Item:
     def recording(self) -> np.ndarray:
         """The original waveform (n,) float32 at 24 kHz. Raises UserError where its file cannot be read."""
         return load_audio(self.clip.path).numpy()
+
+    @cached_property
+    def unreadable(self) -> str:
+        """Why the recording cannot be read; "" where it can."""
+        try:
+            return "" if len(self.recording) else f"{self.clip.path}: holds no sound"
+        except UserError as error:
+            return str(error)
 
     def reference(self, score: Score) -> str:
         """The right reading under a score: the label's value, the value the right answer names, or the words."""
@@ -85,19 +93,64 @@ class Questions:
         return [self._item(task, shots, self.store[i]) for i in self.places(task, limit)]
 
     def places(self, task: Task, limit: int | None) -> list[int]:
-        """Positions in the store of the clips that a task asks about."""
-        wanted = task.data
-        found = [i for i, clip in enumerate(self.store.clips) if clip.kind == wanted.kind and self._fits(task, clip)]
+        """Positions in the store of the clips that a task asks about.
+
+        Raises UserError where there are none, saying what the store has instead, and where a label that is asked about
+        has no two values.
+        """
+        wanted, clips = task.data, self.store.clips
+        found = [i for i, clip in enumerate(clips) if clip.kind == wanted.kind and _is_wanted(wanted, clip)]
+        labels = "".join(f", {label} = {value}" for label, value in wanted.labels.items())
+        described = f"{wanted.kind} in split '{wanted.split}'{labels}"
+        if wanted.source:
+            described += f" from '{wanted.source}'"
         if not found:
-            labels = "".join(f", {label} = {value}" for label, value in wanted.labels.items())
+            splits = Counter(clip.split for clip in clips if clip.kind == wanted.kind)
+            there = ", ".join(f"{n} in split '{split}'" for split, n in sorted(splits.items())) or "none"
             raise UserError(
-                f"the task '{task.task}' finds no clip of {wanted.kind} in split '{wanted.split}'{labels}; "
-                "evaluate on a token store or corpus that has some, or leave the task out"
+                f"the task '{task.task}' finds no clip of {described} (of {wanted.kind} there are {there}); evaluate "
+                "on a token store or corpus that has some, or leave the task out"
             )
-        found.sort(key=lambda i: stable_hash("item", self.seed, self.store.clips[i].id))
+        for label in _labels_of(task):
+            labelled = [i for i in found if clips[i].labels.get(label)]
+            if not labelled:
+                known = sorted({name for i in found for name, value in clips[i].labels.items() if value})[:12]
+                raise UserError(
+                    f"the task '{task.task}' needs the label '{label}', which none of the {len(found)} clips of "
+                    f"{described} has (their labels: {', '.join(known) or 'none'}); add it to the corpus and build the "
+                    "store again, or leave the task out"
+                )
+            found = labelled
+        self._require_classes(task)
+        if any(score.judge == "recogniser" for score in task.scores):
+            found = [i for i in found if clips[i].text] or self._none_fit(task, found, described, "have a text")
+        if not task.episode and not task.is_reconstruction:
+            asked = find_task(task.request)
+            fitting = [i for i in found if is_eligible(asked, clips[i], self.bank)]
+            found = fitting or self._none_fit(task, found, described, f"serve the request '{task.request}'")
+        found.sort(key=lambda i: stable_hash("item", self.seed, clips[i].id))
         if wanted.spread:
-            found = _dealt(found, [self.store.clips[i].labels[wanted.spread] for i in found])
+            found = _dealt(found, [clips[i].labels[wanted.spread] for i in found])
         return found[:limit]
+
+    def _none_fit(self, task: Task, found: Sequence[int], described: str, what: str) -> NoReturn:
+        raise UserError(
+            f"the task '{task.task}' finds no clip that can {what} among the {len(found)} of {described}: they lack "
+            "texts, captions or labels that it needs; evaluate on a store that has them, or leave the task out"
+        )
+
+    def _require_classes(self, task: Task) -> None:
+        """Raise UserError where a label whose value is asked for has fewer than two in the store."""
+        asked = [task.episode.label] if task.episode else []
+        asked += [s.label for s in task.scores if s.label and not s.choices and s.judge in ("named", "likeliest")]
+        for label in asked:
+            if label not in self.bank.label_values:
+                values = {clip.labels[label] for clip in self.store.clips if clip.labels.get(label)}
+                raise UserError(
+                    f"the task '{task.task}' tells values of the label '{label}' apart, of which the store has "
+                    f"{len(values)} ({', '.join(sorted(values)[:3])}{', ...' if len(values) > 3 else ''}); it takes 2 "
+                    f"to {MAX_LABEL_VALUES}, no numbers; evaluate on another store, or leave the task out"
+                )
 
     def choices(self, score: Score, item: Item) -> dict[str, tuple[str, ...]]:
         """value -> the normalised phrases that name it, for a score whose judge chooses among values."""
@@ -111,21 +164,6 @@ class Questions:
             return len(item.options)
         named = mentioned(normalise(item.question), phrases) if isinstance(item.answer, str) else set()
         return len(named) if len(named) > 1 and not score.choices else len(phrases)
-
-    def _fits(self, task: Task, clip: Clip) -> bool:
-        wanted = task.data
-        if wanted.split not in ("any", clip.split) or not clip.source.startswith(wanted.source):
-            return False
-        if any(clip.labels.get(k) != v for k, v in wanted.labels.items()):
-            return False
-        needed = {wanted.spread} | {s.label for s in task.scores} | {task.episode.label if task.episode else ""}
-        if any(label and not clip.labels.get(label) for label in needed):
-            return False
-        if any(score.judge == "recogniser" for score in task.scores) and not clip.text:
-            return False
-        return (
-            task.episode is not None or task.is_reconstruction or is_eligible(find_task(task.request), clip, self.bank)
-        )
 
     def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:
         draws = Draws("evaluation", self.seed, task.task, clip.id)
@@ -145,6 +183,20 @@ class Questions:
         query = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
         question = " ".join(segment.content for segment in query if segment.is_text)
         return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, question, options)
+
+
+def _is_wanted(wanted: Data, clip: Clip) -> bool:
+    return (
+        wanted.split in ("any", clip.split)
+        and clip.source.startswith(wanted.source)
+        and all(clip.labels.get(label) == value for label, value in wanted.labels.items())
+    )
+
+
+def _labels_of(task: Task) -> list[str]:
+    """Labels that a clip must have: those that items are spread over, scored by or classified by."""
+    named = [task.data.spread, *(score.label for score in task.scores), task.episode.label if task.episode else ""]
+    return [label for label in dict.fromkeys(named) if label]
 
 
 def _dealt(places: Sequence[int], values: Sequence[str]) -> list[int]:

@@ -6,21 +6,25 @@ and a linear classifier fit on original recordings of the training split. Every 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from evaluation.cache import Cache, bytes_key, key_of
+from codec.workers import die_with_parent
+from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
 from evaluation.classifier import ShrinkageLDA
 from evaluation.normaliser import normalise
 from evaluation.recogniser import Grammar, recognise
-from evaluation.signal_features import FEATURES_VERSION, signal_features
+from evaluation.signal_features import FEATURES_VERSION, NUM_FEATURES, signal_features
 
 _WORTH_A_POOL = 8  # waveforms; fewer are judged sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
@@ -40,29 +44,27 @@ class Judges:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(wait=error is None, cancel_futures=True)
             self._pool = None
 
     def words(self, waveforms: Sequence[np.ndarray | None], rules: Grammar) -> list[str | None]:
         """What the recogniser hears in waveforms (n,) at 24 kHz; None for None."""
-        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}")
+        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}", _words)
 
     def features(self, waveforms: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
         """Signal features (F,) of waveforms (n,) at 24 kHz; None for None."""
-        heard = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}")
+        heard = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}", _measured)
         return [None if values is None else np.array(values) for values in heard]
 
-    def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str) -> list[Any]:
+    def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str, read: Callable) -> list[Any]:
         results: list[Any] = [None] * len(waveforms)
         waiting: dict[str, list[int]] = {}
         for i, waveform in enumerate(waveforms):
             if waveform is None:
                 continue
             key = key_of(judge=what, waveform=bytes_key(waveform))
-            found = self._cache.get_json(key)
-            if found is not None:
-                results[i] = found["result"]
-            else:
+            results[i] = self._cache.get_json(key, read)
+            if results[i] is None:
                 waiting.setdefault(key, []).append(i)
         audio = [waveforms[places[0]] for places in waiting.values()]
         for (key, places), result in zip(waiting.items(), self._map(work, audio), strict=True):
@@ -71,15 +73,42 @@ class Judges:
                 results[i] = result
         return results
 
-    def _map(self, work: Callable, audio: list[np.ndarray]):
+    def _map(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
         if self._processes == 1 or len(audio) < _WORTH_A_POOL:
             return map(work, audio)
+        return self._map_in_pool(work, audio)
+
+    def _map_in_pool(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
         if self._pool is None:
             # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit
             # that numpy shall take one thread each.
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            self._pool = ProcessPoolExecutor(self._processes, multiprocessing.get_context("spawn"))
-        return self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
+            self._pool = ProcessPoolExecutor(
+                self._processes, multiprocessing.get_context("spawn"), die_with_parent, (os.getpid(),)
+            )
+        try:
+            with _without_interrupts():  # processes start here
+                heard = self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
+            yield from heard
+        except BrokenExecutor as error:
+            raise CannotGoOn(
+                "a process of the judges ended before its time; use fewer (--processes 1 works without), or a machine "
+                "with more memory"
+            ) from error
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits, for this thread and for ever for the processes that it starts: the judges' leave it to us."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # started with the first process otherwise, it would undo this
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 class SignalJudge:
@@ -122,6 +151,21 @@ def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
     """The one value that a text names; None where it names none or several: it is unparsed, and never guessed."""
     found = mentioned(normalise(text or ""), phrases)
     return found.pop() if len(found) == 1 else None
+
+
+def _words(plain: Any) -> str:
+    """What `words` has in the cache. Raises ValueError where it cannot have written that."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("result"), str):
+        raise ValueError("no words")
+    return plain["result"]
+
+
+def _measured(plain: Any) -> list[float]:
+    """What `features` has in the cache, in the same way."""
+    values = plain.get("result") if isinstance(plain, dict) else None
+    if not isinstance(values, list) or len(values) != NUM_FEATURES or not all(type(x) is float for x in values):
+        raise ValueError("no features")
+    return values
 
 
 def _listed_features(waveform: np.ndarray) -> list[float]:

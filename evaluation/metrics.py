@@ -39,6 +39,10 @@ class Metric:
         measured = [pair for pair in measured if pair is not None]
         return ratio([a for a, _ in measured], [w for _, w in measured], self.transform)
 
+    def empty(self, references: Sequence[Any]) -> int:
+        """How many references hold no word, where words are compared: the score treats them apart, and says so."""
+        return sum(not _has_words(reference) for reference in references) if self.takes == "words" else 0
+
     def chance(self, references: Sequence[Any], choices: Sequence[int]) -> float | None:
         """What answering without listening scores.
 
@@ -47,7 +51,7 @@ class Metric:
         None with fewer than two items.
         """
         if self.takes == "label":
-            return float(np.mean([1 / n for n in choices])) if len(choices) else None
+            return float(np.mean([1 / n for n in choices])) if len(choices) and min(choices) else None
         if self.takes == "likelihood" or len(references) < 2:
             return None
         others = np.roll(np.arange(len(references)), len(references) // 2)
@@ -75,23 +79,34 @@ def metric(name: str, takes: str, direction: str, percent: bool = False, unit: s
 def word_errors(reading: str | None, reference: str) -> tuple[float, float]:
     """Word error rate: substitutions, deletions and insertions over reference words, summed over the corpus.
 
-    No reading is an empty one: every word is missing.
+    No reading is an empty one: every word is missing. Where the reference holds no word, silence is no error, and each
+    word that is invented is one, over the reference words of the other items; where none has any, over one.
     """
+    if not _has_words(reference):
+        return float(len(normalise(reading or "").split())), 0.0
     found = _align(reading, reference)
     return found.substitutions + found.deletions + found.insertions, _words(found)
 
 
 @metric("word_accuracy", takes="words", direction="higher", percent=True, unit="%")
 def words_right(reading: str | None, reference: str) -> tuple[float, float]:
-    """Words heard right less words too many, not below zero for an item, over reference words."""
+    """Words heard right less words too many, not below zero for an item, over reference words.
+
+    A reference without words counts as one word, which silence alone gets right.
+    """
+    if not _has_words(reference):
+        return float(not _has_words(reading)), 1.0
     found = _align(reading, reference)
     return max(0, found.hits - found.insertions), _words(found)
 
 
 @metric("accuracy", takes="label", direction="higher", percent=True, unit="%")
-def label_right(reading: str | None, reference: str) -> tuple[float, float]:
-    """Exact match of a label. An answer that names no label, or several, is wrong; it is also counted as unparsed."""
-    return float(reading == reference), 1.0
+def label_right(reading: str | None, reference: str | None) -> tuple[float, float] | None:
+    """Exact match of a label. An answer that names no label, or several, is wrong; it is also counted as unparsed.
+
+    None where the right answer itself names none.
+    """
+    return None if reference is None else (float(reading == reference), 1.0)
 
 
 @metric("mel_distance", takes="audio", direction="lower", unit="dB")
@@ -160,7 +175,11 @@ def surprise(reading: tuple[float, float] | None, reference: Any) -> tuple[float
 
 
 def _align(reading: str | None, reference: str) -> jiwer.WordOutput:
-    return jiwer.process_words(normalise(reference) or "*", normalise(reading or ""))
+    return jiwer.process_words(normalise(reference), normalise(reading or ""))
+
+
+def _has_words(text: str | None) -> bool:
+    return bool(normalise(text or ""))
 
 
 def _words(found: jiwer.WordOutput) -> float:

@@ -141,6 +141,11 @@ def _decoder(rules: Grammar) -> Any:
         return pocketsphinx.Decoder(lm=str(model), lw=10.0, **settings)
 
 
+def knows_any(rules: Grammar) -> bool:
+    """Whether any word of a grammar can be heard at all."""
+    return rules.name == "open" or bool(_pronunciations(rules.words))
+
+
 def _pronunciations(words: frozenset[str]) -> str:
     """The lines of pocketsphinx's English dictionary for these words; a word that it lacks cannot be heard."""
     import pocketsphinx

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from auditory_sentences.corpora import Clip, read_corpora, read_corpus
@@ -16,7 +19,7 @@ _SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".c
 class Recordings:
     """Clips in the place of a token store: reconstruction tasks ask for nothing else."""
 
-    fingerprint = ""
+    name = fingerprint = ""
 
     def __init__(self, sources: Sequence[str | Path]) -> None:
         """Raises UserError where a source holds no clip, or two clips have one id."""
@@ -27,6 +30,16 @@ class Recordings:
             raise UserError("two recordings have the same id; evaluate their folders one after the other")
         self.clips = tuple(found)
 
+    @cached_property
+    def data_hash(self) -> str:
+        """Identity of the recordings: hash of what is known about each, and of its size."""
+        digest = hashlib.sha256()
+        for clip in sorted(self.clips, key=lambda clip: clip.id):
+            path = Path(clip.path)
+            known = json.loads(replace(clip, path=path.name).to_json())
+            digest.update(json.dumps([known, path.stat().st_size if path.is_file() else None]).encode())
+        return digest.hexdigest()[:16]
+
 
 class Relocated:
     """A token store whose recordings have moved: clips keep their tokens, and are read from where corpora say."""
@@ -34,7 +47,8 @@ class Relocated:
     def __init__(self, store: TokenStore | JoinedStores, sources: Sequence[str | Path]) -> None:
         """Raises UserError where a corpus cannot be read or holds none of the store's clips."""
         paths = {clip.id: clip.path for source in map(Path, sources) for clip in read_recordings(source)}
-        self.store, self.fingerprint = store, store.fingerprint
+        self.store, self.fingerprint, self.data_hash = store, store.fingerprint, store.data_hash
+        self.name = store.name
         self.clips = tuple(replace(clip, path=paths.get(clip.id, clip.path)) for clip in store.clips)
         if not any(clip.id in paths for clip in store.clips):
             raise UserError(

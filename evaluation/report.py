@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jiwer
-import soundfile
+import numpy as np
 
 from codec.audio import load_audio
 from codec.errors import UserError
+from codec.files import write_text
+from codec.terminal import printable
 from evaluation import figures
 from evaluation.answers import flac
 from evaluation.normaliser import normalise
+from evaluation.results_folder import REPORT, RESULTS, SAMPLES, TABLE
 
+LONGEST = 2_000  # characters of a text in the report; samples.jsonl has all of it
 SHOWN = 4  # samples of a task in the report: its first items, not its best
 AUDIO_BUDGET = 6_000_000  # bytes of sound in the whole report; samples beyond it have pictures, but no player
 
@@ -27,10 +31,10 @@ def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write all files into `out`. Returns what results.json holds: the results without the samples."""
     samples = {(t["task"], t["shots"]): t.pop("samples", []) for t in results["tasks"]}
     written = json.dumps(results, indent=1)
-    _write(out / "results.json", written + "\n")
-    _write(out / "samples.jsonl", "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
-    _write(out / "results.md", markdown(results))
-    _write(out / "report.html", _html(results, samples, out))
+    write_text(out / SAMPLES, "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
+    write_text(out / TABLE, markdown(results))
+    write_text(out / REPORT, _html(results, samples, out))
+    write_text(out / RESULTS, written + "\n")  # last: where it is, all is
     return json.loads(written)
 
 
@@ -51,32 +55,45 @@ def markdown(results: Mapping) -> str:
     head = "| task | shots | score | better | model | untrained | chance | originals | codec | n | unparsed |"
     lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|"]
     for task in results["tasks"]:
+        title = _cell(task["title"])
         if "skipped" in task:
-            lines.append(f"| {task['title']} | {task['shots']} | skipped: {task['skipped']} | | | | | | | 0 | |")
+            lines.append(f"| {title} | {task['shots']} | skipped: {_cell(task['skipped'])} | | | | | | | 0 | |")
         for score in task["scores"]:
             cells = [shown(score, value) for value in _values(score)]
             if score["untrained"] and score["untrained"]["n"] != task["n"]:
                 cells[1] += f" (n {score['untrained']['n']})"
-            row = [
-                task["title"],
-                task["shots"],
-                score["name"],
-                score["direction"],
-                *cells,
-                score["n"],
-                score["unparsed"],
-            ]
+            n = f"{score['n']}{_notes(score, task, ' (', ')')}"
+            row = [title, task["shots"], _cell(score["name"]), score["direction"], *cells, n, score["unparsed"]]
             lines.append("| " + " | ".join(map(str, row)) + " |")
     who = results.get("model") or results["codec"]
     lines += [
         "",
-        f"{who['source']} (fingerprint {who['fingerprint']}), {results['date']}, "
+        f"{_cell(who['source'])} (fingerprint {who['fingerprint']}), {results['date']}, "
         f"commit {results['git_commit'] or 'unknown'}. "
         "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
-        "reconstructions of them. Unparsed answers count as wrong.",
+        "reconstructions of them. Unparsed answers count as wrong. Of silence: items whose reference holds no word; "
+        "silence is right there, and what is heard counts as errors.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _notes(score: Mapping, task: Mapping, before: str, after: str) -> str:
+    """What is to be known about the number of items of a score; "" where nothing is."""
+    unreadable, empty = len(task.get("unreadable", [])), score.get("empty_references", 0)
+    said = [f"{empty} of silence"] if empty else []
+    said += [f"{unreadable} recording{'s' * (unreadable != 1)} unreadable"] if unreadable else []
+    return before + ", ".join(said) + after if said else ""
+
+
+def _cell(text: object) -> str:
+    """Text in a cell of a Markdown table: on one line, without marks of the table or of HTML, not endless."""
+    plain = html.escape(_shortened(" ".join(printable(text).split()), 300), quote=False)
+    return plain.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _shortened(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text)} characters)"
 
 
 def _values(score: Mapping) -> list[Mapping | float | None]:
@@ -129,7 +146,7 @@ several, are unparsed; they count as wrong and are never guessed.</p>
 {sections}
 </main>
 <footer><details><summary>How this was measured: settings, versions, machine</summary>
-<pre>{_e(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))}</pre></details></footer>
+<pre>{html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))}</pre></details></footer>
 </body>
 </html>
 """
@@ -174,7 +191,7 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
             scale = figures.scale_svg(score, _limits(score))
             rows.append(
                 f'<tr{" class=first" if i == 0 and new else ""}><td class="name">{label}</td><td>{scale}</td>'
-                f"{''.join(cells)}<td>{score['n']}</td>{unparsed}</tr>"
+                f"{''.join(cells)}<td>{score['n']}{_notes(score, task, '<small>', '</small>')}</td>{unparsed}</tr>"
             )
     head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
@@ -201,7 +218,7 @@ def _limits(score: Mapping) -> tuple[float, float]:
     values = [v["value"] if isinstance(v, Mapping) else v for v in _values(score)]
     top = (
         1.0 if score["percent"] or score["metric"] == "stoi" else max([v for v in values if v is not None], default=1.0)
-    )
+    ) or 1.0
     return (0.0, top) if score["direction"] == "higher" else (top, 0.0)
 
 
@@ -247,10 +264,9 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     if sample["answer"] is None and not sample.get("audio") and sample["reason"] != "scored":
         said.append(("answer", '<span class="wrong">no audio</span>'))
     if sample["reason"] != "scored":
-        sounds.append(_sound("original recording", _original(sample), budget))
+        sounds.append(_sound("original recording", _waveform(sample["path"]), budget))
     if sample.get("audio"):
-        waveform = soundfile.read(out / sample["audio"], dtype="float32")[0]
-        sounds.append(_sound("answer", waveform, budget))
+        sounds.append(_sound("answer", _waveform(out / sample["audio"]), budget))
     listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in said)
     return (
         f'<article class="sample"><div class="path">{_e(sample["id"])}{shots}</div><dl class="said">{listed}</dl>'
@@ -258,16 +274,16 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     )
 
 
-def _original(sample: Mapping):
+def _waveform(path: str | Path) -> np.ndarray | None:
     try:
-        return load_audio(sample["path"]).numpy()
-    except UserError:  # moved since it was tokenised: the report says so instead of failing
+        return load_audio(path).numpy()
+    except UserError:  # moved since it was tokenised, or damaged: the report says so instead of failing
         return None
 
 
-def _sound(caption: str, waveform, budget: list[int]) -> str:
-    if waveform is None:
-        return f"<figure><figcaption>{caption}: its file is no longer there</figcaption></figure>"
+def _sound(caption: str, waveform: np.ndarray | None, budget: list[int]) -> str:
+    if waveform is None or len(waveform) == 0:
+        return f"<figure><figcaption>{caption}: its file is no longer there, or cannot be read</figcaption></figure>"
     content = flac(waveform)
     fits = len(content) <= budget[0]
     budget[0] -= len(content) if fits else 0
@@ -280,7 +296,8 @@ def _sound(caption: str, waveform, budget: list[int]) -> str:
 
 def _marked(sample: Mapping, task: Mapping) -> str:
     """The answer; where words are compared, with the differences from what was expected marked."""
-    if not any(s["metric"] == "wer" for s in task["scores"]) or not normalise(sample["expected"]):
+    long = max(len(sample["answer"]), len(sample["expected"])) > LONGEST
+    if long or not any(s["metric"] == "wer" for s in task["scores"]) or not normalise(sample["expected"]):
         return _e(sample["answer"]) or '<span class="wrong">(empty)</span>'
     expected, answer = normalise(sample["expected"]).split(), normalise(sample["answer"]).split()
     pieces = []
@@ -295,10 +312,5 @@ def _marked(sample: Mapping, task: Mapping) -> str:
 
 
 def _e(text: object) -> str:
-    return html.escape(str(text))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Text within HTML: harmless, and not endless."""
+    return html.escape(_shortened(printable(text)))

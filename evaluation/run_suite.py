@@ -9,23 +9,35 @@ or a judge heard is kept in DIR/cache under a key of what it depends on: run aga
 # Judges run in processes that import this file first: what is heavy is imported inside the functions.
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.errors import UserError
+if __name__ == "__main__" and not __package__:  # started as a file: Python looks beside it, not in the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from codec.errors import UserError  # noqa: E402
+from codec.locks import locked  # noqa: E402
+from codec.terminal import run_program, say, shown  # noqa: E402
+from evaluation.options import (  # noqa: E402
+    LIMIT,
+    UNTRAINED_LIMIT,
+    check_numbers,
+    check_places,
+    find_device,
+    parse_options,
+)
 
 if TYPE_CHECKING:
     from evaluation.answers import CodecRespondent, ModelRespondent
+    from evaluation.cache import Cache
     from evaluation.items import Questions
-    from evaluation.task import Task
-
-LIMIT = 40  # items per task
-UNTRAINED_LIMIT = 16  # items that the untrained model is asked: it never says that it has finished, so it is slow
+    from evaluation.results_folder import ResultsFolder
+    from evaluation.task import Suite, Task
 
 
 def run(
@@ -42,6 +54,7 @@ def run(
     seed: int = 0,
     processes: int = 0,
     device: str | None = None,
+    force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate and write everything into the folder `out`; returns what results.json holds.
@@ -49,6 +62,8 @@ def run(
     model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
     suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
     limit: items per task, None for all
+    out: a folder that holds nothing, or the same evaluation, begun or finished; force: or another evaluation, whose
+        results are replaced
     store: token store or stores, None for what the recipe in the model's run folder names
     corpora: where the recordings are (folders or YAML files): with a store, if they have moved since it was built;
         without one, for reconstruction tasks
@@ -56,20 +71,15 @@ def run(
     untrained: output folder of an earlier run whose cached outputs may be used
     untrained_limit: items that the untrained model answers, 0 for no untrained model
     processes: of judges, 0 for all cores up to four; device: None for a GPU where there is one
-    Raises UserError for anything that a person has to put right.
+    Raises UserError for anything that a person has to put right; nothing has been written then, unless the cache of a
+    run that had begun. Tasks that this store or model cannot do are left out, and named in the results; UserError where
+    that is all of them.
     """
-    from evaluation.cache import Cache
-    from evaluation.judges import Judges
-    from evaluation.report import write_report
-    from evaluation.scoring import Scorer
-    from evaluation.task import load_suite, load_task
-    from evaluation.task_run import evaluate_task
+    from evaluation.task import load_suites
 
-    began, out = time.monotonic(), Path(out)
-    suites = [load_suite(name) for name in ([suite] if isinstance(suite, str | Path) else suite)]
-    tasks = [load_task(name) for name in dict.fromkeys(name for s in suites for name in s.tasks)]
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1, not {limit}")
+    check_numbers(shots=shots, limit=limit, untrained_limit=untrained_limit, seed=seed, processes=processes)
+    check_places(model=model, suite=suite, out=out, store=store, corpus=corpora, codec=codec, untrained=untrained)
+    suites, tasks = load_suites([suite] if isinstance(suite, str | Path) else suite)
     jobs = [(task, k) for task in tasks for k in task.shots if shots is None or k in shots]
     if not jobs:
         listed = sorted({k for task in tasks for k in task.shots})
@@ -78,55 +88,109 @@ def run(
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    cache = Cache(out / "cache", [Path(untrained) / "cache"] if untrained else [])
-    questions = _questions(model, store, corpora, tasks, seed)
-    respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
+    settings = {
+        "shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed,
+    }  # fmt: skip
+    device, out = find_device(device), Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give a folder with --out")
+    with locked(out, "an evaluation"):
+        from evaluation.cache import Cache
+        from evaluation.results_folder import CACHE, ResultsFolder, identity_of
 
+        folder = ResultsFolder(out, force)
+        identity = identity_of([s.suite for s in suites], [(t.task, k, t.fingerprint) for t, k in jobs], settings)
+        folder.require_same(identity)
+        cache = Cache(out / CACHE, [Path(untrained) / CACHE] if untrained else [])
+        questions = _questions(model, store, corpora, tasks, seed)
+        respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
+        return _run(folder, suites, jobs, settings, cache, questions, respondents, processes, _Progress(quiet))
+
+
+def _run(
+    folder: ResultsFolder, suites: Sequence[Suite], jobs: Sequence[tuple[Task, int]], settings: dict[str, Any],
+    cache: Cache, questions: Questions, respondents: _Respondents, processes: int, progress: _Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate with everything loaded, into a folder that is held."""
+    from evaluation.judges import Judges
+    from evaluation.report import write_report
+    from evaluation.results_folder import REPORT, identity_of_parts
+    from evaluation.scoring import Scorer
+    from evaluation.task_run import evaluate_task
+
+    began, parts = time.monotonic(), _parts(respondents, questions)
+    folder.require_same(identity_of_parts(parts))
+    folder.clean()
+    cache.clean()
     results: list[dict[str, Any]] = []
     with Judges(cache, processes) as judges:
         scorer = Scorer(questions, judges)
         for number, (task, k) in enumerate(jobs, 1):
-            _say(quiet, f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
+            progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
+            who = respondents.of(task)
             results.append(
-                evaluate_task(task, k, questions, scorer, *respondents.of(task), limit, untrained_limit, out)
+                evaluate_task(
+                    task, k, questions, scorer, *who, settings["limit"], settings["untrained_limit"], folder.folder
+                )
             )
             results[-1]["seconds"] = round(time.monotonic() - started, 1)
-            _say(quiet, "      " + _one_line(results[-1]))
-    if all("skipped" in result for result in results):
-        raise UserError(f"nothing could be evaluated: {results[0]['skipped']}")
+            progress.say("      " + _one_line(results[-1]))
+    skipped = [result for result in results if "skipped" in result]
+    if len(skipped) == len(results):
+        raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
     head = {
-        "format": 1,
-        "suites": [asdict(s) for s in suites],
-        "settings": {
-            "shots": sorted({k for _, k in jobs}),
-            "limit": limit,
-            "untrained_limit": untrained_limit,
-            "seed": seed,
-        },
-        "seconds": round(time.monotonic() - began, 1),
-        "cache": {"hits": cache.hits, "misses": cache.misses},
-    }
-    written = write_report(head | _provenance(respondents, questions, store) | {"tasks": results}, out)
-    _say(
-        quiet,
-        f"{out / 'report.html'}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache",
+        "format": 1, "suites": [asdict(s) for s in suites], "settings": settings,
+        "seconds": round(time.monotonic() - began, 1), "cache": {"hits": cache.hits, "misses": cache.misses},
+    }  # fmt: skip
+    sounds = [sample["audio"] for result in results for sample in result.get("samples", []) if "audio" in sample]
+    written = write_report(head | parts | {"tasks": results}, folder.folder)
+    folder.drop_old_sounds(sounds)
+    if cache.damaged:
+        warnings.warn(f"{cache.folder}: {cache.damaged} damaged outputs were made again", stacklevel=3)
+    if skipped:
+        warnings.warn(
+            f"{len(skipped)} of {len(results)} tasks could not be evaluated: {_reasons(skipped)}", stacklevel=3
+        )
+    progress.say(
+        f"{folder.folder / REPORT}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache"
     )
     return written
+
+
+def _reasons(skipped: Sequence[dict[str, Any]]) -> str:
+    """Every reason once, with the tasks that it holds for, a few of them at most."""
+    tasks: dict[str, list[str]] = {}
+    for result in skipped:
+        named = tasks.setdefault(result["skipped"], [])
+        if result["task"] not in named:
+            named.append(result["task"])
+    said = [reason if names[0] in reason else f"{', '.join(names)}: {reason}" for reason, names in tasks.items()]
+    return "; ".join(said[:3]) + (f"; and {len(said) - 3} more reasons" if len(said) > 3 else "")
+
+
+class _Progress:
+    """Lines about how far it is; nobody has to read them: the results are in files."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        if not self._quiet:
+            try:
+                say(line)
+            except BrokenPipeError:
+                self._quiet = True
 
 
 class _Respondents:
     """Who answers: the model, the same untrained, and their codecs. Made when first needed."""
 
-    def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str | None, untrained_limit: int):
-        import torch
-
+    def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str, untrained_limit: int):
         from auditory_sentences.uniaudio import UniAudio
         from codec.tokenizer import load_tokenizer
         from evaluation.answers import CodecRespondent, ModelRespondent
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model_source, self.codec_source = model, codec
         uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
         self.model = ModelRespondent.trained(uniaudio, cache, seed) if uniaudio else None
@@ -153,29 +217,32 @@ def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Quest
     return Questions(Relocated(found, corpora) if corpora else found, seed)
 
 
-def _stores_of(model) -> str | list[str]:
+def _stores_of(model) -> list[str]:
     """The token store, or stores, that a model was trained on, from the recipe in its run's folder."""
     from codec.reading import read_yaml
-    from codec.terminal import shown
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")
     if not Path(model).is_dir():
-        raise UserError(f"{model}: no such folder; for a model on the hub, name a token store too (--store)")
+        raise UserError(
+            f"{model}: no such folder; give another model (--model), and with one of the hub a store (--store)"
+        )
     real = Path(model).resolve()  # RUN/model is a link to RUN/checkpoints/STEP/model
     recipe = next((path for path in (parent / "recipe.yaml" for parent in real.parents[:3]) if path.is_file()), None)
     if recipe is None:
         raise UserError(f"{model}: no recipe.yaml near it, so it names no token store; give one (--store)")
-    values = read_yaml(recipe)
-    if "store" not in values:
-        raise UserError(f"{recipe}: names no token store; give one (--store)")
-    named = values["store"]
-    if not isinstance(named, str) and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
-        raise UserError(f"{recipe}: names no token store but {shown(named)}; give one (--store)")
+    store = read_yaml(recipe).get("store")
+    named = [store] if isinstance(store, str) else store
+    if not named or not isinstance(named, list) or not all(isinstance(name, str) and name for name in named):
+        raise UserError(f"{recipe}: names no token store but {shown(store)}; give one (--store)")
+    for path in named:
+        if not Path(path).is_dir():
+            raise UserError(f"{path}: the token store that {recipe} names is not there; say where it is with --store")
     return named
 
 
-def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[str, Any]:
+def _parts(respondents: _Respondents, questions: Questions) -> dict[str, Any]:
+    """What was evaluated, on what, with which versions: a part of results.json."""
     from evaluation.provenance import provenance
 
     who = {}
@@ -188,13 +255,12 @@ def _provenance(respondents: _Respondents, questions: Questions, store) -> dict[
     codec = respondents.codec.codec
     who["codec"] = {
         "source": str(respondents.codec_source or respondents.model_source), "fingerprint": codec.fingerprint,
-        "parameters": sum(p.numel() for p in codec.parameters()),
+        "decoding": respondents.codec.speaker.decoding, "parameters": sum(p.numel() for p in codec.parameters()),
     }  # fmt: skip
+    store = questions.store
     who["data"] = {
-        "token_store": ", ".join(map(str, [store or ""] if isinstance(store, str | Path | None) else store)),
-        "fingerprint": questions.store.fingerprint,
-        "clips": len(questions.store.clips),
-    }
+        "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
+    }  # fmt: skip
     return who | provenance()
 
 
@@ -209,45 +275,15 @@ def _one_line(entry: dict[str, Any]) -> str:
     return f"{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
 
 
-def _say(quiet: bool, line: str) -> None:
-    if not quiet:
-        print(line, flush=True)
+def evaluate(arguments: Sequence[str], program: str) -> None:
+    """Run what a command line asks for. Raises UserError as `run` does; `program` is what usage lines call it."""
+    run(**parse_options(arguments, program))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0 done, 2 something a person has to put right."""
-    parser = argparse.ArgumentParser(
-        prog="run_suite.py", description="Run a suite of evaluation tasks and write a report."
-    )
-    parser.add_argument("--model", help="model folder or hub id")
-    parser.add_argument("--suite", nargs="+", default=["starter"], help="starter, few_shot, codec, or YAML files")
-    parser.add_argument(
-        "--shots", nargs="+", type=int, help="numbers of solved examples; default: all that the tasks list"
-    )
-    parser.add_argument("--limit", type=int, default=LIMIT, help=f"items per task (default {LIMIT})")
-    parser.add_argument("--out", default="runs/evaluation", help="folder to write")
-    parser.add_argument("--store", nargs="+", help="token stores; default: those that the model was trained on")
-    parser.add_argument(
-        "--corpus", nargs="+", default=[], dest="corpora", help="recordings: of the store, if moved; or alone"
-    )
-    parser.add_argument("--codec", help="codec for reconstruction tasks; default: the model's")
-    parser.add_argument("--untrained", help="output folder of an earlier run whose cached outputs may be used")
-    parser.add_argument(
-        "--untrained-limit", type=int, default=UNTRAINED_LIMIT, help="items for the untrained model; 0: none"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=0, help="judges' processes (default: cores, at most 4)")
-    parser.add_argument("--device", help="cpu, cuda (default: a GPU where there is one)")
-    try:
-        run(**vars(parser.parse_args(arguments)))
-    except UserError as error:
-        print(f"run_suite: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("run_suite: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+def main() -> None:
+    """The command line. Exit status: 0 done, 2 something a person has to put right, 130 Ctrl-C."""
+    run_program("run_suite", lambda: evaluate(sys.argv[1:], "run_suite.py"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

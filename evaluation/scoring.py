@@ -18,7 +18,7 @@ from evaluation.estimate import Estimate
 from evaluation.items import Item, Questions
 from evaluation.judges import MAX_EXAMPLES, Judges, SignalJudge, named
 from evaluation.metrics import METRICS
-from evaluation.recogniser import Grammar, grammar
+from evaluation.recogniser import Grammar, grammar, knows_any
 from evaluation.task import Score, Task
 
 
@@ -27,13 +27,14 @@ class Reading:
     """One score of one set of answers.
 
     readings: what was read or heard, per item, None where nothing could be; unparsed: how many of these
-    references: what would have been right
+    references: what would have been right; empty_references: how many of these hold no word, where words are compared
     """
 
     estimate: Estimate
     readings: list[Any] = field(repr=False)
     references: list[Any] = field(repr=False)
     unparsed: int = 0
+    empty_references: int = 0
 
 
 class Scorer:
@@ -54,20 +55,22 @@ class Scorer:
             readings = self._read_audio(task, score, speaker.waveforms([a.tokens for a in answers]))
         return self._compare(score, items, readings)
 
-    def read_originals(
-        self, task: Task, score: Score, items: Sequence[Item], codec: Speaker | None = None
-    ) -> Reading | None:
-        """The score of the original recordings or, with a codec, of its reconstructions: what could be reached.
+    def read_originals(self, task: Task, score: Score, items: Sequence[Item]) -> Reading | None:
+        """The score of the original recordings: what could be reached. Of those that can be read.
 
-        None for scores that read text, and for originals compared with themselves.
+        None for scores that read text, for originals compared with themselves, and where no recording can be read.
         """
-        if score.judge not in ("recogniser", "signal", "waveform") or (score.judge == "waveform" and codec is None):
+        readable = [item for item in items if not item.unreadable]
+        if score.judge not in ("recogniser", "signal") or not readable:
             return None
-        if codec:
-            waveforms = codec.waveforms([item.tokens for item in items])
-        else:
-            waveforms = [item.recording for item in items]
-        return self._compare(score, items, self._read_audio(task, score, waveforms))
+        heard = self._read_audio(task, score, [item.recording for item in readable])
+        return self._compare(score, readable, heard)
+
+    def read_reconstructions(self, task: Task, score: Score, items: Sequence[Item], codec: Speaker) -> Reading | None:
+        """The score of what the codec makes of the originals' tokens. None for scores that read text."""
+        if score.judge not in ("recogniser", "signal", "waveform"):
+            return None
+        return self._compare(score, items, self._read_audio(task, score, codec.waveforms([i.tokens for i in items])))
 
     def read_choices(self, task: Task, score: Score, items: Sequence[Item], who: ModelRespondent) -> Reading:
         """The score of the values that a model finds likeliest."""
@@ -90,8 +93,9 @@ class Scorer:
 
     def _compare(self, score: Score, items: Sequence[Item], readings: list[Any]) -> Reading:
         references = self._references(score, items)
-        estimate = METRICS[score.metric].score(readings, references)
-        return Reading(estimate, readings, references, sum(reading is None for reading in readings))
+        metric = METRICS[score.metric]
+        unparsed = sum(reading is None for reading in readings)
+        return Reading(metric.score(readings, references), readings, references, unparsed, metric.empty(references))
 
     def _references(self, score: Score, items: Sequence[Item]) -> list[Any]:
         if METRICS[score.metric].takes == "audio":
@@ -114,7 +118,19 @@ class Scorer:
 
     def _make_grammar(self, name: str) -> Grammar:
         texts = (c.text for c in self.questions.store.clips if c.split == "train" and c.kind == "speech" and c.text)
-        return grammar(name, texts)
+        try:
+            made = grammar(name, texts)
+        except ValueError as error:
+            raise UserError(
+                f"the recogniser's grammar '{name}' is made of the words of training clips, and the store has no "
+                "speech with text in split 'train'; evaluate on one that has some, or take the grammar open"
+            ) from error
+        if not knows_any(made):
+            raise UserError(
+                f"the recogniser's grammar '{name}' holds none of the English words that the recogniser knows; leave "
+                "such scores out for speech in other languages"
+            )
+        return made
 
     def _fit_signal_judge(self, kind: str, label: str) -> SignalJudge:
         by_value: dict[str, list[Clip]] = {}
@@ -131,5 +147,11 @@ class Scorer:
                 f"the signal judge of '{label}' needs training clips of {kind} with at least two values, found "
                 f"{sorted(by_value)}; use a store that has them or leave the score out"
             )
-        waveforms = [load_audio(clip.path).numpy() for clip in chosen]
+        try:
+            waveforms = [load_audio(clip.path).numpy() for clip in chosen]
+        except UserError as error:
+            raise UserError(
+                f"the signal judge of '{label}' hears the training recordings first, and one cannot be read ({error}); "
+                "say where they are with --corpus, or leave the score out"
+            ) from error
         return SignalJudge(self.judges, waveforms, [clip.labels[label] for clip in chosen])

@@ -13,6 +13,7 @@ from scipy.fft import dct
 from evaluation.spectra import HOP, RATE, WINDOW, mel_filters, power_spectrogram
 
 FEATURES_VERSION = 1  # raise it with any change of a number below
+NUM_FEATURES = 96
 FRAME_RATE = RATE / HOP  # frames per second
 MODULATION_EDGES = (0.5, 2.0, 4.0, 8.0, 14.0, 26.0, 45.0)  # Hz
 _BANDS = 32

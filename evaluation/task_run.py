@@ -7,10 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from codec.errors import UserError
+from codec.files import file_name_of, replace_file
 from evaluation.answers import Answer, CodecRespondent, ModelRespondent, flac
+from evaluation.cache import CannotGoOn
 from evaluation.items import Item, Questions
 from evaluation.metrics import METRICS
+from evaluation.results_folder import AUDIO
 from evaluation.scoring import Reading, Scorer
 from evaluation.task import Score, Task
 
@@ -24,30 +29,57 @@ def evaluate_task(
     """Ask, read and score: the task's entry in results.json, with its samples under "samples".
 
     trained, untrained: who is asked; the untrained one answers the first `untrained_limit` items only
-    A task that finds no clips, or whose requests do not fit the model's context, gives an entry that says so.
+    A task that finds no clips, or whose requests do not fit the model's context, gives an entry that says so. Where a
+    recording is compared and cannot be read, its item is left out; where it is the ceiling, that is of fewer. Either is
+    counted under "unreadable". Raises UserError where the system refuses to write.
     """
     entry = {
         "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
     try:
-        items = questions.items(task, shots, limit)
+        items, unreadable = _with_recordings(task, questions.items(task, shots, limit))
         answers, readings = _answer_and_read(task, items, scorer, trained)
+        few = items[:untrained_limit]
+        untrained_readings = (
+            _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
+        )
+        scores, heard = [], []
+        for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
+            original, coded = scorer.read_originals(task, score, items), None
+            if not task.is_reconstruction:
+                coded = scorer.read_reconstructions(task, score, items, trained.speaker)
+            scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
+            heard.append((score, reading, original))
+        waveforms = trained.speaker.waveforms([answer.tokens for answer in answers])
+    except CannotGoOn:
+        raise
     except UserError as error:  # no such clips, or longer than the model's context: said in every table
         return entry | {"n": 0, "skipped": str(error), "scores": []}
-    few = items[:untrained_limit]
-    untrained_readings = (
-        _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
-    )
-    scores, heard = [], []
-    for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
-        original = scorer.read_originals(task, score, items)
-        coded = None if task.is_reconstruction else scorer.read_originals(task, score, items, trained.speaker)
-        scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
-        heard.append((score, reading, original))
     entry |= {"n": len(items), "scores": scores}
-    entry["samples"] = _write_samples(entry, items, answers, heard, trained, out)
+    if unreadable:
+        entry["unreadable"] = unreadable
+    entry["samples"] = _write_samples(entry, items, answers, heard, waveforms, out)
     return entry
+
+
+def _with_recordings(task: Task, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
+    """The items that can be asked, and those of the task whose recording cannot be read, with the reason.
+
+    Raises UserError where none can be asked.
+    """
+    judges = {score.judge for score in task.scores}
+    if not task.is_reconstruction and not judges & {"recogniser", "signal", "waveform"}:
+        return items, []  # no recording is needed
+    missing = [{"id": item.id, "why": item.unreadable} for item in items if item.unreadable]
+    if task.is_reconstruction or "waveform" in judges:
+        items = [item for item in items if not item.unreadable]
+    if not items:
+        raise UserError(
+            f"none of the {len(missing)} recordings of the task '{task.task}' can be read ({missing[0]['why']}); say "
+            "where they are with --corpus, or leave the task out"
+        )
+    return items, missing
 
 
 def _answer_and_read(
@@ -71,7 +103,9 @@ def _score_entry(
     coded: Reading | None,
 ) -> dict[str, Any]:  # fmt: skip
     def plain(of: Reading | None) -> dict[str, Any] | None:
-        return None if of is None else asdict(of.estimate) | {"unparsed": of.unparsed}
+        if of is None:
+            return None
+        return asdict(of.estimate) | {"unparsed": of.unparsed, "empty_references": of.empty_references}
 
     metric = METRICS[score.metric]
     return {
@@ -84,12 +118,12 @@ def _score_entry(
 
 def _write_samples(
     entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer],
-    heard: Sequence[tuple[Score, Reading, Reading | None]], who: Respondent, out: Path,
+    heard: Sequence[tuple[Score, Reading, Reading | None]], waveforms: Sequence[np.ndarray | None], out: Path,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What was asked, answered and read, item by item; the answers' audio goes to out/audio/TASK-SHOTS/."""
     samples = []
-    waveforms = who.speaker.waveforms([answer.tokens for answer in answers])
-    folder = out / "audio" / f"{entry['task']}-{entry['shots']}"
+    folder = out / AUDIO / file_name_of(f"{entry['task']}-{entry['shots']}")
+    of_originals = [_by_item(items, original) for _, _, original in heard]
     for i, (item, answer, waveform) in enumerate(zip(items, answers, waveforms, strict=True)):
         sample = {
             "task": entry["task"], "shots": entry["shots"], "id": item.id, "path": item.clip.path,
@@ -99,18 +133,26 @@ def _write_samples(
             "readings": {
                 score.name: {
                     "read": _short(reading.readings[i]), "reference": _short(reading.references[i]),
-                    "original": original and _short(original.readings[i]),
+                    "original": _short(originals.get(item.id)),
                 }
-                for score, reading, original in heard
+                for (score, reading, _), originals in zip(heard, of_originals, strict=True)
             },
         }  # fmt: skip
         if waveform is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{item.id}.flac".replace("/", "_")
-            path.write_bytes(flac(waveform))
+            path = folder / f"{file_name_of(item.id)}.flac"
+            with replace_file(path) as temporary:
+                temporary.write_bytes(flac(waveform))
             sample["audio"] = str(path.relative_to(out))
         samples.append(sample)
     return samples
+
+
+def _by_item(items: Sequence[Item], original: Reading | None) -> dict[str, Any]:
+    """What was heard in the originals that can be read, by the id of the item."""
+    if original is None:
+        return {}
+    readable = [item.id for item in items if not item.unreadable]
+    return dict(zip(readable, original.readings, strict=True))
 
 
 def _short(reading: Any) -> str | None:
