@@ -85,8 +85,6 @@ def parse_options(arguments: Sequence[str], program: str) -> dict[str, Any]:
     options["suite"] = options["suite"] or ["starter"]
     if options["model"] is None:
         options["model"] = os.environ.get("UNIAUDIO_MODEL") or (None if options["codec"] else DEMO_MODEL)
-        if options["model"] == DEMO_MODEL and not Path(DEMO_MODEL).exists():
-            raise UserError(f"{DEMO_MODEL}: no model there; give one with --model, or run `make demo` to train one")
     return options
 
 
@@ -108,6 +106,12 @@ def check_places(**places: Any) -> None:
         for each in value if isinstance(value, list | tuple) else [value]:
             if each is not None and (not str(each).strip() or "\0" in str(each)):
                 raise UserError(f"--{name} must name something, not {shown(str(each))}")
+
+
+def check_model(model: str | Path | None) -> None:
+    """Raise UserError where the model that is taken if none is given is not there."""
+    if str(model) == DEMO_MODEL and not Path(DEMO_MODEL).exists():
+        raise UserError(f"{DEMO_MODEL}: no model there; give one with --model, or run `make demo` to train one")
 
 
 def find_device(name: str | None) -> str:

@@ -26,6 +26,7 @@ from codec.terminal import run_program, say, shown  # noqa: E402
 from evaluation.options import (  # noqa: E402
     LIMIT,
     UNTRAINED_LIMIT,
+    check_model,
     check_numbers,
     check_places,
     find_device,
@@ -88,6 +89,7 @@ def run(
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
         )
+    check_model(model)
     settings = {
         "shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed,
     }  # fmt: skip

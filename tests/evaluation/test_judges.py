@@ -9,7 +9,7 @@ from evaluation.classifier import ShrinkageLDA
 from evaluation.judges import Judges, SignalJudge, mentioned, named
 from evaluation.metrics import METRICS
 from evaluation.recogniser import bigram_model, grammar, recognise
-from evaluation.signal_features import fundamental, signal_features
+from evaluation.signal_features import NUM_FEATURES, fundamental, signal_features
 from tests.evaluation.small_data import INSTRUMENTS as TONES
 from tests.evaluation.small_data import SOUNDS, voice
 
@@ -146,11 +146,12 @@ def test_signal_judge_on_tones_it_was_not_fit_on(tmp_path):
 
 def test_what_was_heard_once_is_not_heard_again(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("evaluation.judges.signal_features", lambda w: calls.append(1) or np.array([float(len(w))]))
+    measured = {n: np.full(NUM_FEATURES, float(n)) for n in (10, 20)}
+    monkeypatch.setattr("evaluation.judges.signal_features", lambda w: calls.append(1) or measured[len(w)])
     waves = [np.ones(10, np.float32), np.ones(20, np.float32), np.ones(10, np.float32)]
     for _ in range(2):
         with Judges(Cache(tmp_path), processes=1) as judges:
-            assert [f.tolist() for f in judges.features(waves)] == [[10.0], [20.0], [10.0]]
+            assert [f[0] for f in judges.features(waves)] == [10.0, 20.0, 10.0]
     assert len(calls) == 2  # the third is the first, and the second round is remembered
 
 

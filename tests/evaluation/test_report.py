@@ -119,7 +119,7 @@ def test_a_recording_that_has_moved_does_not_spoil_the_report(tmp_path, sample):
 
 def test_markdown_has_one_row_per_score():
     lines = report.markdown(results([])).splitlines()
-    assert lines[2] == "| A <b>task</b> | 0 | class | higher | 50.0 % ± 10.0 | – | 25.0 % | – | – | 2 | 1 |"
+    assert lines[2] == "| A &lt;b&gt;task&lt;/b&gt; | 0 | class | higher | 50.0 % ± 10.0 | – | 25.0 % | – | – | 2 | 1 |"
     assert "skipped: no clips" in lines[3]
     assert len({line.count("|") for line in lines[:4]}) == 1
 

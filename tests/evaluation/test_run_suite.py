@@ -6,12 +6,14 @@ import sys
 import time
 
 import pytest
+import torch
 
 from auditory_sentences.token_store import TokenStore
 from auditory_sentences.uniaudio import UniAudio
 from codec.errors import UserError
+from codec.tokenizer import load_tokenizer
 from evaluation.items import Questions
-from evaluation.run_suite import main, run
+from evaluation.run_suite import evaluate, run
 from evaluation.task import load_task
 
 SUITE = """
@@ -131,17 +133,43 @@ def test_the_untrained_models_outputs_serve_another_run(done, model, suite, tmp_
     asked = []
     complete = UniAudio.complete
     monkeypatch.setattr(UniAudio, "complete", lambda self, *a, **k: asked.append(1) or complete(self, *a, **k))
-    run(model=model, suite=suite, shots=[0], out=tmp_path, untrained=out, **FAST)
+    with pytest.warns(UserWarning, match="1 of 8 tasks could not be evaluated: the task 'asr_real_digits'"):
+        run(model=model, suite=suite, shots=[0], out=tmp_path, untrained=out, **FAST)
     assert not asked
     assert not any((tmp_path / "audio").glob("*.tmp"))
 
 
-def test_another_seed_is_another_run(done, model, tmp_path):
+@pytest.fixture
+def captions(tmp_path):
+    """A suite of one task, which the finished run has answered."""
+    path = tmp_path / "captions.yaml"
+    path.write_text("suite: c\ntitle: C\nabout: C\ntasks: [sound_caption]\n")
+    return path
+
+
+def test_another_evaluation_never_replaces_the_results(done, model, captions, tmp_path):
     _, out = done
-    (tmp_path / "captions.yaml").write_text("suite: c\ntitle: C\nabout: C\ntasks: [sound_caption]\n")
-    suite = tmp_path / "captions.yaml"
-    assert run(model=model, suite=suite, out=tmp_path, untrained=out, **FAST)["cache"]["misses"] == 0
-    assert run(model=model, suite=suite, out=tmp_path, untrained=out, seed=1, **FAST)["cache"]["misses"] > 0
+    same = {"model": model, "suite": captions, "out": tmp_path / "out", "untrained": out} | FAST
+    first = run(**same)
+    assert first["cache"]["misses"] == 0
+    written = (tmp_path / "out" / "results.json").read_bytes()
+    for other in ({"seed": 1}, {"limit": 2}, {"suite": "codec"}, {"codec": other_codec(model, tmp_path)}):
+        with pytest.raises(UserError, match="out: holds the results of another evaluation .* --out, or --force"):
+            run(**same | other)
+        assert (tmp_path / "out" / "results.json").read_bytes() == written
+    assert numbers(run(**same)) == numbers(first)
+    again = run(**same | {"seed": 1, "force": True})
+    assert again["settings"]["seed"] == 1 and again["cache"]["misses"] > 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == again
+
+
+def other_codec(model, folder):
+    """The model's codec with other weights."""
+    codec = load_tokenizer(model / "audio_tokenizer")
+    with torch.no_grad():
+        next(codec.parameters()).add_(0.1)
+    codec.save_pretrained(folder / "codec")
+    return folder / "codec"
 
 
 def test_a_codec_alone(model, tmp_path):
@@ -159,21 +187,58 @@ def test_a_codec_alone(model, tmp_path):
     [
         (["--model", "nowhere"], "nowhere: no such folder"),
         (["--suite", "startr"], "did you mean 'starter'"),
-        (["--suite", "starter"], "give a model"),
+        (["--codec", "c", "--suite", "starter"], "give a model"),
+        ([], "runs/demo/model: no model there; give one with --model"),
         (["--model", "MODEL", "--shots", "7"], "no task of the suite is meant for shots [7]"),
-        (["--model", "MODEL", "--limit", "0"], "--limit must be at least 1"),
         (["--model", "MODEL", "--store", "nowhere"], "nowhere: holds no token store"),
         (["--model", "MODEL", "--corpus", "nowhere"], "nowhere: no such folder"),
         (["--model", "MODEL", "--suite", "real"], "nothing could be evaluated"),
         (["--model", "MODEL", "--untrained", "nowhere"], "no such folder of cached outputs"),
+        (["--model", "MODEL", "--limit", "0"], "--limit: must be at least 1"),
+        (["--model", "MODEL", "--limit", "-1"], "--limit: must be at least 1"),
+        (["--model", "MODEL", "--limit", str(2**70)], "--limit: must fit 64 bits"),
+        (["--model", "MODEL", "--limit", "nan"], "--limit: must be an integer"),
+        (["--model", "MODEL", "--limit", "9" * 5000], "--limit: must fit 64 bits"),
+        (["--model", "MODEL", "--untrained-limit", "-1"], "--untrained-limit: must be at least 0"),
+        (["--model", "MODEL", "--shots", "0", "-1"], "--shots: must be at least 0"),
+        (["--model", "MODEL", "--seed", str(2**64)], "--seed: must fit 64 bits"),
+        (["--model", "MODEL", "--processes", str(10**9)], "--processes: must be at least 0 and at most 256"),
+        (["--model", "MODEL", "--device", "nonsense"], "--device must be cpu, cuda"),
+        (["--model", "MODEL", "--device", "meta"], "--device must be cpu, cuda"),
+        (["--model", "MODEL", "--device", "cuda:99"], "--device cuda:99: "),
+        (["--model", ""], "--model must name something"),
+        (["--model", "MODEL", "--store", " "], "--store must name something"),
+        (["--model", "MODEL", "--limits", "4"], "unrecognized arguments: --limits"),
+        (["--model", "MODEL", "--limit"], "--limit: expected one argument"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_2(model, tmp_path, capsys, arguments, said):
+def test_mistakes_are_one_sentence_and_leave_nothing_behind(model, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UNIAUDIO_MODEL", raising=False)
     arguments = [str(model) if a == "MODEL" else a for a in arguments]
-    assert main([*arguments, "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    last = error.strip().splitlines()[-1]
-    assert last.startswith("run_suite: ") and said in last and "Traceback" not in error
+    with pytest.raises(UserError) as error:
+        evaluate([*arguments, "--out", "a/b"], "run_suite.py")
+    assert said in str(error.value) and len(str(error.value)) < 1000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"limit": 0}, "--limit must be at least 1, not 0"),
+        ({"limit": True}, "--limit must be an integer, not True"),
+        ({"seed": 2**63}, "--seed must"),
+        ({"processes": 10**9}, "--processes must be at least 0 and at most 256"),
+        ({"shots": [0, -1]}, "--shots must be at least 0, not -1"),
+        ({"out": ""}, "--out must name something"),
+        ({"corpora": ["x\0"]}, "--corpus must name something"),
+    ],
+)
+def test_mistakes_of_a_program_are_the_same(model, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said.replace("--", "")):
+        run(**{"model": model, "out": tmp_path / "out"} | arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_names_no_store(model, tmp_path):

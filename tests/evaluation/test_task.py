@@ -64,7 +64,7 @@ def test_unknown_names_have_a_nearest_one(tmp_path):
         load_task("sound_captions")
     with pytest.raises(UserError, match="no suite 'startr'; did you mean 'starter'"):
         load_suite("startr")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such task"):
         load_task(tmp_path / "absent.yaml")
 
 
