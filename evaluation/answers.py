@@ -262,7 +262,8 @@ def _answer_from(plain: Any, fingerprint: str, codes: tuple[int, int] | None = N
         tokens = AudioTokens(*ids, plain["samples"], fingerprint)
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError("no tokens") from error
-    if codes and not all(0 <= int(kind.min()) and int(kind.max()) < n for kind, n in zip(ids, codes, strict=True)):
+    limits = codes or (2**31, 2**31)
+    if not all(0 <= int(kind.min()) and int(kind.max()) < n for kind, n in zip(ids, limits, strict=True)):
         raise ValueError("ids that the codec does not have")
     return Answer(tokens, plain["reason"])
 
