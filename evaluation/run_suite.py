@@ -105,6 +105,7 @@ def run(
         folder.require_same(identity)
         cache = Cache(out / CACHE, [Path(untrained) / CACHE] if untrained else [])
         questions = _questions(model, store, corpora, tasks, seed)
+        _require_some(questions, tasks)
         respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
         return _run(folder, suites, jobs, settings, cache, questions, respondents, processes, _Progress(quiet))
 
@@ -158,6 +159,18 @@ def _run(
         f"{folder.folder / REPORT}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache"
     )
     return written
+
+
+def _require_some(questions: Questions, tasks: Sequence[Task]) -> None:
+    """Raise UserError where no task finds clips: to be asked before a model is loaded."""
+    skipped = []
+    for task in tasks:
+        try:
+            questions.places(task, 1)
+            return
+        except UserError as error:
+            skipped.append({"task": task.task, "skipped": str(error)})
+    raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
 
 
 def _reasons(skipped: Sequence[dict[str, Any]]) -> str:

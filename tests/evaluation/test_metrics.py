@@ -2,6 +2,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from codec.errors import UserError
 from evaluation.metrics import METRICS
@@ -116,3 +118,73 @@ def test_chance_of_words_is_another_answer_or_silence():
 def test_every_metric_explains_itself():
     for metric in METRICS.values():
         assert metric.direction in ("higher", "lower") and metric.measure.__doc__
+
+
+WORDS = st.lists(st.sampled_from(["one", "two", "three", "it's"]), max_size=6)
+SPEECH = WORDS.map(" ".join)
+SILENCE = st.sampled_from(["", "...", "!?", " ", "\n", "–"])
+
+
+def wer(readings, references):
+    return METRICS["wer"].score(readings, references).value
+
+
+@given(SPEECH, SPEECH)
+def test_no_error_where_and_only_where_words_are_equal(reading, reference):
+    assert (wer([reading], [reference]) == 0) == (reading.split() == reference.split())
+    assert wer([reading.upper() + "!"], [reference]) == wer([reading], [reference])
+
+
+@given(WORDS, WORDS)
+def test_errors_are_the_same_both_ways(one, other):
+    there, back = wer([" ".join(one)], [" ".join(other)]), wer([" ".join(other)], [" ".join(one)])
+    assert there * max(1, len(other)) == pytest.approx(back * max(1, len(one)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(SPEECH, SPEECH), min_size=1, max_size=5), st.lists(st.tuples(SPEECH, SPEECH), max_size=5))
+def test_errors_and_words_of_two_sets_add_up(first, second):
+    def errors(pairs):
+        words = sum(len(reference.split()) for _, reference in pairs)
+        return (wer(*zip(*pairs, strict=True)) * max(1, words), words) if pairs else (0, 0)
+
+    (a, n), (b, m), (both, words) = errors(first), errors(second), errors(first + second)
+    assert words == n + m and both == pytest.approx(a + b)
+
+
+@given(WORDS.filter(bool), WORDS)
+def test_words_too_many_count_one_each(reference, more):
+    said = " ".join(reference)
+    assert wer([" ".join(reference + more)], [said]) == pytest.approx(len(more) / len(reference))
+
+
+@settings(max_examples=50, deadline=None)
+@given(WORDS, SILENCE, SILENCE)
+def test_silence_for_silence_is_no_error_and_invented_words_are(invented, silence, other):
+    assert wer([silence], [other]) == wer([None], [other]) == 0
+    assert wer([" ".join(invented)], [other]) == len(invented)  # nothing at all is said: over one word
+    assert wer(["one two", " ".join(invented)], ["one two", other]) == pytest.approx(len(invented) / 2)
+
+
+@given(WORDS.filter(bool), SILENCE)
+def test_word_accuracy_of_silence(invented, silence):
+    score = METRICS["word_accuracy"].score
+    assert score([""], [silence]).value == 1 and score([" ".join(invented)], [silence]).value == 0
+    assert score(["one", " ".join(invented)], ["one", silence]).value == 0.5
+
+
+def test_references_without_words_are_counted():
+    assert METRICS["wer"].empty(["one", "...", "", "!"]) == 3
+    assert METRICS["accuracy"].empty(["", "dog"]) == 0
+
+
+def test_silence_leaves_a_standard_error_that_is_a_number():
+    for references in (["...", "!", ""], ["one two", "...", "!"]):
+        found = METRICS["wer"].score(["a b", "", "c"], references)
+        assert found.n == 3 and 0 < found.stderr < 10
+
+
+def test_where_the_right_answer_names_no_label_nothing_is_measured():
+    found = METRICS["accuracy"].score([None, "dog"], [None, "dog"])
+    assert (found.value, found.n) == (1.0, 1)
+    assert METRICS["accuracy"].chance(["dog"], [0]) is None
