@@ -1,9 +1,8 @@
-"""`uniaudio evaluate`: what it hands to the suite."""
+"""`uniaudio evaluate`: what it hands to the suite, which has the options."""
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import app
+from evaluation.options import parse_options
 
 
 @pytest.fixture
@@ -15,22 +14,56 @@ def asked(monkeypatch):
     return seen
 
 
-def evaluate(*arguments: str) -> None:
-    result = CliRunner().invoke(app, ["evaluate", *arguments])
-    assert result.exit_code == 0, result.output
-
-
-def test_without_a_word_the_demo_is_evaluated(asked):
-    evaluate()
+def test_without_a_word_the_demo_is_evaluated(asked, uniaudio):
+    assert uniaudio("evaluate").status == 0
     assert asked["model"] == "runs/demo/model" and asked["suite"] == ["starter"] and asked["codec"] is None
 
 
-def test_a_codec_alone_needs_no_model(asked):
-    evaluate("--codec", "folder", "--suite", "codec_real", "--corpus", "a", "--corpus", "b.yaml")
-    assert asked["model"] is None and str(asked["codec"]) == "folder"
-    assert [str(path) for path in asked["corpora"]] == ["a", "b.yaml"]
+def test_a_codec_alone_needs_no_model(asked, uniaudio):
+    given = ["--codec", "folder", "--suite", "codec_real", "--corpus", "a", "--corpus", "b.yaml", "c"]
+    assert uniaudio("evaluate", *given).status == 0
+    assert asked["model"] is None and asked["codec"] == "folder" and asked["corpora"] == ["a", "b.yaml", "c"]
 
 
-def test_a_model_with_another_codec(asked):
-    evaluate("--model", "m", "--codec", "c", "--shots", "0", "--shots", "4")
-    assert asked["model"] == "m" and str(asked["codec"]) == "c" and asked["shots"] == [0, 4]
+def test_a_model_with_another_codec(asked, uniaudio, monkeypatch):
+    monkeypatch.setenv("UNIAUDIO_MODEL", "m")
+    assert uniaudio("evaluate", "--codec", "c", "--shots", "0", "--shots", "4", "7").status == 0
+    assert asked["model"] == "m" and asked["codec"] == "c" and asked["shots"] == [0, 4, 7]
+
+
+def test_every_option_goes_through_as_it_stands(asked, uniaudio):
+    given = [
+        "--model", "m", "--suite", "a", "b", "--shots", "1", "--limit", "3", "-o", "out folder", "--force",
+        "--store", "s", "--corpus", "c", "--codec=k", "--untrained", "u", "--untrained-limit", "0", "--seed", "5",
+        "--processes", "2", "--device", "cpu",
+    ]  # fmt: skip
+    assert uniaudio("evaluate", *given).status == 0
+    assert asked == parse_options(given, "run_suite.py") == {
+        "model": "m", "suite": ["a", "b"], "shots": [1], "limit": 3, "out": "out folder", "force": True, "store": "s",
+        "corpora": ["c"], "codec": "k", "untrained": "u", "untrained_limit": 0, "seed": 5, "processes": 2,
+        "device": "cpu",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "-1"], "--seed: must be at least 0"),
+        (["--limit", "0"], "--limit: must be at least 1, not '0'"),
+        (["--limit", "4_0"], "--limit: must be an integer"),
+        (["--no-such"], "unrecognized arguments: --no-such"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--lim", "3"], "unrecognized arguments: --lim 3"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_help(asked, uniaudio, arguments, said):
+    result = uniaudio("evaluate", *arguments)
+    assert result.status == 2 and said in result.err and "`uniaudio evaluate --help`" in result.err
+    assert result.err.count("\n") == 1 and not asked
+
+
+def test_help_says_what_every_option_is_for(asked, uniaudio):
+    result = uniaudio("evaluate", "--help")
+    assert result.status == 0 and result.out.startswith("usage: uniaudio evaluate") and not asked
+    listed = result.out.partition("options:")[2]
+    assert listed.count("\n  -") == 15
