@@ -1,11 +1,15 @@
 import base64
 import io
+import json
+import os
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from evaluation import figures, report
 from evaluation.answers import flac
@@ -152,3 +156,70 @@ def test_figures_of_any_length(length):
     wave = np.random.default_rng(0).uniform(-2, 2, length)
     Reader(figures.waveform_svg(wave))
     assert len(figures.spectrogram_png(wave)) < 400_000
+
+
+@pytest.mark.parametrize("length", [0, 10_000])
+def test_a_recording_that_is_damaged_or_empty_does_not_spoil_the_report(tmp_path, sample, length):
+    path = tmp_path / "damaged.flac"
+    path.write_bytes((tmp_path / "answer.flac").read_bytes()[:100] if length else b"")
+    report.write_report(results([sample | {"path": str(path)}]), tmp_path)
+    assert "cannot be read" in (tmp_path / "report.html").read_text()
+
+
+def test_a_path_that_is_not_utf_8_can_be_had_back(tmp_path, sample):
+    path = os.fsdecode(b"/nowhere/\xff\xfe.wav")
+    report.write_report(results([sample | {"path": path, "id": "\udcff"}], command=path), tmp_path)
+    (line,) = (tmp_path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["path"] == path and "\\xff" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+TEXT = st.text(alphabet=st.characters(exclude_categories=[]), max_size=30) | st.sampled_from(
+    [
+        "|",
+        "\\|",
+        "<b>",
+        "</table>",
+        "\u202e",
+        "\r\n",
+        "\0",
+        "x" * 100_000,
+        "مرحبا",
+        "👩‍👩‍👧",
+        "]]>",
+        "-->",
+        "`|`",
+        "&amp;",
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(TEXT, min_size=9, max_size=9))
+def test_no_text_breaks_the_page_or_the_table(tmp_path, sample, texts):
+    title, about, name, given_, expected, answer, read, reference, skipped = texts
+    reading = {"read": read, "reference": reference, "original": None}
+    odd = sample | {"given": [given_], "expected": expected, "answer": answer, "readings": {name: reading}}
+    made = results([odd])
+    made["tasks"][0] |= {"title": title, "about": about, "scores": [score(name=name, about=about, metric="wer")]}
+    made["tasks"][1] |= {"title": title, "skipped": skipped}
+    made["codec"]["source"] = name
+    report.write_report(made, tmp_path)
+    page, table = ((tmp_path / file).read_text(encoding="utf-8") for file in ("report.html", "results.md"))
+    tags = set(Reader(page).tags)
+    assert not tags & {"script", "iframe"} and len(page) < 1_000_000
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", page + table)
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in table.splitlines()[:4]}) == 1
+
+
+def test_what_is_to_be_known_about_the_number_of_items_is_said(tmp_path):
+    made = results([])
+    made["tasks"][0] |= {"scores": [score(empty_references=2)], "unreadable": [{"id": "a", "why": "gone"}]}
+    report.write_report(made, tmp_path)
+    assert "| 2 (2 of silence, 1 recording unreadable) |" in (tmp_path / "results.md").read_text()
+    assert "<small>2 of silence, 1 recording unreadable</small>" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("direction", ["higher", "lower"])
+def test_a_scale_of_zeros_can_be_drawn(direction):
+    nothing = score(value=0.0, percent=False, direction=direction, metric="mel_distance", chance=0.0)
+    assert "<svg" in figures.scale_svg(nothing, report._limits(nothing))

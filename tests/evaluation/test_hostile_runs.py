@@ -1,0 +1,281 @@
+"""Whole evaluations of a codec, and what people, disks and file names do to them."""
+
+import errno
+import json
+import os
+import re
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from codec.errors import UserError
+from codec.locks import locked
+from evaluation.answers import CodecRespondent
+from evaluation.items import Questions
+from evaluation.recordings import Recordings
+from evaluation.run_suite import run
+from evaluation.task import load_task
+
+TASK = """
+task: {name}
+version: 1
+title: {title}
+about: A.
+request: reconstruction
+data: {{kind: sound}}
+scores:
+  - {{name: mel distance, metric: mel_distance, judge: waveform}}
+"""
+ONE = {"limit": None, "untrained_limit": 0, "processes": 1, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def codec(model):
+    return model / "audio_tokenizer"
+
+
+def suite(folder, name="mine", title="Mine"):
+    (folder / "task.yaml").write_text(TASK.format(name=name, title=json.dumps(title)))
+    path = folder / "suite.yaml"
+    path.write_text("suite: s\ntitle: S\nabout: A.\ntasks: [task.yaml]\n")
+    return path
+
+
+def corpus(folder, *clips, **fields):
+    """A corpus of tones with these ids."""
+    folder.mkdir()
+    lines = []
+    for i, name in enumerate(clips):
+        soundfile.write(folder / f"{i}.wav", 0.2 * np.sin(np.arange(9_600) * (i + 2) / 40), 24_000)
+        lines.append({"id": name, "path": f"{i}.wav", "kind": "sound", "split": "test"} | fields)
+    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def two_tones(codec, folder):
+    """What to run: two clips, into the folder o."""
+    sounds = corpus(folder / "c", "a", "b")
+    return {"codec": codec, "suite": suite(folder), "corpora": [sounds], "out": folder / "o"}
+
+
+def samples_in(out):
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+
+
+ODD = [
+    "a/b_20",
+    "a_b/20",
+    "a_b_20",
+    "A_b_20",
+    "../../up",
+    "/abs",
+    "x" * 300,
+    "con",
+    "日本",
+    "é",
+    "\u202eRTL",
+    "a\nb",
+    " ",
+    "..",
+]
+
+
+def test_every_clip_has_a_file_of_its_own_within_the_folder(codec, tmp_path):
+    out = tmp_path / "deep" / "er" / "out"
+    sounds = corpus(tmp_path / "corpus", *ODD)
+    asked = suite(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    run(codec=codec, suite=asked, corpora=[sounds], out=out, **ONE)
+    samples = samples_in(out)
+    made = {sample["id"]: (out / sample["audio"]).resolve() for sample in samples}
+    assert set(made) == set(ODD) and len({str(path).lower() for path in made.values()}) == len(ODD)
+    assert all(path.is_relative_to(out) and path.is_file() for path in made.values())
+    assert all(
+        path.is_relative_to(tmp_path / "deep")
+        for path in set(tmp_path.rglob("*")) - before - {tmp_path / "suite.yaml", tmp_path / "task.yaml"}
+    )
+    assert len(list((out / "audio").rglob("*.flac"))) == len(ODD)
+
+
+def test_damaged_outputs_are_made_again_and_counted_once(codec, tmp_path):
+    asked = {
+        "codec": codec,
+        "suite": suite(tmp_path),
+        "corpora": [corpus(tmp_path / "c", "a", "b")],
+        "out": tmp_path / "o",
+    }
+    first = run(**asked, **ONE)
+    entries = sorted(path for path in (tmp_path / "o" / "cache").rglob("*") if path.is_file())
+    assert len(entries) == 4
+    for path, damage in zip(entries, (b"", None, b"{}", b"\0" * 100), strict=True):
+        path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    (entries[0].parent / ".tmp-1-abcdef01").write_bytes(b"left by a kill")
+    with pytest.warns(UserWarning, match="cache: 4 damaged outputs were made again"):
+        again = run(**asked, **ONE)
+    assert again["tasks"][0]["scores"] == first["tasks"][0]["scores"] and again["cache"]["misses"] == 4
+    assert not list((tmp_path / "o").rglob(".tmp-*")) and not list((tmp_path / "o").rglob(".lock"))
+
+
+def test_a_folder_has_one_evaluation_at_a_time(codec, tmp_path):
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [corpus(tmp_path / "c", "a")]}
+    with locked(tmp_path / "o", "another evaluation"):
+        with pytest.raises(UserError, match=f"in use by another evaluation, process {os.getpid()} on "):
+            run(**asked, out=tmp_path / "o", **ONE)
+        run(**asked, out=tmp_path / "p", **ONE)
+
+
+def test_recordings_that_cannot_be_read_are_left_out_and_said(codec, tmp_path):
+    sounds = corpus(tmp_path / "c", "whole", "gone", "text", "empty")
+    (sounds / "1.wav").unlink()
+    (sounds / "2.wav").write_text("no sound")
+    (sounds / "3.wav").write_bytes(b"")
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [sounds]}
+    (task,) = run(**asked, out=tmp_path / "o", **ONE)["tasks"]
+    assert task["n"] == 1 and {one["id"] for one in task["unreadable"]} == {"gone", "text", "empty"}
+    for name in ("results.md", "report.html"):
+        assert "3 recordings unreadable" in (tmp_path / "o" / name).read_text()
+    (sounds / "0.wav").unlink()
+    with pytest.raises(UserError, match="none of the 4 recordings of the task 'mine' can be read .*0.wav|--corpus"):
+        run(**asked, out=tmp_path / "p", **ONE)
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_done_stays(codec, tmp_path, monkeypatch):
+    asked = {
+        "codec": codec,
+        "suite": suite(tmp_path),
+        "corpora": [corpus(tmp_path / "c", "a", "b")],
+        "out": tmp_path / "o",
+    }
+    write, written = os.fsync, []
+
+    def full(handle):  # at the second file that is to last
+        written.append(handle)
+        if len(written) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"/o/.*: No space left on device; make room"):
+        run(**asked, **ONE)
+    assert not list((tmp_path / "o").rglob(".tmp-*")) and not (tmp_path / "o" / "results.json").exists()
+    monkeypatch.setattr(os, "fsync", write)
+    assert run(**asked, **ONE)["cache"]["misses"] == 0
+
+
+def test_a_cache_that_cannot_be_written_stops_the_run_instead_of_skipping_its_tasks(codec, tmp_path):
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [corpus(tmp_path / "c", "a")], "out": tmp_path / "o"}
+    run(**asked, **ONE)
+    for entry in [path for path in (tmp_path / "o" / "cache").rglob("*") if path.is_file()]:
+        entry.unlink()
+        entry.mkdir()
+    with pytest.raises(UserError, match="/o/cache/.*: Is a directory"):
+        run(**asked, **ONE)
+
+
+def test_a_file_where_the_folder_should_be(codec, tmp_path):
+    (tmp_path / "o").write_text("mine")
+    with pytest.raises(UserError, match="o: is a file; give a folder with --out"):
+        run(codec=codec, suite="codec", corpora=[corpus(tmp_path / "c", "a")], out=tmp_path / "o", **ONE)
+    assert (tmp_path / "o").read_text() == "mine"
+
+
+def test_other_peoples_results_stay(codec, tmp_path):
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [corpus(tmp_path / "c", "a")]}
+    (tmp_path / "results.json").write_text('{"mine": 1}')
+    for force in (False, True):
+        with pytest.raises(UserError, match="results.json: not the results of an evaluation"):
+            run(**asked, out=tmp_path, force=force, **ONE)
+    assert (tmp_path / "results.json").read_text() == '{"mine": 1}' and not (tmp_path / "report.html").exists()
+
+
+TITLES = [
+    "a | b",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "\x1b[31mred\x07",
+    "\u202egnp.exe",
+    "x" * 100_000,
+    "`code` \\| **b**",
+]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_no_title_breaks_a_table_or_a_page(codec, model, tmp_path, title):
+    from tests.evaluation.test_report import Reader
+
+    sounds = corpus(tmp_path / "c", title[:50])
+    run(codec=codec, suite=suite(tmp_path, title=title), corpora=[sounds], out=tmp_path / "o", **ONE)
+    rows = (tmp_path / "o" / "results.md").read_text().splitlines()[:3]
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "script" not in Reader(page).tags
+    for text in (page, (tmp_path / "o" / "results.md").read_text()):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", text) and len(text) < 600_000
+    assert json.loads((tmp_path / "o" / "results.json").read_text())["tasks"][0]["title"] == title
+
+
+def test_a_reader_of_the_progress_that_goes_does_not_stop_the_evaluation(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.run_suite.say", lambda line: (_ for _ in ()).throw(BrokenPipeError()))
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [corpus(tmp_path / "c", "a")], "out": tmp_path / "o"}
+    assert run(**asked, **ONE | {"quiet": False})["tasks"][0]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "said"),
+    [
+        ("codec_sound", {"labels": {"genre": "x"}}, "'codec_sound' needs the label 'class', which none of the 2 clips"),
+        ("codec_sound", {}, "(their labels: none)"),
+        ("codec_sound", {"labels": {"class": ""}}, "needs the label 'class'"),
+        ("codec_sound", {"split": "train", "labels": {"class": "x"}}, "of sound there are 2 in split 'train'"),
+        ("codec_music", {}, "of music there are none"),
+        ("codec_digits", {}, "'codec_digits' finds no clip of speech in split 'test', content = digits"),
+        ("sound_caption", {"labels": {"class": "dog"}}, "the label 'class' apart, of which the store has 1 (dog)"),
+        ("sound_2_way", {"labels": {"class": "dog"}}, "the label 'class' apart, of which the store has 1 (dog)"),
+        ("sound_question", {"labels": {"class": "7"}}, "of which the store has 1 (7)"),
+    ],
+)
+def test_what_a_store_lacks_is_named(tmp_path, task, fields, said):
+    questions = Questions(Recordings([corpus(tmp_path / "c", "a", "b", **fields)]))
+    with pytest.raises(UserError) as error:
+        questions.places(load_task(task), None)
+    assert said in str(error.value) and task in str(error.value)
+
+
+def test_clips_without_what_a_request_needs_are_named(tmp_path):
+    sounds = corpus(tmp_path / "c", "a", "b", labels={"class": "dog"})
+    lines = (sounds / "clips.jsonl").read_text().splitlines()
+    (sounds / "clips.jsonl").write_text("\n".join([lines[0], lines[1].replace("dog", "cat")]))
+    with pytest.raises(UserError, match="no clip that can serve the request 'sound_caption' among the 2 of sound"):
+        Questions(Recordings([sounds])).places(load_task("sound_caption"), None)
+
+
+def test_a_program_in_another_thread_may_evaluate(codec, tmp_path):
+    asked = {"codec": codec, "suite": suite(tmp_path), "corpora": [corpus(tmp_path / "c", "a")], "out": tmp_path / "o"}
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run(**asked, **ONE)))
+    thread.start()
+    thread.join()
+    assert found[0]["tasks"][0]["n"] == 1
+
+
+def test_a_kill_in_the_middle_goes_on(codec, tmp_path, monkeypatch):
+    asked = {
+        "codec": codec,
+        "suite": suite(tmp_path),
+        "corpora": [corpus(tmp_path / "c", "a", "b")],
+        "out": tmp_path / "o",
+    }
+    answer = CodecRespondent.answer
+
+    def dies(self, *arguments):
+        answer(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CodecRespondent, "answer", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(**asked, **ONE)
+    monkeypatch.setattr(CodecRespondent, "answer", answer)
+    assert run(**asked, **ONE)["cache"] == {"hits": 2, "misses": 4} or run(**asked, **ONE)["cache"]["misses"] == 0
