@@ -30,6 +30,7 @@ from rich.table import Table
 
 from codec.errors import UserError
 from codec.reasoning_codec import ReasoningCodec
+from codec.terminal import run_program
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.answers import CodecRespondent
@@ -56,25 +57,21 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="of judges (default: cores, at most 4)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    try:
-        codecs = {source: flow_codec(source) for source in arguments.codec}
-        tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
-        if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
-            raise UserError("--steps, --guidance and --limit must be at least 1")
-        questions = Questions(Recordings(arguments.corpus))
-        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-        with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
-            scorer = Scorer(questions, judges)
-            respondents = {source: CodecRespondent(codec, cache) for source, codec in codecs.items()}
-            for task in tasks:
-                rows = []
-                for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
-                    print(json.dumps(row | {"threads": arguments.threads}), flush=True)
-                    rows.append(row)
-                console.print(table(task, rows))
-    except UserError as error:
-        print(f"decode_steps: {error}", file=sys.stderr)
-        return 2
+    codecs = {source: flow_codec(source) for source in arguments.codec}
+    tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
+    if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
+        raise UserError("--steps, --guidance and --limit must be at least 1")
+    questions = Questions(Recordings(arguments.corpus))
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
+        scorer = Scorer(questions, judges)
+        respondents = {source: CodecRespondent(codec, cache) for source, codec in codecs.items()}
+        for task in tasks:
+            rows = []
+            for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
+                print(json.dumps(row | {"threads": arguments.threads}), flush=True)
+                rows.append(row)
+            console.print(table(task, rows))
     return 0
 
 
@@ -169,4 +166,4 @@ def _shown(estimate: dict | None, percent: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("decode_steps", main)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from auditory_sentences.corpora import read_corpora
 from auditory_sentences.prompts import PromptBank
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
+from codec.terminal import run_program
 from lm.text_tokenizer import TextTokenizer
 from training.checkpoint import resolve_model
 from training.listener import Listener, load_listener
@@ -87,13 +87,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=500, help="clips of each task")
     parser.add_argument("--continuous", action="store_true", help="leave quantisation out")
     parser.add_argument("--corpora", nargs="+", help="instead of the recipe's")
-    arguments = parser.parse_args()
-
-    try:
-        report(arguments)
-    except UserError as error:
-        print(f"descriptive_answers: {error}", file=sys.stderr)
-        return 2
+    report(parser.parse_args())
     return 0
 
 
@@ -141,4 +135,4 @@ def report(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     with torch.no_grad():
-        sys.exit(main())
+        run_program("descriptive_answers", main)

@@ -34,7 +34,6 @@ import gc
 import json
 import platform
 import statistics
-import sys
 import time
 from dataclasses import asdict, replace
 
@@ -45,6 +44,7 @@ from lm_workload import WORKLOADS, Demand, Workload, draw_sentences, pack
 
 from auditory_sentences.packing import PackedBatch
 from codec.errors import UserError
+from codec.terminal import run_program
 from training import processes
 from training.engine import Engine
 from training.language_model_recipe import LanguageModelRecipe
@@ -218,4 +218,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("lm_train_step", main)

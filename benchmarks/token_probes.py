@@ -38,6 +38,7 @@ from codec.audio import load_audio
 from codec.errors import UserError
 from codec.experts import ExpertConfig, ExpertEncoder, load_expert
 from codec.reasoning_codec import ReasoningCodec
+from codec.terminal import run_program
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
@@ -72,15 +73,11 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of clips")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args()
-    try:
-        expert = None
-        if arguments.music_expert:
-            taps = {name: (state,) for name, state in zip(STATES, arguments.states, strict=True)}
-            expert = load_expert(ExpertConfig("music", "conformer", arguments.music_expert, taps))
-        run(arguments.store, arguments.codec, arguments.corpus, arguments.kinds, arguments.json, expert)
-    except UserError as error:
-        print(f"token_probes: {error}", file=sys.stderr)
-        return 2
+    expert = None
+    if arguments.music_expert:
+        taps = {name: (state,) for name, state in zip(STATES, arguments.states, strict=True)}
+        expert = load_expert(ExpertConfig("music", "conformer", arguments.music_expert, taps))
+    run(arguments.store, arguments.codec, arguments.corpus, arguments.kinds, arguments.json, expert)
     return 0
 
 
@@ -263,4 +260,4 @@ def _if_enough(kind: str, label: str, probe: Callable, splits: tuple[list, ...])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("token_probes", main)

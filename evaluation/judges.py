@@ -87,8 +87,9 @@ class Judges:
                 self._processes, multiprocessing.get_context("spawn"), die_with_parent, (os.getpid(),)
             )
         try:
+            few = max(1, min(4, len(audio) // (4 * self._processes)))  # Ctrl-C waits for those that are begun
             with _without_interrupts():  # processes start here
-                heard = self._pool.map(work, audio, chunksize=max(1, len(audio) // (4 * self._processes)))
+                heard = self._pool.map(work, audio, chunksize=few)
             yield from heard
         except BrokenExecutor as error:
             raise CannotGoOn(

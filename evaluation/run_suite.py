@@ -202,10 +202,13 @@ class _Respondents:
     """Who answers: the model, the same untrained, and their codecs. Made when first needed."""
 
     def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str, untrained_limit: int):
+        from transformers.utils import logging
+
         from auditory_sentences.uniaudio import UniAudio
         from codec.tokenizer import load_tokenizer
         from evaluation.answers import CodecRespondent, ModelRespondent
 
+        logging.disable_progress_bar()
         self.model_source, self.codec_source = model, codec
         uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
         self.model = ModelRespondent.trained(uniaudio, cache, seed) if uniaudio else None

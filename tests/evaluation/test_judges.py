@@ -1,3 +1,9 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
@@ -178,3 +184,37 @@ def test_signal_judge_knows_the_starters_held_out_sounds(tmp_path, kind, label, 
         waves, names = examples("test", 6)
         right = np.mean([a == b for a, b in zip(judge.hear(waves), names, strict=True)])
     assert right >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_judges_processes_end_with_the_one_that_started_them(tmp_path, number):
+    """Ctrl-C reaches all processes of a terminal: the judges' leave it to ours, and nobody prints where it was."""
+    program = (
+        "import numpy as np, sys, time\n"
+        "from evaluation.cache import Cache\n"
+        "from evaluation.judges import Judges\n"
+        "from evaluation.recogniser import grammar\n"
+        "from codec.terminal import run_program\n"
+        "def function():\n"
+        "    waves = np.random.default_rng(0).standard_normal((400, 48_000)).astype(np.float32)\n"
+        "    with Judges(Cache(sys.argv[1]), 2) as judges:\n"
+        "        judges.words(list(waves), grammar('digits'))\n"
+        "if __name__ == '__main__':\n"
+        "    run_program('judges', function)\n"
+    )
+    script = tmp_path / "judge.py"
+    script.write_text(program)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    child = subprocess.Popen(
+        [sys.executable, script, tmp_path / "cache"], stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cache/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)
+    said = child.communicate(timeout=60)[1]  # closed when the last of them has ended
+    assert "Traceback" not in said
+    assert child.returncode == (130 if number == signal.SIGINT else -9)
+    assert number == signal.SIGKILL or said == "judges: stopped\n"
