@@ -39,7 +39,7 @@ def test_every_option_goes_through_as_it_stands(asked, uniaudio):
     ]  # fmt: skip
     assert uniaudio("evaluate", *given).status == 0
     assert asked == parse_options(given, "run_suite.py") == {
-        "model": "m", "suite": ["a", "b"], "shots": [1], "limit": 3, "out": "out folder", "force": True, "store": "s",
+        "model": "m", "suite": ["a", "b"], "shots": [1], "limit": 3, "out": "out folder", "force": True, "store": ["s"],
         "corpora": ["c"], "codec": "k", "untrained": "u", "untrained_limit": 0, "seed": 5, "processes": 2,
         "device": "cpu",
     }  # fmt: skip
