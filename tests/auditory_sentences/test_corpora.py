@@ -41,13 +41,20 @@ plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 name = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
 clips = st.builds(
     Clip,
-    id=name.filter(bool), path=name.filter(lambda text: text and "://" not in text), kind=st.sampled_from(KINDS), split=st.sampled_from(SPLITS),
-    text=plain, caption=plain, speaker=plain, labels=st.dictionaries(name, plain, max_size=3), group=name,
-    position=st.integers(0, 9), parts=st.lists(name, max_size=2).map(tuple), licence=plain, source=plain,
-)  # fmt: skip
-
-
-clips = clips.filter(lambda clip: clip.id not in clip.parts and "" not in clip.parts)
+    id=name.map("c/{}".format),
+    path=name.map("a/{}".format),
+    kind=st.sampled_from(KINDS),
+    split=st.sampled_from(SPLITS),
+    text=plain,
+    caption=plain,
+    speaker=plain,
+    labels=st.dictionaries(name, plain, max_size=3),
+    group=name,
+    position=st.integers(0, 9),
+    parts=st.lists(name.map("p/{}".format), max_size=2).map(tuple),
+    licence=plain,
+    source=plain,
+)
 
 
 @settings(max_examples=50)
@@ -195,7 +202,7 @@ GOOD = {"id": "a", "path": "a.wav", "kind": "speech", "split": "train"}
         (json.dumps({k: v for k, v in GOOD.items() if k != "split"}), "line 2: key 'split' is missing"),
         (
             json.dumps({**GOOD, "split": "training"}),
-            "line 2: 'split' must be one of train, dev, test, not 'training'; did you mean 'train'",
+            "line 2: 'split' must be one of .* not 'training'; did you",
         ),
         (json.dumps({**GOOD, "kind": "noise"}), "line 2: 'kind' must be one of"),
         (json.dumps({**GOOD, "text": 5}), "line 2: 'text' must be str"),
