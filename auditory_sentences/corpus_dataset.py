@@ -97,7 +97,7 @@ class HubDataset:
         folder = Path(self.path)
         if folder.is_absolute() and not folder.is_dir():
             found = "is a file; give the folder it lies in" if folder.exists() else "no such folder; check the path"
-            raise UserError(f"{folder}: {found} of the dataset")
+            raise UserError(f"{folder}: {found} (a dataset on the hub is called OWNER/NAME)")
         with self._explained(), _quiet(f"loading {self.path}"):
             if (folder / "dataset_dict.json").is_file():
                 saved = datasets.load_from_disk(folder)
@@ -161,8 +161,11 @@ class HubDataset:
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path may be the name of a dataset on the hub: NAME or OWNER/NAME."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path))
+    """Whether a path may be the name of a dataset on the hub, OWNER/NAME.
+
+    A name alone is rather a folder that is not there, for which the hub would be asked in vain, and for long.
+    """
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path))
 
 
 def _audio_columns(data: datasets.Dataset) -> dict[str, str]:
@@ -199,15 +202,17 @@ def _quiet(doing: str) -> Iterator[None]:
     from huggingface_hub import utils
 
     bars, hub_bars = not datasets.are_progress_bars_disabled(), not utils.are_progress_bars_disabled()
-    verbosity = logging.get_verbosity()
+    verbosity, hub_verbosity = logging.get_verbosity(), utils.logging.get_verbosity()
     datasets.disable_progress_bars()
     utils.disable_progress_bars()
     logging.set_verbosity_error()
+    utils.logging.set_verbosity_error()
     try:
         with Console(stderr=True).status(printable(doing)):
             yield
     finally:
         logging.set_verbosity(verbosity)
+        utils.logging.set_verbosity(hub_verbosity)
         if bars:
             datasets.enable_progress_bars()
         if hub_bars:

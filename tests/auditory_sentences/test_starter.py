@@ -15,7 +15,8 @@ import soundfile
 
 from auditory_sentences.corpora import read_corpus
 from auditory_sentences.starter import music, sounds, texts, voices
-from auditory_sentences.starter.corpus import DEMO, SMALL, Job, StarterSize, plan, render, synthesise
+from auditory_sentences.starter.corpus import synthesise
+from auditory_sentences.starter.jobs import DEMO, SMALL, Job, StarterSize, plan, render
 from auditory_sentences.starter.randomness import generator, split_of
 from codec.errors import UserError
 
