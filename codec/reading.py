@@ -319,24 +319,27 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        _check_digits(node.value)
-        if ":" in node.value:
-            raise _at(node, f"{node.value} would be a number in base 60, put it in quotation marks")
-        if re.match(r"[-+]?0[0-9_]", node.value):
-            raise _at(node, f"{node.value} would be a number in base 8, put it in quotation marks or write no 0 first")
+        text = self._number(node)
+        if re.match(r"[-+]?0[0-9_]", text):
+            raise _at(node, f"{text} would be a number in base 8, put it in quotation marks or write no 0 first")
         value = super().construct_yaml_int(node)
         if ANY.problem(value):
-            raise _at(node, f"the number {shown(node.value)} does not fit 64 bits")
+            raise _at(node, f"the number {shown(text)} does not fit 64 bits")
         return value
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        _check_digits(node.value)
-        if ":" in node.value:
-            raise _at(node, f"{node.value} would be a number in base 60, put it in quotation marks")
+        text = self._number(node)
         value = super().construct_yaml_float(node)
         if not math.isfinite(value):
-            raise _at(node, f"{node.value} is no finite number")
+            raise _at(node, f"{text} is no finite number")
         return value
+
+    def _number(self, node: yaml.ScalarNode) -> str:
+        text = self.construct_scalar(node)
+        _check_digits(text)
+        if ":" in text:
+            raise _at(node, f"{text} would be a number in base 60, put it in quotation marks")
+        return text
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

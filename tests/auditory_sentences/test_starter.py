@@ -103,7 +103,7 @@ synthesise({str(tmp_path / "killed")!r}, 1, {size!r}, processes=1)
 
 
 def test_a_size_that_is_none():
-    with pytest.raises(UserError, match="speech must be a whole number, not -1"):
+    with pytest.raises(UserError, match="speech must be a whole number from 0 to a million, not -1"):
         StarterSize(speech=-1)
 
 
