@@ -212,13 +212,13 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values)
 def test_json_is_read_as_it_was_written(value):
     assert load_json(json.dumps(value), "x") == value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.sampled_from("a1:-[]{},&*<! \n\"'#|?%@\t0.e\\"), max_size=40))
 def test_any_text_is_yaml_or_a_sentence(text):
     try:
@@ -227,7 +227,7 @@ def test_any_text_is_yaml_or_a_sentence(text):
         assert str(error).startswith("x: ")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.sampled_from('a1:-[]{},"\\ \n0.eEtruefalsnN'), max_size=40))
 def test_any_text_is_json_or_a_sentence(text):
     try:
@@ -351,7 +351,7 @@ def test_a_tsv_is_quoted_throughout_or_not_at_all(tmp_path):
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), min_size=1, max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(cells.filter(str.strip), cells), min_size=1, max_size=6), st.sampled_from(["csv", "tsv"]))
 def test_what_a_program_wrote_as_a_table_is_read_or_refused(tmp_path_factory, rows, ending):
     """Never other rows than were written."""
@@ -369,7 +369,7 @@ def test_what_a_program_wrote_as_a_table_is_read_or_refused(tmp_path_factory, ro
         assert [tuple(row.values()) for _, row in read] == rows
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text(st.sampled_from('ab,";\t\n\r .'), max_size=60))
 def test_a_mark_out_of_place_loses_no_row(tmp_path_factory, text):
     """Any text after a whole row is read or refused, with or without the mark that closes."""
@@ -384,7 +384,7 @@ def test_a_mark_out_of_place_loses_no_row(tmp_path_factory, text):
         assert all(len(row) == 2 for _, row in rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(2, 8), st.data())
 def test_an_open_mark_never_swallows_rows(tmp_path_factory, count, data):
     """One quotation mark too many, anywhere in a table of short rows, and perhaps another one later."""
