@@ -28,8 +28,8 @@ def synthesise(
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same corpus.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, max=256, help="Processes that make it.")
-    ] = os.cpu_count() or 1,
+        int, typer.Option("--processes", min=1, max=256, help="Processes that make it; they change nothing in it.")
+    ] = min(os.cpu_count() or 1, 256),
 ) -> None:
     """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
     from auditory_sentences.starter.corpus import synthesise
@@ -81,4 +81,4 @@ def store(
 
     clips = read_corpora(corpora)
     built = build_store(clips, load_codec(codec), out, strict=strict, prune=prune, max_failures=max_failures)
-    print(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
+    say(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
