@@ -205,7 +205,7 @@ def _quiet(doing: str) -> Iterator[None]:
     verbosity, hub_verbosity = logging.get_verbosity(), utils.logging.get_verbosity()
     datasets.disable_progress_bars()
     utils.disable_progress_bars()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # what it calls an error is raised too
     utils.logging.set_verbosity_error()
     try:
         with Console(stderr=True).status(printable(doing)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from auditory_sentences.clip import Clip
@@ -30,8 +30,10 @@ class ClipsFolder:
         folder = existing_folder(self.path)
         remedy = "a corpus is a folder with this list, or a YAML file that describes one"
         for where, values in read_json_lines(folder / "clips.jsonl", "file", remedy):
-            clip = parse(Clip, values, where)
-            yield where, replace(clip, path=str(folder / address_of(clip.path, where)))
+            name = values.get("path")
+            if isinstance(name, str) and name.strip():
+                values["path"] = str(folder / address_of(name, where))
+            yield where, parse(Clip, values, where)
 
 
 @dataclass(frozen=True)
