@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
 from codec.errors import UserError
 from codec.numbers import LARGEST, Index
-from codec.terminal import printable, shown
+from codec.terminal import shown
 
 Kind = Literal["speech", "sound", "music", "mixture"]
 Split = Literal["train", "dev", "test"]
@@ -21,7 +20,7 @@ SPLITS: tuple[str, ...] = get_args(Split)
 class Clip:
     """One audio file and everything known about it.
 
-    id: unique in its corpus, without control characters
+    id: unique in its corpus
     path: of the audio file; absolute once read
     text: what is said (speech, mixture), "" where unknown
     caption: what is heard, in words, "" where unknown
@@ -60,10 +59,6 @@ class Clip:
             raise UserError(f"{what}: labels must map text to text, not {shown(self.labels)}")
         if not isinstance(self.parts, tuple) or not all(isinstance(part, str) for part in self.parts):
             raise UserError(f"{what}: parts must be ids of clips, not {shown(self.parts)}")
-        for name, names in (("id", (self.id,)), ("group", (self.group,)), ("labels", self.labels)):
-            for text in names:
-                if printable(text) != text or re.search(r"[\t\n]", text):
-                    raise UserError(f"{what}: {name} holds characters that cannot be shown: {shown(text)}; rename it")
         if "\0" in self.path:
             raise UserError(f"{what}: {shown(self.path)} is not a name that a file can have; correct it")
         if self.id in self.parts:

@@ -25,7 +25,7 @@ from auditory_sentences.sound_files import existing_folder
 from codec.errors import UserError
 from codec.reading import read_yaml
 from codec.strict import nearest, parse
-from codec.terminal import shown
+from codec.terminal import printable, shown
 
 __all__ = ["Clip", "describe", "read_corpora", "read_corpus"]
 
@@ -117,8 +117,14 @@ def _placed_clips(described: Description) -> list[tuple[str, Clip]]:
 
 
 def _check_ids(placed: Sequence[tuple[str, Clip]]) -> None:
+    """Every id is one clip's, and can be shown: reports, file names and messages are made of ids."""
     seen: dict[str, tuple[str, Clip]] = {}
     for where, clip in placed:
+        for what, text in (("id", clip.id), ("group", clip.group), *(("label", name) for name in clip.labels)):
+            if printable(text) != text or "\n" in text or "\t" in text:
+                raise UserError(
+                    f"{where}: the {what} {shown(text)} of a clip holds characters that cannot be shown; rename it"
+                )
         if clip.id in seen:
             before, other = seen[clip.id]
             raise UserError(

@@ -216,7 +216,7 @@ GOOD = {"id": "a", "path": "a.wav", "kind": "speech", "split": "train"}
         (json.dumps({**GOOD, "parts": ["z"]}), "line 2: .*names 'z' as a part"),
         (json.dumps({**GOOD, "parts": ["a"]}), "line 2: .*names itself"),
         (json.dumps({**GOOD, "position": -1}), "line 2: 'position' must be at least 0"),
-        (json.dumps({**GOOD, "id": "a\tb"}), r"line 2: .*id holds characters that cannot be shown: 'a\\tb'"),
+        (json.dumps({**GOOD, "id": "a\tb"}), r"line 2: the id 'a\\tb'"),
         (json.dumps({**GOOD, "id": " "}), "line 2: .*both id and path must say something"),
         (json.dumps({**GOOD, "path": "https://x.org/a.wav"}), "line 2: .*is an address, not a file"),
         (json.dumps({**GOOD, "path": "a\0b"}), "line 2: .*not a name that a file can have"),
