@@ -125,6 +125,11 @@ def _check_ids(placed: Sequence[tuple[str, Clip]]) -> None:
                 raise UserError(
                     f"{where}: the {what} {shown(text)} of a clip holds characters that cannot be shown; rename it"
                 )
+        words = (clip.text, clip.caption, clip.speaker, clip.licence, clip.source, *clip.labels.values())
+        if not all(map(_is_unicode, words)):
+            raise UserError(
+                f"{where}: clip {shown(clip.id)} holds half a character (a lone surrogate); correct its text"
+            )
         if clip.id in seen:
             before, other = seen[clip.id]
             raise UserError(
@@ -132,6 +137,14 @@ def _check_ids(placed: Sequence[tuple[str, Clip]]) -> None:
                 "or give its corpus a `name`"
             )
         seen[clip.id] = where, clip
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_parts(placed: Sequence[tuple[str, Clip]]) -> None:

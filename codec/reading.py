@@ -93,8 +93,9 @@ def load_json(text: str, source: str, remedy: str = "correct it") -> Any:
         )
         if text.count("[") + text.count("{") > MAX_DEPTH:
             _check_depth(value)
-        if re.search(r"\\u[dD][89a-fA-F]", text):  # half a character may be written so, but is no text
-            _check_text(json.dumps(value, ensure_ascii=False))
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half a character may be written so, but is no text;
+            # those stay that stand for bytes of a file name which is not UTF-8
+            _check_text(json.dumps(value, ensure_ascii=False), "surrogateescape")
         return value
     except json.JSONDecodeError as error:
         at = f"character {error.pos + 1}" if "\n" not in text else f"line {error.lineno}, column {error.colno}"
@@ -421,9 +422,9 @@ def _check_depth(value: Any) -> None:
     raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
-def _check_text(text: str) -> None:
+def _check_text(text: str, errors: str = "strict") -> None:
     try:
-        text.encode()
+        text.encode("utf-8", errors)
     except UnicodeEncodeError as error:
         raise ValueError("it holds half a character (a lone surrogate), which is no text") from error
 

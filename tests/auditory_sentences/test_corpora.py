@@ -223,6 +223,7 @@ GOOD = {"id": "a", "path": "a.wav", "kind": "speech", "split": "train"}
         (json.dumps(GOOD)[:-1] + ', "id": "b"}', "line 2: .*'id' stands twice"),
         ('{"id": NaN}', "line 2: .*NaN"),
         ('{"id": "\\ud800"}', "line 2: .*half a character"),
+        (json.dumps({**GOOD, "text": "\udce9"}), "line 2: .*half a character"),
         ("[" * 500 + "]" * 500, "line 2: .*nested more than 100 deep"),
     ],
 )

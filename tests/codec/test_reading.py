@@ -260,6 +260,7 @@ def test_any_text_is_json_or_a_sentence(text):
         ('{"a":' * 300 + "1" + "}" * 300, "nested more than 100 deep"),
         ('"\\ud83d"', "half a character"),
         ('{"\\udc00": 1}', "half a character"),
+        ('["\\udfff"]', "half a character"),
         ("// words\n{}", "not JSON"),
         ('{"a": 1}\n{"a": 2}', "line 2, column 1"),
     ],
@@ -273,6 +274,7 @@ def test_json_that_is_damaged_is_refused(text, words):
 def test_whole_characters_written_as_escapes_are_read():
     assert load_json('"\\ud83d\\ude00"', "x") == "😀"
     assert load_json(json.dumps(["[" * 200]), "x") == ["[" * 200]
+    assert load_json('"caf\\udce9.wav"', "x") == "caf\udce9.wav"  # a file name in Latin-1, as Python holds it
 
 
 @pytest.mark.parametrize("line", ["[1]", "5", '"a"', "null", "nonsense", '{"a": NaN}', '{"a": 1', '{"a": 1}{"b": 2}'])
