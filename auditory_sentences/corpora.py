@@ -1,9 +1,9 @@
 """Clips, and the corpora they are read from.
 
-A corpus is described by its `kind` and the options of that kind (corpus_kinds.py), in a recipe or a YAML file:
+A corpus is described by its `kind` and the options of that kind, in a recipe or a YAML file:
 
     kind: clips              a folder with clips.jsonl, one Clip a line: what the starter synthesiser writes
-    kind: table              a CSV or JSONL file with a column of audio files and any of text, caption, speaker, ...
+    kind: table              a CSV, TSV or JSONL file: a column of audio files, and any of text, caption, speaker, ...
     kind: dataset            a `datasets` dataset with an audio column: saved folder, files, or hub id
     kind: spoken_digits      a folder of {digit}_{speaker}_{take}.wav
 
@@ -18,50 +18,45 @@ from pathlib import Path
 from typing import Any
 
 from auditory_sentences.clip import Clip
-from auditory_sentences.corpus_kinds import (
-    ClipsFolder,
-    HubDataset,
-    SpokenDigits,
-    Table,
-    check_keys,
-    existing_folder,
-)
+from auditory_sentences.corpus_dataset import HubDataset, is_hub_id
+from auditory_sentences.corpus_kinds import ClipsFolder, SpokenDigits
+from auditory_sentences.corpus_table import Table
+from auditory_sentences.sound_files import existing_folder
 from codec.errors import UserError
 from codec.reading import read_yaml
+from codec.strict import nearest, parse
+from codec.terminal import printable, shown
 
 __all__ = ["Clip", "describe", "read_corpora", "read_corpus"]
 
 Description = ClipsFolder | Table | HubDataset | SpokenDigits
-_DESCRIPTIONS = {"clips": ClipsFolder, "table": Table, "dataset": HubDataset, "spoken_digits": SpokenDigits}
+_DESCRIPTIONS: dict[str, type[Description]] = {
+    "clips": ClipsFolder,
+    "table": Table,
+    "dataset": HubDataset,
+    "spoken_digits": SpokenDigits,
+}
 
 
 def read_corpus(spec: Mapping[str, Any] | str | Path) -> list[Clip]:
     """All clips of a corpus, in its order.
 
     With a `name`, ids, groups and parts are called name/..., so that corpora can be joined.
-    Raises UserError for what is missing or wrong, for an id that occurs twice and for a part that is no clip.
+    Raises UserError for what is missing or wrong, for an id that occurs twice and for a part that is no clip. Whether
+    the audio files can be read is for their reader to find out.
     """
-    described = describe(spec)
-    clips = list(described.clips())
-    if described.name:
-        at = described.name + "/"
-        clips = [
-            replace(
-                clip, id=at + clip.id, group=clip.group and at + clip.group, parts=tuple(at + p for p in clip.parts)
-            )
-            for clip in clips
-        ]
-    if not clips:
-        raise UserError(f"{described.path}: holds no clip; a corpus needs at least one")
-    _check_ids(clips)
-    return clips
+    return read_corpora([spec])
 
 
 def read_corpora(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[Clip]:
     """The clips of several corpora, one after the other. Ids must differ between them too."""
-    clips = [clip for spec in specs for clip in read_corpus(spec)]
-    _check_ids(clips)
-    return clips
+    placed = []
+    for spec in specs:
+        found = _placed_clips(describe(spec))
+        _check_parts(found)
+        placed += found
+    _check_ids(placed)
+    return [clip for _, clip in placed]
 
 
 def describe(spec: Mapping[str, Any] | str | Path) -> Description:
@@ -69,39 +64,95 @@ def describe(spec: Mapping[str, Any] | str | Path) -> Description:
 
     Paths in a YAML file are relative to it.
     """
-    base = Path()
+    source, base = "corpus", Path()
     if isinstance(spec, str | Path):
         path = Path(spec)
         if path.suffix.lower() not in (".yaml", ".yml"):
             return ClipsFolder(existing_folder(path).absolute())
         spec = read_yaml(path, "description of a corpus")
-        base = path.absolute().parent
+        source, base = str(path), path.absolute().parent
     values = dict(spec)
     kind = values.pop("kind", None)
-    if kind not in _DESCRIPTIONS:
-        raise UserError(f"corpus {dict(spec)}: kind {kind!r} is not one of {', '.join(_DESCRIPTIONS)}")
-    check_keys(values, _DESCRIPTIONS[kind], f"corpus of kind {kind}")
+    if not isinstance(kind, str) or kind not in _DESCRIPTIONS:
+        close = nearest(kind, _DESCRIPTIONS) if isinstance(kind, str) else ""
+        raise UserError(f"{source}: kind {shown(kind)} is not one of {', '.join(_DESCRIPTIONS)}{close}")
     for name in ("path", "audio_folder"):
-        # the path of a dataset may be a hub id, which no folder precedes
-        if values.get(name) and (kind != "dataset" or name != "path" or (base / str(values[name])).exists()):
-            values[name] = (base / str(values[name])).absolute()
-    if kind == "dataset":
-        values["path"] = str(values["path"])
-    if "labels" in values:
-        values["labels"] = tuple(values["labels"])
-    return _DESCRIPTIONS[kind](**values)
+        if isinstance(values.get(name), str) and (not values[name].strip() or "\0" in values[name]):
+            raise UserError(f"{source}: {name!r} {shown(values[name])} names nothing; correct it")
+    if kind == "dataset" and isinstance(values.get("path"), Path):
+        values["path"] = str(values["path"])  # which may be a hub id
+    return _absolute(parse(_DESCRIPTIONS[kind], values, source), base)
 
 
-def _check_ids(clips: Sequence[Clip]) -> None:
-    seen: dict[str, Clip] = {}
-    for clip in clips:
-        if clip.id in seen:
+def _absolute(described: Description, base: Path) -> Description:
+    """The description with paths that hold wherever the program is run."""
+    path = (base / described.path).absolute()
+    if isinstance(described, HubDataset):
+        if path.exists() or not is_hub_id(described.path):
+            described = replace(described, path=str(path))
+    else:
+        described = replace(described, path=path)
+    if isinstance(described, HubDataset | Table) and described.audio_folder is not None:
+        described = replace(described, audio_folder=(base / described.audio_folder).absolute())
+    return described
+
+
+def _placed_clips(described: Description) -> list[tuple[str, Clip]]:
+    """(where it stands, clip) of a corpus, with its name before the ids."""
+    placed = list(described.clips())
+    if not placed:
+        raise UserError(f"{described.path}: holds no clip; a corpus needs at least one")
+    if not described.name:
+        return placed
+    at = described.name + "/"
+    return [
+        (
+            where,
+            replace(
+                clip, id=at + clip.id, group=clip.group and at + clip.group, parts=tuple(at + p for p in clip.parts)
+            ),
+        )
+        for where, clip in placed
+    ]
+
+
+def _check_ids(placed: Sequence[tuple[str, Clip]]) -> None:
+    """Every id is one clip's, and can be shown: reports, file names and messages are made of ids."""
+    seen: dict[str, tuple[str, Clip]] = {}
+    for where, clip in placed:
+        for what, text in (("id", clip.id), ("group", clip.group), *(("label", name) for name in clip.labels)):
+            if printable(text) != text or "\n" in text or "\t" in text:
+                raise UserError(
+                    f"{where}: the {what} {shown(text)} of a clip holds characters that cannot be shown; rename it"
+                )
+        words = (clip.text, clip.caption, clip.speaker, clip.licence, clip.source, *clip.labels.values())
+        if not all(map(_is_unicode, words)):
             raise UserError(
-                f"two clips are called {clip.id!r}: {seen[clip.id].path} and {clip.path}; "
-                "rename one, or give its corpus a `name`"
+                f"{where}: clip {shown(clip.id)} holds half a character (a lone surrogate); correct its text"
             )
-        seen[clip.id] = clip
-    for clip in clips:
+        if clip.id in seen:
+            before, other = seen[clip.id]
+            raise UserError(
+                f"{where}: two clips are called {shown(clip.id)}: {other.path} ({before}) and {clip.path}; rename one, "
+                "or give its corpus a `name`"
+            )
+        seen[clip.id] = where, clip
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_parts(placed: Sequence[tuple[str, Clip]]) -> None:
+    ids = {clip.id for _, clip in placed}
+    for where, clip in placed:
         for part in clip.parts:
-            if part not in seen:
-                raise UserError(f"clip {clip.id!r} names {part!r} as a part of it, which is no clip of its corpus")
+            if part not in ids:
+                raise UserError(
+                    f"{where}: clip {shown(clip.id)} names {shown(part)} as a part of it, which is no clip of its "
+                    "corpus; correct the id"
+                )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from auditory_sentences.draws import Draws
 from codec.errors import UserError
+from codec.reading import read_json
+from codec.strict import parse
+from codec.terminal import shown
 
 ANY_LABEL = "*"  # the phrasings for labels that have none of their own
 MAX_OPTIONS = 4  # named in a question; a list of fifty classes would drown the audio
@@ -35,20 +38,10 @@ class PromptBank:
     def load(cls, path: str | Path | None = None) -> PromptBank:
         """Read a bank; without a path, the project's own. Raises UserError naming the file and the fault."""
         path = Path(path) if path else Path(__file__).with_name("prompts.json")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: the prompt bank cannot be read ({error}); write it like auditory_sentences/prompts.json"
-            ) from error
-        wanted = {"prompts", "questions", "yes_no", "names"}
-        if not isinstance(values, dict) or set(values) != wanted:
-            raise UserError(f"{path}: a prompt bank holds exactly the keys {sorted(wanted)}")
-        for key in ("prompts", "questions", "yes_no"):
-            for name, phrasings in values[key].items():
-                if not phrasings or not all(isinstance(p, str) and p.strip() for p in phrasings):
-                    raise UserError(f"{path}: '{key}' -> '{name}' must list at least one text, none of them empty")
-        return cls(**values)
+        read = parse(
+            _BankFile, read_json(path, "prompt bank", "write it like auditory_sentences/prompts.json"), str(path)
+        )
+        return cls(read.prompts, read.questions, read.yes_no, names=read.names)
 
     def with_label_values(self, label_values: Mapping[str, Sequence[str]]) -> PromptBank:
         """The same phrasings for the labels of some data."""
@@ -83,6 +76,39 @@ class PromptBank:
         """At most `count` values of the label, the answer among them, in random order."""
         others = [value for value in self.label_values.get(label, ()) if value != answer]
         return draws.shuffled([answer, *draws.sample(others, count - 1)])
+
+
+@dataclass(frozen=True)
+class _BankFile:
+    """What the file of a bank holds; see PromptBank."""
+
+    prompts: dict[str, tuple[str, ...]]
+    questions: dict[str, tuple[str, ...]]
+    yes_no: dict[str, tuple[str, ...]]
+    names: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for key, places in (("prompts", None), ("questions", ("label", "options")), ("yes_no", ("label", "value"))):
+            bank: Mapping[str, Sequence[str]] = getattr(self, key)
+            if places and ANY_LABEL not in bank:
+                raise UserError(f"'{key}' needs phrasings for {ANY_LABEL!r}, which serve labels without their own")
+            for name, phrasings in bank.items():
+                if not phrasings or not all(p.strip() for p in phrasings):
+                    raise UserError(f"'{key}' -> {shown(name)} must list at least one text, none of them empty")
+                for phrasing in phrasings if places else ():
+                    _check_places(phrasing, places, f"'{key}' -> {shown(name)}")
+
+
+def _check_places(phrasing: str, known: Sequence[str], where: str) -> None:
+    """Raise UserError for a place in braces that is none of those that are filled in."""
+    try:
+        found = list(string.Formatter().parse(phrasing))
+    except ValueError as error:
+        raise UserError(f"{where}: {shown(phrasing)} cannot be filled in ({error}); correct the braces") from error
+    for _, place, form, conversion in found:
+        if place is not None and (place not in known or form or conversion):
+            names = ", ".join(f"{{{name}}}" for name in known)
+            raise UserError(f"{where}: {shown(phrasing)} has a place {{{place}}}; the places are {names}")
 
 
 def listed(options: Sequence[str]) -> str:

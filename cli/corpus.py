@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 from cli.options import CodecOption, load_codec
 from cli.tokens import STARTER_CODEC
-from codec.errors import UserError
+from codec.terminal import say
 
 app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
 
@@ -26,10 +27,13 @@ def synthesise(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same corpus.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
-    processes: Annotated[int, typer.Option("--processes", min=1)] = os.cpu_count() or 1,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=256, help="Processes that make it; they change nothing in it.")
+    ] = min(os.cpu_count() or 1, 256),
 ) -> None:
     """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
-    from auditory_sentences.starter.corpus import DEMO, SMALL, synthesise
+    from auditory_sentences.starter.corpus import synthesise
+    from auditory_sentences.starter.jobs import DEMO, SMALL
 
     synthesise(out, seed, SMALL if small else DEMO, processes)
     show([out])
@@ -37,15 +41,19 @@ def synthesise(
 
 @app.command()
 def show(corpora: CorporaArgument) -> None:
-    """Count a corpus' clips by kind and split."""
+    """Count a corpus' clips by kind and split, and say how many have no audio file."""
     from auditory_sentences.corpora import read_corpus
 
     for corpus in corpora:
-        counts = Counter((clip.kind, clip.split) for clip in read_corpus(corpus))
-        for (kind, split), count in sorted(counts.items()):
-            print(f"{corpus}\t{kind}\t{split}\t{count}")
-        if not counts:
-            raise UserError(f"{corpus}: no clip in there; a corpus needs at least one")
+        clips = read_corpus(corpus)
+        for (kind, split), count in sorted(Counter((clip.kind, clip.split) for clip in clips).items()):
+            say(f"{corpus}\t{kind}\t{split}\t{count}")
+        missing = [clip.path for clip in clips if not os.path.isfile(clip.path)]
+        if missing:
+            warnings.warn(
+                f"{corpus}: {len(missing)} of {len(clips)} clips have no audio file, {missing[0]} the first",
+                stacklevel=1,
+            )
 
 
 @app.command()
@@ -73,4 +81,4 @@ def store(
 
     clips = read_corpora(corpora)
     built = build_store(clips, load_codec(codec), out, strict=strict, prune=prune, max_failures=max_failures)
-    print(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
+    say(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")

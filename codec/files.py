@@ -72,10 +72,11 @@ def new_file(path: str | Path, *, force: bool = False, inputs: Iterable[str | Pa
 
 
 @contextlib.contextmanager
-def replace_file(path: str | Path, lasting: bool = True) -> Iterator[Path]:
+def replace_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """As `new_file`, for files that the program owns: what is there is replaced, and its permissions are kept.
 
-    lasting: False does not wait for the disk: for what is checked when read, and can be made again
+    durable: not to lose it with the machine's power. Left out, which is faster for many small files, only where whoever
+        uses the file sees from its content whether it is whole
     """
     path = Path(path)
     temporary = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
@@ -85,10 +86,10 @@ def replace_file(path: str | Path, lasting: bool = True) -> Iterator[Path]:
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o7777
         yield temporary
         temporary.chmod(mode)
-        if lasting:
+        if durable:
             flush(temporary)
         temporary.replace(path)
-        if lasting:
+        if durable:
             flush(path.parent)
     except OSError as error:  # of this file, unless it names another one
         named = error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path.parent)

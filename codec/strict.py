@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,7 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
     if not isinstance(tree, dict):
         raise UserError(f"{where}expected keys and values, found {shown(tree)}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     for name in tree:
         if name not in fields:
             hint = nearest(str(name), fields) or f"; known keys: {', '.join(fields)}"
@@ -51,6 +52,8 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
 
 def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     """`value` as the annotated type `kind`, or a UserError. Lossless readings only: 1 for a float, no 1.5 for an int"""
+    if kind is str and type(value) is str:  # most of a corpus
+        return value
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         read = _convert(args[0], value, source, key)
@@ -109,6 +112,12 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
         return value
     expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
     raise UserError(f"{source}: {key!r} must be {expected}, not {shown(value)}")
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a dataclass's fields. Kept, for finding them takes longer than reading a row of a table."""
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

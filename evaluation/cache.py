@@ -77,7 +77,7 @@ class Cache:
         Raises CannotGoOn where the system refuses.
         """
         try:
-            with replace_file(self.folder / key[:2] / key, lasting=False) as temporary:
+            with replace_file(self.folder / key[:2] / key, durable=False) as temporary:
                 temporary.write_bytes(_head(key, content) + content)
         except UserError as error:
             raise CannotGoOn(str(error)) from error

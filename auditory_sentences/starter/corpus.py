@@ -1,294 +1,132 @@
-"""The starter corpus: speech, sounds, music and mixtures with exact labels, written as a folder any reader understands.
+"""The starter corpus as a folder: made by several processes, continued after a kill, mended where it lost a file.
 
-Everything in a corpus is a function of its seed and sizes. The work is a list of jobs, each rendering one to five clips
-that belong together; jobs are done in batches by several processes, and a batch counts as done when its list of clips
-is on disk. So a killed synthesis goes on, a finished one is recognised, and the number of processes changes nothing.
+    clips.jsonl      the clips
+    audio/*.flac     24 kHz mono, 16 bit
+    audio.sha256     a hash of every sound file, as `sha256sum -c` reads it
+    manifest.json    seed and size of the corpus, and the hashes of the two lists; it is there when all is
+
+Jobs are done in batches. A batch counts as done when its list of clips is in parts/, and a corpus as complete when each
+of its sound files has the content that its list says. The number of processes changes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
-import signal
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from auditory_sentences.corpora import Clip
-from auditory_sentences.starter.music import INSTRUMENTS, Melody, draw_melody, music_caption, play
-from auditory_sentences.starter.randomness import choose, generator
-from auditory_sentences.starter.sounds import CLASSES, sound, sound_caption
-from auditory_sentences.starter.texts import draw_digits, draw_sentence, style_caption
-from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak, voices
+from auditory_sentences.starter.jobs import DEMO, Job, StarterSize, plan, render
+from auditory_sentences.starter.voices import SAMPLE_RATE
 from codec.errors import UserError
+from codec.files import remove_leftovers, replace_file, sha256_of, write_text
+from codec.locks import LOCK_FILE, locked
+from codec.numbers import LARGEST
+from codec.reading import read_json
+from codec.terminal import shown
+from codec.workers import die_with_parent
 
 VERSION = 1  # of what a seed means; a corpus of another version is not continued
 _BATCH = 32  # jobs between two marks of progress
-_LICENCE = "CC0-1.0"
-
-
-@dataclass(frozen=True)
-class StarterSize:
-    """How many clips of each kind a starter corpus has; the defaults make about three and a half hours.
-
-    speech, sound, music: training clips that stand alone or share a text
-    mixtures: training mixtures, each with its two clean parts as clips of their own
-    recordings: long training recordings of speech and as many of music, three to five consecutive clips each
-    held_out: clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
-    voices, held_out_voices: speakers in train; in dev, and again in test
-    """
-
-    speech: int = 5000
-    sound: int = 480
-    music: int = 400
-    mixtures: int = 100
-    recordings: int = 25
-    held_out: int = 100
-    voices: int = 600
-    held_out_voices: int = 24
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not isinstance(value, int) or value < (1 if "voices" in name else 0):
-                raise UserError(f"starter corpus: {name} must be a whole number, not {value!r}")
-
-
-DEMO = StarterSize()
-SMALL = StarterSize(speech=12, sound=6, music=4, mixtures=1, recordings=1, held_out=2, voices=8, held_out_voices=4)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of a renderer; `index` counts the jobs of its kind and split."""
-
-    kind: str
-    split: str
-    index: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.kind}-{self.index:05d}"
+_MOST_PROCESSES = 256
 
 
 def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, processes: int = 4) -> Path:
-    """Write the corpus to `folder`: clips.jsonl, audio/*.flac (24 kHz mono, 16 bit), manifest.json. Returns the folder.
+    """Write the corpus to `folder`, which is made. Returns the folder.
 
-    Does nothing where it is already complete, goes on where it was interrupted. Raises UserError where the folder holds
-    a corpus of another seed, size or version.
+    Does nothing where it is already complete, goes on where it was interrupted, and makes sound files again that are
+    lost or damaged, with a warning. Raises UserError where the folder holds anything else, a corpus of another seed,
+    size or version too, and while another process writes to it.
     """
     folder = Path(folder)
+    for name, value, low, high in (("seed", seed, 0, LARGEST), ("processes", processes, 1, _MOST_PROCESSES)):
+        if type(value) is not int or not low <= value <= high:
+            raise UserError(f"starter corpus: {name} must be a whole number from {low} to {high}, not {shown(value)}")
     wanted = {"version": VERSION, "seed": seed, "size": asdict(size)}
-    if _is_complete(folder, wanted):
-        _clear(folder)
-        return folder
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
-    (folder / "parts").mkdir(exist_ok=True)
-    _write(folder / "request.json", json.dumps(wanted))
-
-    jobs = list(plan(size))
-    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
-    parts = [folder / "parts" / f"{i:05d}.jsonl" for i in range(len(batches))]
-    todo = [(folder, part, seed, size, batch) for part, batch in zip(parts, batches, strict=True) if not part.exists()]
-    columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn()) as progress:
-        bar = progress.add_task("starter corpus", total=len(jobs), completed=len(jobs) - sum(len(t[-1]) for t in todo))
-        for done in _in_processes(_render_batch, todo, processes):
-            progress.advance(bar, done)
-
-    text = "".join(part.read_text() for part in parts)
-    _write(folder / "clips.jsonl", text)
-    manifest = wanted | {"clips": text.count("\n"), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    _write(folder / "manifest.json", json.dumps(manifest, indent=1))
-    _clear(folder)
+    finished = _check_folder(folder, wanted)
+    if finished and not _damaged(folder) and not _leftovers(folder):
+        return folder  # perhaps one that may be read only
+    with locked(folder, "the synthesis of a corpus"):
+        finished = _check_folder(folder, wanted)
+        for place in (folder, folder / "audio", folder / "parts"):
+            remove_leftovers(place)
+        if not finished:
+            write_text(folder / "request.json", json.dumps(wanted))
+            _make(folder, seed, size, processes)
+        remade = _mend(folder, seed, size)
+        if not finished or remade:
+            _write_manifest(folder, wanted)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        (folder / "request.json").unlink(missing_ok=True)
+    if finished and remade:
+        warnings.warn(
+            f"{folder}: {len(remade)} sound files were lost or damaged and are made again, {remade[0]} the first",
+            stacklevel=2,
+        )
     return folder
 
 
-def plan(size: StarterSize) -> Iterator[Job]:
-    """All jobs of a corpus, in the order of its clips."""
-    for split in ("train", "dev", "test"):
-        train = split == "train"
-        counts = {
-            # 70 % of the speech clips stand alone; the others come as one text in two to four voices, three on average
-            "speech": round(0.7 * (size.speech if train else size.held_out)),
-            "same": round(0.1 * (size.speech if train else size.held_out)),
-            "sound": size.sound if train else size.held_out,
-            "music": size.music if train else size.held_out,
-            "mixture": size.mixtures if train else size.held_out // 10,
-            "reading": size.recordings if train else size.held_out // 10,
-            "suite": size.recordings if train else size.held_out // 10,
-        }
-        for kind, count in counts.items():
-            yield from (Job(kind, split, i) for i in range(count))
+def _make(folder: Path, seed: int, size: StarterSize, processes: int) -> None:
+    """Have all batches done that are not, and write the lists of clips and of hashes."""
+    (folder / "audio").mkdir(exist_ok=True)
+    (folder / "parts").mkdir(exist_ok=True)
+    jobs = list(plan(size))
+    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
+    parts = [folder / "parts" / f"{i:05d}.jsonl" for i in range(len(batches))]
+    todo = [(folder, part, seed, size, batch) for part, batch in zip(parts, batches, strict=True) if not _is_done(part)]
+    columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("starter corpus", total=len(jobs), completed=len(jobs) - sum(len(t[-1]) for t in todo))
+        for done in _in_processes(todo, processes):
+            progress.advance(bar, done)
+    lines = [line.split(" ", 1) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+    write_text(folder / "clips.jsonl", "".join(f"{clip}\n" for _, clip in lines))
+    _write_hashes(folder, {json.loads(clip)["path"]: sha256 for sha256, clip in lines})
 
 
-def render(job: Job, seed: int, size: StarterSize) -> list[tuple[Clip, np.ndarray]]:
-    """The job's clips with their waveforms (n,) float32 at 24 kHz: a function of the arguments alone."""
-    return _RENDERERS[job.kind](job, generator(seed, job.kind, job.split, job.index), size)
-
-
-def _speech_text(rng: np.random.Generator, split: str) -> tuple[str, str]:
-    """(text, content label)"""
-    return (draw_digits(rng, split), "digits") if rng.random() < 0.65 else (draw_sentence(rng, split), "sentence")
-
-
-def _draw_voice(rng: np.random.Generator, job: Job, size: StarterSize) -> Voice:
-    return choose(rng, voices(job.split, size.voices if job.split == "train" else size.held_out_voices))
-
-
-def _utter(rng, job: Job, name: str, text: str, content: str, voice: Voice, speed: str, **fields):
-    """One speech clip: espeak's utterance with short silences around it, at a random level over faint noise."""
-    wave = speak(text, voice, rng.uniform(*SPEED_BANDS[speed]))
-    wave = np.pad(wave, [round(rng.uniform(0.04, 0.12) * SAMPLE_RATE) for _ in range(2)])
-    rms = np.sqrt(np.mean(wave**2))
-    wave = wave * (10 ** (rng.uniform(-26, -19) / 20) / rms)
-    labels = voice.labels | {"speed": speed, "content": content}
-    clip = Clip(
-        id=name, path=f"audio/{name}.flac", kind="speech", split=job.split, text=text,
-        caption=style_caption(labels, rng), speaker=voice.speaker, labels=labels, licence=_LICENCE,
-        source=f"uniaudio starter, espeak-ng voice {voice.language}+{voice.variant}", **fields,
-    )  # fmt: skip
-    return clip, _recorded(rng, wave)
-
-
-def _speech(job: Job, rng: np.random.Generator, size: StarterSize):
-    text, content = _speech_text(rng, job.split)
-    voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
-    return [_utter(rng, job, job.name, text, content, voice, speed)]
-
-
-def _same(job: Job, rng: np.random.Generator, size: StarterSize):
-    """One text in two to four different voices."""
-    text, content = _speech_text(rng, job.split)
-    clips, chosen = [], []
-    for _ in range(2 + job.index % 3):
-        voice = _draw_voice(rng, job, size)
-        while voice in chosen and len(chosen) < min(size.voices, size.held_out_voices):
-            voice = _draw_voice(rng, job, size)
-        chosen.append(voice)
-        name = f"{job.name}-{len(chosen)}"
-        clips.append(_utter(rng, job, name, text, content, voice, choose(rng, tuple(SPEED_BANDS))))
-    return clips
-
-
-def _reading(job: Job, rng: np.random.Generator, size: StarterSize):
-    """A long recording: one voice reads three to five sentences at one speed."""
-    voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
-    return [
-        _utter(rng, job, f"{job.name}-{i}", draw_sentence(rng, job.split), "sentence", voice, speed,
-               group=job.name, position=i)
-        for i in range(3 + job.index % 3)
-    ]  # fmt: skip
-
-
-def _sound_clip(rng, job: Job, name: str, event: str, seconds: float) -> tuple[Clip, np.ndarray]:
-    wave = _recorded(rng, sound(event, rng, seconds) * 10 ** (rng.uniform(-12, -2) / 20))
-    clip = Clip(
-        id=name, path=f"audio/{name}.flac", kind="sound", split=job.split, caption=sound_caption(event, rng),
-        labels={"class": event}, licence=_LICENCE, source="uniaudio starter",
-    )  # fmt: skip
-    return clip, wave
-
-
-def _sound(job: Job, rng: np.random.Generator, size: StarterSize):
-    # every class equally often; held-out clips too
-    return [_sound_clip(rng, job, job.name, CLASSES[job.index % len(CLASSES)], rng.uniform(1.5, 3))]
-
-
-def _music_clip(rng, job: Job, name: str, melody: Melody, instrument: str, wave: np.ndarray, **fields):
-    labels = {"instrument": instrument, **melody.labels}
-    clip = Clip(
-        id=name, path=f"audio/{name}.flac", kind="music", split=job.split, caption=music_caption(labels, rng),
-        labels=labels, licence=_LICENCE, source="uniaudio starter", **fields,
-    )  # fmt: skip
-    return clip, wave
-
-
-def _music(job: Job, rng: np.random.Generator, size: StarterSize):
-    melody = draw_melody(rng, job.split, rng.uniform(2, 4))
-    instrument = INSTRUMENTS[job.index % len(INSTRUMENTS)]
-    wave = _recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20))
-    return [_music_clip(rng, job, job.name, melody, instrument, wave)]
-
-
-def _suite(job: Job, rng: np.random.Generator, size: StarterSize):
-    """A long recording: one melody of about ten seconds, cut at beats into three to five clips."""
-    parts = 3 + job.index % 3
-    melody = draw_melody(rng, job.split, rng.uniform(2.2, 3.2) * parts)
-    instrument = INSTRUMENTS[job.index % len(INSTRUMENTS)]
-    wave = _recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20))
-    beat = 60 / melody.bpm * SAMPLE_RATE
-    beats = sum(melody.beats)
-    cuts = [round(round(beats * i / parts) * beat) for i in range(parts)] + [len(wave)]
-    return [
-        _music_clip(rng, job, f"{job.name}-{i}", melody, instrument, wave[cuts[i] : cuts[i + 1]],
-                    group=job.name, position=i)
-        for i in range(parts)
-    ]  # fmt: skip
-
-
-def _mixture(job: Job, rng: np.random.Generator, size: StarterSize):
-    """Speech over a sound event, 0 to 12 dB louder, with the two clean parts: the mixture is exactly their sum."""
-    text, content = _speech_text(rng, job.split)
-    voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
-    spoken, speech = _utter(rng, job, f"{job.name}-speech", text, content, voice, speed)
-    if len(speech) < SAMPLE_RATE:  # long enough for every class of sound to happen
-        speech = np.pad(speech, (0, SAMPLE_RATE - len(speech)))
-    event = CLASSES[job.index % len(CLASSES)]
-    heard, noise = _sound_clip(rng, job, f"{job.name}-sound", event, len(speech) / SAMPLE_RATE)
-    noise = noise[: len(speech)]
-    snr = float(rng.uniform(0, 12))
-    noise = noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
-    scale = min(1.0, 0.95 / float(np.abs(speech + noise).max()), 0.95 / float(np.abs(noise).max()))
-    speech, noise = speech * scale, noise * scale
-    both = Clip(
-        id=job.name, path=f"audio/{job.name}.flac", kind="mixture", split=job.split, text=text,
-        caption=f"{spoken.caption}, and {heard.caption} in the background", speaker=voice.speaker,
-        labels=spoken.labels | heard.labels | {"snr_db": f"{snr:.1f}"}, parts=(spoken.id, heard.id),
-        licence=_LICENCE, source=spoken.source,
-    )  # fmt: skip
-    return [(spoken, speech), (heard, noise), (both, speech + noise)]
-
-
-_RENDERERS = {
-    "speech": _speech, "same": _same, "reading": _reading, "sound": _sound, "music": _music, "suite": _suite,
-    "mixture": _mixture,
-}  # fmt: skip
-
-
-def _recorded(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
-    """The wave over a recorder's faint noise, scaled down where it would clip: float32."""
-    wave = wave + 10 ** (rng.uniform(-75, -58) / 20) * rng.standard_normal(len(wave))
-    return (wave * min(1.0, 0.95 / float(np.abs(wave).max()))).astype(np.float32)
-
-
-def _render_batch(folder: Path, part: Path, seed: int, size: StarterSize, jobs: list[Job]) -> int:
-    """Write the audio of a batch, then its list of clips, whose name says that all of it is there."""
+def _render_batch(folder: Path, part: Path, seed: int, size: StarterSize, jobs: Sequence[Job]) -> int:
+    """Write the audio of a batch, then its list of hashes and clips, whose name says that all of it is there."""
     lines = []
     for job in jobs:
         for clip, wave in render(job, seed, size):
-            soundfile.write(folder / clip.path, wave, SAMPLE_RATE, subtype="PCM_16")
-            lines.append(clip.to_json() + "\n")
-    _write(part, "".join(lines))
+            lines.append(f"{_write_sound(folder / clip.path, wave)} {clip.to_json()}\n")
+    write_text(part, "".join(lines))
     return len(jobs)
 
 
-def _in_processes(work, arguments: list[tuple], processes: int) -> Iterator[int]:
-    if processes <= 1 or len(arguments) <= 1:
-        yield from (work(*a) for a in arguments)
+def _is_done(part: Path) -> bool:
+    """Whether the list of a batch is there, in the form of this version."""
+    return part.exists() and bool(re.fullmatch(r"([0-9a-f]{64} \{.*\}\n)+", part.read_text(encoding="utf-8")))
+
+
+def _write_sound(path: Path, wave: np.ndarray) -> str:
+    """Write a sound file whole or not at all. wave: (n,) at 24 kHz. Returns the hash of the file."""
+    with replace_file(path, durable=False) as temporary:
+        soundfile.write(temporary, wave, SAMPLE_RATE, subtype="PCM_16")
+        return sha256_of(temporary)
+
+
+def _in_processes(arguments: list[tuple], processes: int) -> Iterator[int]:
+    if processes == 1 or len(arguments) <= 1:
+        yield from (_render_batch(*a) for a in arguments)
         return
-    # Fresh processes: a fork of one that runs PyTorch's threads may hang. Ctrl-C is for the parent alone to answer.
-    context, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(min(processes, len(arguments)), context, signal.signal, ignore) as pool:
-        futures = [pool.submit(work, *a) for a in arguments]
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs PyTorch's threads may hang
+    workers = min(processes, len(arguments))
+    with ProcessPoolExecutor(workers, context, die_with_parent, (os.getpid(),)) as pool:
+        futures = [pool.submit(_render_batch, *a) for a in arguments]
         try:
             for future in futures:
                 yield future.result()
@@ -301,40 +139,85 @@ def _in_processes(work, arguments: list[tuple], processes: int) -> Iterator[int]
             pool.shutdown(cancel_futures=True)
 
 
-def _is_complete(folder: Path, wanted: dict) -> bool:
-    """Whether the folder holds the whole corpus asked for; raises UserError where it holds another one."""
-    manifest, request = folder / "manifest.json", folder / "request.json"
-    found = manifest if manifest.exists() else request if request.exists() else None
-    if found is None:
+def _mend(folder: Path, seed: int, size: StarterSize) -> list[str]:
+    """Make the sound files again that are not as the list says. Returns their paths within the folder."""
+    damaged = _damaged(folder)
+    if not damaged:
+        return []
+    hashes = _hashes(folder)
+    jobs = {job.name: job for job in plan(size)}
+    for name in sorted({"-".join(Path(path).stem.split("-")[:3]) for path in damaged}):
+        for clip, wave in render(jobs[name], seed, size):
+            if clip.path in damaged:
+                hashes[clip.path] = _write_sound(folder / clip.path, wave)
+    _write_hashes(folder, hashes)  # where another version of the libraries makes other bytes, they are these now
+    return damaged
+
+
+def _damaged(folder: Path) -> list[str]:
+    """The sound files, as paths within the folder, that are not there or not as they were written.
+
+    Of a corpus from before there were hashes: those that are not there or empty.
+    """
+    return [path for path, sha256 in _hashes(folder).items() if not _is_whole(folder / path, sha256)]
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    if not path.is_file():
         return False
-    try:
-        held = json.loads(found.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{found}: damaged ({error}); delete {folder} and synthesise it again") from error
-    if {key: held.get(key) for key in wanted} != wanted:
-        raise UserError(
-            f"{folder} holds a starter corpus of another seed or size ({json.dumps(held)[:160]}); "
-            "choose another folder or delete this one"
-        )
+    return sha256_of(path) == sha256 if sha256 else path.stat().st_size > 0
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Path of every sound file within the folder -> its hash, "" where none was kept."""
+    listed = folder / "audio.sha256"
+    if listed.exists():
+        return {path: sha256 for sha256, path in (line.split("  ", 1) for line in listed.read_text().splitlines())}
+    text = (folder / "clips.jsonl").read_text(encoding="utf-8")
+    return {json.loads(line)["path"]: "" for line in text.splitlines()}
+
+
+def _write_hashes(folder: Path, hashes: dict[str, str]) -> None:
+    if all(hashes.values()):
+        write_text(folder / "audio.sha256", "".join(f"{sha256}  {path}\n" for path, sha256 in hashes.items()))
+
+
+def _write_manifest(folder: Path, wanted: dict[str, Any]) -> None:
+    manifest = wanted | {
+        "clips": (folder / "clips.jsonl").read_bytes().count(b"\n"),
+        "sha256": sha256_of(folder / "clips.jsonl"),
+    }
+    if (folder / "audio.sha256").exists():
+        manifest["audio_sha256"] = sha256_of(folder / "audio.sha256")
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+
+
+def _check_folder(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the folder holds the corpus asked for, finished. Raises UserError where it holds anything else."""
+    manifest, request = folder / "manifest.json", folder / "request.json"
+    found = next((mark for mark in (manifest, request) if mark.exists()), None)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give a folder to write the corpus to")
+    if found is None:
+        others = [path.name for path in folder.iterdir() if path.name != LOCK_FILE] if folder.exists() else []
+        if others := [name for name in others if not name.startswith(".tmp-")]:
+            raise UserError(f"{folder}: holds other files ({shown(others[0])} ...); give a new or an empty folder")
+        return False
+    held = read_json(found, "mark of a starter corpus", "give another folder")
+    if not isinstance(held, dict) or not wanted.keys() <= held.keys():
+        raise UserError(f"{folder}: holds something else than a starter corpus (see {found}); give another folder")
+    if {key: held[key] for key in wanted} != wanted:
+        said = json.dumps({key: held[key] for key in wanted})
+        raise UserError(f"{folder}: holds a starter corpus of another seed or size ({said[:200]}); give another folder")
     if found is request:
         return False
-    text = (folder / "clips.jsonl").read_bytes() if (folder / "clips.jsonl").exists() else b""
-    if hashlib.sha256(text).hexdigest() != held["sha256"]:
-        raise UserError(f"{folder}/clips.jsonl was changed since; delete {folder} and synthesise it again")
+    for name, key in (("clips.jsonl", "sha256"), ("audio.sha256", "audio_sha256")):
+        if key in held and (not (folder / name).is_file() or sha256_of(folder / name) != held[key]):
+            was = "was changed since" if (folder / name).exists() else "is lost"
+            raise UserError(f"{folder / name}: {was} the corpus was made; give another folder to make it again")
     return True
 
 
-def _clear(folder: Path) -> None:
-    """Remove the marks of progress of a finished corpus."""
-    shutil.rmtree(folder / "parts", ignore_errors=True)
-    (folder / "request.json").unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """All of the text or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _leftovers(folder: Path) -> bool:
+    """Whether a killed process left something in the folder of a finished corpus."""
+    return any((folder / name).exists() for name in ("parts", "request.json")) or any(folder.rglob(".tmp-*"))

@@ -17,6 +17,7 @@ from scipy.signal import resample_poly
 
 from auditory_sentences.starter.randomness import choose, generator
 from codec.errors import UserError
+from codec.terminal import shown
 
 SAMPLE_RATE = 24_000
 ESPEAK_RATE = 22_050
@@ -136,8 +137,9 @@ def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
 def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarray:
     """Samples of espeak-ng at 22,050 Hz in [-1, 1]; the same for the same arguments.
 
-    The library keeps oscillator phases in static variables from one utterance to the next. It is loaded anew for every
-    utterance (5 ms), which alone makes its output a function of its input.
+    The library keeps oscillator phases in static variables from one utterance to the next, so it is loaded anew for
+    every utterance (5 ms). Some voices, Reed among them, draw their breath from the C library's `rand`, which has to
+    begin anew too. Both together make the output a function of the input.
     """
     chunks: list[np.ndarray] = []
 
@@ -147,7 +149,13 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+    except OSError as error:
+        raise UserError(
+            f"espeak-ng cannot be loaded ({error}); run `pip install --force-reinstall espeakng-loader`"
+        ) from error
+    ctypes.CDLL(None).srand(1)  # of this process, the one that espeak-ng draws from
     try:
         synchronous, rate, pitch_parameter, utf8 = 2, 1, 3, 1
         opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), 1 << 15)
@@ -167,4 +175,6 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
         handle = library._handle
         del library
         _ctypes.dlclose(handle)
+    if not any(chunk.any() for chunk in chunks):
+        raise UserError(f"espeak-ng has no sound for {shown(text)}; give it words")
     return np.concatenate(chunks).astype(np.float32) / 32768

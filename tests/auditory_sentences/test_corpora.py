@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
+import warnings
+from dataclasses import fields
 
 import datasets
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditory_sentences.clip import KINDS, SPLITS, Clip
@@ -37,21 +40,31 @@ ROWS = [
     {"file": "b.flac", "text": "three", "speaker": "bob", "mood": ""},
 ]
 
-plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+name = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
 clips = st.builds(
     Clip,
-    id=plain.filter(bool), path=plain.filter(bool), kind=st.sampled_from(KINDS), split=st.sampled_from(SPLITS),
-    text=plain, caption=plain, speaker=plain, labels=st.dictionaries(plain, plain, max_size=3), group=plain,
-    position=st.integers(0, 9), parts=st.lists(plain, max_size=2).map(tuple), licence=plain, source=plain,
-)  # fmt: skip
+    id=name.map("c/{}".format),
+    path=name.map("a/{}".format),
+    kind=st.sampled_from(KINDS),
+    split=st.sampled_from(SPLITS),
+    text=plain,
+    caption=plain,
+    speaker=plain,
+    labels=st.dictionaries(name, plain, max_size=3),
+    group=name,
+    position=st.integers(0, 9),
+    parts=st.lists(name.map("p/{}".format), max_size=2).map(tuple),
+    licence=plain,
+    source=plain,
+)
 
 
+@settings(max_examples=50)
 @given(clips)
 def test_a_clip_survives_its_line(tmp_path_factory, clip):
     folder = tmp_path_factory.mktemp("line")
-    others = [Clip(part, "x", "sound", "train") for part in set(clip.parts) - {clip.id} if part]
-    if len(others) < len(set(clip.parts)):
-        return  # a part with no name, or the clip itself
+    others = [Clip(part, "x", "sound", "train") for part in set(clip.parts)]
     (folder / "clips.jsonl").write_text("".join(c.to_json() + "\n" for c in [clip, *others]), encoding="utf-8")
     read = read_corpus(folder)[0]
     assert read.path == str(folder / clip.path)
@@ -165,7 +178,7 @@ def test_a_saved_dataset_that_points_to_files(folder, dataset):
     assert [load_audio(clip.path).shape[0] for clip in read] == [2_400, 4_800]
     with pytest.raises(UserError, match="no split 'test', only train"):
         read_corpus(SPEC | {"path": folder / "saved", "source_split": "test"})
-    with pytest.raises(UserError, match="no column 'sentense'.*did you mean 'sentence'"):
+    with pytest.raises(UserError, match="no column 'sentense'; did you mean 'sentence'"):
         read_corpus(SPEC | {"path": folder / "saved", "columns": {"text": "sentense"}})
 
 
@@ -188,16 +201,30 @@ GOOD = {"id": "a", "path": "a.wav", "kind": "speech", "split": "train"}
     [
         ("not json", "line 2: not JSON"),
         ("[1]", "line 2: must be a JSON object"),
-        (json.dumps({**GOOD, "speeker": "x"}), "unknown key 'speeker' .did you mean 'speaker'"),
-        (json.dumps({k: v for k, v in GOOD.items() if k != "split"}), "line 2: split is missing"),
-        (json.dumps({**GOOD, "split": "training"}), "'training' is not one of train, dev, test"),
-        (json.dumps({**GOOD, "kind": "noise"}), "'noise' is not one of"),
-        (json.dumps({**GOOD, "text": 5}), "text must be text"),
-        (json.dumps({**GOOD, "labels": {"a": 1}}), "labels must map text to text"),
-        (json.dumps({**GOOD, "position": "1"}), "position must be a whole number"),
-        (json.dumps({**GOOD, "parts": "ab"}), "parts must be"),
-        (json.dumps({**GOOD, "id": "first"}), "two clips are called 'first'"),
-        (json.dumps({**GOOD, "parts": ["z"]}), "names 'z' as a part"),
+        (json.dumps({**GOOD, "speeker": "x"}), "unknown key 'speeker'; did you mean 'speaker'"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "split"}), "line 2: key 'split' is missing"),
+        (
+            json.dumps({**GOOD, "split": "training"}),
+            "line 2: 'split' must be one of .* not 'training'; did you",
+        ),
+        (json.dumps({**GOOD, "kind": "noise"}), "line 2: 'kind' must be one of"),
+        (json.dumps({**GOOD, "text": 5}), "line 2: 'text' must be str"),
+        (json.dumps({**GOOD, "labels": {"a": 1}}), "line 2: 'labels.a' must be str"),
+        (json.dumps({**GOOD, "position": "1"}), "line 2: 'position' must be int"),
+        (json.dumps({**GOOD, "parts": "ab"}), "line 2: 'parts' must be a list"),
+        (json.dumps({**GOOD, "id": "first"}), "line 2: two clips are called 'first'"),
+        (json.dumps({**GOOD, "parts": ["z"]}), "line 2: .*names 'z' as a part"),
+        (json.dumps({**GOOD, "parts": ["a"]}), "line 2: .*names itself"),
+        (json.dumps({**GOOD, "position": -1}), "line 2: 'position' must be at least 0"),
+        (json.dumps({**GOOD, "id": "a\tb"}), r"line 2: the id 'a\\tb'"),
+        (json.dumps({**GOOD, "id": " "}), "line 2: .*both id and path must say something"),
+        (json.dumps({**GOOD, "path": "https://x.org/a.wav"}), "line 2: .*is an address, not a file"),
+        (json.dumps({**GOOD, "path": "a\0b"}), "line 2: .*not a name that a file can have"),
+        (json.dumps(GOOD)[:-1] + ', "id": "b"}', "line 2: .*'id' stands twice"),
+        ('{"id": NaN}', "line 2: .*NaN"),
+        ('{"id": "\\ud800"}', "line 2: .*half a character"),
+        (json.dumps({**GOOD, "text": "\udce9"}), "line 2: .*half a character"),
+        ("[" * 500 + "]" * 500, "line 2: .*nested more than 100 deep"),
     ],
 )
 def test_a_bad_line(tmp_path, line, fault):
@@ -209,14 +236,14 @@ def test_a_bad_line(tmp_path, line, fault):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"path": "nowhere.csv"}, "nowhere.csv: no such file"),
+        ({"path": "nowhere.csv"}, "nowhere.csv: no such table"),
         ({"path": "t.xlsx"}, "ends in .csv, .tsv or .jsonl"),
-        ({"columns": {"text": "txt"}}, "no column 'txt' .did you mean 'text'.*it has file, text, speaker, mood"),
+        ({"columns": {"text": "txt"}}, "no column 'txt'; did you mean 'text'.*it has file, text, speaker, mood"),
         ({"columns": {"words": "text"}}, "columns has 'words'"),
         ({"columns": {"file": "wav"}}, "no column 'wav'"),
         ({"labels": ["moood"]}, "did you mean 'mood'"),
-        ({"clip_kind": "spech"}, "t.csv, line 2.*'spech'"),
-        ({"colums": {}}, "unknown key 'colums' .did you mean 'columns'"),
+        ({"clip_kind": "spech"}, "'clip_kind' must be one of .* not 'spech'; did you mean 'speech'"),
+        ({"colums": {}}, "unknown key 'colums'; did you mean 'columns'"),
         ({"kind": "tabel"}, "'tabel' is not one of"),
     ],
 )
@@ -233,7 +260,7 @@ def test_a_bad_description(folder, change, fault):
     ("rows", "fault"),
     [
         ([{"file": "z.wav"}], "line 2: the audio file .*z.wav does not exist"),
-        ([{"file": ""}], "line 2: column 'file'"),
+        ([{"file": "", "text": "x"}], "line 2: column 'file'"),
         ([{"file": "a.wav", "position": "x"}], "position 'x'"),
         ([{"file": "a.wav"}, {"file": "a.wav"}], "two clips are called 'a.wav'"),
     ],
@@ -246,10 +273,10 @@ def test_a_bad_row(folder, rows, fault):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"file,text\na.wav\n", "line 2: has not as many cells"),
-        (b"file,text\na.wav,one,two\n", "line 2: has not as many cells"),
-        (b"file,text\na.wav,\xff\xfe\n", "save it as CSV in UTF-8"),
-        (b"", "no column 'file'"),
+        (b"file,text\na.wav\n", "line 2: has 1 cells, not as many"),
+        (b"file,text\na.wav,one,two\n", "line 2: has 3 cells, not as many"),
+        (b"file,text\na.wav,\xff\xfe\n", "line 2: not text in UTF-8"),
+        (b"", "t.csv: is empty"),
         (b"file\n", "holds no clip"),
     ],
 )
@@ -281,3 +308,310 @@ def test_a_folder_that_is_no_corpus(tmp_path):
         read_corpus(tmp_path)
     with pytest.raises(UserError, match="holds no .wav file"):
         read_corpus({"kind": "spoken_digits", "path": tmp_path})
+
+
+# ---- descriptions ------------------------------------------------------------------------------------------------
+
+WRONG = [5, 1.5, True, None, "", "a", "a\0b", [], ["a"], [1], {}, {"a": "b"}, {"a": 1}, 2**70, [[["a"]]]]
+
+
+@pytest.mark.parametrize("kind", ["clips", "table", "dataset", "spoken_digits"])
+def test_any_value_at_any_key_is_read_or_refused_with_its_name(tmp_path, kind):
+    whole = {"kind": kind, "path": str(tmp_path / "nowhere")} | ({"source_split": "train"} if kind == "dataset" else {})
+    keys = [field.name for field in fields(type(describe(whole)))] if kind != "clips" else ["path", "name"]
+    for key in ["kind", *keys]:
+        for value in WRONG:
+            (tmp_path / "c.yaml").write_text(json.dumps(whole | {key: value}))
+            for spec in (tmp_path / "c.yaml", whole | {key: value}):
+                try:
+                    assert describe(spec) is not None
+                except UserError as error:
+                    named = (
+                        f"{key!r}" in str(error)
+                        or f"'{key}." in str(error)
+                        or f"'{key}[" in str(error)
+                        or f"{key} " in str(error)
+                    )
+                    assert named or "line 1, column" in str(error)
+                    assert isinstance(spec, dict) or str(spec) in str(error)
+
+
+@pytest.mark.parametrize("spec", [{}, {"kind": None}, {"kind": ["table"]}, {"kind": "table"}, {"kind": "table", 5: 1}])
+def test_a_description_in_python_is_read_as_strictly(spec):
+    with pytest.raises(UserError, match="^corpus: "):
+        describe(spec)
+
+
+def test_a_file_is_no_folder_of_a_corpus(folder):
+    with pytest.raises(UserError, match="t.csv: is a file, where the folder .* describe a file in a YAML file"):
+        read_corpus(write_table(folder / "t.csv", ROWS))
+
+
+# ---- columns -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("file", "Text"), ("file", " text"), ("file", "TEXT "), ("File", "transcript"), ("file_name", "Transcription"),
+        ("filename", "sentence"), ("path", "normalized_text"), ("audio", "SENTENCE"), ("audio_filepath", "text"),
+        ("wav", "Normalized Text"), (" file ", "Transcript"), ("Audio-FilePath", "utterance"),
+    ],
+)  # fmt: skip
+def test_columns_are_known_by_other_names_and_it_is_said(folder, ending, file, text):
+    path = folder / f"t.{ending}"
+    if ending == "jsonl":
+        path.write_text(json.dumps({file: "a.wav", text: "hello there", "n": 1}) + "\n")
+    else:
+        mark = "," if ending == "csv" else "\t"
+        path.write_text(f"{file}{mark}{text}\na.wav{mark}hello there\n")
+    with pytest.warns(UserWarning, match="takes the column .*`columns` can say otherwise"):
+        (clip,) = read_corpus({"kind": "table", "path": path})
+    assert clip.text == "hello there" and clip.path == str(folder / "a.wav") and clip.id == "a.wav"
+
+
+def test_what_could_be_either_is_asked_about_and_columns_decides(folder):
+    path = write_table(folder / "t.csv", [{"file": "a.wav", "sentence": "one", "transcript": "two", "Text ": ""}])
+    with pytest.warns(UserWarning, match="'Text ' as text"):  # our own name goes before others
+        read_corpus({"kind": "table", "path": path})
+    path = write_table(folder / "t.csv", [{"file": "a.wav", "sentence": "one", "transcript": "two"}])
+    with pytest.raises(UserError, match="text could be any of the columns sentence, transcript; say which"):
+        read_corpus({"kind": "table", "path": path})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (clip,) = read_corpus({"kind": "table", "path": path, "columns": {"text": "transcript"}})
+        assert clip.text == "two"
+        (clip,) = read_corpus(
+            {"kind": "table", "path": path, "columns": {"text": "sentence"}, "labels": ["transcript"]}
+        )
+        assert clip.text == "one" and clip.labels == {"transcript": "two"}
+    path = write_table(folder / "t.csv", [{"path": "a.wav", "wav": "a.wav", "text": "one"}])
+    with pytest.raises(UserError, match="file could be any of the columns path, wav"):
+        read_corpus({"kind": "table", "path": path})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"file": "a.wav", "txt": "one"}, "column 'txt' is not used; if it is the text"),
+        ({"file": "a.wav", "sentance": "one"}, "column 'sentance' is not used; if it is the text"),
+        ({"file": "a.wav", "words": "one"}, "no row has a text or a caption, and these columns are not used: words"),
+        ({"file": "a.wav", "text": "", "words": "one"}, "these columns are not used: words"),
+        ({"file": "a.wav", "text": "one", "Text": "two"}, "column 'Text' is not used"),
+        ({"file": "a.wav", "text": "one", "speeker": "ann"}, "column 'speeker' is not used; if it is the speaker"),
+    ],
+)
+def test_a_column_that_may_be_meant_is_named(folder, row, said):
+    with pytest.warns(UserWarning, match=said):
+        read_corpus({"kind": "table", "path": write_table(folder / "t.csv", [row])})
+
+
+# ---- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["text", "caption", "id", "speaker", "kind", "split", "licence", "mood", "file"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "[1, 2]", "true", '{"a": "b"}', "1e999"])
+def test_what_is_no_text_is_refused_with_its_line(folder, key, value):
+    file = "" if key == "file" else '"file": "a.wav", '
+    (folder / "t.jsonl").write_text(f'{{"file": "b.flac", "mood": "x"}}\n\n{{{file}"{key}": {value}}}\n')
+    with pytest.raises(UserError, match="t.jsonl, line 3: "):
+        read_corpus({"kind": "table", "path": folder / "t.jsonl", "labels": ["mood"]})
+
+
+def test_numbers_are_texts_and_null_is_none(folder):
+    lines = [
+        {"file": "a.wav", "text": 371, "speaker": 5.0, "id": 1.5, "caption": None},
+        {"file": "b.flac", "text": " "},
+    ]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first, second = read_corpus({"kind": "table", "path": folder / "t.jsonl"})
+    assert (first.text, first.speaker, first.id, first.caption, second.text) == ("371", "5", "1.5", "", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"file": "https://x.org/a.wav"}, "is an address, not a file; download it"),
+        ({"file": "s3://x/a.wav"}, "is an address"),
+        ({"file": "."}, "is no ordinary file"),
+        ({"file": "pipe"}, "is no ordinary file"),
+        ({"file": "/dev/zero"}, "is no ordinary file"),
+        ({"file": "a.wav", "position": "-1"}, "position '-1' is not a whole number from 0"),
+        ({"file": "a.wav", "position": "1_0"}, "position '1_0'"),
+        ({"file": "a.wav", "position": "9" * 40}, "position '999"),
+        ({"file": "a.wav", "kind": "speach"}, "kind 'speach' is not one of"),
+        ({"file": "a.wav", "split": "validation"}, "split 'validation' is not one of"),
+        ({"file": "a.wav", "id": "a\tb"}, "cannot be shown"),
+        ({"file": "a.wav", "id": "\x1b[31m"}, "cannot be shown"),
+        ({"file": "a.wav", "id": "b.flac"}, "two clips are called 'b.flac': .*b.flac .*t.csv, line 2. and .*a.wav"),
+    ],
+)
+def test_a_row_that_names_nothing_usable(folder, row, fault):
+    os.mkfifo(folder / "pipe")
+    rows = [{"file": "b.flac", "text": "one", **dict.fromkeys(row.keys() - {"file"}, "")}]
+    rows += [{"file": "c.wav", "text": "two\nlines", **dict.fromkeys(row.keys() - {"file"}, "")}]
+    with pytest.raises(UserError, match=f"t.csv, line 5: .*{fault}"):
+        read_corpus({"kind": "table", "path": write_table(folder / "t.csv", [*rows, {"text": "", **row}])})
+
+
+def test_files_may_lie_anywhere_and_one_may_be_missing(folder):
+    (folder / "below").mkdir()
+    rows = [{"file": "../a.wav"}, {"file": str(folder / "b.flac")}, {"file": "gone.wav"}]
+    clips = read_corpus({"kind": "table", "path": write_table(folder / "below" / "t.csv", rows)})
+    assert [os.path.isfile(clip.path) for clip in clips] == [True, True, False]
+    with pytest.raises(UserError, match="line 2: the audio file .*gone.wav does not exist; correct the name or audio_"):
+        read_corpus({"kind": "table", "path": write_table(folder / "t.csv", rows[2:])})
+
+
+# ---- folders -----------------------------------------------------------------------------------------------------
+
+
+def test_spoken_digits_in_any_case_and_nothing_hidden(tmp_path):
+    names = ["1_ann_0.wav", "2_ann_0.WAV", "3_ann_0.Wav", "4_ann_0.flac", "._1_ann_0.wav", ".5_ann_0.wav", "Thumbs.db"]
+    for name in [*names, "6_ann_0.m4a", "README.md"]:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "7_ann_0.wav").write_bytes(b"")
+    with pytest.warns() as told:
+        clips = read_corpus({"kind": "spoken_digits", "path": tmp_path})
+    assert [clip.text for clip in clips] == ["one", "two", "three", "four"]
+    said = "\n".join(str(warning.message) for warning in told)
+    assert "1 files such as 6_ann_0.m4a are not read" in said and "1 sound files in folders below" in said
+    with pytest.raises(UserError, match="1 lie in folders below it"):
+        (tmp_path / "top" / "deep").mkdir(parents=True)
+        (tmp_path / "top" / "deep" / "7_ann_0.wav").write_bytes(b"")
+        read_corpus({"kind": "spoken_digits", "path": tmp_path / "top"})
+    (tmp_path / "1_ann_0.WAV").write_bytes(b"")
+    with pytest.warns(), pytest.raises(UserError, match="two clips are called '1_ann_0'"):
+        read_corpus({"kind": "spoken_digits", "path": tmp_path})
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Empty sound files d/train/a.wav, d/train/B.WAV, d/test/c.flac, and what is none."""
+    for name in ("train/a.wav", "train/B.WAV", "test/c.flac", "train/._a.wav", "train/.DS_Store", "train/notes.txt"):
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(b"")
+    return tmp_path / "d"
+
+
+def folder_of(sounds, split="train", **more):
+    return read_corpus({"kind": "dataset", "path": sounds, "source_split": split, **more})
+
+
+def test_a_folder_of_sounds_with_metadata(sounds):
+    (sounds / "train" / "metadata.csv").write_text("file_name,text\na.wav,one\nB.WAV,two\n")
+    (sounds / "test" / "metadata.jsonl").write_text('{"file_name": "c.flac", "transcription": "three"}\n')
+    clips = folder_of(sounds)
+    assert [(clip.id, clip.text) for clip in clips] == [("train/a.wav", "one"), ("train/B.WAV", "two")]
+    assert clips[0].path == str(sounds / "train" / "a.wav")
+    (sounds / "train" / "metadata.csv").unlink()
+    with pytest.warns(UserWarning, match="'transcription' as text"):
+        (clip,) = folder_of(sounds, "test")
+    assert clip.text == "three"
+    with pytest.warns(UserWarning, match="2 sound files that no metadata name"):
+        folder_of(sounds, "test", columns={"text": "transcription"})
+    with pytest.raises(UserError, match="d: has no split 'dev', only test"):
+        folder_of(sounds, "dev")
+
+
+def test_a_folder_of_sounds_by_class(sounds):
+    assert [clip.labels for clip in folder_of(sounds, labels=["label"])] == [{"label": "train"}] * 2
+    for name in ("bell/x.wav", "rain/y.wav"):
+        (sounds.parent / "e" / name).parent.mkdir(parents=True)
+        (sounds.parent / "e" / name).write_bytes(b"")
+    clips = folder_of(sounds.parent / "e", labels=["label"], clip_kind="sound")
+    assert [(clip.id, clip.labels) for clip in clips] == [
+        ("bell/x.wav", {"label": "bell"}), ("rain/y.wav", {"label": "rain"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("metadata.csv", "name,text\na.wav,one\n", "metadata.csv: has no column 'file_name'"),
+        ("metadata.csv", "file_name,text\n,one\n", "line 2: file_name is empty"),
+        ("metadata.csv", 'file_name,text\na.wav,"one\n', "line 2: "),
+        ("metadata.jsonl", '{"file_name": 5}\n', "line 1: file_name is empty or no text"),
+        ("metadata.jsonl", "[1]\n", "line 1: must be a JSON object"),
+        ("metadata.csv", "file_name\nhttp://x/a.wav\n", "is an address"),
+    ],
+)
+def test_metadata_that_do_not_serve(sounds, name, content, fault):
+    (sounds / "train" / name).write_text(content)
+    with pytest.raises(UserError, match=fault):
+        folder_of(sounds)
+
+
+# ---- what `datasets` cannot do -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "zip", "csv", "json", "tar", "txt"])
+def test_damaged_files_of_a_dataset_are_one_sentence(tmp_path, monkeypatch, capfd, ending):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / f"train.{ending}").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(UserError, match="/d: ") as error:
+        read_corpus(SPEC | {"path": tmp_path / "d"})
+    assert "\n" not in str(error.value) and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json", "dataset_info.json"])
+def test_a_damaged_saved_dataset_is_one_sentence(folder, dataset, name):
+    datasets.DatasetDict(train=dataset).save_to_disk(folder / "saved")
+    for found in (folder / "saved").rglob(name):
+        found.write_text('{"a": [')
+    with pytest.raises(UserError, match="saved: `datasets` cannot load it"):
+        read_corpus(SPEC | {"path": folder / "saved"})
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([1.5, 2.5], "column 'audio' holds Value.*float64.*no sound"),
+        ([[1, 2], [3]], "column 'audio' holds .*no sound"),
+        (["gone.wav", "b.wav"], "row 0: holds no sound and no path"),
+        ([None, None], "column 'audio' holds .*null.*no sound"),
+    ],
+)
+def test_a_column_that_is_no_sound(folder, values, fault):
+    datasets.Dataset.from_dict({"audio": values, "sentence": ["a", "b"], "tone": ["x", "y"]}).save_to_disk(folder / "d")
+    with pytest.raises(UserError, match=fault):
+        read_corpus(SPEC | {"path": folder / "d"})
+
+
+def test_values_of_a_dataset_that_are_no_text(folder, dataset):
+    for text in ([float("nan"), 1.0], [[1], [2]], [True, False]):
+        data = dataset.remove_columns("sentence").add_column("sentence", text)
+        data.save_to_disk(folder / f"saved{text[1]}")
+        with pytest.raises(UserError, match="row 0: 'sentence' must be text"):
+            read_corpus(SPEC | {"path": folder / f"saved{text[1]}", "audio_folder": folder / "unpacked"})
+
+
+def test_sound_is_unpacked_by_its_content(folder, dataset):
+    """Two datasets share a folder, and what a kill left half written is written again."""
+    both = []
+    for name in ("a.wav", "c.wav"):
+        content = (folder / name).read_bytes()
+        data = datasets.Dataset.from_dict({"audio": [{"bytes": content, "path": "../../same.wav"}], "text": ["one"]})
+        data.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(folder / f"set-{name}")
+        spec = {
+            "kind": "dataset",
+            "path": folder / f"set-{name}",
+            "source_split": "train",
+            "audio_folder": folder / "u",
+        }
+        (clip,) = read_corpus(spec)
+        assert open(clip.path, "rb").read() == content
+        open(clip.path, "wb").write(content[:100])
+        assert open(read_corpus(spec)[0].path, "rb").read() == content
+        both.append(clip.path)
+    assert len(set(both)) == 2 == len(list((folder / "u").iterdir()))
+
+
+def test_what_is_not_there_is_not_asked_of_the_hub(folder, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for path, fault in (("nowhere", "no such folder"), ("a/b/c", "no such folder"), (folder / "a.wav", "is a file")):
+        with pytest.raises(UserError, match=fault):
+            read_corpus(SPEC | {"path": path})

@@ -214,13 +214,24 @@ def test_every_prompted_task_has_eight_prompts_at_least():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "cannot be read"),
-        ('{"prompts": {}}', "exactly the keys"),
+        ("{", "not JSON"),
+        ('{"prompts": {}}', "key 'questions' is missing"),
         (
             json.dumps({"prompts": {"asr": []}, "questions": {}, "yes_no": {}, "names": {}}),
             "'asr' must list at least one",
         ),
         (json.dumps({"prompts": {"asr": ["  "]}, "questions": {}, "yes_no": {}, "names": {}}), "none of them empty"),
+        (json.dumps({"prompts": {"asr": [5]}, "questions": {}, "yes_no": {}, "names": {}}), "must be str, not 5"),
+        (json.dumps({"prompts": {"asr": "say"}, "questions": {}, "yes_no": {}, "names": {}}), "must be a list"),
+        (json.dumps({"prompts": {}, "questions": {}, "yes_no": {}, "names": {}}), "'questions' needs phrasings for"),
+        (
+            json.dumps({"prompts": {}, "questions": {"*": ["{labell}?"]}, "yes_no": {"*": ["x"]}, "names": {}}),
+            "has a place {labell}; the places are {label}, {options}",
+        ),
+        (
+            json.dumps({"prompts": {}, "questions": {"*": ["x"]}, "yes_no": {"*": ["{value"]}, "names": {}}),
+            "'yes_no' -> '[*]': '{value' cannot be filled in",
+        ),
     ],
 )
 def test_a_bad_prompt_bank_is_named(tmp_path, text, complaint):

@@ -45,7 +45,7 @@ def test_a_key_that_is_near_no_other_gets_the_known_ones():
     ("text", "words"),
     [
         ("a: 1\nb: {c: 1, c: 2}", "the key 'c' stands twice, again on line 2"),
-        ("? [a]\n: b", "unhashable key"),
+        ("? [a]\n: b", "the key a list or mapping is no text"),
         ("a: [", "cannot be read as YAML"),
         ("- a", "expected keys and values at the top"),
     ],

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from auditory_sentences.starter.corpus import Job, StarterSize, render
+from auditory_sentences.starter.jobs import Job, StarterSize, render
 from auditory_sentences.starter.music import INSTRUMENTS
 from auditory_sentences.starter.sounds import CLASSES
 from evaluation.cache import Cache
