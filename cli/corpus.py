@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from cli.options import CodecOption, load_codec
+from cli.options import CodecOption, load_codec, number_option
 from cli.tokens import STARTER_CODEC
+from codec import numbers
 from codec.errors import UserError
+from codec.terminal import one_line, say
 
 app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
 
@@ -24,9 +26,11 @@ CorporaArgument = Annotated[
 @app.command()
 def synthesise(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same corpus.")] = 0,
+    seed: Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same corpus.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
-    processes: Annotated[int, typer.Option("--processes", min=1)] = os.cpu_count() or 1,
+    processes: Annotated[
+        int, number_option(numbers.Processes, "--processes", help="Processes that work at the same time.")
+    ] = os.cpu_count() or 1,
 ) -> None:
     """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
     from auditory_sentences.starter.corpus import DEMO, SMALL, synthesise
@@ -43,7 +47,7 @@ def show(corpora: CorporaArgument) -> None:
     for corpus in corpora:
         counts = Counter((clip.kind, clip.split) for clip in read_corpus(corpus))
         for (kind, split), count in sorted(counts.items()):
-            print(f"{corpus}\t{kind}\t{split}\t{count}")
+            say(f"{one_line(corpus)}\t{kind}\t{split}\t{count}")
         if not counts:
             raise UserError(f"{corpus}: no clip in there; a corpus needs at least one")
 

@@ -7,8 +7,9 @@ line takes the same kinds (cli/options.py). Every float is finite and every inte
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 LARGEST = 2**63 - 1  # what 64 bits hold with a sign
 
@@ -47,3 +48,31 @@ NonNegative = Annotated[float, Range(0)]  # weights, temperatures
 Share = Annotated[float, Range(0, 1)]
 Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off
 Temperature = Annotated[float, Range(0, 1000)]
+Steps = Annotated[int, Range(1, 1000)]  # of a solver, for one clip
+Processes = Annotated[int, Range(1, 1024)]  # of one machine
+Length = Annotated[float, Range(0.08, 86_400)]  # seconds of sound that is made: a structural frame to a day
+
+# Plain ASCII alone: Python would also take "1_000" and the digits of every script.
+_WRITTEN = {
+    int: re.compile(r"[+-]?[0-9]{1,19}"),
+    float: re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,4})?"),
+}
+
+
+def kind_of(kind: Any) -> tuple[type[int] | type[float], Range]:
+    """The type and the range of one of the kinds above."""
+    number, limits = get_args(kind)
+    return number, limits
+
+
+def read_number(text: str, kind: Any) -> int | float:
+    """A number of one of the kinds above, as a person writes it. Raises ValueError, "must be ...", where it is none."""
+    number, limits = kind_of(kind)
+    name = "an integer" if number is int else "a number"
+    if not _WRITTEN[number].fullmatch(text.strip()):
+        whole = re.fullmatch(r"[+-]?[0-9]+", text.strip()) and text.isascii()
+        raise ValueError("must fit 64 bits" if whole and number is int else f"must be {name}, {limits}")
+    value = number(text.strip())
+    if problem := limits.problem(value):
+        raise ValueError(problem)
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -21,6 +22,11 @@ def printable(text: object) -> str:
     return _UNPRINTABLE.sub(lambda found: _escape(found[0]), str(text))
 
 
+def one_line(text: object) -> str:
+    """Printable text without line breaks and tabs: a name of any script stays one field of one line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def shown(value: Any, longest: int = 80) -> str:
     """A value for a message: as Python writes it, without control characters, and no longer than `longest`."""
     if isinstance(value, str | bytes) and len(value) > longest:
@@ -37,6 +43,27 @@ def say(text: object) -> None:
     print(printable(text), flush=True)
 
 
+def complain(message: object, name: str = "uniaudio") -> None:
+    """One line on standard error that begins with the program's name, after whatever was printed before it.
+
+    Further lines of the message are indented, so that no name of a file can pass for a line of the program.
+    """
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(f"{name}: {printable(message).replace(chr(10), chr(10) + '  ')}", file=sys.stderr, flush=True)
+
+
+def sentence_of(error: BaseException) -> UserError | None:
+    """What a person reads about an error that is no fault of the program; None for one that is."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return of_system(error)
+    if _is_out_of_memory(error):
+        return UserError("there is not enough memory for this; give less at once, or use a larger machine")
+    return None
+
+
 def run_program(name: str, function: Callable[[], int | None]) -> None:
     """Run a program's `function` and leave with its exit status; `name` begins every message.
 
@@ -46,7 +73,7 @@ def run_program(name: str, function: Callable[[], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name of any script can be shown on any terminal
             stream.reconfigure(errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_: f"{name}: {printable(message)}\n"
+    warnings.formatwarning = lambda message, *_: f"{name}: {one_line(message)}\n"
     try:
         status = function() or 0
         sys.stdout.flush()
@@ -54,14 +81,11 @@ def run_program(name: str, function: Callable[[], int | None]) -> None:
         status = _fail(name, "stopped", 130)
     except BrokenPipeError:
         status = 0
-    except UserError as error:
-        status = _fail(name, error, 2)
-    except OSError as error:
-        status = _fail(name, of_system(error), 2)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
-        status = _fail(name, "there is not enough memory for this; give less at once, or use a larger machine", 2)
+        status = _fail(name, sentence, 2)
     _forget_closed_pipe()
     sys.exit(status)
 
@@ -70,7 +94,7 @@ def _fail(name: str, message: object, status: int) -> int:
     if os.environ.get("UNIAUDIO_TRACEBACK"):
         raise  # noqa: PLE0704 (called while an error is handled)
     try:
-        print(f"{name}: {printable(message)}", file=sys.stderr, flush=True)
+        complain(message, name)
     except BrokenPipeError:
         pass  # nobody reads this either
     return status

@@ -18,7 +18,7 @@ def model():
 @pytest.fixture
 def session(model, tmp_path):
     session = Session(model, tmp_path)
-    list(session.respond("/set max_rows 400"))
+    list(session.respond("/set max_seconds 1"))
     return session
 
 
@@ -51,7 +51,7 @@ def test_a_voice_makes_say_follow_a_description(session):
 
 def test_shots_are_shown_before_the_question(session, tone):
     say(session, f"/shot {tone} => beep")
-    assert say(session, "/shot three => four") == ["(example 2)"]
+    assert say(session, "/shot three => seven") == ["(example 2)"]
     assert len(say(session, "/shot two =>")) == 1
     assert session.sentence.segments[0].content.num_samples == 24_000
     assert [s.role for s in session.sentence.segments] == ["audio", "text", "text", "text", "text", "text"]
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_session(model, tmp_path):
     heard = []
     for name in ("a", "b"):
         session = Session(model, tmp_path / name, seed=5)
-        say(session, "/set max_rows 400")
+        say(session, "/set max_seconds 1")
         say(session, "/say three")
         heard.append(session.sentence.segments[-1].content)
     assert heard[0].equal(heard[1])
@@ -94,14 +94,14 @@ def asked(session, monkeypatch):
 
 def test_memory_shows_the_model_earlier_turns(session, asked):
     say(session, "/set memory 2")
-    lines = ["one", "two", "three", "four"]
+    lines = ["one", "two", "three", "seven"]
     for line in lines:
         say(session, line)
     given = [[s.content for s in segments if s.content in lines] for segments in asked]
-    assert given == [["one"], ["one", "two"], ["one", "two", "three"], ["two", "three", "four"]]
+    assert given == [["one"], ["one", "two"], ["one", "two", "three"], ["two", "three", "seven"]]
     assert asked[3] == (*session.turns[1].segments, *session.turns[2].segments, session.turns[3].segments[0])
     say(session, "/set memory 0")
-    say(session, "five")
+    say(session, "red")
     assert len(asked[4]) == 1
 
 
@@ -135,7 +135,7 @@ def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
 def test_a_line_that_fails_changes_nothing(session, line):
     before = session.settings
     if line == "/set":
-        assert len(say(session, line)) == 9
+        assert len(say(session, line)) == 10
         return
     with pytest.raises(UserError):
         say(session, line)
@@ -154,7 +154,7 @@ def test_saved_session_can_be_read_back(session, tmp_path):
 
 
 def test_over_a_pipe_answers_go_out_and_a_failure_shows_in_the_status(uniaudio, model_folder, tmp_path):
-    typed = "# a remark\n\n/set max_rows 400\n/say three\n/quit\n/never reached\n"
+    typed = "# a remark\n\n/set max_seconds 1\n/say three\n/quit\n/never reached\n"
     done = uniaudio("chat", "--model", model_folder, "--out", tmp_path, typed=typed)
     assert done.status == 0 and "say-001.wav" in done.out and ">" not in done.out
     done = uniaudio("chat", "--model", model_folder, "--out", tmp_path, typed="/bogus\n/set seed 3\n")
