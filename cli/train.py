@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL
+from cli.options import DEMO_MODEL, number_option
+from codec import numbers
 
 
 def train(
@@ -34,9 +35,9 @@ def evaluate(
         list[str] | None, typer.Option("--suite", help="starter (if not given), few_shot, codec, ...")
     ] = None,
     shots: Annotated[
-        list[int] | None, typer.Option("--shots", help="Solved examples; all that the tasks list.")
+        list[int] | None, number_option(numbers.Index, "--shots", help="Solved examples; all that the tasks list.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Items per task.")] = 40,
+    limit: Annotated[int, number_option(numbers.Count, "--limit", help="Items per task.")] = 40,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("runs/evaluation"),
     store: Annotated[
         list[Path] | None,
