@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +42,7 @@ def describe(
 def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: int) -> None:
     """Do a task that takes one sound and answers in text, for every file that can be read, in batches."""
     model = load_model(model_folder)
+    from cli.hearing import SILENCE
     from lm.generation import GenerationSettings
 
     settings = GenerationSettings(max_rows=max_rows, top_k=1)
@@ -55,9 +55,12 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
                 failed = True
                 complain(answer)
                 continue
-            said = " ".join(answer.segment.content.split()) if answer.segment is not None else ""
+            silent = answer.segment is None
+            said = "" if silent else " ".join(answer.segment.content.split())
             say(f"{one_line(file)}\t{said}" if len(files) > 1 else said)
-            if answer.reason != "end":
+            if silent:
+                complain(f"{file}: is silent (nothing above {SILENCE:.0f} dB), so nothing is said")
+            elif answer.reason != "end":
                 complain(f"{file}: the answer is not complete ({answer.reason}); raise --max-rows to let it go on")
     if failed:
         raise typer.Exit(2)
@@ -66,17 +69,16 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
 def _answers(
     model: UniAudio, files: Sequence[Path], task: str, settings: GenerationSettings
 ) -> list[Completion | UserError]:
-    """Of each file what the model says, nothing where it is silent, or why it cannot be answered."""
+    """Of each file what the model says (no segment where the file is silent), or why it cannot be answered."""
     from auditory_sentences.tasks import request
     from auditory_sentences.uniaudio import Completion
-    from cli.hearing import SILENCE, hear, is_silent
+    from cli.hearing import hear, is_silent
 
     answers: list[Completion | UserError | None] = []
     requests = []
     for file in files:
         try:
             if is_silent(file):
-                warnings.warn(f"{file}: is silent (nothing above {SILENCE:.0f} dB), so nothing is said", stacklevel=2)
                 answers.append(Completion(None, "end"))
                 continue
             asked = request(task, audio=hear(model, file))

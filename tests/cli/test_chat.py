@@ -1,9 +1,15 @@
 """The session is one auditory sentence; a failed line changes nothing."""
 
+import io
 import json
+import sys
+import types
 
+import numpy as np
 import pytest
+import soundfile
 
+from cli import chat
 from cli.session import Session
 from codec.errors import UserError
 from codec.tokens import AudioTokens
@@ -130,6 +136,36 @@ def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
         "/undo",
         "/tokens",
         "/say " + "seven " * 20_000,
+        "/set top_k 0",
+        "/set top_k 18446744073709551616",
+        "/set seed -1",
+        "/set guidance inf",
+        "/set temperature nan",
+        "/set max_rows 1_000",
+        "/set max_seconds 1e999",
+        "/set steps ２",
+        "/set memory 1.5",
+        "/set seed",
+        '/listen "/no/such file.wav',
+        "/listen ''",
+        "/listen ~nobody-of-that-name/x.wav",
+        "/listen /tmp/\0.wav",
+        "/describe /",
+        "/ask '/no/such' ",
+        '/say "three',
+        "/say !!!",
+        "/say \udcff",
+        "/shot",
+        "/shot =>",
+        "/shot => one",
+        '/shot "one => two',
+        "/shot /no/such.wav => one",
+        "/shot one => !!!",
+        "/save",
+        "/save /proc/nothing/here",
+        "/save /" + "n" * 300,
+        "/\x1b[2J",
+        "/",
     ],
 )
 def test_a_line_that_fails_changes_nothing(session, line):
@@ -140,6 +176,41 @@ def test_a_line_that_fails_changes_nothing(session, line):
     with pytest.raises(UserError):
         say(session, line)
     assert session.turns == [] and session.settings == before
+
+
+def test_files_and_words_are_quoted_as_in_a_shell(session, tone, tmp_path):
+    spaced = tmp_path / "it's a => name.wav"
+    spaced.write_bytes(tone.read_bytes())
+    for number, line in enumerate([f'/shot "{spaced}" => a red bird', f"/shot '{tone}' => \"a red => bird\""], 1):
+        assert say(session, line) == [f"(example {number})"]
+        heard, said = session.turns[-1].segments
+        assert heard.content.num_samples == 24_000 and said.content.startswith("a red")
+    say(session, "/set max_rows 8")
+    escaped = str(spaced).replace("'", "\\'").replace(" ", "\\ ")
+    for line in (
+        f'/ask "{spaced}" is this a bird?',
+        f'/listen "{spaced}"',
+        f"/listen {escaped}",
+        f"/describe {spaced}",
+    ):
+        assert len(say(session, line)) == 1
+    say(session, "/set voice 'a low voice'")
+    assert session.settings.voice == "a low voice"
+    say(session, '/set voice ""')
+    assert session.settings.voice == ""
+
+
+def test_no_seed_is_the_last(session):
+    say(session, f"/set seed {2**63 - 1}")
+    say(session, "one")
+    assert session.settings.seed == 0
+
+
+def test_silence_is_not_asked_about(session, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(24_000), 24_000)
+    with pytest.warns(UserWarning, match="is silent"):
+        assert say(session, f"/listen {tmp_path / 'silence.wav'}") == ["(silence)"]
+    assert session.turns == []
 
 
 def test_saved_session_can_be_read_back(session, tmp_path):
@@ -159,3 +230,66 @@ def test_over_a_pipe_answers_go_out_and_a_failure_shows_in_the_status(uniaudio, 
     assert done.status == 0 and "say-001.wav" in done.out and ">" not in done.out
     done = uniaudio("chat", "--model", model_folder, "--out", tmp_path, typed="/bogus\n/set seed 3\n")
     assert done.status == 2 and "/bogus" in done.err and "seed 3" in done.out
+
+
+class FakeSession:
+    """Answers a line, or raises what the line names."""
+
+    commands = Session.commands
+    errors = {"disk": OSError(28, "No space left on device"), "memory": MemoryError(), "stop": KeyboardInterrupt()}
+
+    def __init__(self, *_):
+        pass
+
+    def respond(self, line):
+        if line in self.errors:
+            raise self.errors[line]
+        yield f"heard {len(line)}"
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(chat, "load_model", lambda path: None)
+    monkeypatch.setattr("cli.session.Session", FakeSession)
+
+
+def test_nothing_that_a_line_meets_ends_the_session(uniaudio, fake, tmp_path, monkeypatch):
+    stdin = b"disk\nmemory\n\xff\xfe\n\0\n" + b"x" * 3_000_000 + b"\nlast"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+    done = uniaudio("chat", "--out", tmp_path)
+    assert done.status == 2 and done.out.splitlines() == ["heard 2", "heard 1", "heard 4"]
+    assert [word in line for word, line in zip(["No space", "memory", "1000000"], done.err.splitlines(), strict=True)]
+
+
+def test_ctrl_c_ends_a_chat_over_a_pipe_and_not_one_at_a_terminal(uniaudio, fake, tmp_path, monkeypatch):
+    done = uniaudio("chat", "--out", tmp_path, typed="stop\nlast\n")
+    assert done.status == 130 and done.out == "" and done.err == "uniaudio: stopped\n"
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(chat, "_typed_lines", lambda commands: iter(["stop", "disk", "last"]))
+    done = uniaudio("chat", "--out", tmp_path)
+    assert done.status == 0 and "(stopped" in done.out and "heard 4" in done.out
+
+
+@pytest.mark.parametrize("state", ["file", "folder", "damaged", "no home"])
+def test_a_history_that_cannot_be_kept_ends_no_session(capfd, tmp_path, monkeypatch, state):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    if state == "file":
+        (tmp_path / "uniaudio").write_text("precious")
+    elif state == "folder":
+        (tmp_path / "uniaudio/history").mkdir(parents=True)
+    elif state == "damaged":
+        (tmp_path / "uniaudio").mkdir()
+        (tmp_path / "uniaudio/history").write_bytes(b"\xff\0\x80" * 99)
+    else:
+        monkeypatch.delenv("XDG_STATE_HOME")
+        monkeypatch.setattr(chat.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    lines = iter(["one", UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), KeyboardInterrupt(), "two", EOFError()])
+
+    def typed(prompt):
+        line = next(lines)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", typed)
+    assert list(chat._typed_lines(["/say"])) == ["one", "two"]
