@@ -2,14 +2,17 @@
 
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 from cli import doctor
 from codec.audio import load_audio
+from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 
 
@@ -214,3 +217,84 @@ def test_doctor_says_what_is_missing_and_what_that_means(uniaudio, monkeypatch):
     monkeypatch.setattr(doctor, "NEEDS", (doctor.Need("no_such_module", "nothing"),))
     done = uniaudio("doctor")
     assert done.status == 1 and "required" in done.out
+
+
+def test_doctor_survives_what_is_odd(uniaudio, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", gone)
+    monkeypatch.setitem(sys.modules, "half", types.ModuleType("half"))
+    monkeypatch.setattr(sys.modules["half"], "__spec__", None)
+    needs = (doctor.Need("half", "half", "no half"), doctor.Need("sys", "nothing", "no sys"))
+    monkeypatch.setattr(doctor, "NEEDS", needs)
+    monkeypatch.setattr(doctor, "_import_fault", lambda module: "no end after 1 s")
+    done = uniaudio("doctor")
+    assert done.status == 0 and "cannot be looked at" in done.out and "no half" in done.out
+    assert "broken" in done.out and "no end" in done.out and "Traceback" not in done.err
+
+
+def test_a_file_that_may_not_be_set_aside_is_said(monkeypatch):
+    monkeypatch.setattr(doctor, "_import_fault", lambda module: "broken")
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: [doctor.Path("x.so")])
+    monkeypatch.setattr(doctor.Path, "rename", refuse)
+    assert "x.so: Permission denied" in doctor.mend_torchaudio()
+
+
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_that_has_gone_is_a_quiet_end(uniaudio, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", ClosedPipe())
+        done = uniaudio("--version")
+    assert done.status == 0 and done.err == ""
+
+
+@pytest.mark.parametrize("verb", ["speak", "transcribe", "chat", "tokenize"])
+def test_ctrl_c_while_a_model_is_loaded_is_one_line(uniaudio, monkeypatch, tone, tmp_path, verb):
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    for module in ("generate", "understand", "chat", "tokens"):
+        for name in ("load_model", "load_codec"):
+            monkeypatch.setattr(f"cli.{module}.{name}", stopped, raising=False)
+    options = ["--out", tmp_path] if verb == "chat" else [tone]
+    done = uniaudio(verb, *options, *(["-o", tmp_path / "x.wav"] if verb == "speak" else []), typed="")
+    assert done.status == 130 and done.err == "uniaudio: stopped\n" and done.out == ""
+
+
+DAMAGED_TOKENS = {
+    "shape": lambda d, s: (d[:, :1], s, {}),
+    "codebooks": lambda d, s: (d[:4], s, {}),
+    "floats": lambda d, s: (d.float(), s, {}),
+    "beyond the codebook": lambda d, s: (d, s + 10_000, {}),
+    "negative": lambda d, s: (d, s - 10_000, {}),
+    "long": lambda d, s: (d, s, {"num_samples": "9" * 30}),
+    "no number": lambda d, s: (d, s, {"num_samples": "x"}),
+    "below zero": lambda d, s: (d, s, {"num_samples": "-5"}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TOKENS)
+def test_damaged_token_files_are_named(uniaudio, model_folder, tmp_path, damage):
+    codec = model_folder / "audio_tokenizer"
+    fingerprint = load_tokenizer(codec).fingerprint
+    descriptive, structural = torch.zeros(8, 6, dtype=torch.int64), torch.zeros(8, 13, dtype=torch.int64)
+    descriptive, structural, more = DAMAGED_TOKENS[damage](descriptive, structural)
+    metadata = {"num_samples": "24000", "fingerprint": fingerprint} | more
+    save_file(
+        {"descriptive": descriptive.contiguous(), "structural": structural.contiguous()},
+        tmp_path / "t.safetensors",
+        metadata=metadata,
+    )
+    done = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", codec, "--steps", 1)
+    assert done.status == 2 and "t.safetensors" in done.err and len(done.err.splitlines()) == 1
