@@ -30,8 +30,7 @@ class Result:
 
     def write_sound(self, waveform: Tensor) -> None:
         """Write (n,) samples at 24 kHz."""
-        with new_file(self.path, inputs=self.inputs, force=self.force) as temporary:
-            write_audio(temporary, waveform)
+        write_audio(self.path, waveform, inputs=self.inputs, force=self.force)
 
     def write_tokens(self, tokens: AudioTokens) -> None:
         """Write a token file."""
