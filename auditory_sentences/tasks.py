@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from auditory_sentences.analysis import write_analysis
@@ -12,7 +14,10 @@ from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
 from codec.errors import UserError
+from codec.terminal import shown
 from codec.tokens import AudioTokens
+from lm.text_normaliser import Use, normalise
+from lm.text_tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from auditory_sentences.clip import Clip
@@ -204,6 +209,31 @@ def request(
     prompt = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
     segments = prompt + tuple(Segment(role, contents[content]) for role, content, _ in given)
     return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.learn))
+
+
+USES: Mapping[str, Use] = {"transcription": "words", "lyric": "words", "caption": "description"}
+
+
+def in_vocabulary(asked: Request, tokenizer: TextTokenizer) -> Request:
+    """The request with a person's texts in the words of the model that will answer; its prompt stays.
+
+    Warns of what had to be dropped. Raises UserError where nothing is left of a text.
+    """
+    segments = tuple(map(partial(_in_vocabulary, tokenizer=tokenizer), asked.sentence.segments))
+    return asked._replace(sentence=AuditorySentence(segments, asked.sentence.name))
+
+
+def _in_vocabulary(segment: Segment, tokenizer: TextTokenizer) -> Segment:
+    if not segment.is_text or segment.role == "prompt":
+        return segment
+    said, dropped = normalise(segment.content, tokenizer, USES.get(segment.role, "text"))
+    names = ", ".join(shown(c) for c in dropped[:10]) + (", ..." if len(dropped) > 10 else "")
+    if not said:
+        without = f": the model has no words for {names}" if names else ""
+        raise UserError(f"there is nothing to say in {shown(segment.content)}{without}; write it in words")
+    if dropped:
+        warnings.warn(f"{shown(segment.content)}: the model has no words for {names}, left out", stacklevel=3)
+    return replace(segment, content=said)
 
 
 def request_of(sentence: AuditorySentence) -> Request:

@@ -241,12 +241,17 @@ class UniAudio:
 
     def room_after(self, sentence: AuditorySentence) -> int:
         """Rows that the model's context still has after a sentence; below 0 where the sentence alone is too long."""
-        return self._context - len(to_rows(sentence, self.layout, self.text_tokenizer))
+        return self.context - len(to_rows(sentence, self.layout, self.text_tokenizer))
+
+    def require_room(self, sentence: AuditorySentence, role: Role) -> None:
+        """Raise UserError where a sentence leaves no room in the model's context for an answer of the role."""
+        self._rows(sentence) if role == "audio" else self._opened(sentence, role)
 
     # ---- how sentences become prompts
 
     @property
-    def _context(self) -> int:
+    def context(self) -> int:
+        """Rows that the model sees at most, what it generates included."""
         return self.model.config.cross_modal.max_position_embeddings
 
     def _rows(self, sentence: AuditorySentence, hide: bool = False) -> Rows:
@@ -261,10 +266,9 @@ class UniAudio:
         return rows
 
     def _require_room(self, rows: int, sentence: AuditorySentence) -> None:
-        context = self._context
-        if rows > context:
+        if rows > self.context:
             raise UserError(
-                f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {context}; "
+                f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {self.context}; "
                 "use shorter audio, less text or fewer examples"
             )
 

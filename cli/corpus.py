@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from cli.options import CodecOption, load_codec
+from cli.options import CodecOption, load_codec, number_option
 from cli.tokens import STARTER_CODEC
-from codec.terminal import say
+from codec import numbers
+from codec.terminal import one_line, say
 
 app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
 
@@ -25,11 +26,12 @@ CorporaArgument = Annotated[
 @app.command()
 def synthesise(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same corpus.")] = 0,
+    seed: Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same corpus.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, max=256, help="Processes that make it; they change nothing in it.")
-    ] = min(os.cpu_count() or 1, 256),
+        int,
+        number_option(numbers.Processes, "--processes", help="Processes that make it; they change nothing in it."),
+    ] = os.cpu_count() or 1,
 ) -> None:
     """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
     from auditory_sentences.starter.corpus import synthesise
@@ -47,7 +49,7 @@ def show(corpora: CorporaArgument) -> None:
     for corpus in corpora:
         clips = read_corpus(corpus)
         for (kind, split), count in sorted(Counter((clip.kind, clip.split) for clip in clips).items()):
-            say(f"{corpus}\t{kind}\t{split}\t{count}")
+            say(f"{one_line(corpus)}\t{kind}\t{split}\t{count}")
         missing = [clip.path for clip in clips if not os.path.isfile(clip.path)]
         if missing:
             warnings.warn(
@@ -64,10 +66,9 @@ def store(
     strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be read stops the build.")] = False,
     max_failures: Annotated[
         float | None,
-        typer.Option(
+        number_option(
+            numbers.Share,
             "--max-failures",
-            min=0.0,
-            max=1.0,
             help="Share of the clips that may be unreadable before the build stops; 0.1, or ten clips, if not given.",
         ),
     ] = None,

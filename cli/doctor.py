@@ -18,6 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from codec.errors import of_system
+from codec.terminal import one_line
+
+IMPORT_SECONDS = 300  # an import that takes longer will not end
+
 
 @dataclass(frozen=True)
 class Need:
@@ -59,10 +64,12 @@ def doctor(
     broken = False
     with ThreadPoolExecutor() as pool:  # each is an import in a process of its own
         examined = list(pool.map(_examine, NEEDS))
-    for need, (state, meaning, fatal) in zip(NEEDS, examined, strict=True):
+    rows = list(zip(NEEDS, examined, strict=True))
+    for need, (state, meaning, fatal) in rows:
         broken |= fatal
         table.add_row(need.distribution, state, escape(meaning))
-    for row in _machine():
+    torch_works = not any(need.module == "torch" and (state == "missing" or fatal) for need, (state, _, fatal) in rows)
+    for row in _machine(torch_works):
         table.add_row(*row)
     console.print(table)
     if mended:
@@ -74,27 +81,43 @@ def doctor(
 
 def _examine(need: Need) -> tuple[str, str, bool]:
     """State, meaning, and whether nothing works without it."""
-    if importlib.util.find_spec(need.module) is None:
+    if not _is_there(need.module):
         return "missing", need.without or "required", not need.without
     try:
         found = version(need.distribution)
     except PackageNotFoundError:
         found = "?"
     # Imported in a process of its own: a broken compiled extension may take the whole interpreter down.
-    done = subprocess.run([sys.executable, "-c", f"import {need.module}"], capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"{found}, broken", f"import fails: {reason}", not need.without
-    return found, "", False
+    reason = _import_fault(need.module)
+    return (f"{found}, broken", f"import fails: {reason}", not need.without) if reason else (found, "", False)
 
 
-def _machine() -> list[tuple[str, str, str]]:
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # ValueError: something half installed that says nothing about itself
+        return False
+
+
+def _import_fault(module: str) -> str:
+    """Why a module cannot be imported; "" where it can."""
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no end after {IMPORT_SECONDS} s"
+    except OSError as error:  # no more processes or memory
+        return f"it could not be tried ({error.strerror})"
+    return one_line((done.stderr.strip().splitlines() or ["no message"])[-1]) if done.returncode else ""
+
+
+def _machine(torch_works: bool) -> list[tuple[str, str, str]]:
     rows = [
         ("Python", sys.version.split()[0], "" if sys.version_info >= (3, 11) else "3.11 or newer is needed"),
         ("processors", str(os.cpu_count()), ""),
-        ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "the demo needs about 2 GiB"),
+        ("free disk here", *_free_disk()),
     ]
-    if importlib.util.find_spec("torch") is not None:
+    if torch_works:
         import torch
 
         if torch.cuda.is_available():
@@ -108,6 +131,13 @@ def _machine() -> list[tuple[str, str, str]]:
     return rows
 
 
+def _free_disk() -> tuple[str, str]:
+    try:
+        return f"{shutil.disk_usage('.').free / 2**30:.0f} GiB", "the demo needs about 2 GiB"
+    except OSError as error:  # a folder that was removed meanwhile
+        return "unknown", f"this folder cannot be looked at ({error.strerror}); go to another one"
+
+
 def mend_torchaudio() -> str:
     """Set torchaudio's compiled extension aside where it cannot be loaded; returns a sentence about what was done.
 
@@ -115,14 +145,15 @@ def mend_torchaudio() -> str:
     `import torchaudio` and everything that imports it. What this project uses of torchaudio (resampling, mel
     filters) is pure PyTorch and works without the extension.
     """
-    spec = importlib.util.find_spec("torchaudio")
-    if spec is None or spec.origin is None:
-        return ""
-    if subprocess.run([sys.executable, "-c", "import torchaudio"], capture_output=True).returncode == 0:
+    spec = importlib.util.find_spec("torchaudio") if _is_there("torchaudio") else None
+    if spec is None or spec.origin is None or not _import_fault("torchaudio"):
         return ""
     libraries = sorted((Path(spec.origin).parent / "lib").glob("*.so"))
-    for library in libraries:
-        library.rename(library.with_suffix(".so.disabled"))
+    try:
+        for library in libraries:
+            library.rename(library.with_suffix(".so.disabled"))
+    except OSError as error:
+        return f"torchaudio's compiled extension does not fit this torch, and stays: {of_system(error)}"
     return (
         f"torchaudio's compiled extension did not fit this torch and was set aside ({len(libraries)} files renamed to "
         "*.so.disabled); its pure-PyTorch parts, which are all that is used here, now load."

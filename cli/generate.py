@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from cli.options import (
     DEMO_MODEL,
+    ForceOption,
     GuidanceOption,
     ModelOption,
     SeedOption,
@@ -19,22 +20,38 @@ from cli.options import (
     TemperatureOption,
     TopKOption,
     load_model,
+    number_option,
 )
+from codec import numbers
 from codec.errors import UserError
+from codec.terminal import complain, one_line, say
 
 if TYPE_CHECKING:
     from auditory_sentences.tasks import Request
     from auditory_sentences.uniaudio import Completion, UniAudio
     from lm.sampling import GenerationSettings
 
-OUT_HELP = "Sound file to write (.wav or .flac), or - to send a WAV to a pipe while it is being made."
-OutOption = Annotated[Path, typer.Option("--out", "-o", help=OUT_HELP)]
-SecondsOption = Annotated[float, typer.Option("--max-seconds", min=0.2, help="Longest sound.")]
+OUT_HELP = "Sound file to write (.wav or .flac), or - to send a WAV to a pipe while it is being made; if not given, {}."
+SpeechOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help=OUT_HELP.format("speech.wav or the next free name"))
+]
+CompositionOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help=OUT_HELP.format("composition.wav or the next free name"))
+]
+SecondsOption = Annotated[float, number_option(numbers.Length, "--max-seconds", help="Longest sound, in seconds.")]
+
+
+class Target(NamedTuple):
+    """Where a sound goes: what was asked for, the usual name where nothing was, and whether that may be replaced."""
+
+    out: Path | None
+    usual: Path
+    force: bool
 
 
 def speak(
     text: Annotated[str, typer.Argument(help="Words to say.")],
-    out: OutOption = Path("speech.wav"),
+    out: SpeechOption = None,
     voice: Annotated[str, typer.Option("--voice", help="Description of the voice, in words.")] = "",
     model: ModelOption = DEMO_MODEL,
     seed: SeedOption = 0,
@@ -44,6 +61,7 @@ def speak(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    force: ForceOption = False,
 ) -> None:
     """Say some words."""
     from auditory_sentences.tasks import request
@@ -52,12 +70,12 @@ def speak(
         raise UserError("there is nothing to say: the text is empty")
     asked = request("instruct_tts", caption=voice, text=text) if voice else request("tts", text=text)
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, out, model, sampling, seed, steps)
+    _make(asked, Target(out, Path("speech.wav"), force), model, sampling, seed, steps)
 
 
 def compose(
     caption: Annotated[str, typer.Argument(help="What it should sound like.")],
-    out: OutOption = Path("composition.wav"),
+    out: CompositionOption = None,
     sound: Annotated[bool, typer.Option("--sound", help="A sound rather than music.")] = False,
     model: ModelOption = DEMO_MODEL,
     seed: SeedOption = 0,
@@ -67,6 +85,7 @@ def compose(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    force: ForceOption = False,
 ) -> None:
     """Make music, or a sound, from a description."""
     from auditory_sentences.tasks import request
@@ -75,41 +94,51 @@ def compose(
         raise UserError("there is nothing to make: the description is empty")
     asked = request("sound_generation" if sound else "music_generation", caption=caption)
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, out, model, sampling, seed, steps)
+    _make(asked, Target(out, Path("composition.wav"), force), model, sampling, seed, steps)
 
 
 def _sampling(
     temperature: float, structural_temperature: float, top_k: int, guidance: float, max_seconds: float
 ) -> GenerationSettings:
     """Structural tokens follow the descriptive ones, which have followed the text: guiding them too blurs them."""
-    from codec.tokens import DESCRIPTIVE_RATE, STRUCTURAL_RATE
-    from lm.sampling import GenerationSettings
+    from lm.sampling import GenerationSettings, rows_of
 
-    max_rows = round(max_seconds * (DESCRIPTIVE_RATE + STRUCTURAL_RATE)) + 6  # frames, and two edges of each kind
-    return GenerationSettings(max_rows, temperature, top_k, guidance, structural_temperature, structural_guidance=1.0)
+    return GenerationSettings(
+        rows_of(max_seconds),
+        temperature,
+        top_k,
+        guidance,
+        structural_temperature,
+        structural_guidance=1.0,
+        max_seconds=max_seconds,
+    )
 
 
 def _make(
-    asked: Request, out: Path, model_folder: Path, settings: GenerationSettings, seed: int, steps: int | None
+    asked: Request, target: Target, model_folder: Path, settings: GenerationSettings, seed: int, steps: int | None
 ) -> None:
-    from codec.audio import write_audio
+    from auditory_sentences.tasks import in_vocabulary
+    from cli.results import sound_result
 
-    to_pipe = str(out) == "-"
+    to_pipe = str(target.out) == "-"
     if to_pipe and sys.stdout.isatty():
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
+    result = None if to_pipe else sound_result(target.out, target.usual, force=target.force)
     model = load_model(model_folder)
+    asked = in_vocabulary(asked, model.text_tokenizer)
     if to_pipe:
         made = _send(model, asked, settings, seed, steps)
     else:
         made = model.complete([asked.sentence], asked.role, settings, [seed])[0]
     if made.segment is None:
         raise UserError(f"the model made no sound ({made.reason}); try another --seed, or a longer --max-seconds")
-    if not to_pipe:
+    if result is not None:
         tokens = made.segment.content
-        write_audio(out, model.waveform(tokens, steps=steps, seed=seed))
-        print(f"{out}  {tokens.seconds:.1f} s")
+        result.write_sound(model.waveform(tokens, steps=steps, seed=seed))
+        say(f"{one_line(result.path)}  {tokens.seconds:.1f} s")
     if made.reason != "end":
-        typer.echo(f"{out}: the sound is not complete ({made.reason}); raise --max-seconds to let it go on", err=True)
+        place = "-" if result is None else result.path
+        complain(f"{place}: the sound is not complete ({made.reason}); raise --max-seconds to let it go on")
 
 
 def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: int, steps: int | None) -> Completion:
@@ -125,7 +154,5 @@ def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: i
         times.append(time.perf_counter() - began)
     if times:
         seconds = stream.completion.segment.content.seconds
-        typer.echo(
-            f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s", err=True
-        )
+        complain(f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s")
     return stream.completion

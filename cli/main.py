@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from cli import chat, corpus, doctor, evaluate, generate, published, tokens, train, understand
-from codec.terminal import run_program
+from codec.errors import UserError
+from codec.terminal import run_program, say
 
 UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
 
@@ -32,21 +37,42 @@ app.command()(published.export_published)
 app.command()(doctor.doctor)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"uniaudio {version('uniaudio')}")
+        raise typer.Exit
+
+
+@app.callback()
+def uniaudio(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, evaluate and talk to UniAudio 2.0: one model that hears and makes speech, sound and music."""
+
+
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 a check failed, 2 unusable input (one line says why), 130 Ctrl-C."""
     run_program("uniaudio", _run)
 
 
 def _run() -> int:
+    # Not through the command's own `main`, which has other ideas of Ctrl-C, closed pipes and how to show an error.
     try:
-        return app(standalone_mode=False) or 0
+        with typer.main.get_command(app).make_context("uniaudio", sys.argv[1:]) as context:
+            context.command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code
-    except UsageError as error:
-        error.show()
-        return error.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # not public either
+            error.show()
+            return error.exit_code
+        verb = error.ctx.command_path if error.ctx else "uniaudio"
+        raise UserError(f"{' '.join(error.format_message().split())} (`{verb} --help` says more)") from None
+    return 0
 
 
 if __name__ == "__main__":

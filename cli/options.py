@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codec import numbers
 from codec.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,26 +15,56 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = Path("runs/demo/model")  # where `make demo` leaves its model
 
+
+class NumberParser:
+    """Reads a number of one of the kinds of codec/numbers.py off the command line."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.__name__ = numbers.kind_of(kind)[0].__name__  # what a usage line calls it
+
+    def __call__(self, value: str | float) -> int | float:
+        """The number. Raises BadParameter saying what it must be."""
+        try:
+            return numbers.read_number(str(value), self.kind)
+        except ValueError as error:
+            raise typer.BadParameter(f"it {error}, not {value!r}") from None
+
+
+def number_option(kind: Any, *names: str, help: str) -> Any:
+    """An option that takes a number of one of the kinds of codec/numbers.py; every number of every verb is one."""
+    number, limits = numbers.kind_of(kind)
+    metavar = "INTEGER" if number is int else "NUMBER"
+    ends = f" ({limits})" if limits.low > 0 or limits.open or limits.high < numbers.LARGEST else ""
+    return typer.Option(*names, parser=NumberParser(kind), metavar=metavar, help=f"{help}{ends}")
+
+
 ModelOption = Annotated[
     Path, typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Model folder, or hub id.", show_default=True)
 ]
 CodecOption = Annotated[
     Path, typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec folder, or hub id.", show_default=True)
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under the name of the result.")]
+SeedOption = Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same result.")]
 TemperatureOption = Annotated[
-    float, typer.Option("--temperature", min=0.0, help="Higher is more varied, 0 always takes the likeliest.")
+    float,
+    number_option(numbers.Temperature, "--temperature", help="Higher is more varied, 0 always takes the likeliest."),
 ]
 StructuralTemperatureOption = Annotated[
-    float, typer.Option("--structural-temperature", min=0.0, help="The same for the structural tokens.")
+    float,
+    number_option(numbers.Temperature, "--structural-temperature", help="The same for the structural tokens."),
 ]
-TopKOption = Annotated[int, typer.Option("--top-k", min=1, help="Choose among the k most likely ids.")]
+TopKOption = Annotated[int, number_option(numbers.Count, "--top-k", help="Choose among the k most likely ids.")]
 GuidanceOption = Annotated[
-    float, typer.Option("--guidance", min=1.0, help="How strongly the descriptive tokens follow the text; 1 is off.")
+    float,
+    number_option(
+        numbers.Guidance, "--guidance", help="How strongly the descriptive tokens follow the text; 1 is off."
+    ),
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Steps of the flow decoder; as many as it was made for if not given."),
+    number_option(numbers.Steps, "--steps", help="Steps of the flow decoder; as many as it was made for if not given."),
 ]
 
 

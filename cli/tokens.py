@@ -10,48 +10,58 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from cli.options import CodecOption, SeedOption, StepsOption, load_codec
+from cli.options import CodecOption, ForceOption, SeedOption, StepsOption, load_codec, number_option
+from codec import numbers
 from codec.errors import UserError
+from codec.terminal import one_line, say
 
 STARTER_CODEC = Path("recipes/starter/codec")
 
 
 def tokenize(
     audio: Annotated[Path, typer.Argument(help="Sound file; any rate, any channels, any length.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Token file; AUDIO.safetensors if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Token file; if not given, AUDIO.safetensors or a free name.")
+    ] = None,
     codec: CodecOption = STARTER_CODEC,
+    force: ForceOption = False,
 ) -> None:
     """Turn a sound file into a token file."""
+    from cli.results import token_result
     from codec.audio import audio_length, iterate_audio
 
+    result = token_result(out, audio.parent / f"{audio.stem}.safetensors", [audio], force)
     tokenizer = load_codec(codec)
     length = audio_length(audio)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("tokenize", total=length)
         tokens = tokenizer.encode_blocks(iterate_audio(audio), length, partial(bar.advance, task))
-    out = out or audio.with_suffix(".safetensors")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tokens.save(out)
+    result.write_tokens(tokens)
     frames = f"{tokens.descriptive.shape[1]} descriptive and {tokens.structural.shape[1]} structural frames of 8"
-    print(f"{out}  {tokens.seconds:.2f} s, {frames}")
+    say(f"{one_line(result.path)}  {tokens.seconds:.2f} s, {frames}")
 
 
 def detokenize(
     tokens: Annotated[Path, typer.Argument(help="Token file that `uniaudio tokenize` wrote.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Sound file; TOKENS.wav if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Sound file; if not given, TOKENS.decoded.wav or a free name."),
+    ] = None,
     codec: CodecOption = STARTER_CODEC,
     steps: StepsOption = None,
     guidance: Annotated[
         float | None,
-        typer.Option("--guidance", min=1.0, help="Of the flow decoder, 1 is off; its own if not given."),
+        number_option(numbers.Guidance, "--guidance", help="Of the flow decoder, 1 is off; its own if not given."),
     ] = None,
     seed: SeedOption = 0,
+    force: ForceOption = False,
 ) -> None:
     """Turn a token file back into sound."""
-    from codec.audio import write_audio
+    from cli.results import sound_result
     from codec.tokens import AudioTokens
 
+    result = sound_result(out, tokens.parent / f"{tokens.stem}.decoded.wav", [tokens], force)
     ids = AudioTokens.load(tokens)
     tokenizer = load_codec(codec)
     if ids.fingerprint != tokenizer.fingerprint:
@@ -61,6 +71,5 @@ def detokenize(
         )
     ids.require_codes(tokenizer.codes, str(tokens))
     waveform = tokenizer.decode([ids], steps=steps, seed=seed, guidance=guidance)[0]
-    out = out or tokens.with_suffix(".wav")
-    write_audio(out, waveform, inputs=[tokens])
-    print(f"{out}  {ids.seconds:.2f} s")
+    result.write_sound(waveform)
+    say(f"{one_line(result.path)}  {ids.seconds:.2f} s")

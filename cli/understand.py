@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL, ModelOption, load_model
+from cli.options import DEMO_MODEL, ModelOption, load_model, number_option
+from codec import numbers
+from codec.errors import UserError
+from codec.terminal import complain, one_line, say, sentence_of
+
+if TYPE_CHECKING:
+    from auditory_sentences.tasks import Request
+    from auditory_sentences.uniaudio import Completion, UniAudio
+    from lm.sampling import GenerationSettings
+
+BATCH = 16  # files that are read and answered at once
 
 FilesArgument = Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLAC, OGG, MP3; any rate, any channels.")]
-MaxRowsOption = Annotated[int, typer.Option("--max-rows", min=1, help="Longest answer, in rows (text ids).")]
+MaxRowsOption = Annotated[int, number_option(numbers.Count, "--max-rows", help="Longest answer, in rows (text ids).")]
 
 
 def transcribe(files: FilesArgument, model: ModelOption = DEMO_MODEL, max_rows: MaxRowsOption = 300) -> None:
@@ -29,18 +40,63 @@ def describe(
 
 
 def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: int) -> None:
-    """Do a task that takes one sound and answers in text, for all files in one batch."""
+    """Do a task that takes one sound and answers in text, for every file that can be read, in batches."""
     model = load_model(model_folder)
-    from auditory_sentences.tasks import request
+    from cli.hearing import SILENCE
     from lm.generation import GenerationSettings
 
-    requests = [request(task, audio=model.tokens_of(file)) for file in files]
     settings = GenerationSettings(max_rows=max_rows, top_k=1)
-    answers = model.complete([r.sentence for r in requests], requests[0].role, settings, [0] * len(requests))
-    for file, answer in zip(files, answers, strict=True):
-        said = answer.segment.content if answer.segment is not None else ""
-        print(f"{file}\t{said}" if len(files) > 1 else said)
-        if answer.reason != "end":
-            typer.echo(
-                f"{file}: the answer is not complete ({answer.reason}); raise --max-rows to let it go on", err=True
-            )
+    failed = False
+    for start in range(0, len(files), BATCH):
+        some = files[start : start + BATCH]
+        answers = _answers(model, some, task, settings)
+        for file, answer in zip(some, answers, strict=True):
+            if isinstance(answer, UserError):
+                failed = True
+                complain(answer)
+                continue
+            silent = answer.segment is None
+            said = "" if silent else " ".join(answer.segment.content.split())
+            say(f"{one_line(file)}\t{said}" if len(files) > 1 else said)
+            if silent:
+                complain(f"{file}: is silent (nothing above {SILENCE:.0f} dB), so nothing is said")
+            elif answer.reason != "end":
+                complain(f"{file}: the answer is not complete ({answer.reason}); raise --max-rows to let it go on")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _answers(
+    model: UniAudio, files: Sequence[Path], task: str, settings: GenerationSettings
+) -> list[Completion | UserError]:
+    """Of each file what the model says (no segment where the file is silent), or why it cannot be answered."""
+    from auditory_sentences.tasks import request
+    from auditory_sentences.uniaudio import Completion
+    from cli.hearing import hear, is_silent
+
+    answers: list[Completion | UserError | None] = []
+    requests = []
+    for file in files:
+        try:
+            if is_silent(file):
+                answers.append(Completion(None, "end"))
+                continue
+            asked = request(task, audio=hear(model, file))
+            _require_room(model, asked, file)
+        except (UserError, OSError) as error:
+            answers.append(sentence_of(error))
+        else:
+            answers.append(None)
+            requests.append(asked)
+    if requests:
+        sentences = [asked.sentence for asked in requests]
+        made = iter(model.complete(sentences, requests[0].role, settings, [0] * len(requests)))
+        answers = [next(made) if answer is None else answer for answer in answers]
+    return answers
+
+
+def _require_room(model: UniAudio, asked: Request, file: Path) -> None:
+    try:
+        model.require_room(asked.sentence, asked.role)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error

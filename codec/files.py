@@ -58,6 +58,16 @@ def _require_free(path: Path, force: bool, inputs: Iterable[str | Path]) -> None
         raise UserError(f"{path}: {parent} may not be written to; change its permissions, or choose another place")
 
 
+def next_free(path: str | Path) -> Path:
+    """`path`, or where something is there the first of name-2, name-3, ... that is free: for names nobody chose."""
+    path, number = Path(path), 1
+    free = path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
 @contextlib.contextmanager
 def new_file(path: str | Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
     """A temporary path, which becomes `path` when what is written there is whole. Missing folders are made.

@@ -49,6 +49,7 @@ Share = Annotated[float, Range(0, 1)]
 Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off
 Temperature = Annotated[float, Range(0, 1000)]
 Steps = Annotated[int, Range(1, 1000)]  # of a solver, for one clip
+Processes = Annotated[int, Range(1, 1024)]  # of one machine
 Length = Annotated[float, Range(0.08, 86_400)]  # seconds of sound that is made: a structural frame to a day
 
 # Plain ASCII alone: Python would also take "1_000" and the digits of every script.

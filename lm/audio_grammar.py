@@ -24,8 +24,20 @@ class AudioGrammar:
     structural phase; a frame is the end where all eight ids say so.
     """
 
-    def __init__(self, layout: VocabularyLayout, batch: int, structured: bool, device: torch.device, stale: bool):
-        """stale: the host does not `look` after every frame."""
+    def __init__(
+        self,
+        layout: VocabularyLayout,
+        batch: int,
+        structured: bool,
+        device: torch.device,
+        stale: bool,
+        max_frames: tuple[int, int] | None = None,
+    ):
+        """stale: the host does not `look` after every frame.
+        max_frames: frames that each phase holds at most; its end is set then, not drawn (structured alone)
+        """
+        if max_frames is not None and not structured:
+            raise ValueError("a limit of frames needs structured generation; limit the rows instead")
         self.structured = structured
         offset, size = layout.structural_offset, layout.audio_size
         self.edges = (0, offset, size)  # the ids of phase p are edges[p] .. edges[p + 1] - 1
@@ -36,6 +48,8 @@ class AudioGrammar:
         self.phase = torch.zeros(batch, dtype=torch.int64, device=device)
         self.frames = torch.zeros(batch, dtype=torch.int64, device=device)  # frames of the phase so far
         self.opening = torch.zeros(batch, dtype=torch.bool, device=device)  # the next frame is the phase's BOS
+        self.max_frames = None if max_frames is None else torch.tensor(max_frames, device=device)
+        self.cut = torch.zeros(batch, dtype=torch.bool, device=device)  # a phase would have gone on
         self.stale = stale
         # Phases that requests may be in, as far as the host knows: only their ids need logits.
         self.present = (DESCRIPTIVE, STRUCTURAL) if stale else (DESCRIPTIVE,)
@@ -64,6 +78,7 @@ class AudioGrammar:
         windows = [self.edges[p : p + 2] for p in (self.present if self.structured else (DESCRIPTIVE, STRUCTURAL))]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1) if self.structured else None
+        full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])
 
         def choose(codebook: int, states: Tensor) -> Tensor:
             nonlocal forced
@@ -78,6 +93,9 @@ class AudioGrammar:
                 may_end = (self.frames > 0) & (codebook == 0)
                 logits += self.forbidden[2 * self.phase + may_end, low:high]
             ids = sample(logits, settings, uniform[:, codebook], temperature) + low
+            if full is not None and codebook == 0:
+                self.cut.logical_or_(full & (ids != self.eos[self.phase]))
+                ids = torch.where(full, self.eos[self.phase], ids)
             if forced is not None:
                 ids = torch.where(forced >= 0, forced, ids)
                 if codebook == 0:
@@ -113,6 +131,7 @@ class AudioGrammar:
     def keep(self, entries: Tensor) -> None:
         """Forget every request but these."""
         self.phase, self.frames, self.opening = self.phase[entries], self.frames[entries], self.opening[entries]
+        self.cut = self.cut[entries]
 
 
 class FrameReader:

@@ -17,7 +17,8 @@ from lm.packed_linear import pack
 from lm.rows import audio_rows, concatenate
 from lm.sampling import request_noise, sample
 
-# Why a generation stopped: the model ended it, `max_rows` were generated, or the model's context was full.
+# Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
+# model's context was full.
 Reason = Literal["end", "max_rows", "context"]
 
 LOOK_EVERY = 8  # steps between two looks of the host at an accelerator's state; on the CPU looking costs nothing
@@ -33,7 +34,8 @@ class Batch:
         self.open = torch.ones_like(self.entries, dtype=torch.bool)  # (b,)
         self.limits = room.clamp(max=max_rows)  # (B,)
         self.rows = torch.zeros_like(room)  # (B,) rows generated
-        self.ended = torch.zeros_like(room, dtype=torch.bool)  # (B,) by the model itself
+        self.ended = torch.zeros_like(room, dtype=torch.bool)  # (B,) with an EOS
+        self.cut = torch.zeros_like(room, dtype=torch.bool)  # (B,) an EOS that the model would not have given yet
         self.longest = int(self.limits.max())
         self._max_rows = max_rows
         self.look_every = 1 if room.device.type == "cpu" else LOOK_EVERY
@@ -57,8 +59,9 @@ class Batch:
         return kept
 
     def reasons(self) -> list[Reason]:
-        limited = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
-        return ["end" if ended else why for ended, why in zip(self.ended.tolist(), limited, strict=True)]
+        full = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
+        states = zip(self.ended.tolist(), self.cut.tolist(), full, strict=True)
+        return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
 
 
 class _Run:
@@ -168,7 +171,7 @@ class AudioRun(_Run):
             room = self.decoder.room.view(-1, count).amin(0) + self.start
             self.batch = Batch(room, settings.max_rows)
             stale = compiled or self.batch.look_every > 1
-            self.grammar = AudioGrammar(layout, count, structured, room.device, stale)
+            self.grammar = AudioGrammar(layout, count, structured, room.device, stale, settings.max_frames)
             self.frames = FrameDecoder(model, len(both), static=compiled)
             self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
             self.compiled = CompiledStep(self, (count, NUM_CODEBOOKS), room.device) if compiled else None
@@ -191,6 +194,10 @@ class AudioRun(_Run):
         ids = ids[: len(uniform)]  # guided and unguided half hold the same
         return ids, self.grammar.advance(ids)
 
+    def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
+        self.batch.cut[self.batch.entries] |= self.batch.open & self.grammar.cut
+        return super()._note(ids, finished, step)
+
     def keep(self, kept: Tensor) -> None:
         """Forget every request but these."""
         self.grammar.keep(kept)
@@ -207,7 +214,7 @@ class AudioRun(_Run):
     def static_state(self) -> list[Tensor]:
         """What a compiled step changes, at addresses that stay."""
         grammar, depth = self.grammar, self.frames.layers
-        changed = [grammar.phase, grammar.frames, grammar.opening, depth.keys, depth.values]
+        changed = [grammar.phase, grammar.frames, grammar.opening, grammar.cut, depth.keys, depth.values]
         return changed + self.decoder.static_state()
 
 

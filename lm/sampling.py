@@ -8,6 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
+
+_EDGES = 4  # BOS and EOS of both phases
+
+
+def rows_of(seconds: float) -> int:
+    """Rows that audio of so many seconds takes, special frames included."""
+    samples = int(seconds * SAMPLE_RATE)
+    return descriptive_frames(samples) + structural_frames(samples) + _EDGES
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
@@ -18,6 +28,7 @@ class GenerationSettings:
     top_k: only the k likeliest ids are drawn from; 1 always takes the likeliest, None allows all
     guidance: scale of classifier-free guidance for audio; 1 is none, more follows the prompt more closely
     structural_temperature, structural_guidance: those of the structural frames; None: as of the descriptive ones
+    max_seconds: longest audio, to the frame; a phase that has as many frames ends there. None: as the rows allow
     """
 
     max_rows: int = 500
@@ -26,6 +37,7 @@ class GenerationSettings:
     guidance: float = 1.0
     structural_temperature: float | None = None
     structural_guidance: float | None = None
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
@@ -36,6 +48,16 @@ class GenerationSettings:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 (or None for all ids), got {self.top_k}")
+        if self.max_seconds is not None and not 0 < self.max_seconds < float("inf"):
+            raise ValueError(f"max_seconds must be above 0 (or None), got {self.max_seconds}")
+
+    @property
+    def max_frames(self) -> tuple[int, int] | None:
+        """Descriptive and structural frames of the longest audio; None where its length is not limited."""
+        if self.max_seconds is None:
+            return None
+        samples = int(self.max_seconds * SAMPLE_RATE)
+        return descriptive_frames(samples), structural_frames(samples)
 
     @property
     def greedy(self) -> bool:

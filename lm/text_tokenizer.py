@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import sentencepiece
@@ -30,6 +32,15 @@ class TextTokenizer(ABC):
     eos: int
     pad: int
     fingerprint: str
+
+    @property
+    def knows_everything(self) -> bool:
+        """Whether any text may be given to the model as it is (lm/text_normaliser.py)."""
+        return True
+
+    def knows(self, character: str) -> bool:
+        """Whether the character has a piece of its own, rather than being spelled out in bytes."""
+        return True
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -89,6 +100,21 @@ class SentencePieceTokenizer(TextTokenizer):
             num_threads=1,  # the same pieces on any machine
         )
         return cls(model.getvalue())
+
+    @property
+    def knows_everything(self) -> bool:
+        return all(map(self.knows, string.ascii_letters + string.digits + ".,?!"))
+
+    def knows(self, character: str) -> bool:
+        return character in self._characters
+
+    @cached_property
+    def _characters(self) -> frozenset[str]:
+        pieces = self._pieces
+        ordinary = (i for i in range(self.size) if not (pieces.is_byte(i) or pieces.is_control(i)))
+        return frozenset(p for p in map(pieces.id_to_piece, ordinary) if len(p) == 1) - {
+            "\u2581"
+        }  # its mark of a space
 
     def encode(self, text: str) -> list[int]:
         return self._pieces.encode(text)

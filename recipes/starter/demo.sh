@@ -37,9 +37,9 @@ python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corp
 
 step "One clip for each generation task"
 mkdir -p "$run/clips"
-uniaudio speak "three seven one" --model "$run/model" --out "$run/clips/speech.wav"
-uniaudio speak "the red bird sings" --voice "a low male voice speaking slowly" --model "$run/model" --out "$run/clips/voice.wav"
-uniaudio compose "a slow piano melody in C major" --model "$run/model" --out "$run/clips/music.wav"
-uniaudio compose "a dog barks" --sound --model "$run/model" --out "$run/clips/sound.wav"
+uniaudio speak "three seven one" --model "$run/model" --out "$run/clips/speech.wav" --force
+uniaudio speak "the red bird sings" --voice "a low male voice speaking slowly" --model "$run/model" --out "$run/clips/voice.wav" --force
+uniaudio compose "a slow piano melody in C major" --model "$run/model" --out "$run/clips/music.wav" --force
+uniaudio compose "a dog barks" --sound --model "$run/model" --out "$run/clips/sound.wav" --force
 
 step "Done. The report: $run/evaluation/report.html. The clips: $run/clips. Talk to it: make chat"

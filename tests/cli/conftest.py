@@ -1,6 +1,7 @@
 """A tiny whole model, a tone, and a way to run the command as a person would."""
 
 import sys
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,12 @@ def tone(tmp_path_factory):
 def uniaudio(capfd, monkeypatch):
     """Run the command in this process: exit status, standard output, standard error."""
 
+    def shown(message, category, filename, lineno, file=None, line=None):
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
     def run(*arguments: object, typed: str | None = None) -> Result:
         monkeypatch.setattr(sys, "argv", ["uniaudio", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "showwarning", shown)  # where people see it, rather than in pytest's summary
         if typed is not None:
             import io
 

@@ -2,14 +2,17 @@
 
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 from cli import doctor
 from codec.audio import load_audio
+from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 
 
@@ -24,7 +27,7 @@ def test_transcribe_and_describe_print_one_line_per_file(uniaudio, model_folder,
 
 def test_speak_writes_sound_and_the_same_seed_the_same_sound(uniaudio, model_folder, tmp_path):
     for name in ("a.wav", "b.wav"):
-        done = uniaudio("speak", "three seven", "--model", model_folder, "-o", tmp_path / name)
+        done = uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / name)
         assert done.status == 0 and name in done.out
     a, rate = soundfile.read(tmp_path / "a.wav")
     b, _ = soundfile.read(tmp_path / "b.wav")
@@ -39,9 +42,9 @@ def test_sound_goes_to_a_pipe_while_it_is_being_made(uniaudio, model_folder, tmp
     file = tmp_path / "sent.wav"
     with file.open("wb") as raw, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", Pipe(raw))
-        done = uniaudio("speak", "three seven", "--model", model_folder, "-o", "-")
+        done = uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", "-")
     assert done.status == 0 and "the first came after" in done.err and done.out == ""
-    uniaudio("speak", "three seven", "--model", model_folder, "-o", tmp_path / "whole.wav")
+    uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / "whole.wav")
     assert len(load_audio(file)) == soundfile.info(tmp_path / "whole.wav").frames
 
 
@@ -51,14 +54,14 @@ def test_sound_is_not_sent_to_a_terminal(uniaudio, model_folder, monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stdout", Terminal())
-    done = uniaudio("compose", "a slow melody", "--model", model_folder, "-o", "-")
+    done = uniaudio("compose", "a slow melody", "--max-seconds", 1, "--model", model_folder, "-o", "-")
     assert done.status == 2 and "send it to a player" in done.err and sys.stdout.getvalue() == ""
 
 
 def test_compose_music_and_sound(uniaudio, model_folder, tmp_path):
     for options in ([], ["--sound"]):
         out = tmp_path / f"x{len(options)}.flac"
-        done = uniaudio("compose", "a slow melody", *options, "--model", model_folder, "-o", out)
+        done = uniaudio("compose", "a slow melody", *options, "--max-seconds", 1, "--model", model_folder, "-o", out)
         assert done.status == 0 and out.exists()
 
 
@@ -189,7 +192,7 @@ def test_what_is_missing_is_named_in_one_line(uniaudio, arguments, said):
 
 
 def test_a_text_longer_than_the_context_is_refused(uniaudio, model_folder, tmp_path):
-    done = uniaudio("speak", "seven " * 20_000, "--model", model_folder, "-o", tmp_path / "x.wav")
+    done = uniaudio("speak", "seven " * 20_000, "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / "x.wav")
     assert done.status == 2 and "rows" in done.err and not (tmp_path / "x.wav").exists()
 
 
@@ -214,3 +217,84 @@ def test_doctor_says_what_is_missing_and_what_that_means(uniaudio, monkeypatch):
     monkeypatch.setattr(doctor, "NEEDS", (doctor.Need("no_such_module", "nothing"),))
     done = uniaudio("doctor")
     assert done.status == 1 and "required" in done.out
+
+
+def test_doctor_survives_what_is_odd(uniaudio, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", gone)
+    monkeypatch.setitem(sys.modules, "half", types.ModuleType("half"))
+    monkeypatch.setattr(sys.modules["half"], "__spec__", None)
+    needs = (doctor.Need("half", "half", "no half"), doctor.Need("sys", "nothing", "no sys"))
+    monkeypatch.setattr(doctor, "NEEDS", needs)
+    monkeypatch.setattr(doctor, "_import_fault", lambda module: "no end after 1 s")
+    done = uniaudio("doctor")
+    assert done.status == 0 and "cannot be looked at" in done.out and "no half" in done.out
+    assert "broken" in done.out and "no end" in done.out and "Traceback" not in done.err
+
+
+def test_a_file_that_may_not_be_set_aside_is_said(monkeypatch):
+    monkeypatch.setattr(doctor, "_import_fault", lambda module: "broken")
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: [doctor.Path("x.so")])
+    monkeypatch.setattr(doctor.Path, "rename", refuse)
+    assert "x.so: Permission denied" in doctor.mend_torchaudio()
+
+
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_that_has_gone_is_a_quiet_end(uniaudio, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", ClosedPipe())
+        done = uniaudio("--version")
+    assert done.status == 0 and done.err == ""
+
+
+@pytest.mark.parametrize("verb", ["speak", "transcribe", "chat", "tokenize"])
+def test_ctrl_c_while_a_model_is_loaded_is_one_line(uniaudio, monkeypatch, tone, tmp_path, verb):
+    def stopped(path):
+        raise KeyboardInterrupt
+
+    for module in ("generate", "understand", "chat", "tokens"):
+        for name in ("load_model", "load_codec"):
+            monkeypatch.setattr(f"cli.{module}.{name}", stopped, raising=False)
+    options = ["--out", tmp_path] if verb == "chat" else [tone]
+    done = uniaudio(verb, *options, *(["-o", tmp_path / "x.wav"] if verb == "speak" else []), typed="")
+    assert done.status == 130 and done.err == "uniaudio: stopped\n" and done.out == ""
+
+
+DAMAGED_TOKENS = {
+    "shape": lambda d, s: (d[:, :1], s, {}),
+    "codebooks": lambda d, s: (d[:4], s, {}),
+    "floats": lambda d, s: (d.float(), s, {}),
+    "beyond the codebook": lambda d, s: (d, s + 10_000, {}),
+    "negative": lambda d, s: (d, s - 10_000, {}),
+    "long": lambda d, s: (d, s, {"num_samples": "9" * 30}),
+    "no number": lambda d, s: (d, s, {"num_samples": "x"}),
+    "below zero": lambda d, s: (d, s, {"num_samples": "-5"}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_TOKENS)
+def test_damaged_token_files_are_named(uniaudio, model_folder, tmp_path, damage):
+    codec = model_folder / "audio_tokenizer"
+    fingerprint = load_tokenizer(codec).fingerprint
+    descriptive, structural = torch.zeros(8, 6, dtype=torch.int64), torch.zeros(8, 13, dtype=torch.int64)
+    descriptive, structural, more = DAMAGED_TOKENS[damage](descriptive, structural)
+    metadata = {"num_samples": "24000", "fingerprint": fingerprint} | more
+    save_file(
+        {"descriptive": descriptive.contiguous(), "structural": structural.contiguous()},
+        tmp_path / "t.safetensors",
+        metadata=metadata,
+    )
+    done = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", codec, "--steps", 1)
+    assert done.status == 2 and "t.safetensors" in done.err and len(done.err.splitlines()) == 1

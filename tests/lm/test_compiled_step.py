@@ -40,6 +40,12 @@ def test_static_steps_are_eager_steps(monkeypatch, guidance, structured):
         assert len({result.reason for result in plain}) > 1 or not structured
 
 
+def test_static_steps_keep_to_a_length(monkeypatch):
+    monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)
+    plain, static = same(tiny_model(), GenerationSettings(max_rows=60, max_seconds=0.3))
+    assert all(map(same_audio, plain, static)) and "max_rows" in {result.reason for result in plain}
+
+
 def test_static_text_steps_are_eager_steps(monkeypatch):
     monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)
     cut = {"cross_modal": shape(32, 2, max_position_embeddings=25)}  # the context ends before max_rows

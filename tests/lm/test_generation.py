@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from codec.tokens import SAMPLE_RATE, least_samples, structural_frames
 from lm import generation_runs
 from lm.decoding import CachedLayers, FrameDecoder, Rotary, RowDecoder
 from lm.generation import generate_audio, generate_text, score_text, stream_audio
@@ -297,6 +298,43 @@ def test_audio_without_an_end(max_rows, reason, frames):
     settings = GenerationSettings(max_rows=max_rows, top_k=1)
     (result,) = generate_audio(eager_to_end(), [text(3, 1)], settings, [0])
     assert (result.reason, result.descriptive.shape, result.structural.shape) == (reason, (8, frames), (8, 0))
+
+
+@pytest.fixture(scope="module")
+def unlimited(model, prompts):
+    return generate_audio(model, prompts, GenerationSettings(max_rows=80), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("seconds", [0.08, 0.5, 20.0])
+def test_audio_is_no_longer_than_asked_for_to_the_frame(model, prompts, unlimited, seconds):
+    free = unlimited
+    limit = GenerationSettings(max_rows=80, max_seconds=seconds)
+    most = limit.max_frames
+    made = generate_audio(model, prompts, limit, [1, 2, 3, 4])
+    assert max(m.structural.shape[1] for m in free) > structural_frames(int(0.5 * SAMPLE_RATE))
+    for ours, other in zip(made, free, strict=True):
+        frames = ours.descriptive.shape[1], ours.structural.shape[1]
+        assert least_samples(frames[1]) <= seconds * SAMPLE_RATE
+        assert torch.equal(ours.descriptive, other.descriptive[:, : most[0]])
+        if other.descriptive.shape[1] <= most[0]:
+            assert torch.equal(ours.structural, other.structural[:, : most[1]])
+        if other.descriptive.shape[1] <= most[0] and other.structural.shape[1] <= most[1]:
+            assert same_audio(ours, other)
+        else:
+            assert ours.reason == "max_rows" and frames[1] > 0
+    streamed: list[list] = [[] for _ in prompts]
+    for frame in stream_audio(model, prompts, limit, [1, 2, 3, 4]):
+        streamed[frame.request] += [frame.kind == "structural"]
+    assert [(s.count(False), s.count(True)) for s in streamed] == [
+        (m.descriptive.shape[1], m.structural.shape[1]) for m in made
+    ]
+
+
+def test_a_limit_of_frames_is_for_structured_audio(model, prompts):
+    with pytest.raises(ValueError, match="structured"):
+        generate_audio(model, prompts, GenerationSettings(max_seconds=1), [1, 2, 3, 4], structured=False)
+    with pytest.raises(ValueError, match="max_seconds"):
+        GenerationSettings(max_seconds=float("nan"))
 
 
 def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
