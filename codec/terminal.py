@@ -59,7 +59,7 @@ def run_program(name: str, function: Callable[[], int | None]) -> None:
     except OSError as error:
         status = _fail(name, of_system(error), 2)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         status = _fail(name, "there is not enough memory for this; give less at once, or use a larger machine", 2)
     _forget_closed_pipe()
@@ -76,7 +76,7 @@ def _fail(name: str, message: object, status: int) -> int:
     return status
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """torch says so in errors of its own, which are not imported for this."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (
         "can't allocate memory" in str(error) or "not enough memory" in str(error)
