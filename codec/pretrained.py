@@ -1,4 +1,4 @@
-"""Folders that hold something trained: config.json beside model.safetensors. How they are found, written and read.
+"""Folders that hold something trained: config.json beside model.safetensors. How they are written and read.
 
 A folder is written whole or not at all: its files take their places when all are there, config.json last, and without
 config.json nothing loads. It is read with doubt: the configuration strictly, then the shapes of the weights file are
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,52 +29,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 M = TypeVar("M", bound=nn.Module)
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-
-
-def is_hub_id(source: str | Path) -> bool:
-    """Whether a text that names no folder here has the form of a hub id, owner/name."""
-    return bool(_HUB_ID.fullmatch(str(source))) and ".." not in str(source) and "--" not in str(source)
-
-
-def local_folder(source: str | Path, what: str, files: Sequence[str] | None = None, option: str = "") -> Path:
-    """The folder, or where the hub's model of that id lies once fetched.
-
-    what: "model", "codec", for the message; files: patterns of those that are wanted from the hub, None: all
-    option: of the command line that names another one, for the message
-    Raises UserError where there is neither; a path that is mistyped and looks like an id is said to be no folder too.
-    """
-    folder = Path(source)
-    try:
-        if folder.is_dir():
-            return folder
-        if os.path.lexists(folder):
-            raise UserError(f"{source}: is no folder; give the folder of a {what}{option and f' with {option}'}")
-    except (OSError, ValueError) as error:  # a name that is too long, a NUL
-        detail = error.strerror if isinstance(error, OSError) else "not a name that a folder can have"
-        raise UserError(f"{str(source)[:80]!r}: {detail}; give the folder of a {what}") from error
-    if not is_hub_id(source):
-        given = f", with {option}" if option else ""
-        raise UserError(f"{source}: no such folder; give the folder of a {what} or a hub id such as owner/name{given}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=list(files) if files else None))
-    except GatedRepoError as error:
-        problem = "the hub's model of that id is open only to those whom its owner has let in; ask there for access"
-        raise UserError(f"{source}: no such folder, and {problem}, or give another {what}") from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"{source}: no such folder, and the hub has no model of that id; check the spelling") from error
-    except (OSError, ValueError, RuntimeError) as error:  # the hub's own errors are of these kinds
-        if isinstance(error, OSError) and error.errno is not None and error.filename:
-            raise of_system(error) from error
-        detail = said(error)
-        raise UserError(
-            f"{source}: no such folder, and nothing can be had from the hub under that id"
-            f"{f' ({detail})' if detail else ''}; give a folder, or go online"
-        ) from error
 
 
 def read_config(folder: str | Path, what: str, made_by: str = "copy it again") -> dict[str, Any]:
@@ -124,7 +77,7 @@ def require_fit(wanted: Mapping[str, Tensor], stored: Mapping[str, Stored], path
         for name, tensor in wanted.items()
         if name in stored and not stored[name].fits(tensor)
     ]
-    problems = [f"{len(missing)} tensors are missing ({_some(missing)})"] if missing else []
+    problems = [f"{len(missing)} weights are missing ({_some(missing)})"] if missing else []
     problems += [f"{len(unknown)} have no place in it ({_some(unknown)})"] if unknown else []
     problems += [f"{len(wrong)} have another shape or type ({_some(wrong)})"] if wrong else []
     if problems:
@@ -151,8 +104,8 @@ def saved_folder(folder: str | Path) -> Iterator[Path]:
             if before.is_file():
                 path.chmod(before.stat().st_mode & 0o7777)
             flush(path)
-        if any(path.name == CONFIG_FILE and path.parent == scratch for path in written):
-            for old in (folder / CONFIG_FILE, *folder.glob("model*.safetensors*")):
+        for place in (folder / path.parent.relative_to(scratch) for path in written if path.name == CONFIG_FILE):
+            for old in (place / CONFIG_FILE, *place.glob("model*.safetensors*")):
                 old.unlink(missing_ok=True)
         for path in written:
             place = folder / path.relative_to(scratch)

@@ -52,6 +52,8 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
 def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     """`value` as the annotated type `kind`, or a UserError. Lossless readings only: 1 for a float, no 1.5 for an int"""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if origin is Annotated:
         read = _convert(args[0], value, source, key)
         for limits in args[1:]:

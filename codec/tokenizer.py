@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import UserError
+from codec.hub import local_folder
 from codec.model_card import write_card
-from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, local_folder, read_config, saved_folder
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
 from codec.tensor_files import save_tensors, stored_types
 from codec.terminal import shown
 from codec.tokens import AudioTokens

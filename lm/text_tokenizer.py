@@ -14,8 +14,8 @@ import sentencepiece
 
 from codec.errors import UserError, of_system
 from codec.files import replace_file
+from codec.hub import local_folder
 from codec.library_errors import library_errors
-from codec.pretrained import local_folder
 
 # The names that the published tokenizer gives to LLaMA's reserved ids (published model, §B.1).
 TAG_NAMES = {

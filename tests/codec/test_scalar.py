@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from codec.errors import UserError
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.scalar_layers import LATENT_DEVIATION, PrincipalComponents
-from codec.strict import parse
 from codec.spectrogram import LogMagnitudeSpectrogram
+from codec.strict import parse
 from tests.codec.published_state import load_fixture, published_state
 
 STFT = ScalarConfig(
