@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from codec.errors import UserError, of_system
 from codec.files import flush
-from codec.library_errors import said
+from codec.library_errors import library_errors, said
 from codec.reading import read_json
 from codec.tensor_files import Stored, load_tensors, stored_tensors
 
@@ -54,9 +54,13 @@ def load_module(build: Callable[[], M], folder: str | Path, remedy: str = "copy 
     in it is not finite.
     """
     path = Path(folder) / WEIGHTS_FILE
+    config = Path(folder) / CONFIG_FILE
+    try:
+        with library_errors(config, "describes nothing that can be built", remedy), torch.device("meta"):
+            skeleton = build()
+    except UserError as error:
+        raise error if str(error).startswith(str(config)) else UserError(f"{config}: {error}") from error
     stored = stored_tensors(path, remedy)
-    with torch.device("meta"):
-        skeleton = build()
     require_fit(skeleton.get_submodule(part).state_dict(), stored, path, remedy)
     if torch.get_default_device().type == "meta":  # for somebody else's skeleton
         return skeleton.eval()

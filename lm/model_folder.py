@@ -26,7 +26,7 @@ from lm.vocabulary import VocabularyLayout
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _COPY = "copy the model again"
-_EXPERT_LAYERS = Annotated[int, Range(0, 1024)]
+_EXPERT_LAYERS = Annotated[int, Range(0, 256)]
 
 
 @dataclass(frozen=True)
