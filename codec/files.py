@@ -85,6 +85,8 @@ def _beside(path: Path, replace: bool) -> Iterator[Path]:
     missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # the deepest first
     done = False
     try:
+        if path.exists() and not path.is_file():  # the system lets root rename over a device
+            raise UserError(f"{path}: is no ordinary file, and is not replaced; give another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o7777

@@ -229,3 +229,12 @@ def test_names_within_a_folder_that_are_none(tmp_path, name):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="use a plain name"):
         inside(tmp_path, name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_only_files_are_replaced_even_by_the_program_itself(tmp_path, kind):
+    path = tmp_path / "thing"
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(UserError, match="no ordinary file"), replace_file(path):
+        raise AssertionError("the work must not begin")
+    assert path.is_fifo() or path.is_dir()
