@@ -15,6 +15,9 @@ from transformers import AutoProcessor, BatchFeature
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
 from codec.audio import as_waveform, audio_length, iterate_audio
 from codec.errors import UserError
+from codec.files import write_text
+from codec.hub import local_folder
+from codec.pretrained import saved_folder
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from lm.config import UniAudioConfig
@@ -43,19 +46,23 @@ class UniAudioProcessor:
     audio is "audio", the assistant's text is "text", and all other text is "prompt".
 
     Raises UserError where a tokenizer is not the one that the layout was made with.
+    source: folder that they come from, for that message
     """
 
     model_input_names = ["ids", "mask"]
 
-    def __init__(self, tokenizer: TextTokenizer, codec: AudioTokenizer, layout: VocabularyLayout) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, codec: AudioTokenizer, layout: VocabularyLayout, source: Path | None = None
+    ) -> None:
         self.tokenizer, self.codec, self.layout = tokenizer, codec.eval(), layout
-        for what, wanted, there in (
-            ("text", layout.text_fingerprint, tokenizer.fingerprint),
-            ("audio", layout.audio_fingerprint, codec.fingerprint),
+        for what, wanted, there, part in (
+            ("text", layout.text_fingerprint, tokenizer.fingerprint, TEXT_FOLDER),
+            ("audio", layout.audio_fingerprint, codec.fingerprint, AUDIO_FOLDER),
         ):
             if wanted and wanted != there:
+                where = f"{source / part}: " if source else ""
                 raise UserError(
-                    f"the model reads the {what} tokenizer {wanted}, but was given {there}; "
+                    f"{where}the model reads the {what} tokenizer {wanted}, but was given {there}; "
                     f"use the {what} tokenizer that it was trained with"
                 )
 
@@ -68,22 +75,20 @@ class UniAudioProcessor:
         unknown = {name for name, value in auto.items() if value is not None} - {"_from_auto", "trust_remote_code"}
         if unknown:
             raise TypeError(f"from_pretrained() takes no {', '.join(sorted(unknown))}")
-        folder = local_folder(source)
-        for name in (VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER):
-            if not (folder / name).exists():
-                raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
+        folder = local_folder(source, "model")
+        require_parts(folder, (VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
+        layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
         tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
-        return cls(tokenizer, load_tokenizer(folder / AUDIO_FOLDER), VocabularyLayout.load(folder / VOCABULARY_FILE))
+        return cls(tokenizer, load_tokenizer(folder / AUDIO_FOLDER), layout, folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write everything that `from_pretrained` reads; a model saved to the same folder makes it a model folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.layout.save(folder / VOCABULARY_FILE)
-        self.tokenizer.save_pretrained(folder / TEXT_FOLDER)
-        self.codec.save_pretrained(folder / AUDIO_FOLDER)
         values = json.dumps({"processor_class": type(self).__name__}, indent=2) + "\n"
-        (folder / PROCESSOR_FILE).write_text(values, encoding="utf-8")
+        with saved_folder(folder) as scratch:
+            self.layout.save(scratch / VOCABULARY_FILE)
+            self.tokenizer.save_pretrained(scratch / TEXT_FOLDER)
+            self.codec.save_pretrained(scratch / AUDIO_FOLDER)
+            write_text(scratch / PROCESSOR_FILE, values)
 
     # ---- people's material into rows
 
@@ -220,21 +225,11 @@ class UniAudioProcessor:
         return [wave.cpu() for wave in made]
 
 
-def local_folder(source: str | Path) -> Path:
-    """The folder, or where the hub's model of that id lies once fetched. Raises UserError where there is neither."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise UserError(f"{source}: no such folder; give the folder of a model or a hub id such as owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{source}: neither a folder nor a model on the hub that can be had ({detail})") from error
+def require_parts(folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError where a model folder lacks one of its files or folders."""
+    for name in names:
+        if not (folder / name).exists():
+            raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
 
 
 AutoProcessor.register(UniAudioConfig, UniAudioProcessor)

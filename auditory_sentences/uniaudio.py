@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE, UniAudioProcessor, local_folder
+from auditory_sentences.processor import (
+    AUDIO_FOLDER,
+    TEXT_FOLDER,
+    VOCABULARY_FILE,
+    UniAudioProcessor,
+    require_parts,
+)
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
 from codec.errors import UserError
+from codec.hub import local_folder
+from codec.pretrained import CONFIG_FILE, saved_folder
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from lm.generation import (
@@ -68,34 +75,36 @@ class UniAudio:
     audio_tokenizer/.
 
     Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
+    source: folder that they come from, for that message
     """
 
     def __init__(
-        self, model: UniAudioForConditionalGeneration, text_tokenizer: TextTokenizer, codec: AudioTokenizer
+        self,
+        model: UniAudioForConditionalGeneration,
+        text_tokenizer: TextTokenizer,
+        codec: AudioTokenizer,
+        source: Path | None = None,
     ) -> None:
         self.model, self.text_tokenizer, self.codec = model.eval(), text_tokenizer, codec.eval()
         self.layout: VocabularyLayout = model.config.layout
-        self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout)
+        self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout, source)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
         """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
-        folder = local_folder(source)
-        for name in ("config.json", VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER):
-            if not (folder / name).exists():
-                raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
+        folder = local_folder(source, "model", option="--model")
+        require_parts(folder, (CONFIG_FILE, VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
         model = load_language_model(folder)
         layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
         layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
         text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
-        return cls(model.to(device), text_tokenizer, load_tokenizer(folder / AUDIO_FOLDER).to(device))
+        return cls(model.to(device), text_tokenizer, load_tokenizer(folder / AUDIO_FOLDER).to(device), folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write everything that `from_pretrained` reads."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with saved_folder(folder) as scratch:
+            self.processor.save_pretrained(scratch)
+            self.model.save_pretrained(scratch)
 
     @property
     def device(self) -> torch.device:
@@ -279,18 +288,10 @@ def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
 
 
 def load_language_model(
-    folder: Path, dtype: torch.dtype | Literal["auto"] = "auto"
+    folder: str | Path, dtype: torch.dtype | Literal["auto"] = "auto"
 ) -> UniAudioForConditionalGeneration:
     """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole.
 
     dtype: of the parameters; "auto": as stored
     """
-    try:
-        model, loading = UniAudioForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder}: the language model cannot be read ({detail}); copy it again") from error
-    absent = sorted(loading["missing_keys"])
-    if absent:  # transformers would go on with random weights
-        raise UserError(f"{folder}: {len(absent)} weights are missing ({absent[0]}, ...); copy the model again")
-    return model
+    return UniAudioForConditionalGeneration.from_pretrained(local_folder(folder, "model"), dtype=dtype)

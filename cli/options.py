@@ -9,6 +9,7 @@ import typer
 
 from codec import numbers
 from codec.errors import UserError
+from codec.hub import is_hub_id
 
 if TYPE_CHECKING:
     from auditory_sentences.uniaudio import UniAudio
@@ -68,16 +69,16 @@ StepsOption = Annotated[
 ]
 
 
-def require_folder(path: Path, what: str, made_by: str) -> None:
-    """Raise UserError where `path` looks like a path but is not there."""
-    looks_like_hub_id = not path.is_absolute() and len(path.parts) == 2 and not path.parts[0].startswith(("runs", "."))
-    if not path.exists() and not looks_like_hub_id:
-        raise UserError(f"{path}: no {what} there; {made_by}, or give another folder")
+def require_folder(path: Path, what: str, made_by: str, option: str = "") -> None:
+    """Raise UserError where nothing is at `path` and it has not the form of a hub id; option: that names another."""
+    if not path.exists() and not is_hub_id(path):
+        other = f"name the folder or hub id of one with {option}" if option else "give another folder"
+        raise UserError(f"{path}: no {what} there; {made_by}, or {other}")
 
 
 def load_model(path: Path) -> UniAudio:
     """The model in a folder, ready to use, on the GPU where there is one."""
-    require_folder(path, "model", "run `make demo` to train one")
+    require_folder(path, "model", "`make demo` in the source tree trains one", "--model or UNIAUDIO_MODEL")
     import torch
     from transformers.utils import logging
 
@@ -89,7 +90,9 @@ def load_model(path: Path) -> UniAudio:
 
 def load_codec(path: Path):
     """The codec in a folder, ready to use, on the GPU where there is one."""
-    require_folder(path, "codec", "the starter's lies in recipes/starter/codec")
+    require_folder(
+        path, "codec", "the starter's lies in recipes/starter/codec of the source tree", "--codec or UNIAUDIO_CODEC"
+    )
     import torch
 
     from codec.tokenizer import load_tokenizer

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 from codec.errors import UserError
-
-T = TypeVar("T")
+from codec.numbers import Layers, NonNegative, Range, Share, Width
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class QuantiserConfig:
     vector of the batch. It must lie well below batch frames / codebook_size, else living codes are replaced too.
     """
 
-    codebook_size: int = 8192
-    codebook_dim: int = 32
-    decay: float = 0.9
-    dead_code_threshold: float = 2.0
+    codebook_size: Width = 8192
+    codebook_dim: Width = 32
+    decay: Share = 0.9
+    dead_code_threshold: NonNegative = 2.0
     rotation_trick: bool = True
     kmeans_init: bool = True
 
@@ -35,9 +34,9 @@ class StructuralConfig:
         as identity, then never learns to be anything else
     """
 
-    dim: int = 768
-    film_scale: float = 0.1
-    film_drop: float = 0.2
+    dim: Width = 768
+    film_scale: NonNegative = 0.1
+    film_drop: Share = 0.2
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
 
 
@@ -50,15 +49,15 @@ class FlowConfig:
         which are its context: no more than training gave (published: 32 to 64)
     """
 
-    layers: int = 32
-    heads: int = 24
-    head_dim: int = 64
-    ff_mult: int = 4
-    max_frames: int = 3000
-    sigma_min: float = 1e-4
+    layers: Layers = 32
+    heads: Width = 24
+    head_dim: Width = 64
+    ff_mult: Width = 4
+    max_frames: Annotated[int, Range(2, 2**16)] = 3000  # 44 minutes; a table of that many rows is computed
+    sigma_min: Share = 1e-4
     time_sampling: Literal["uniform", "logit_normal"] = "uniform"
-    window_frames: int = 500
-    overlap_frames: int = 60
+    window_frames: Annotated[int, Range(2, 2**16)] = 500
+    overlap_frames: Annotated[int, Range(2, 2**16)] = 60
 
     def __post_init__(self) -> None:
         if self.time_sampling not in ("uniform", "logit_normal"):
@@ -87,36 +86,3 @@ def without_defaults(config: Any) -> Any:
     if isinstance(config, dict):
         return {name: without_defaults(value) for name, value in config.items()}
     return [without_defaults(value) for value in config] if isinstance(config, tuple) else config
-
-
-def from_json(cls: type[T], values: dict[str, Any], source: str) -> T:
-    """A configuration dataclass from nested dictionaries.
-
-    Missing keys take their defaults. Raises UserError that names `source` where a key is unknown or a value unfit.
-    """
-    hints = get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(
-            f"{source}: unknown setting {unknown[0]!r} of {cls.__name__}; known are {', '.join(sorted(known))}"
-        )
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints[name]
-        arguments[name] = _value(hint, value, source)
-    try:
-        return cls(**arguments)
-    except (TypeError, ValueError, UserError) as error:
-        raise UserError(f"{source}: settings of {cls.__name__} do not fit ({error})") from error
-
-
-def _value(hint: Any, value: Any, source: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise UserError(f"{source}: {hint.__name__} must be a group of settings, not {value!r}")
-        return from_json(hint, value, source)
-    if isinstance(value, list):  # JSON knows no tuples
-        member = (get_args(hint) or (Any,))[0]
-        return tuple(_value(member, item, source) for item in value)
-    return value

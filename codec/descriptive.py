@@ -8,7 +8,7 @@ queries alone are kept and quantised by eight residual codebooks.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.config import QuantiserConfig
+from codec.numbers import Layers, NonNegative, Range, Samples, Width
 from codec.quantiser import residual_quantiser
 
 
@@ -27,18 +28,18 @@ class DescriptiveConfig:
         the mean of the five after the last block, without queries (an ablation)
     """
 
-    speech_dim: int = 1024  # channels of the speech-text features
-    music_dim: int = 1024  # channels of the music features
-    dim: int = 768
-    heads: int = 6
-    rope_dims: int = 64  # leading dimensions of each head that are rotated
-    rope_base: float = 10000.0
-    blocks: int = 5
-    feed_forward_multiple: int = 4
+    speech_dim: Width = 1024  # channels of the speech-text features
+    music_dim: Width = 1024  # channels of the music features
+    dim: Width = 768
+    heads: Width = 6
+    rope_dims: Width = 64  # leading dimensions of each head that are rotated
+    rope_base: Annotated[float, Range(1)] = 10000.0
+    blocks: Layers = 5
+    feed_forward_multiple: Width = 4
     gather: Literal["queries", "pooling"] = "queries"
-    query_every: int = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
-    layer_scale: float = 0.1  # start value of the residual scales
-    levels: int = 8
+    query_every: Samples = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
+    layer_scale: NonNegative = 0.1  # start value of the residual scales
+    levels: Layers = 8
     quantiser: QuantiserConfig = field(
         default_factory=lambda: QuantiserConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
     )

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from codec.config import from_json, to_json
+from codec.config import to_json
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig, DescriptiveOutput
 from codec.errors import UserError
 from codec.experts import ExpertConfig, feature_frames, load_expert
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
 from codec.reasoning_codec import ReasoningCodec
+from codec.strict import parse
 from codec.tensor_files import save_tensors
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_MADE_BY = "train one with a recipe of kind descriptive"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What config.json says."""
+
+    experts: tuple[ExpertConfig, ...]
+    descriptive: DescriptiveConfig
 
 
 class DescriptiveEncoder(nn.Module):
@@ -65,14 +74,13 @@ class DescriptiveEncoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write config.json and model.safetensors. state: of the branch, where it is not the module's own."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(self.branch.state_dict() if state is None else state, folder / _WEIGHTS)
         values = {
             "experts": [to_json(expert) for expert in self.expert_configs],
             "descriptive": to_json(self.branch.config),
         }
-        (folder / _CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with saved_folder(folder) as scratch:
+            save_tensors(self.branch.state_dict() if state is None else state, scratch / WEIGHTS_FILE)
+            (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def of_codec(cls, codec: ReasoningCodec) -> Self:
@@ -93,19 +101,8 @@ class DescriptiveEncoder(nn.Module):
         folder = Path(folder)
         if ReasoningCodec.is_in(folder):
             return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
-        try:
-            values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            experts = tuple(from_json(ExpertConfig, expert, str(folder / _CONFIG)) for expert in values["experts"])
-            config = from_json(DescriptiveConfig, values["descriptive"], str(folder / _CONFIG))
-            state = load_file(folder / _WEIGHTS)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(
-                f"{folder}: holds no trained descriptive branch ({error}); train one with a recipe of kind descriptive"
-            ) from error
-        encoder = cls(experts, config)
-        try:
-            encoder.branch.load_state_dict(state)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:300]
-            raise UserError(f"{folder}: the weights do not fit config.json beside them ({detail})") from error
-        return encoder.eval()
+        values = read_config(folder, "trained descriptive branch", _MADE_BY)
+        saved = parse(_Saved, values, str(folder / CONFIG_FILE))
+        return load_module(
+            lambda: cls(saved.experts, saved.descriptive), folder, f"copy it again, or {_MADE_BY}", "branch"
+        )

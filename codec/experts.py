@@ -15,15 +15,17 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
-from codec.config import from_json
 from codec.errors import UserError
+from codec.library_errors import library_errors
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
+from codec.numbers import Positive, Range
 from codec.tokens import SAMPLE_RATE
 
 WHISPER_RATE = 50  # frames per second of every Whisper encoder
@@ -40,17 +42,27 @@ def feature_frames(num_samples: int | Tensor, rate: int) -> int | Tensor:
     return num_samples * rate // SAMPLE_RATE + 1
 
 
+# Whole numbers stay whole: the fingerprint of a codec is made of what its configuration says, letter by letter.
+Hertz = Annotated[int | float, Range(0, SAMPLE_RATE / 2)]
+
+
 @dataclass(frozen=True)
 class MelView:
     """One spectral view of the sound: triangular bands on the mel or on the logarithmic frequency scale."""
 
-    bands: int
-    stack: int  # spectra for each frame, side by side in the channels: band-major, spectrum-minor
-    window: int  # samples
-    low: float  # Hz
-    high: float  # Hz
-    scale: str = "mel"
+    bands: Annotated[int, Range(1, 1024)]
+    stack: Annotated[int, Range(1, 64)]  # spectra for each frame, side by side in the channels: band-major
+    window: Annotated[int, Range(4, 2**14)]  # samples
+    low: Hertz
+    high: Hertz
+    scale: Literal["mel", "log"] = "mel"
     centre: bool = True  # take the clip's mean spectrum away: what the microphone and, partly, the voice put there
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a view's low {self.low} Hz must lie below its high {self.high} Hz")
+        if self.scale == "log" and self.low < 1:
+            raise ValueError("a view on the logarithmic scale must begin at 1 Hz or above")
 
 
 MEL_VIEWS = {  # of a mel expert: feature name -> how it is seen, where its configuration says nothing else
@@ -76,14 +88,14 @@ class ExpertConfig:
     taps: feature name -> hidden states to average; empty: as published. Unused by "mel"
     window_seconds: of audio that Whisper hears at once; None: as long as the model was made for (30 s). Shorter windows
         cost less and cut off the positions beyond
-    views: of "mel" alone: feature name -> MelView or its dict; empty: the project's own
+    views: of "mel" alone: feature name -> MelView; empty: the project's own
     """
 
     role: str
     kind: str = "mel"
     source: str = ""
-    taps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    window_seconds: float | None = None
+    taps: dict[str, tuple[Annotated[int, Range(-1024, 1024)], ...]] = field(default_factory=dict)
+    window_seconds: Positive | None = None
     views: dict[str, MelView] = field(default_factory=dict)
     sizes: MusicEncoderConfig | None = None
 
@@ -92,8 +104,6 @@ class ExpertConfig:
             raise ValueError(f"unknown role {self.role!r} of an expert encoder; known are {', '.join(RATES)}")
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind {self.kind!r} of expert encoder; known are {', '.join(KINDS)}")
-        if isinstance(self.sizes, dict):  # as JSON holds them
-            object.__setattr__(self, "sizes", from_json(MusicEncoderConfig, self.sizes, f"the {self.role} expert"))
         if self.sizes is not None and (self.kind != "conformer" or self.source):
             raise ValueError("sizes belong to an expert of kind 'conformer' that is read from no source")
         if self.kind != "mel" and not self.source and self.sizes is None:
@@ -105,8 +115,10 @@ class ExpertConfig:
         views = (self.views or MEL_VIEWS[self.role]) if self.kind == "mel" else {}
         if views and set(views) != set(TAPS[self.role]):
             raise ValueError(f"the {self.role} expert needs a view for each of {', '.join(TAPS[self.role])}")
-        views = {name: view if isinstance(view, MelView) else MelView(**view) for name, view in views.items()}
-        object.__setattr__(self, "views", views)
+        for name, view in views.items():
+            if SAMPLE_RATE % (RATES[self.role] * view.stack):
+                raise ValueError(f"the view {name!r}: a frame cannot be divided evenly into {view.stack} spectra")
+        object.__setattr__(self, "views", dict(views))
 
 
 class ExpertEncoder(nn.Module, ABC):
@@ -381,19 +393,22 @@ def average(states: tuple[Tensor, ...], layers: tuple[int, ...]) -> Tensor:
 
 
 def _check_layers(config: ExpertConfig, layers: int) -> None:
-    deepest = max(max(states) for states in config.taps.values())
-    if deepest > layers:
+    named = [state for states in config.taps.values() for state in states]
+    strange = next((state for state in (max(named), min(named)) if not -layers - 1 <= state <= layers), None)
+    if strange is not None:
         raise UserError(
-            f"{config.source or 'sizes'}: there is no hidden state {deepest}, the model has {layers} layers; "
+            f"{config.source or 'sizes'}: there is no hidden state {strange}, the model has {layers} layers; "
             f"choose other taps for the {config.role} expert"
         )
 
 
 def _from_pretrained(cls: type, config: ExpertConfig):
-    try:
-        return cls.from_pretrained(config.source)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{config.source}: the {config.role} expert could not be read ({error}); give a folder or hub id of a "
-            "transformers model"
-        ) from error
+    """What transformers reads from the source of an expert; on torch's meta device, a model of its shapes alone."""
+    from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+    wrong = f"the {config.role} expert could not be read"
+    with library_errors(config.source, wrong, "give a folder or hub id of a transformers model"):
+        is_model = cls is AutoModel or issubclass(cls, PreTrainedModel)
+        if is_model and torch.get_default_device().type == "meta":
+            return AutoModel.from_config(AutoConfig.from_pretrained(config.source, trust_remote_code=False))
+        return cls.from_pretrained(config.source, trust_remote_code=False)

@@ -30,12 +30,12 @@ def require_free(path: str | Path, *, force: bool = False, inputs: Iterable[str 
     force: replace a file that is there
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r}: not a name that a file can have; choose another one")
     try:
         _require_free(path, force, inputs)
     except OSError as error:
         raise of_system(error, path) from error
-    except ValueError as error:  # a NUL in the name
-        raise UserError(f"{str(path)!r}: not a name that a file can have; choose another one") from error
 
 
 def _require_free(path: Path, force: bool, inputs: Iterable[str | Path]) -> None:
@@ -76,7 +76,7 @@ def new_file(path: str | Path, *, force: bool = False, inputs: Iterable[str | Pa
     """
     inputs = list(inputs)
     require_free(path, force=force, inputs=inputs)
-    with replace_file(path) as temporary:
+    with _beside(Path(path), replace=force) as temporary:
         yield temporary
         require_free(path, force=force, inputs=inputs)  # somebody else may have written meanwhile
 
@@ -88,25 +88,56 @@ def replace_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     durable: not to lose it with the machine's power. Left out, which is faster for many small files, only where whoever
         uses the file sees from its content whether it is whole
     """
-    path = Path(path)
+    with _beside(Path(path), replace=True, durable=durable) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _beside(path: Path, replace: bool, durable: bool = True) -> Iterator[Path]:
+    """A temporary path that becomes `path`; without `replace`, only where nothing has come to be there meanwhile."""
     temporary = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix[-16:]}")
+    missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # the deepest first
+    done = False
     try:
+        if path.exists() and not path.is_file():  # the system lets root rename over a device
+            raise UserError(f"{path}: is no ordinary file, and is not replaced; give another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = (path if path.is_file() else temporary).stat().st_mode & 0o7777
         yield temporary
-        temporary.chmod(mode)
         if durable:
-            flush(temporary)
-        temporary.replace(path)
+            flush(temporary)  # before the mode, which may forbid to open it
+        if temporary.stat().st_mode & 0o7777 != mode:
+            temporary.chmod(mode)
+        _place(temporary, path, replace)
+        done = True
         if durable:
-            flush(path.parent)
+            with contextlib.suppress(OSError):  # the file is in its place; some file systems flush no folders
+                flush(path.parent)
     except OSError as error:  # of this file, unless it names another one
-        named = error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path.parent)
+        named = isinstance(error.filename, str | bytes)
+        named = named and Path(os.fsdecode(error.filename)) not in (temporary, path.parent)
         raise of_system(error, None if named else path) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not done:
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _place(temporary: Path, path: Path, replace: bool) -> None:
+    """Give a finished file its name: in one step that fails where there is one already, unless `replace`."""
+    if replace:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise UserError(f"{path}: has come to exist meanwhile and is not replaced; give another name") from error
+    except OSError:  # a file system without hard links
+        temporary.replace(path)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -125,17 +156,24 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise UserError(f"{path}: exists already and is not replaced; give another name, or remove it")
     scratch = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    missing = [parent for parent in path.parents if not os.path.lexists(parent)]
+    done = False
     try:
         scratch.mkdir(parents=True)
         yield scratch
         for written in [*scratch.rglob("*"), scratch]:
             flush(written)
         scratch.rename(path)
-        flush(path.parent)
+        done = True
+        with contextlib.suppress(OSError):
+            flush(path.parent)
     except OSError as error:
         raise of_system(error, path) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for parent in missing if not done else ():
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -173,9 +211,13 @@ def file_name_of(identity: str) -> str:
 
 
 def inside(folder: str | Path, name: str) -> Path:
-    """The path of a name within a folder. Raises UserError where the name leads out of it."""
+    """The path of a name within a folder. Raises UserError where the name leads out of it, or to the folder itself."""
     folder = Path(folder)
     path = folder / name
-    if not name or Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        there, home = path.resolve(), folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL
+        raise UserError(f"{name!r}: is no name within the folder {folder}; use a plain name") from error
+    if Path(name).is_absolute() or there == home or not there.is_relative_to(home):
         raise UserError(f"{name!r}: leads out of the folder {folder}; use a plain name")
     return path

@@ -37,9 +37,9 @@ under which licence it may be used, its maker has to say here.
 """
 
 
-def write_card(path: Path, kind: str, facts: Mapping[str, str]) -> None:
-    """Write a card with a table of the facts, in place of one that was written so before, never of another."""
-    if path.exists() and _WRITTEN not in path.read_text(encoding="utf-8", errors="replace"):
+def write_card(before: Path, path: Path, kind: str, facts: Mapping[str, str]) -> None:
+    """Write a card with a table of the facts to `path`, unless `before` is a card that somebody else wrote."""
+    if before.exists() and _WRITTEN not in before.read_text(encoding="utf-8", errors="replace"):
         return
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     path.write_text(_CARD.format(kind=kind, mark=_WRITTEN, rows=rows), encoding="utf-8")

@@ -11,21 +11,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from codec.config import from_json, to_json
+from codec.config import to_json
 from codec.conformer import ConformerLayer, rotary_positions
 from codec.errors import UserError
+from codec.numbers import Layers, Positive, Range, Samples, Width
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
+from codec.strict import parse
 from codec.tensor_files import save_tensors
 from codec.tokens import SAMPLE_RATE
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_MADE_BY = "train one with `uniaudio train recipes/starter/expert.yaml`"
 STACK = 4  # mel frames of one frame: each of the two residual convolutions halves time
 _FLOOR = 1e-10  # power below which nothing is heard: -100 dB
 
@@ -40,19 +42,19 @@ class MusicEncoderConfig:
     mel_mean, mel_std: in dB, of the spectra; subtracted and divided by
     """
 
-    dim: int = 1024
-    heads: int = 16
-    feed_forward: int = 4096
-    layers: int = 12
-    kernel: int = 31
-    channels: int = 512
-    mel_bands: int = 128
-    fft_size: int = 2048
-    hop: int = 240
-    sample_rate: int = SAMPLE_RATE
-    rotary_base: float = 10000.0
-    mel_mean: float = 6.768444971712967
-    mel_std: float = 18.417922652295623
+    dim: Width = 1024
+    heads: Width = 16
+    feed_forward: Width = 4096
+    layers: Layers = 12
+    kernel: Width = 31
+    channels: Width = 512
+    mel_bands: Annotated[int, Range(1, 4096)] = 128
+    fft_size: Samples = 2048
+    hop: Samples = 240
+    sample_rate: Annotated[int, Range(1, 768_000)] = SAMPLE_RATE
+    rotary_base: Annotated[float, Range(1)] = 10000.0
+    mel_mean: Annotated[float, Range(-1000, 1000)] = 6.768444971712967
+    mel_std: Positive = 18.417922652295623
 
     def __post_init__(self) -> None:
         sizes = ("dim", "heads", "feed_forward", "layers", "kernel", "channels", "mel_bands", "fft_size", "hop")
@@ -137,27 +139,16 @@ class MusicEncoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write config.json and model.safetensors. state: to write instead of this module's own."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(self.state_dict() if state is None else state, folder / _WEIGHTS)
-        (folder / _CONFIG).write_text(json.dumps(to_json(self.config), indent=2) + "\n", encoding="utf-8")
+        with saved_folder(folder) as scratch:
+            save_tensors(self.state_dict() if state is None else state, scratch / WEIGHTS_FILE)
+            (scratch / CONFIG_FILE).write_text(json.dumps(to_json(self.config), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> MusicEncoder:
         """Read what `save_pretrained` wrote, in eval mode. Raises UserError where a file is missing or damaged."""
-        folder = Path(folder)
-        try:
-            values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise UserError(f"{_CONFIG} holds no settings")
-            encoder = cls(from_json(MusicEncoderConfig, values, _CONFIG))
-            encoder.load_state_dict(load_file(folder / _WEIGHTS))
-        except (UserError, SafetensorError, ValueError, RuntimeError, OSError) as error:
-            detail = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"{folder}: not a music encoder ({detail}); train one with `uniaudio train recipes/starter/expert.yaml`"
-            ) from error
-        return encoder.eval()
+        values = read_config(folder, "music encoder", _MADE_BY)
+        config = parse(MusicEncoderConfig, values, str(Path(folder) / CONFIG_FILE))
+        return load_module(lambda: cls(config), folder, f"copy it again, or {_MADE_BY}")
 
 
 class FrontEnd(nn.Module):

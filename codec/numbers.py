@@ -42,6 +42,9 @@ ANY = Range()
 
 Count = Annotated[int, Range(1)]  # of things there is at least one of: steps, layers, heads
 Index = Annotated[int, Range(0)]  # of things there may be none of, or a position
+Layers = Annotated[int, Range(1, 256)]  # of a network; more would be built for hours
+Width = Annotated[int, Range(1, 2**20)]  # a dimension of weights, or entries of a table
+Samples = Annotated[int, Range(1, 2**16)]  # of a window or a step of a few milliseconds
 Seed = Annotated[int, Range(0, LARGEST)]
 Positive = Annotated[float, Range(0, open=True)]  # rates, sizes, lengths in seconds
 NonNegative = Annotated[float, Range(0)]  # weights, temperatures

@@ -26,6 +26,7 @@ from codec.music_encoder import MusicEncoder
 from codec.published_music import PREFIX, PRETRAINING, music_encoder_from_published
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder, ScalarConfig
+from codec.strict import parse
 from codec.weight_files import read_weights
 
 _PREFIXES = {
@@ -251,7 +252,7 @@ def _scalar_autoencoder(weights: str | Path, config: str | Path) -> ScalarAutoen
     if sizes is None:
         raise UserError(f"{config}: names no downsample_factors; give the scalar autoencoder's config")
     try:
-        autoencoder = ScalarAutoencoder(ScalarConfig.from_dict(sizes))
+        autoencoder = ScalarAutoencoder(parse(ScalarConfig, sizes, str(config)))
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{config}: does not describe a published scalar autoencoder ({error})") from error
     try:

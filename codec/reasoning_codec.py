@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import log2
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.config import FlowConfig, StructuralConfig, from_json, to_json, without_defaults
+from codec.config import FlowConfig, StructuralConfig, to_json, without_defaults
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig
 from codec.errors import UserError
 from codec.experts import ExpertConfig, load_expert
 from codec.flow import FlowDecoder, clip_noise
+from codec.numbers import Count, Guidance, Index, Range
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.streaming import StreamingDecoder
+from codec.strict import parse
 from codec.structural import FEATURE_FRAMES, StructuralBranch
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import NUM_CODEBOOKS, SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
@@ -53,11 +55,11 @@ class ReasoningCodecConfig:
     structural: StructuralConfig = field(default_factory=StructuralConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     scalar: ScalarConfig = field(default_factory=ScalarConfig)
-    encode_window_blocks: int = 75
-    encode_context_blocks: int = 5
-    batch_blocks: int = 600
-    decode_steps: int = 10
-    decode_guidance: float = 1.5
+    encode_window_blocks: Count = 75
+    encode_context_blocks: Index = 5
+    batch_blocks: Count = 600
+    decode_steps: Annotated[int, Range(1, 1000)] = 10
+    decode_guidance: Guidance = 1.5
 
     def __post_init__(self) -> None:
         roles = [expert.role for expert in self.experts]
@@ -136,7 +138,7 @@ class ReasoningCodec(AudioTokenizer):
 
     @classmethod
     def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
-        return cls(from_json(ReasoningCodecConfig, values, source))
+        return cls(parse(ReasoningCodecConfig, values, source))
 
     @torch.no_grad()
     def features(self, waveforms: Tensor, lengths: Tensor, blocks: Tensor | None = None) -> Features:

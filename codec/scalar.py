@@ -12,22 +12,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.errors import UserError
+from codec.numbers import Range, Samples, Width
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
 from codec.scalar_layers import DILATIONS, Conv, DecoderStage, EncoderStage, PrincipalComponents, SampleFilter, keep
 from codec.spectrogram import LogMagnitudeSpectrogram, phase_reach
+from codec.strict import parse
 from codec.tensor_files import save_tensors
 
+_MADE_BY = "train one with `uniaudio train recipes/starter/scalar.yaml`"
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 
 
@@ -53,28 +55,30 @@ class ScalarConfig:
     principal_components: a fixed linear code beside the network, which learns what that misses (`stft` only)
     """
 
-    num_bands: int = 1
-    sample_rate: int = 24_000
+    num_bands: Width = 1
+    sample_rate: Annotated[int, Range(1, 768_000)] = 24_000
     causal: bool = True
-    num_samples: int = 2
-    downsample_factors: tuple[int, ...] = (2, 3, 4, 4, 5)
-    downsample_kernel_sizes: tuple[int, ...] = (4, 6, 8, 8, 10)
-    upsample_factors: tuple[int, ...] = (5, 4, 4, 3, 2)
-    upsample_kernel_sizes: tuple[int, ...] = (10, 8, 8, 6, 4)
-    latent_hidden_dim: int = 136
-    default_kernel_size: int = 7
-    delay_kernel_size: int = 5
-    init_channel: int = 48
-    res_kernel_size: int = 7
+    num_samples: Samples = 2
+    downsample_factors: tuple[Samples, ...] = (2, 3, 4, 4, 5)
+    downsample_kernel_sizes: tuple[Samples, ...] = (4, 6, 8, 8, 10)
+    upsample_factors: tuple[Samples, ...] = (5, 4, 4, 3, 2)
+    upsample_kernel_sizes: tuple[Samples, ...] = (10, 8, 8, 6, 4)
+    latent_hidden_dim: Width = 136
+    default_kernel_size: Samples = 7
+    delay_kernel_size: Samples = 5
+    init_channel: Width = 48
+    res_kernel_size: Samples = 7
     front_end: Literal["waveform", "stft"] = "waveform"
-    fft_size: int = 960
-    hop: int = 240
-    phase_iterations: int = 32
+    fft_size: Samples = 960
+    hop: Samples = 240
+    phase_iterations: Annotated[int, Range(0, 1000)] = 32
     principal_components: bool = False
 
     def __post_init__(self) -> None:
         for name in ("downsample_factors", "downsample_kernel_sizes", "upsample_factors", "upsample_kernel_sizes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON and YAML give lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # plain values may be lists
+        if len(self.downsample_factors) > 16 or len(self.upsample_factors) > 16:
+            raise UserError("more than 16 stages double the channels beyond any size")
         if self.front_end not in ("waveform", "stft"):
             raise UserError(f"front_end must be 'waveform' or 'stft', not {self.front_end!r}")
         expected = self.fft_size // 2 + 1 if self.front_end == "stft" else 1
@@ -138,14 +142,6 @@ class ScalarConfig:
             before, after, step = before + (kernel - 1 - cut) * step, after + cut * step, step * factor
         convolution(self.delay_kernel_size, causal=False)
         return -(-before // self.samples_per_frame), -(-after // self.samples_per_frame)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> ScalarConfig:
-        """Raises UserError for an unknown key or a shape that cannot be."""
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise UserError(f"unknown keys of a scalar autoencoder's config: {', '.join(sorted(unknown))}")
-        return cls(**values)
 
 
 class ScalarAutoencoder(nn.Module):
@@ -287,30 +283,16 @@ class ScalarAutoencoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write config.json and model.safetensors. state: to write instead of this module's own."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        state = self.state_dict() if state is None else state
-        save_tensors({key: value.float() for key, value in state.items()}, folder / "model.safetensors")
+        with saved_folder(folder) as scratch:
+            save_tensors(self.state_dict() if state is None else state, scratch / WEIGHTS_FILE)
+            (scratch / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ScalarAutoencoder:
         """Read what `save_pretrained` wrote, in eval mode. Raises UserError where something is missing or damaged."""
-        folder = Path(folder)
-        try:
-            model = cls(ScalarConfig.from_dict(json.loads((folder / "config.json").read_text())))
-            model.load_state_dict(load_file(folder / "model.safetensors"))
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename or folder}: no such file; a scalar autoencoder needs config.json and "
-                "model.safetensors"
-            ) from error
-        except (UserError, SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-            raise UserError(
-                f"{folder}: not a scalar autoencoder ({error}); train one with "
-                "`uniaudio train recipes/starter/scalar.yaml`"
-            ) from error
-        return model.eval()
+        values = read_config(folder, "scalar autoencoder", _MADE_BY)
+        config = parse(ScalarConfig, values, str(Path(folder) / CONFIG_FILE))
+        return load_module(lambda: cls(config), folder, f"copy it again, or {_MADE_BY}")
 
 
 def _times(frames: Tensor | None, factor: int) -> Tensor | None:

@@ -55,6 +55,8 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     if kind is str and type(value) is str:  # most of a corpus
         return value
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if origin is Annotated:
         read = _convert(args[0], value, source, key)
         for limits in args[1:]:

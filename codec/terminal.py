@@ -70,7 +70,7 @@ def sentence_of(error: BaseException) -> UserError | None:
     """What a person reads about an error that is no fault of the program; None for one that is."""
     if isinstance(error, UserError):
         return error
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return UserError("there is not enough memory for this; give less at once, or use a larger machine")
     if isinstance(error, OSError):
         unnamed = error.filename is None and not _can_be_written(sys.stdout)
@@ -173,7 +173,7 @@ def _termination_noticed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """torch says so in errors of its own, which are not imported for this."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

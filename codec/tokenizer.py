@@ -8,23 +8,23 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.errors import UserError
+from codec.hub import local_folder
 from codec.model_card import write_card
-from codec.tensor_files import save_tensors
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
+from codec.tensor_files import save_tensors, stored_types
+from codec.terminal import shown
 from codec.tokens import AudioTokens
 
 if TYPE_CHECKING:
     from codec.streaming import StreamingDecoder
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 # tokenizer_type in config.json -> where the class lives (imported when asked for)
@@ -37,6 +37,7 @@ class AudioTokenizer(nn.Module, ABC):
     tokenizer_type: ClassVar[str]
     early_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
+    _stored_in: Mapping[str, torch.dtype] = MappingProxyType({})  # of a loaded one: types that its file keeps
 
     @abstractmethod
     def encode(
@@ -127,6 +128,8 @@ class AudioTokenizer(nn.Module, ABC):
         digest = hashlib.sha256(self.tokenizer_type.encode())
         digest.update(json.dumps(self.identity_values(), sort_keys=True).encode())
         for name, tensor in sorted(weights.items()):
+            if tensor.is_floating_point():  # as they are computed with when loaded, whatever type the file has
+                tensor = tensor.float()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
@@ -153,17 +156,22 @@ class AudioTokenizer(nn.Module, ABC):
         state_dict: tensors to write in place of the tokenizer's own, where an engine holds the newest. A card that
             somebody else wrote stays as it is.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = self.state_dict() | (state_dict or {})
-        save_tensors(weights, folder / WEIGHTS_FILE)
         facts = self.card_facts() | {
             "parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M",
             "fingerprint": f"`{self._fingerprint_with(weights)}`",
         }
-        write_card(folder / CARD_FILE, self.tokenizer_type, facts)
         values = {"tokenizer_type": self.tokenizer_type, **self.config_values()}
-        (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with saved_folder(folder) as scratch:
+            kept = {name: self._as_stored(name, tensor) for name, tensor in weights.items()}
+            save_tensors(kept, scratch / WEIGHTS_FILE)
+            (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            write_card(Path(folder) / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts)
+
+    def _as_stored(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in the type that it was loaded from, where that loses nothing: half precision stays so on disk."""
+        kept = tensor.to(self._stored_in.get(name, tensor.dtype))
+        return kept if torch.equal(kept.to(tensor.dtype), tensor) else tensor
 
     @classmethod
     def is_in(cls, folder: str | Path) -> bool:
@@ -175,70 +183,40 @@ class AudioTokenizer(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """The tokenizer in a folder, or of a model id on the hub, in eval mode.
+        """The tokenizer in a folder, or of a model id on the hub, in eval mode and float32.
 
         Raises UserError where files are missing, damaged, of another tokenizer, or do not fit each other.
         """
-        folder = _local_folder(source)
+        folder = _folder(source)
         values = _read_config(folder)
         kind = values.pop("tokenizer_type")
         if kind != cls.tokenizer_type:
             raise UserError(
-                f"{folder}: holds a tokenizer of type {kind!r}, not {cls.tokenizer_type!r}; use load_tokenizer"
+                f"{folder}: holds a tokenizer of type {shown(kind)}, not {cls.tokenizer_type!r}; use load_tokenizer"
             )
-        tokenizer = cls.from_config_values(values, str(folder / CONFIG_FILE))
-        path = folder / WEIGHTS_FILE
-        try:
-            tokenizer.load_state_dict(load_file(path))
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; the weights of the tokenizer are missing") from error
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from error
-        except RuntimeError as error:  # torch lists every key that is missing, left over or of another shape
-            detail = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"{path}: weights do not fit {CONFIG_FILE} beside it ({detail}); copy both again"
-            ) from error
-        return tokenizer.eval()
+        path = folder / CONFIG_FILE
+        tokenizer = load_module(lambda: cls.from_config_values(values, str(path)), folder)
+        tokenizer._stored_in = stored_types(folder / WEIGHTS_FILE)
+        return tokenizer
 
 
 def load_tokenizer(source: str | Path) -> AudioTokenizer:
     """The audio tokenizer in a folder or of a hub id, whatever its type, in eval mode."""
-    folder = _local_folder(source)
+    folder = _folder(source)
     kind = _read_config(folder)["tokenizer_type"]
     if kind not in TOKENIZERS:
-        raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {kind!r} is none of {', '.join(TOKENIZERS)}")
+        raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {shown(kind)} is none of {', '.join(TOKENIZERS)}")
     module, name = TOKENIZERS[kind]
     return getattr(importlib.import_module(module), name).from_pretrained(folder)
 
 
-def _local_folder(source: str | Path) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if not isinstance(source, str) or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise UserError(
-            f"{source}: no such folder; give the folder of a saved tokenizer or a hub id such as owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{source}: neither a folder nor a hub model that can be had ({' '.join(str(error).split())[:200]})"
-        ) from error
+def _folder(source: str | Path) -> Path:
+    return local_folder(source, "saved tokenizer", (CONFIG_FILE, WEIGHTS_FILE))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {folder} is not the folder of a saved tokenizer") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); copy the tokenizer again") from error
-    if not isinstance(values, dict) or "tokenizer_type" not in values:
-        raise UserError(f"{path}: has no tokenizer_type; {folder} is not the folder of a saved tokenizer")
+    values = read_config(folder, "saved tokenizer")
+    if not isinstance(values.get("tokenizer_type"), str):
+        said = shown(values["tokenizer_type"]) if "tokenizer_type" in values else "none"
+        raise UserError(f"{folder / CONFIG_FILE}: tokenizer_type must name one of {', '.join(TOKENIZERS)}, not {said}")
     return values

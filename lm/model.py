@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,12 +16,15 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
 from codec.errors import UserError
-from codec.tensor_files import share_weights
+from codec.library_errors import library_errors
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, require_fit, saved_folder
+from codec.tensor_files import Stored, share_weights
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation import AudioGeneration, generate_audio, generate_text
 from lm.int8_weights import Int8Heads
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
+from lm.model_folder import check_adapter, check_config, require_finite_model, stored_shards
 from lm.rows import separate
 from lm.sampling import GenerationSettings
 
@@ -81,9 +85,18 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
     def from_pretrained(cls, *args, **kwargs):
         """As the library's; `device_map` may choose the device, but not spread the model over several.
 
-        Raises UserError where it does.
+        Raises UserError where it does, and where the folder's files are damaged, unfit or do not belong together.
         """
-        loaded = super().from_pretrained(*args, **kwargs)
+        source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        folder = Path(source) if source is not None and Path(source).is_dir() else None
+        files = {}
+        if folder is not None:
+            check_adapter(folder)
+            check_config(folder)
+            files = stored_shards(folder)
+            cls._require_fit(folder, {name: stored for name, (_, stored) in files.items()})
+        with library_errors(source or "model", "the language model cannot be read", "copy it again"):
+            loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info gives two
         places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
         if len(places) > 1:
@@ -91,12 +104,30 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
                 f"device_map spreads the model over {' and '.join(sorted(places))}, but its parts read each other's "
                 "weights; name one device that holds all of it, such as device_map='cuda:0'"
             )
+        if folder is not None:
+            require_finite_model(model, files, folder)
         return loaded
 
-    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
-        """As transformers does it, with files that others can read."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        share_weights(save_directory)
+    @classmethod
+    def _require_fit(cls, folder: Path, stored: dict[str, Stored]) -> None:
+        """Raise UserError where the weights are not those that config.json means; nothing of that size is built yet."""
+        with library_errors(folder / CONFIG_FILE, "describes no model that can be built", "copy the model again"):
+            config = UniAudioConfig.from_pretrained(folder)
+            with torch.device("meta"):
+                wanted = cls(config).state_dict()
+        if config.tie_word_embeddings:
+            tied = set(cls._tied_weights_keys) - set(stored)
+            wanted = {name: tensor for name, tensor in wanted.items() if name not in tied}
+        require_fit(wanted, stored, folder / WEIGHTS_FILE, "copy the model again")
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
+        """As transformers does it, all files or none, and such that others can read them."""
+        if not is_main_process or kwargs.get("push_to_hub"):
+            super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+            return
+        with saved_folder(save_directory) as scratch:
+            super().save_pretrained(scratch, **kwargs)
+            share_weights(scratch)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from codec.errors import UserError
+from codec.hub import local_folder
+from codec.library_errors import library_errors
+from codec.pretrained import WEIGHTS_FILE
 from lm.config import UniAudioConfig
 from lm.decoding import unsupported
 from lm.model import UniAudioForConditionalGeneration
+from lm.model_folder import INDEX_FILE, check_adapter, check_text_config, require_finite_model, stored_shards
 from lm.vocabulary import VocabularyLayout
+
+# What a text model is made of on the hub; safetensors before the older form, which is taken where there is no other.
+_HUB_FILES = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt")
+_LAYER = re.compile(r"\blayers\.\d+\.")
+_GIVE = "give the folder of a text model that is whole, or a hub id"
+
+
+def load_text_model(
+    source: str | Path, dtype: torch.dtype | Literal["auto"], kind: type = AutoModelForCausalLM
+) -> PreTrainedModel:
+    """A causal language model of the transformers library, every weight of it read and finite.
+
+    source: folder or hub id; kind: the library's class, an Auto class or one family's
+    Raises UserError where it cannot be read, or is incomplete.
+    """
+    folder = local_folder(source, "text model", _HUB_FILES)
+    check_adapter(folder)
+    check_text_config(folder)
+    files = stored_shards(folder) if _has_safetensors(folder) else {}
+    with library_errors(folder, "no text model can be loaded from there", _GIVE):
+        model, report = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, trust_remote_code=False)
+    if report["missing_keys"]:  # the library fills them with random numbers
+        raise UserError(
+            f"{source}: the text model there lacks {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}; give one with its layers and its text head"
+        )
+    left = sorted(name for name in report["unexpected_keys"] if _LAYER.search(name))
+    if left:  # the library leaves them out and goes on with a shallower model
+        raise UserError(f"{source}: config.json has fewer layers than the weights, such as {left[0]}; {_GIVE}")
+    require_finite_model(model, files, folder)
+    return model
+
+
+def _has_safetensors(folder: Path) -> bool:
+    older = any(folder.glob("pytorch_model*.bin"))
+    return (folder / WEIGHTS_FILE).exists() or (folder / INDEX_FILE).exists() or not older
 
 
 @torch.no_grad()
@@ -38,19 +80,7 @@ def from_text_backbone(
     Raises UserError where the source cannot be read, is incomplete or has layers of another kind, ValueError for a
     smaller vocabulary.
     """
-    try:
-        text_model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or "auto", output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{source}: no text model can be loaded from there ({error}); give a folder or a hub id"
-        ) from error
-    if report["missing_keys"]:  # the library fills them with random numbers
-        raise UserError(
-            f"{source}: the text model there lacks {len(report['missing_keys'])} tensors, such as "
-            f"{min(report['missing_keys'])}; give one with its layers and its text head"
-        )
+    text_model = load_text_model(source, dtype or "auto")
     shape = copy.deepcopy(text_model.config)
     strange = unsupported(shape)
     if strange:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -12,7 +14,10 @@ from pathlib import Path
 
 import sentencepiece
 
-from codec.errors import UserError
+from codec.errors import UserError, of_system
+from codec.files import replace_file
+from codec.hub import local_folder
+from codec.library_errors import library_errors
 
 # The names that the published tokenizer gives to LLaMA's reserved ids (published model, §B.1).
 TAG_NAMES = {
@@ -22,6 +27,9 @@ TAG_NAMES = {
 }
 PAD_NAME = "<text_pad_token>"
 _SENTENCEPIECE_FILE = "sentencepiece.model"
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # what tokenizers are made of
+_LARGEST = 256 * 2**20  # bytes of a sentencepiece model
+_REMEDY = "copy it again, or train one (a recipe of kind text_model)"
 
 
 class TextTokenizer(ABC):
@@ -63,21 +71,38 @@ class TextTokenizer(ABC):
 
     @staticmethod
     def from_pretrained(source: str | Path) -> TextTokenizer:
-        """A folder of ours, a folder with a transformers tokenizer, or a hub id."""
-        if (Path(source) / _SENTENCEPIECE_FILE).is_file():
-            return SentencePieceTokenizer((Path(source) / _SENTENCEPIECE_FILE).read_bytes())
-        return TransformersTokenizer(source)
+        """A folder of ours, a folder with a transformers tokenizer, or a hub id.
+
+        Raises UserError where there is none, or its files are damaged.
+        """
+        folder = local_folder(source, "text tokenizer", _HUB_FILES)
+        path = folder / _SENTENCEPIECE_FILE
+        if os.path.lexists(path):
+            return SentencePieceTokenizer(_read_pieces(path), str(path))
+        return TransformersTokenizer(folder)
 
 
 class SentencePieceTokenizer(TextTokenizer):
     """A sentencepiece model with byte fallback: any text has ids and comes back from them."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
+        """model: the content of a sentencepiece.model; source: names it in errors.
+
+        Raises UserError where it is cut short, damaged or of another kind of model.
+        """
+        with library_errors(source, "no sentencepiece model, or damaged", _REMEDY):
+            if not _is_whole(model):
+                raise UserError(f"{source}: cut short, damaged or no sentencepiece model; {_REMEDY}")
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._model = model
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.size = self._pieces.get_piece_size()
         self.bos, self.eos = self._pieces.bos_id(), self._pieces.eos_id()
         self.pad = self._pieces.piece_to_id(PAD_NAME)
+        names = [PAD_NAME, *(name for pair in TAG_NAMES.values() for name in pair)]
+        absent = [name for name in names if self._pieces.id_to_piece(self._pieces.piece_to_id(name)) != name]
+        if absent or self.bos < 0 or self.eos < 0:
+            lacks = absent[0] if absent else "a begin or an end"
+            raise UserError(f"{source}: has no id for {lacks}, so it is no tokenizer of an audio model; {_REMEDY}")
         self.fingerprint = hashlib.sha256(model).hexdigest()[:16]
 
     @classmethod
@@ -129,8 +154,8 @@ class SentencePieceTokenizer(TextTokenizer):
         return self._pieces.piece_to_id(opening), self._pieces.piece_to_id(closing)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / _SENTENCEPIECE_FILE).write_bytes(self._model)
+        with replace_file(Path(folder) / _SENTENCEPIECE_FILE) as path:
+            path.write_bytes(self._model)
 
 
 class TransformersTokenizer(TextTokenizer):
@@ -139,15 +164,11 @@ class TransformersTokenizer(TextTokenizer):
     def __init__(self, source: str | Path) -> None:
         from transformers import AutoTokenizer
 
-        try:
-            self._inner = AutoTokenizer.from_pretrained(str(source))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{source}: no text tokenizer could be read there ({error}); give a folder or a hub id"
-            ) from error
         names = [PAD_NAME, *(name for pair in TAG_NAMES.values() for name in pair)]
-        known = self._inner.get_vocab()
-        self._inner.add_special_tokens({"additional_special_tokens": [n for n in names if n not in known]})
+        with library_errors(source, "no text tokenizer could be read there", "give the folder of one, or a hub id"):
+            self._inner = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            known = self._inner.get_vocab()
+            self._inner.add_special_tokens({"additional_special_tokens": [n for n in names if n not in known]})
         if self._inner.bos_token_id is None or self._inner.eos_token_id is None:
             raise UserError(f"{source}: its tokenizer names no BOS or no EOS token; set both in tokenizer_config.json")
         self.size = len(self._inner)
@@ -168,3 +189,43 @@ class TransformersTokenizer(TextTokenizer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         self._inner.save_pretrained(str(folder))
+
+
+def _read_pieces(path: Path) -> bytes:
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise UserError(f"{path}: is no file; {_REMEDY}")
+        if state.st_size > _LARGEST:
+            raise UserError(f"{path}: larger than any sentencepiece model; {_REMEDY}")
+        return path.read_bytes()
+    except OSError as error:
+        raise of_system(error, path) from error
+
+
+def _is_whole(model: bytes) -> bool:
+    """Whether a serialised sentencepiece model has all its parts.
+
+    The library takes a file that was cut between two pieces for one with fewer pieces. The settings of the training
+    and of the normaliser, fields 2 and 3, come after all pieces, field 1.
+    """
+    place, fields = 0, set()
+    while place < len(model):
+        tag, place = _varint(model, place)
+        length, place = _varint(model, place)
+        if tag & 7 != 2 or place + length > len(model):  # all fields of the message have a length
+            return False
+        fields.add(tag >> 3)
+        place += length
+    return {1, 2, 3} <= fields
+
+
+def _varint(model: bytes, place: int) -> tuple[int, int]:
+    """A number in protobuf's form and the place after it; beyond the end, one that does not fit."""
+    value = shift = 0
+    while place < len(model) and shift < 64:
+        value |= (model[place] & 127) << shift
+        shift, place = shift + 7, place + 1
+        if model[place - 1] < 128:
+            return value, place
+    return 2**64, place

@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated, Any
 
 from codec.errors import UserError
+from codec.files import write_text
+from codec.numbers import Index, Range, Width
+from codec.reading import read_json
+from codec.strict import parse
 from codec.tokens import NUM_CODEBOOKS
 
 TAGGED_ROLES = ("transcription", "lyric", "caption")  # text of these roles is wrapped in an opening and a closing id
@@ -23,26 +28,26 @@ class VocabularyLayout:
     offset, as in the published configuration (published model, §A.3 and §B.1).
     """
 
-    text_size: int  # number of text ids, specials and padding of the table included
-    text_bos: int
-    text_eos: int
-    text_pad: int
-    tags: Mapping[str, tuple[int, int]]  # role -> (opening id, closing id)
-    descriptive_codes: int  # ids [0, descriptive_codes) are codebook entries
-    descriptive_card: int  # codes, special ids and spare ids together
-    descriptive_bos: int
-    descriptive_eos: int
-    descriptive_pad: int
-    structural_codes: int
-    structural_card: int
-    structural_bos: int
-    structural_eos: int
-    structural_pad: int
-    audio_prompt_bos: int
-    audio_prompt_eos: int
+    text_size: Width  # number of text ids, specials and padding of the table included
+    text_bos: Index
+    text_eos: Index
+    text_pad: Index
+    tags: Mapping[str, tuple[Index, Index]]  # role -> (opening id, closing id)
+    descriptive_codes: Width  # ids [0, descriptive_codes) are codebook entries
+    descriptive_card: Width  # codes, special ids and spare ids together
+    descriptive_bos: Index
+    descriptive_eos: Index
+    descriptive_pad: Index
+    structural_codes: Width
+    structural_card: Width
+    structural_bos: Index
+    structural_eos: Index
+    structural_pad: Index
+    audio_prompt_bos: Index
+    audio_prompt_eos: Index
     text_fingerprint: str = ""
     audio_fingerprint: str = ""
-    num_codebooks: int = field(default=NUM_CODEBOOKS)
+    num_codebooks: Annotated[int, Range(NUM_CODEBOOKS, NUM_CODEBOOKS)] = NUM_CODEBOOKS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", {role: tuple(self.tags[role]) for role in sorted(self.tags)})
@@ -52,9 +57,21 @@ class VocabularyLayout:
                 value = getattr(self, f"{kind}_{name}")
                 if not 0 <= value < card:
                     raise ValueError(f"{kind}_{name} = {value} lies outside the {card} {kind} ids")
+            if getattr(self, f"{kind}_codes") > card:
+                raise ValueError(f"{kind}_codes: there are more codes than the {card} {kind} ids")
+        for name in ("audio_prompt_bos", "audio_prompt_eos"):
+            if not 0 <= getattr(self, name) < self.structural_card:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} lies outside the {self.structural_card} structural ids"
+                )
         for role in TAGGED_ROLES:
             if role not in self.tags:
                 raise ValueError(f"the vocabulary layout has no tag ids for the role '{role}'")
+        ids = {"text_bos": self.text_bos, "text_eos": self.text_eos, "text_pad": self.text_pad}
+        ids |= {f"tags.{role}": value for role, pair in self.tags.items() for value in pair}
+        for name, value in ids.items():
+            if not 0 <= value < self.text_size:
+                raise ValueError(f"{name} = {value} lies outside the {self.text_size} text ids")
 
     @classmethod
     def build(cls, text_tokenizer, descriptive_codes: int, structural_codes: int, audio_fingerprint: str):
@@ -116,23 +133,16 @@ class VocabularyLayout:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> VocabularyLayout:
-        """Raises ValueError naming every missing or unknown key."""
-        known = {f.name for f in fields(cls)}
-        optional = {"text_fingerprint", "audio_fingerprint", "num_codebooks"}
-        missing, unknown = known - optional - set(values), set(values) - known
-        if missing or unknown:
-            raise ValueError(
-                f"vocabulary layout: missing {sorted(missing) or 'nothing'}, unknown {sorted(unknown) or 'nothing'}"
-            )
-        return cls(**values)
+    def from_dict(cls, values: Any, source: str = "vocabulary layout") -> VocabularyLayout:
+        """Raises UserError naming `source` and the key that is missing, unknown or unfit."""
+        return parse(cls, values, source)
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> VocabularyLayout:
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: not a vocabulary layout ({error}); it is saved beside every model") from error
+        """Read what `save` wrote. Raises UserError where it is no such file."""
+        return cls.from_dict(
+            read_json(path, "vocabulary layout", "copy it again: it is saved beside every model"), str(path)
+        )

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from auditory_sentences.analysis import JUDGE_QUESTION
 from codec.errors import UserError
+from codec.library_errors import library_errors
+from lm.text_backbone import load_text_model
 
 HIGHEST = 10
 _SCORE = re.compile(r"\D*?(\d{1,3})(?!\.?\d)")
@@ -131,13 +133,9 @@ class LocalJudge:
     def __init__(self, recipe: JudgeRecipe, device: torch.device) -> None:
         self.recipe, self._device = recipe, device
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(recipe.model, padding_side="left")
-            self._model = AutoModelForCausalLM.from_pretrained(recipe.model, dtype=precision).to(device).eval()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{recipe.model}: no judge could be read ({error}); give a folder or a hub id of a language model"
-            ) from error
+        with library_errors(recipe.model, "no judge could be read", "give a folder or a hub id of a language model"):
+            self._tokenizer = AutoTokenizer.from_pretrained(recipe.model, padding_side="left", trust_remote_code=False)
+        self._model = load_text_model(recipe.model, precision).to(device).eval()
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
 

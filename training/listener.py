@@ -18,11 +18,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM
 
 from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
 from codec.tensor_files import save_tensors
+from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
 
@@ -63,12 +63,7 @@ class Listener(nn.Module):
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        try:
-            model = AutoModelForCausalLM.from_pretrained(text_model, dtype=precision)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{text_model}: no text model could be read ({error}); give a folder or a hub id"
-            ) from error
+        model = load_text_model(text_model, precision)
         if tokenizer.size > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokenizer.size)  # tags that the tokenizer did not know; never used here
         model.config.use_cache = False

@@ -116,9 +116,15 @@ class Recipe:
             raise UserError("steps, save_every, keep and log_every must be at least 1 and validate_every at least 0")
 
 
+_RECIPES = (
+    "the shipped ones lie in recipes/ of the source tree, not in an installed package; what is trained already is used "
+    "with --model and --codec"
+)
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, after the overrides ("a.b=value"). Its `kind` picks the class."""
-    tree = read_yaml(path, "recipe", "the shipped ones lie in recipes/")
+    tree = read_yaml(path, "recipe", _RECIPES)
     for override in overrides:
         _override(tree, override)
     kind = tree.pop("kind", None)

@@ -22,6 +22,7 @@ from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
 from codec.errors import UserError
 from codec.tensor_files import share_weights
+from lm.text_backbone import load_text_model
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.dialogue import Dialogue
 from training.engine import Engine
@@ -117,10 +118,7 @@ def llama_config(recipe: TextModelRecipe, tokenizer: TextTokenizer) -> LlamaConf
 
 def trained_llama(source: str) -> LlamaForCausalLM:
     """A folder's or hub id's LLaMA, in float32 and ready to learn."""
-    try:
-        return LlamaForCausalLM.from_pretrained(source, dtype=torch.float32).train()
-    except (OSError, ValueError) as error:
-        raise UserError(f"init: {source}: no LLaMA could be read ({error}); give a folder or a hub id") from error
+    return load_text_model(source, torch.float32, LlamaForCausalLM).train()
 
 
 class Text:

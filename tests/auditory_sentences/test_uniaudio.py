@@ -1,7 +1,10 @@
 """The facade: what was trained through rows and packing is what comes back from requests."""
 
+import json
+import os
 import shutil
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -285,13 +288,13 @@ def test_missing_weights_are_not_made_up(saved):
     weights = load_file(saved / "model.safetensors")
     del weights["audio_head"]
     save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="1 weights are missing \\(audio_head"):
+    with pytest.raises(UserError, match="model.safetensors: weights do not fit .* 1 weights are missing .audio_head"):
         UniAudio.from_pretrained(saved)
 
 
 def test_tokenizers_of_another_model_are_refused(saved, trained):
     FakeTokenizer(shift=1).save_pretrained(saved / "audio_tokenizer")
-    with pytest.raises(UserError, match="reads the audio tokenizer .* but was given"):
+    with pytest.raises(UserError, match="audio_tokenizer: the model reads the audio tokenizer .* but was given"):
         UniAudio.from_pretrained(saved)
 
 
@@ -300,6 +303,187 @@ def test_a_vocabulary_of_another_model_is_refused(saved, trained):
     other.save(saved / "vocabulary.json")
     with pytest.raises(UserError, match="descriptive_pad"):
         UniAudio.from_pretrained(saved)
+
+
+def refused(folder, message=""):
+    with pytest.raises(UserError, match=message) as caught:
+        UniAudio.from_pretrained(folder)
+    said = str(caught.value)
+    assert str(folder) in said and "\n" not in said and len(said) < 1000
+    assert not any(advice in said for advice in ("ignore_mismatched", "trust_remote_code", "weights_only"))
+
+
+def edit(path, *keys, value):
+    tree = json.loads(path.read_text())
+    at = tree
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    path.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 50_000, b'{"a": 1, "a": 2}'])
+def test_json_that_is_none_is_refused(saved, name, content):
+    (saved / name).write_bytes(content)
+    refused(saved, name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["understanding_layers"], "one", "understanding_layers"),
+        (["understanding_layers"], 10**9, "understanding_layers"),
+        (["understanding_layers"], 0, "have no place in it"),  # the library would leave the layer out
+        (["generation_layers"], 2, "weights are missing"),
+        (["generation_layers"], None, "generation_layers"),
+        (["mask_other_modalities"], "yes", "mask_other_modalities"),
+        (["model_type"], "llama", "model_type"),
+        (["vocabulary"], [1], "vocabulary"),
+        (["vocabulary", "text_size"], "many", "text_size"),
+        (["vocabulary", "descriptive_card"], 1000, "another shape"),
+        (["cross_modal"], 3, "cross_modal"),
+        (["cross_modal", "hidden_size"], 10**9, "hidden_size"),
+        (["cross_modal", "hidden_size"], 48, "another shape"),
+        (["cross_modal", "num_hidden_layers"], 10**9, "num_hidden_layers"),
+        (["cross_modal", "num_key_value_heads"], 3, "num_key_value_heads"),
+        (["cross_modal", "num_attention_heads"], 0, "num_attention_heads"),
+        (["cross_modal", "max_position_embeddings"], -1, "max_position_embeddings"),
+        (["cross_modal", "rms_norm_eps"], "small", "rms_norm_eps"),
+        (["cross_modal", "hidden_act"], "magic", "config.json"),
+        (["cross_modal", "rope_parameters"], {"rope_type": "magic", "rope_theta": 1.0}, "config.json"),
+        (["cross_modal", "rope_parameters"], {"rope_type": "default", "rope_theta": -1.0}, "rope_theta"),
+        (["cross_modal", "model_type"], "no_such_model", "config.json"),
+        (["depth", "hidden_size"], 24, "shape"),
+        (["depth"], None, "depth"),
+        (["dtype"], "float99", "model"),
+    ],
+    ids=str,
+)
+def test_values_of_a_configuration_that_do_not_serve_are_refused(saved, keys, value, message):
+    edit(saved / "config.json", *keys, value=value)
+    refused(saved, message)
+
+
+def rewrite(path, change):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w["audio_head"].view(-1)[5:6].fill_(torch.nan), "model.safetensors: audio_head holds NaN"),
+        (lambda w: w["lm_head.weight"].view(-1)[-1:].fill_(torch.inf), "lm_head.weight holds infinite"),
+        (lambda w: w.update(more=torch.ones(1)), "1 have no place in it .more"),
+        (lambda w: w.update(audio_head=w["audio_head"][:-1].clone()), "audio_head is float"),
+        (lambda w: w.update(audio_head=w["audio_head"].to(torch.int8)), "audio_head is integer"),
+    ],
+)
+def test_weights_that_do_not_serve_are_named(saved, change, message):
+    rewrite(saved / "model.safetensors", change)
+    refused(saved, message)
+
+
+def test_weights_cut_at_any_place_are_refused(saved):
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (7, 8, 9, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(saved, "model.safetensors: damaged")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
+def test_weights_that_are_no_file_are_refused_at_once(saved, kind):
+    path = saved / "model.safetensors"
+    path.unlink()
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to nowhere": lambda: path.symlink_to("no")}[kind]()
+    refused(saved, "model.safetensors")
+
+
+@pytest.fixture
+def sharded(saved, trained):
+    trained.model.save_pretrained(saved, max_shard_size="20KB")
+    assert len(list(saved.glob("model-*.safetensors"))) > 2 and not (saved / "model.safetensors").exists()
+    return saved
+
+
+def test_shards_load_and_give_way_to_one_file_again(sharded, trained, store, bank):
+    asked = requests(store, bank, "asr")
+    loaded = UniAudio.from_pretrained(sharded)
+    assert [a.segment.content for a in ask(loaded, asked)] == [a.segment.content for a in ask(trained, asked)]
+    trained.save_pretrained(sharded)
+    assert [path.name for path in sharded.glob("model*")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "outside", "index", "map", "moved", "nan"])
+def test_shards_that_do_not_fit_their_index_are_named(sharded, damage):
+    index, shard = sharded / "model.safetensors.index.json", sorted(sharded.glob("model-*.safetensors"))[1]
+    name = next(k for k, file in json.loads(index.read_text())["weight_map"].items() if file == shard.name)
+    if damage == "missing":
+        shard.unlink()
+    elif damage == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif damage == "index":
+        index.write_text("{")
+    elif damage == "map":
+        edit(index, "weight_map", value=[1])
+    elif damage == "outside":
+        edit(index, "weight_map", name, value="../../elsewhere.safetensors")
+    elif damage == "moved":
+        other = sorted(sharded.glob("model-*.safetensors"))[0]
+        edit(index, "weight_map", name, value=other.name)
+    else:
+        rewrite(shard, lambda weights: weights[name].view(-1)[:1].fill_(torch.nan))
+    refused(sharded, "index.json" if damage in ("index", "map", "outside") else "model-0000|index")
+
+
+def test_an_adapter_beside_the_model_is_not_followed_to_another_model(saved):
+    (saved / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "someone/else"}')
+    refused(saved, "adapter_config.json: an adapter beside the model")
+
+
+@pytest.mark.parametrize("name", ["audio_tokenizer/config.json", "text_tokenizer/sentencepiece.model"])
+def test_damaged_tokenizers_are_named(saved, name):
+    (saved / name).write_bytes(b"damaged")
+    refused(saved, name)
+
+
+def test_files_for_the_library_alone_do_no_harm(saved, trained):
+    for name in ("generation_config.json", "processor_config.json"):
+        (saved / name).write_text("{")
+    assert UniAudio.from_pretrained(saved).layout == trained.layout
+
+
+def test_a_save_that_breaks_off_leaves_one_model_or_none(saved, trained, codec, store, monkeypatch):
+    other = new_model(store, codec, seed=1)
+    before = (saved / "model.safetensors").read_bytes()
+    for step in (0, 3, 9, 14, 18):
+        calls = iter(range(1000))
+        real = Path.replace
+
+        def failing(*arguments, real=real, calls=calls, step=step):
+            if next(calls) == step:
+                raise OSError(28, "No space left on device", str(arguments[0]))
+            return real(*arguments)
+
+        monkeypatch.setattr(Path, "replace", failing)
+        try:
+            other.save_pretrained(saved)
+        except UserError as error:
+            assert "No space left" in str(error)
+        monkeypatch.setattr(Path, "replace", real)
+        assert not list(saved.rglob(".tmp-*"))
+        try:
+            assert UniAudio.from_pretrained(saved).model is not None
+            assert (saved / "model.safetensors").read_bytes() == before or step == 18
+        except UserError as error:
+            assert "has no config.json" in str(error)
+        trained.save_pretrained(saved)
+        assert (saved / "model.safetensors").read_bytes() == before  # the same model, the same bytes
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/no/such/folder", "./nothing"])

@@ -20,10 +20,11 @@ from transformers import (
     WhisperModel,
 )
 
-from codec.config import from_json, to_json
+from codec.config import to_json
 from codec.errors import UserError
 from codec.experts import RATES, ExpertConfig, MelView, feature_frames, load_expert
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
+from codec.strict import parse
 from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
 
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -263,7 +264,7 @@ def test_views_travel_with_the_configuration():
     view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
     config = ExpertConfig("speech_text", views={"speech_text": view})
     values = json.loads(json.dumps(to_json(config)))
-    again = from_json(ExpertConfig, values, "config.json")
+    again = parse(ExpertConfig, values, "config.json")
     assert again == config
     assert load_expert(again).features(noise(1, 24000))["speech_text"].shape == (1, 24, 51)
 
@@ -296,5 +297,5 @@ def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
         load_expert(ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm")))
     with pytest.raises(UserError, match="no hidden state 11, the model has 5 layers"):  # 11 as published
         load_expert(ExpertConfig("music", "conformer", str(checkpoints / "conformer")))
-    with pytest.raises(UserError, match="nothing: not a music encoder"):
+    with pytest.raises(UserError, match="nothing holds no music encoder"):
         load_expert(ExpertConfig("music", "conformer", str(tmp_path / "nothing")))

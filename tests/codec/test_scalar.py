@@ -12,6 +12,7 @@ from codec.errors import UserError
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.scalar_layers import LATENT_DEVIATION, PrincipalComponents
 from codec.spectrogram import LogMagnitudeSpectrogram
+from codec.strict import parse
 from tests.codec.published_state import load_fixture, published_state
 
 STFT = ScalarConfig(
@@ -50,7 +51,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def published(parity_dir):
     path = parity_dir / "scalar.json"
-    model = ScalarAutoencoder(ScalarConfig.from_dict(json.loads(path.read_text())["config"])).eval()
+    model = ScalarAutoencoder(parse(ScalarConfig, json.loads(path.read_text())["config"], str(path))).eval()
     state = published_state(path)
     assert sum(key.endswith("down_conv.activation.weight") for key in state) == 5
     model.load_state_dict(state)  # strict: every published key has its place
@@ -239,7 +240,7 @@ def test_damaged_files_are_named(tmp_path):
 )
 def test_a_config_that_cannot_be_is_refused(values, message):
     with pytest.raises(UserError, match=message):
-        ScalarConfig.from_dict(values)
+        parse(ScalarConfig, values, "config.json")
 
 
 @torch.no_grad()

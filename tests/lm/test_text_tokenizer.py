@@ -1,5 +1,7 @@
 """Text tokenizers: any text comes back, nobody can type a special id."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +87,80 @@ def test_training_twice_gives_the_same_fingerprint(pieces):
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         TextTokenizer.from_pretrained(tmp_path)
+
+
+def refused(folder, message):
+    with pytest.raises(UserError, match=message) as caught:
+        TextTokenizer.from_pretrained(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pieces_cut_at_any_place_are_refused(pieces, tmp_path):
+    """Between two pieces, too, where the library takes the file for one with fewer pieces."""
+    pieces.save_pretrained(tmp_path)
+    path = tmp_path / "sentencepiece.model"
+    whole = path.read_bytes()
+    ends, place = [], 0
+    while place < len(whole) and whole[place] == 0x0A:  # field 1, a piece, shorter than 128 bytes
+        place += 2 + whole[place + 1]
+        ends.append(place)
+    assert len(ends) == pieces.size
+    for length in (0, 1, 2, *ends[:3], *ends[-3:], *range(100, len(whole), len(whole) // 20), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(tmp_path, "sentencepiece.model: cut short, damaged or no sentencepiece model")
+
+
+@given(content=st.binary(max_size=200))
+def test_what_is_no_tokenizer_is_refused(content):
+    with pytest.raises(UserError, match="^here: "):
+        SentencePieceTokenizer(content, "here")
+
+
+def test_pieces_without_our_tags_are_refused(tmp_path):
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=model, vocab_size=60, hard_vocab_limit=False, minloglevel=2
+    )
+    (tmp_path / "sentencepiece.model").write_bytes(model.getvalue())
+    refused(tmp_path, "has no id for <text_pad_token>")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
+def test_pieces_that_are_no_file(tmp_path, kind):
+    path = tmp_path / "sentencepiece.model"
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to nowhere": lambda: path.symlink_to("no")}[kind]()
+    refused(tmp_path, "sentencepiece.model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b""),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": -1}, "merges": 3}}'),
+        ("tokenizer.json", b"\xff\xfe\x00"),
+        ("tokenizer_config.json", b"{"),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b'{"tokenizer_class": 7}'),
+        ("tokenizer_config.json", b'{"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["x.py--A", null]}}'),
+    ],
+)
+def test_damaged_transformers_tokenizers_are_one_sentence(llama_like, tmp_path, name, content):
+    llama_like.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        TextTokenizer.from_pretrained(tmp_path)
+    said = str(caught.value)
+    assert str(tmp_path) in said and "\n" not in said and "trust_remote_code" not in said and len(said) < 600
+
+
+def test_a_folder_without_a_tokenizer_and_a_mistyped_path(tmp_path):
+    refused(tmp_path, "no text tokenizer could be read")
+    with pytest.raises(UserError, match="nowhere: no such folder; give the folder of a text tokenizer"):
+        TextTokenizer.from_pretrained(tmp_path / "nowhere")
