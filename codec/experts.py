@@ -120,14 +120,20 @@ class ExpertEncoder(nn.Module, ABC):
         self.rate = RATES[config.role]
 
     @torch.no_grad()
-    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def features(
+        self, waveforms: Tensor, lengths: Tensor | None = None, whole_frames: bool = False
+    ) -> dict[str, Tensor]:
         """Features of a batch of clips.
 
         waveforms: (B, n) float32, 24 kHz mono; lengths: (B,) int64 samples of each clip, None: all fill the batch
+        whole_frames: of clips that fill the batch, only the floor(rate n / 24000) frames that sound fills, with the
+            rest of the sound after them rather than silence, as the published code hears its segments
         Returns feature name -> (B, channels, feature_frames(n, rate)), zero beyond each clip's own frames.
         """
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        if whole_frames:
+            return self._encode(waveforms, lengths, lengths * self.rate // SAMPLE_RATE)
         frames = feature_frames(lengths, self.rate)  # (B,)
         most = feature_frames(waveforms.shape[1], self.rate)
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
@@ -138,7 +144,10 @@ class ExpertEncoder(nn.Module, ABC):
 
     @abstractmethod
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """Features (B, C, T) of waveforms (B, T * samples per frame) that are zero beyond each clip."""
+        """Features (B, C, T) of waveforms (B, n) that are zero beyond each clip; T: whole frames in n samples.
+
+        frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
+        """
 
     def freeze(self) -> None:
         self.requires_grad_(False)
@@ -170,6 +179,7 @@ class MelExpert(ExpertEncoder):
 
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
         total = waveforms.shape[1] * self.rate // SAMPLE_RATE
+        waveforms = waveforms[:, : total * (SAMPLE_RATE // self.rate)]
         inside = (torch.arange(total, device=waveforms.device) < frames[:, None])[:, None, :, None]  # (B, 1, T, 1)
         features = {}
         for name, view in self.views.items():
@@ -306,8 +316,9 @@ class SelfSupervisedExpert(ExpertEncoder):
         features = {name: audio.new_zeros(len(audio), dim, total) for name, dim in self.dims.items()}
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
-            count = int(feature_frames(length, self.rate))
-            clips = F.pad(audio[rows, : count * rate // self.rate], (0, self.edge))
+            count = int(frames[rows[0]])
+            heard = max(count * rate // self.rate, -(-length * rate // SAMPLE_RATE))
+            clips = F.pad(audio[rows, :heard], (0, self.edge))
             states = self.encoder(self._inputs(clips), output_hidden_states=True).hidden_states
             for name, layers in self.config.taps.items():
                 mean = average(states, layers).transpose(1, 2)[:, :, : count * self.pool]  # (b, C, frames of the model)

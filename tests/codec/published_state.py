@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from codec.published import our_name
+from codec.published_names import our_name
 
 
 def load_fixture(path: Path) -> dict[str, torch.Tensor]:

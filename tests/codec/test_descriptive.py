@@ -1,7 +1,6 @@
 """The descriptive branch: published numbers, masks, and codebooks that stay alive."""
 
 import dataclasses
-import importlib.util
 import json
 
 import pytest
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from codec.config import QuantiserConfig
-from codec.descriptive import DescriptiveBranch, DescriptiveConfig, from_published
+from codec.descriptive import DescriptiveBranch, DescriptiveConfig
+from tests.codec.published_state import converted_state
 
 SMALL = DescriptiveConfig(
     speech_dim=12,
@@ -39,12 +39,9 @@ def features(batch: int, frames: int, seed: int = 0) -> tuple[torch.Tensor, torc
 @pytest.fixture(scope="module")
 def published(parity_dir):
     meta = json.loads((parity_dir / "codec_reasoning.json").read_text())
-    spec = importlib.util.spec_from_file_location("regenerate_state", parity_dir / "regenerate_state.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    state = {name: torch.as_tensor(value) for name, value in module.regenerate(meta).items()}
     branch = DescriptiveBranch(DescriptiveConfig()).eval()
-    branch.load_state_dict(from_published(state))  # strict: every tensor has a place
+    state = converted_state(parity_dir / "codec_reasoning.json", "descriptive.")
+    branch.load_state_dict(state)  # strict: every tensor has a place
     return branch, load_file(parity_dir / "codec_reasoning.safetensors")
 
 
