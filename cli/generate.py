@@ -13,6 +13,7 @@ from cli.options import (
     DEMO_MODEL,
     GuidanceOption,
     ModelOption,
+    PromptOption,
     SeedOption,
     StepsOption,
     StructuralTemperatureOption,
@@ -44,15 +45,14 @@ def speak(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    prompt: PromptOption = None,
 ) -> None:
     """Say some words."""
-    from auditory_sentences.tasks import request
-
     if not text.strip():
         raise UserError("there is nothing to say: the text is empty")
-    asked = request("instruct_tts", caption=voice, text=text) if voice else request("tts", text=text)
+    task, contents = ("instruct_tts", {"caption": voice, "text": text}) if voice else ("tts", {"text": text})
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, out, model, sampling, seed, steps)
+    _make(task, contents, prompt, out, model, sampling, seed, steps)
 
 
 def compose(
@@ -67,15 +67,14 @@ def compose(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    prompt: PromptOption = None,
 ) -> None:
     """Make music, or a sound, from a description."""
-    from auditory_sentences.tasks import request
-
     if not caption.strip():
         raise UserError("there is nothing to make: the description is empty")
-    asked = request("sound_generation" if sound else "music_generation", caption=caption)
+    task, contents = "sound_generation" if sound else "music_generation", {"caption": caption}
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, out, model, sampling, seed, steps)
+    _make(task, contents, prompt, out, model, sampling, seed, steps)
 
 
 def _sampling(
@@ -90,7 +89,14 @@ def _sampling(
 
 
 def _make(
-    asked: Request, out: Path, model_folder: Path, settings: GenerationSettings, seed: int, steps: int | None
+    task: str,
+    contents: dict[str, str],
+    prompt: str | None,
+    out: Path,
+    model_folder: Path,
+    settings: GenerationSettings,
+    seed: int,
+    steps: int | None,
 ) -> None:
     from codec.audio import write_audio
 
@@ -98,6 +104,7 @@ def _make(
     if to_pipe and sys.stdout.isatty():
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     model = load_model(model_folder)
+    asked = model.request(task, prompt, **contents)
     if to_pipe:
         made = _send(model, asked, settings, seed, steps)
     else:

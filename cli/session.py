@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from auditory_sentences.sentence import AuditorySentence, Segment
-from auditory_sentences.tasks import Request, request
+from auditory_sentences.tasks import Request
 from auditory_sentences.uniaudio import Completion, UniAudio
 from codec.audio import write_audio
 from codec.errors import UserError
@@ -28,6 +28,7 @@ class Settings:
     max_rows: int = 300  # longest answer, in rows: 17.5 rows are a second of sound
     steps: int = 0  # of the flow decoder; 0: as many as it was made for
     seed: int = 0  # of the next answer; grows by one with every turn
+    prompt: str = ""  # instruction in place of the model's own for a task; empty: its own
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
     memory: int = 1  # how many earlier turns the model sees; the starter gets confused by more
 
@@ -95,35 +96,35 @@ class Session:
         """/say WORDS         the model speaks the words (in the voice that '/set voice ...' describes)"""
         _need(text, "/say WORDS")
         if self.settings.voice:
-            asked = request("instruct_tts", caption=self.settings.voice, text=text)
+            asked = self._request("instruct_tts", caption=self.settings.voice, text=text)
         else:
-            asked = request("tts", text=text)
+            asked = self._request("tts", text=text)
         yield self._answer(f"/say {text}", asked)
 
     def do_music(self, caption: str) -> Iterator[str]:
         """/music DESCRIPTION the model plays, for example: /music a slow piano melody in C major"""
         _need(caption, "/music DESCRIPTION")
-        yield self._answer(f"/music {caption}", request("music_generation", caption=caption), speech=False)
+        yield self._answer(f"/music {caption}", self._request("music_generation", caption=caption), speech=False)
 
     def do_sound(self, caption: str) -> Iterator[str]:
         """/sound DESCRIPTION the model makes a sound, for example: /sound a dog barks"""
         _need(caption, "/sound DESCRIPTION")
-        yield self._answer(f"/sound {caption}", request("sound_generation", caption=caption), speech=False)
+        yield self._answer(f"/sound {caption}", self._request("sound_generation", caption=caption), speech=False)
 
     def do_listen(self, file: str) -> Iterator[str]:
         """/listen FILE       the model writes down what is said"""
         audio = self._tokens(_need(file, "/listen FILE"))
-        yield self._answer(f"/listen {file}", request("asr", audio=audio))
+        yield self._answer(f"/listen {file}", self._request("asr", audio=audio))
 
     def do_describe(self, file: str) -> Iterator[str]:
         """/describe FILE     the model describes the sound"""
         audio = self._tokens(_need(file, "/describe FILE"))
-        yield self._answer(f"/describe {file}", request("sound_caption", audio=audio))
+        yield self._answer(f"/describe {file}", self._request("sound_caption", audio=audio))
 
     def do_ask(self, rest: str) -> Iterator[str]:
         """/ask FILE QUESTION a question about a recording"""
         file, question = _two_parts(rest, "/ask FILE QUESTION")
-        asked = request("audio_qa", audio=self._tokens(file), question=question)
+        asked = self._request("audio_qa", audio=self._tokens(file), question=question)
         yield self._answer(f"/ask {rest}", asked)
 
     def do_shot(self, rest: str) -> Iterator[str]:
@@ -214,6 +215,9 @@ class Session:
         yield "/quit              end the session"
 
     # ---- how an answer comes about
+
+    def _request(self, task: str, **contents: str | AudioTokens) -> Request:
+        return self.model.request(task, self.settings.prompt or None, **contents)
 
     def _answer(self, line: str, asked: Request, kept: tuple[Segment, ...] | None = None, speech: bool = True) -> str:
         """Ask the model, keep the turn, and return the line that shows the answer.

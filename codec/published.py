@@ -238,7 +238,9 @@ def _music_encoder(
 def _require_codec(file: WeightFile, source: str) -> None:
     """Raise UserError where a file is wholly something else."""
     if not any(our_name(key) is not None for key in file.state):
-        raise UserError(f"{source}: holds none of the published codec's tensors{seems(file.state)}; give its checkpoint")
+        raise UserError(
+            f"{source}: holds none of the published codec's tensors{seems(file.state)}; give its checkpoint"
+        )
 
 
 def _read_yaml(path: str | Path) -> dict:

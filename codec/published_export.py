@@ -6,7 +6,8 @@ here has no record of such files, and is written as the current published form h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from codec.config import to_json
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.files import new_file
 from codec.flow_transformer import sinusoidal_positions
 from codec.published_music import fixed_tables
 from codec.published_names import (
@@ -41,24 +43,25 @@ _FREE = ("encode_window_blocks", "encode_context_blocks", "batch_blocks", "decod
 _REMEDY = "keep it as a folder of this project, which every verb takes"
 
 
-def export_codec(
+def write_codec(
     codec: ReasoningCodec,
     record: PublishedFiles | None,
     source: str,
-    write: Mapping[str, Callable[[Any], None]],
+    paths: Mapping[str, Path],
     unstated: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
 ) -> dict[str, int]:
     """Write a codec's released files; how many tensors each has.
 
     record: of the files that it was imported from, None without
     source: the codec's folder, for messages
-    write: "codec", "scalar", "scalar_config" and, where the music encoder has a file of its own, "music_encoder" -> what
-        to do with its content
-    Raises UserError where the codec has no published form, or its music encoder stands elsewhere than `write` says.
+    paths: "codec", "scalar", "scalar_config" and, where the music encoder has a file of its own, "music_encoder" ->
+        file to write, none of which is there
+    All files appear when all are whole. Raises UserError where the codec has no published form, its music encoder
+    stands elsewhere than `paths` say, or a file cannot be written.
     """
     require_published_form(codec, source, unstated)
     state = codec.state_dict()
-    apart = "music_encoder" in write
+    apart = "music_encoder" in paths
     if record is not None and apart != ("music_encoder" in record.files):
         raise UserError(
             f"{source}: its release "
@@ -78,25 +81,14 @@ def export_codec(
         files = {name: record.state(name, state, source) for name in record.files}
         nests = {name: file.nest for name, file in record.files.items()}
         values = record.scalar_config
-    for name, tensors in files.items():
-        write[name]({nests[name]: tensors} if nests[name] else tensors)
-    write["scalar_config"](values)
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    with contextlib.ExitStack() as written:
+        for name, tensors in files.items():
+            path = written.enter_context(new_file(paths[name]))
+            torch.save({nests[name]: tensors} if nests[name] else tensors, path)
+        path = written.enter_context(new_file(paths["scalar_config"]))
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return {name: len(tensors) for name, tensors in files.items()}
-
-
-def write_checkpoint_to(path: Path) -> Callable[[Any], None]:
-    """Writes torch's form of a checkpoint to a path."""
-    return lambda content: torch.save(content, path)
-
-
-def write_yaml_to(path: Path) -> Callable[[Any], None]:
-    """Writes values as YAML to a path; tuples as lists."""
-
-    def write(values: Any) -> None:
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-    return write
 
 
 def require_published_form(

@@ -41,9 +41,7 @@ def music_encoder_from_published(
     """
     mine = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not mine:
-        raise UserError(
-            f"{source}: no key begins with {prefix!r}; this is no published music encoder{seems(state)}"
-        )
+        raise UserError(f"{source}: no key begins with {prefix!r}; this is no published music encoder{seems(state)}")
     config = _config(mine, source, unstated)
     encoder = MusicEncoder(config)
     converted, known = {}, encoder.state_dict().keys()

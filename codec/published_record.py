@@ -56,7 +56,9 @@ class PublishedFiles:
         """Write both files into the folder of a codec."""
         folder = Path(folder)
         if self.apart:
-            save_tensors({f"{file}:{key}": value.clone() for (file, key), value in self.apart.items()}, folder / APART_FILE)
+            save_tensors(
+                {f"{file}:{key}": value.clone() for (file, key), value in self.apart.items()}, folder / APART_FILE
+            )
         values = {
             "files": {
                 name: {"nest": f.nest, "prefix": f.prefix, "tensors": [[k, *v] for k, v in f.tensors.items()]}
