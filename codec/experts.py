@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
@@ -25,6 +30,7 @@ from codec.config import from_json
 from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.tokens import SAMPLE_RATE
+from codec.weight_files import require_plain
 
 WHISPER_RATE = 50  # frames per second of every Whisper encoder
 RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
@@ -232,8 +238,8 @@ class WhisperExpert(ExpertEncoder):
         super().__init__(config)
         from transformers import WhisperFeatureExtractor, WhisperModel
 
-        self.encoder = _from_pretrained(WhisperModel, config).get_encoder()
-        self.extractor = _from_pretrained(WhisperFeatureExtractor, config)
+        self.encoder = _model(WhisperModel, config, "encoder.").get_encoder()
+        self.extractor = _extractor(WhisperFeatureExtractor, config)
         self.dims = dict.fromkeys(config.taps, self.encoder.config.d_model)
         _check_layers(config, self.encoder.config.encoder_layers)
         self.pool = WHISPER_RATE // self.rate
@@ -290,8 +296,8 @@ class SelfSupervisedExpert(ExpertEncoder):
         super().__init__(config)
         from transformers import AutoFeatureExtractor, AutoModel
 
-        self.encoder = _from_pretrained(AutoModel, config)
-        self.extractor = _from_pretrained(AutoFeatureExtractor, config)
+        self.encoder = _model(AutoModel, config)
+        self.extractor = _extractor(AutoFeatureExtractor, config)
         model = self.encoder.config
         _check_layers(config, model.num_hidden_layers)
         self.dims = dict.fromkeys(config.taps, model.hidden_size)
@@ -400,11 +406,61 @@ def _check_layers(config: ExpertConfig, layers: int) -> None:
         )
 
 
-def _from_pretrained(cls: type, config: ExpertConfig):
-    try:
-        return cls.from_pretrained(config.source)
-    except (OSError, ValueError) as error:
+# What transformers raises where a folder is not wholly a model's: beside its own errors those of a value of another
+# type, wherever it is first used.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ZeroDivisionError,
+    SafetensorError,
+    UnpicklingError,
+    ImportError,
+    StrictDataclassError,
+)
+
+
+def _model(cls: type, config: ExpertConfig, needed: str = "") -> nn.Module:
+    """The transformers model of an expert, in float32, as all the codec computes; it may be stored in another type.
+
+    needed: how names of weights begin that the expert needs
+    Raises UserError where one of them is missing, NaN or infinite.
+    """
+    model, loading = _read(
+        lambda: cls.from_pretrained(config.source, dtype=torch.float32, output_loading_info=True), config
+    )
+    absent = sorted(
+        name for name in loading["missing_keys"] if name.startswith(needed) and not name.endswith("masked_spec_embed")
+    )
+    if absent:  # transformers would go on with random weights
         raise UserError(
-            f"{config.source}: the {config.role} expert could not be read ({error}); give a folder or hub id of a "
-            "transformers model"
+            f"{config.source}: {len(absent)} weights of the {config.role} expert are missing ({absent[0]}, ...); copy "
+            "the model again"
+        )
+    require_plain(config.source, model.state_dict())
+    return model
+
+
+def _extractor(cls: type, config: ExpertConfig) -> Any:
+    extractor = _read(lambda: cls.from_pretrained(config.source), config)
+    rate = getattr(extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+        raise UserError(
+            f"{config.source}: sampling_rate of its feature extractor is {rate!r}, which must be a number of Hz; copy "
+            "preprocessor_config.json again"
+        )
+    return extractor
+
+
+def _read(load: Callable[[], Any], config: ExpertConfig) -> Any:
+    try:
+        return load()
+    except _UNREADABLE as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{config.source}: the {config.role} expert could not be read ({detail}); give the folder or hub id of a "
+            "whole transformers model"
         ) from error

@@ -1,7 +1,6 @@
 """The descriptive branch: published numbers, masks, and codebooks that stay alive."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -38,7 +37,6 @@ def features(batch: int, frames: int, seed: int = 0) -> tuple[torch.Tensor, torc
 
 @pytest.fixture(scope="module")
 def published(parity_dir):
-    meta = json.loads((parity_dir / "codec_reasoning.json").read_text())
     branch = DescriptiveBranch(DescriptiveConfig()).eval()
     state = converted_state(parity_dir / "codec_reasoning.json", "descriptive.")
     branch.load_state_dict(state)  # strict: every tensor has a place
