@@ -24,6 +24,7 @@ from codec.conformer import ConformerLayer, rotary_positions
 from codec.errors import UserError
 from codec.tensor_files import save_tensors
 from codec.tokens import SAMPLE_RATE
+from codec.weight_files import require_plain
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 STACK = 4  # mel frames of one frame: each of the two residual convolutions halves time
@@ -151,8 +152,10 @@ class MusicEncoder(nn.Module):
             if not isinstance(values, dict):
                 raise UserError(f"{_CONFIG} holds no settings")
             encoder = cls(from_json(MusicEncoderConfig, values, _CONFIG))
-            encoder.load_state_dict(load_file(folder / _WEIGHTS))
-        except (UserError, SafetensorError, ValueError, RuntimeError, OSError) as error:
+            weights = load_file(folder / _WEIGHTS)
+            require_plain(folder / _WEIGHTS, weights)
+            encoder.load_state_dict(weights)
+        except (UserError, SafetensorError, ValueError, RuntimeError, OSError, TypeError, ArithmeticError) as error:
             detail = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{folder}: not a music encoder ({detail}); train one with `uniaudio train recipes/starter/expert.yaml`"
