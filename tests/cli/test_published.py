@@ -64,7 +64,7 @@ def test_a_complete_import_hears_and_speaks_and_comes_back_bit_for_bit(uniaudio,
     assert values == yaml.safe_load((release / "llm_config.yaml").read_text())
 
     again = uniaudio("export-published", *back, "--model", tmp_path / "model")
-    assert again.status == 2 and "back.checkpoint: is there already" in again.err
+    assert again.status == 2 and "back.checkpoint: exists already" in again.err
 
 
 def test_a_model_that_was_never_imported_can_be_exported_and_imported(uniaudio, release, tmp_path):
@@ -152,7 +152,7 @@ def test_options_that_do_not_belong_together_are_named(uniaudio, release, codec_
         ((*codec_files, "--whisper", tmp_path / "no"), "no: no whisper there"),
         ((*codec_files, "--scalar", tmp_path / "no"), "no: no such file; give a file of weights"),
         ((*codec_files, "--music-encoder", file), "codec.pt: no published music encoder; .* it is the released codec"),
-        ((*codec_files, "--out", release), "is there already and is not overwritten"),
+        ((*codec_files, "--out", release), "exists already and is not replaced"),
         (("--lm", checkpoint, "--config", config, "--scalar", file), "--scalar goes with the checkpoint file of the"),
         (
             ("--lm", checkpoint, "--config", config, *codec_files, "--codec", release / "codec"),
@@ -186,7 +186,7 @@ def test_what_is_refused_leaves_nothing_and_says_why(uniaudio, release, whole, t
         (("--config", config), "c.yaml: has no value for semantic_eos"),
         (("--text-tokenizer", tmp_path / "none"), "no text tokenizer there"),
         (("--codec", tmp_path / "none"), "no codec there"),
-        (("--out", release), "is there already and is not overwritten"),
+        (("--out", release), "exists already and is not replaced"),
     ):
         done = uniaudio("import-published", *whole, "--out", out, *options)  # the last of a repeated option counts
         assert done.status == 2 and message in done.err and len(done.err.splitlines()) == 1, done.err
