@@ -50,11 +50,11 @@ def read_prompts(path: str | Path) -> dict[str, list[str]]:
                     f"{path}: {shown(task)}, sentence {number}: must be text of 1 to {MAX_LENGTH} characters, not "
                     f"{shown(sentence)}"
                 )
-    mine, twice = {}, []
+    named: dict[str, str] = {}  # our task -> its name in the file
     for task in values:
-        twice += [task] if mine.setdefault(_RELEASED.get(task, task), task) != task else []
-    if twice:
-        raise UserError(f"{path}: {shown(twice[0])} and {shown(mine[_RELEASED[twice[0]]])} are one task; keep one")
+        other = named.setdefault(_RELEASED.get(task, task), task)
+        if other != task:
+            raise UserError(f"{path}: {shown(other)} and {shown(task)} are one task; keep one")
     if not used(values):
         raise UserError(f"{path}: names no task that this program has; it knows {', '.join(_RELEASED)}")
     return values

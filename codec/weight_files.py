@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +113,8 @@ def _read(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(9)
     # Eight bytes say how long the header is, and that is JSON.
-    return _read_safetensors(path) if start[8:9] == b"{" or path.suffix == ".safetensors" else read_pickle(path)
+    named = path.suffix == ".safetensors" and not start.startswith(b"PK")
+    return _read_safetensors(path) if start[8:9] == b"{" or named else read_pickle(path)
 
 
 def require_weights_form(path: Path) -> None:
@@ -157,7 +159,8 @@ def read_pickle(path: str | Path) -> Any:
     damaged = UserError(
         f"{path}: damaged, cut short or no torch checkpoint; compare its size with the original's and download it again"
     )
-    with torch.serialization.safe_globals(ALLOWED):
+    with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about files that are refused or read all the same
         try:
             foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if zipped else []
             if foreign:
