@@ -313,17 +313,17 @@ def export_published(
 
 def _require_places(language: dict[str, Path | None], audio: dict[str, Path | None]) -> None:
     """Raise UserError where it is not said what to write, or where all of it."""
-    if language["--lm"] is None and audio["--codec"] is None:
-        raise UserError(
-            "nothing to export: give --lm FILE --config FILE (the language model), --codec FILE --scalar FILE "
-            "--scalar-config FILE (the codec), or both"
-        )
     for needed, options in (("--lm", language), ("--codec", audio)):
         for option, place in options.items():
             if options[needed] is None and place is not None:
                 raise UserError(f"{place}: {option} goes with {needed}; give {needed} FILE too, or leave it out")
             if options[needed] is not None and place is None and option != "--music-encoder":
                 raise UserError(f"{options[needed]}: {needed} goes with {option}; say where to write that, too")
+    if language["--lm"] is None and audio["--codec"] is None:
+        raise UserError(
+            "nothing to export: give --lm FILE --config FILE (the language model), --codec FILE --scalar FILE "
+            "--scalar-config FILE (the codec), or both"
+        )
     places = [os.path.abspath(place) for place in (*language.values(), *audio.values()) if place is not None]
     twice = next((place for place in places if places.count(place) > 1), None)
     if twice is not None:
