@@ -165,6 +165,9 @@ def read_pickle(path: str | Path) -> Any:
             foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if zipped else []
             if foreign:
                 raise _refusal(path, ", ".join(foreign[:5]))
+            if path.suffix == ".safetensors":  # torch would go by the name
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except UnpicklingError as error:
             # torch's own advice (to read the file unsafely) is not passed on, here and below.

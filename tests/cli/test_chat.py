@@ -135,7 +135,7 @@ def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
 def test_a_line_that_fails_changes_nothing(session, line):
     before = session.settings
     if line == "/set":
-        assert len(say(session, line)) == 9
+        assert len(say(session, line)) == 10
         return
     with pytest.raises(UserError):
         say(session, line)

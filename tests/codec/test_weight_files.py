@@ -154,6 +154,8 @@ def test_a_folder_and_a_safetensors_file_of_another_name(tmp_path):
         read_weights(tmp_path)
     save_file(STATE, tmp_path / "weights.bin")
     assert same(read_weights(tmp_path / "weights.bin"))
+    torch.save(STATE, tmp_path / "weights.safetensors")
+    assert same(read_weights(tmp_path / "weights.safetensors"))
 
 
 def form(kind: str) -> bytes:
