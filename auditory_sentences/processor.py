@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature
 
+import lm.model  # noqa: F401 (makes the model known to the Auto classes, as this module does the processor)
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
 from codec.audio import as_waveform, audio_length, iterate_audio
 from codec.errors import UserError

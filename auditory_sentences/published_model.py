@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from auditory_sentences.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
+from auditory_sentences.published_prompts import save_prompts
 from auditory_sentences.uniaudio import load_language_model
 from codec.errors import UserError
-from codec.tokenizer import AudioTokenizer
+from codec.files import new_file, new_folder, require_free
+from codec.published_export import write_codec
+from codec.published_record import PublishedFiles
+from codec.reasoning_codec import ReasoningCodec
+from codec.tokenizer import AudioTokenizer, load_tokenizer
 from lm.published_checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint
 from lm.published_config import describes, model_config, published_values, read_yaml
 from lm.text_tokenizer import TextTokenizer
@@ -39,13 +42,16 @@ def import_published(
     out: Path,
     text_tokenizer: TextTokenizer | None = None,
     codec: AudioTokenizer | None = None,
+    codec_files: PublishedFiles | None = None,
+    prompts: Mapping[str, Sequence[str]] | None = None,
 ) -> Imported:
     """Write a released language model (checkpoint and llm_config.yaml) as a model folder.
 
+    codec_files: of a codec that was imported, so that it can be exported from the model's folder, too
+    prompts: task -> sentences, of the release
     With both tokenizers the folder is complete; a part that is not given is not in it. `out` appears when all of it is
     written, so an import that fails leaves nothing. Raises UserError naming the file and what does not fit.
     """
-    require_free(out)
     values = read_yaml(config)
     shape = model_config(
         values,
@@ -64,6 +70,10 @@ def import_published(
         for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)):
             if part is not None:
                 part.save_pretrained(folder / name)
+        if codec_files is not None:
+            codec_files.save(folder / AUDIO_FOLDER)
+        if prompts is not None:
+            save_prompts(prompts, folder)
     absent = [name for part, name in ((text_tokenizer, TEXT_FOLDER), (codec, AUDIO_FOLDER)) if part is None]
     return Imported(len(found.model), found.others, absent)
 
@@ -79,19 +89,30 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
     loaded, record = load_language_model(model), PublishedRecord.load(model)
-    values = published_values(loaded.config)
+    values = published_values(loaded.config, str(model))
     if record is not None and describes(record.config, loaded.config):
         values = record.config
-    for path in (checkpoint, config):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
-    try:
-        write_checkpoint(partial, loaded, record.keys if record is not None else ())
-        partial.rename(checkpoint)
-    finally:
-        partial.unlink(missing_ok=True)
-    config.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with new_file(checkpoint) as weights, new_file(config) as settings:
+        write_checkpoint(weights, loaded, record.keys if record is not None else ())
+        settings.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return len(loaded.state_dict()) if record is None else len(record.keys)
+
+
+def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
+    """Write the codec of a codec's or a model's folder as released files; how many tensors each has.
+
+    files: "codec", "scalar", "scalar_config" and, where it has a file of its own, "music_encoder" -> file to write
+    Raises UserError where the folder holds no such codec, it has no published form, or a file is there already.
+    """
+    for path in files.values():
+        require_free(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a model or of a codec")
+    folder = folder / AUDIO_FOLDER if (folder / AUDIO_FOLDER).is_dir() else folder
+    codec = load_tokenizer(folder)
+    if not isinstance(codec, ReasoningCodec):
+        raise UserError(f"{folder}: a codec of type {codec.tokenizer_type}, which no release holds; give another")
+    return write_codec(codec, PublishedFiles.load(folder), str(folder), files)
 
 
 def _codebook_sizes(codec: AudioTokenizer) -> tuple[int, int]:
@@ -103,21 +124,3 @@ def _codebook_sizes(codec: AudioTokenizer) -> tuple[int, int]:
             "give a reasoning codec"
         )
     return parts[0].quantiser.codebook_size, parts[1].quantiser.codebook_size
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when all is written; where something fails, nothing is left."""
-    require_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        folder = Path(scratch) / "model"
-        folder.mkdir()
-        yield folder
-        folder.rename(out)
-
-
-def require_free(path: Path) -> None:
-    """Raise UserError where there is something at `path`: an import or export never overwrites."""
-    if path.exists():
-        raise UserError(f"{path}: is there already and is not overwritten; give another name or remove it")

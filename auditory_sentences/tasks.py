@@ -192,22 +192,33 @@ class Request(NamedTuple):
 
 
 def request(
-    name: str, draws: Draws | None = None, bank: PromptBank | None = None, **contents: str | AudioTokens
+    name: str,
+    draws: Draws | None = None,
+    bank: PromptBank | None = None,
+    prompt: str | None = None,
+    **contents: str | AudioTokens,
 ) -> Request:
     """A request made of a person's own material, in the form in which the task is trained.
 
     contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
         `request("audio_qa", question="Which instrument plays?", audio=tokens)`
     draws: chooses the prompt; without it, the same prompt every time
-    Raises ValueError where a condition is missing or one is given that the task does not have.
+    prompt: the prompt itself, in place of the bank's
+    Raises UserError where the prompt is empty, ValueError where a condition is missing or one is given that the task
+    does not have.
     """
     task = find_task(name)
     given = [part for part in task.parts if not part.learn]
     needed = {part.content for part in given}
     if needed != set(contents) or not given:
         raise ValueError(f"a request for '{name}' is made of {sorted(needed) or 'nothing'}, not of {sorted(contents)}")
-    prompt = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
-    segments = prompt + tuple(Segment(role, contents[content]) for role, content, _ in given)
+    if prompt is None:
+        asked = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
+    elif not prompt.strip():
+        raise UserError("the prompt is empty; write what the model shall do, or leave --prompt out")
+    else:
+        asked = (Segment("prompt", prompt),)
+    segments = asked + tuple(Segment(role, contents[content]) for role, content, _ in given)
     return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.learn))
 
 

@@ -17,7 +17,10 @@ from auditory_sentences.processor import (
     UniAudioProcessor,
     require_parts,
 )
+from auditory_sentences.prompts import PromptBank
+from auditory_sentences.published_prompts import bank_of, save_prompts
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
+from auditory_sentences.tasks import Request, request
 from codec.errors import UserError
 from codec.hub import local_folder
 from codec.pretrained import CONFIG_FILE, saved_folder
@@ -72,8 +75,9 @@ class SoundStream:
 
 class UniAudio:
     """A model with its tokenizers, as one folder: config.json, model.safetensors, vocabulary.json, text_tokenizer/,
-    audio_tokenizer/.
+    audio_tokenizer/, and prompts.json where a release has prompts of its own.
 
+    bank: how tasks are put into words for this model
     Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
     source: folder that they come from, for that message
     """
@@ -84,10 +88,12 @@ class UniAudio:
         text_tokenizer: TextTokenizer,
         codec: AudioTokenizer,
         source: Path | None = None,
+        bank: PromptBank | None = None,
     ) -> None:
         self.model, self.text_tokenizer, self.codec = model.eval(), text_tokenizer, codec.eval()
         self.layout: VocabularyLayout = model.config.layout
         self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout, source)
+        self.bank = bank or PromptBank.load()
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
@@ -98,13 +104,18 @@ class UniAudio:
         layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
         layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
         text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
-        return cls(model.to(device), text_tokenizer, load_tokenizer(folder / AUDIO_FOLDER).to(device), folder)
+        codec = load_tokenizer(folder / AUDIO_FOLDER).to(device)
+        return cls(model.to(device), text_tokenizer, codec, folder, bank_of(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write everything that `from_pretrained` reads."""
+        ours = PromptBank.load().prompts
+        released = {task: sentences for task, sentences in self.bank.prompts.items() if sentences != ours.get(task)}
         with saved_folder(folder) as scratch:
             self.processor.save_pretrained(scratch)
             self.model.save_pretrained(scratch)
+            if released:
+                save_prompts(released, scratch)
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +147,13 @@ class UniAudio:
         return self.processor.waveforms(tokens, steps, seeds, guidance)
 
     # ---- requests
+
+    def request(self, name: str, prompt: str | None = None, **contents: str | AudioTokens) -> Request:
+        """A request for a task, put into the words that this model knows; errors as `tasks.request`.
+
+        prompt: the words to put it into, in place of the model's own
+        """
+        return request(name, bank=self.bank, prompt=prompt, **contents)
 
     def complete(
         self,

@@ -14,6 +14,7 @@ from cli.options import (
     ForceOption,
     GuidanceOption,
     ModelOption,
+    PromptOption,
     SeedOption,
     StepsOption,
     StructuralTemperatureOption,
@@ -61,16 +62,15 @@ def speak(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    prompt: PromptOption = None,
     force: ForceOption = False,
 ) -> None:
     """Say some words."""
-    from auditory_sentences.tasks import request
-
     if not text.strip():
         raise UserError("there is nothing to say: the text is empty")
-    asked = request("instruct_tts", caption=voice, text=text) if voice else request("tts", text=text)
+    task, contents = ("instruct_tts", {"caption": voice, "text": text}) if voice else ("tts", {"text": text})
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, Target(out, Path("speech.wav"), force), model, sampling, seed, steps)
+    _make(task, contents, prompt, Target(out, Path("speech.wav"), force), model, sampling, seed, steps)
 
 
 def compose(
@@ -85,16 +85,15 @@ def compose(
     guidance: GuidanceOption = 2.0,
     steps: StepsOption = None,
     max_seconds: SecondsOption = 15.0,
+    prompt: PromptOption = None,
     force: ForceOption = False,
 ) -> None:
     """Make music, or a sound, from a description."""
-    from auditory_sentences.tasks import request
-
     if not caption.strip():
         raise UserError("there is nothing to make: the description is empty")
-    asked = request("sound_generation" if sound else "music_generation", caption=caption)
+    task, contents = "sound_generation" if sound else "music_generation", {"caption": caption}
     sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
-    _make(asked, Target(out, Path("composition.wav"), force), model, sampling, seed, steps)
+    _make(task, contents, prompt, Target(out, Path("composition.wav"), force), model, sampling, seed, steps)
 
 
 def _sampling(
@@ -115,7 +114,14 @@ def _sampling(
 
 
 def _make(
-    asked: Request, target: Target, model_folder: Path, settings: GenerationSettings, seed: int, steps: int | None
+    task: str,
+    contents: dict[str, str],
+    prompt: str | None,
+    target: Target,
+    model_folder: Path,
+    settings: GenerationSettings,
+    seed: int,
+    steps: int | None,
 ) -> None:
     from auditory_sentences.tasks import in_vocabulary
     from cli.results import sound_result
@@ -125,7 +131,7 @@ def _make(
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     result = None if to_pipe else sound_result(target.out, target.usual, force=target.force)
     model = load_model(model_folder)
-    asked = in_vocabulary(asked, model.text_tokenizer)
+    asked = in_vocabulary(model.request(task, prompt, **contents), model.text_tokenizer)
     if to_pipe:
         made = _send(model, asked, settings, seed, steps)
     else:

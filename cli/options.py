@@ -67,6 +67,10 @@ StepsOption = Annotated[
     int | None,
     number_option(numbers.Steps, "--steps", help="Steps of the flow decoder; as many as it was made for if not given."),
 ]
+PromptOption = Annotated[
+    str | None,
+    typer.Option("--prompt", help="Instruction to the model, in place of the one that it knows for this task."),
+]
 
 
 def require_folder(path: Path, what: str, made_by: str, option: str = "") -> None:

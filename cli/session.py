@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, get_type_hints
 
 from auditory_sentences.sentence import AuditorySentence, Segment
-from auditory_sentences.tasks import Request, in_vocabulary, request
+from auditory_sentences.tasks import Request, in_vocabulary
 from auditory_sentences.uniaudio import Completion, UniAudio
 from cli import quoting
 from cli.hearing import hear, is_silent
@@ -39,6 +39,7 @@ class Settings:
     max_seconds: numbers.Length = 15.0  # longest sound
     steps: Annotated[int, numbers.Range(0, 1000)] = 0  # of the flow decoder; 0: as many as it was made for
     seed: numbers.Seed = 0  # of the next answer; grows by one with every turn
+    prompt: str = ""  # instruction in place of the model's own for a task; empty: its own
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
     memory: numbers.Index = 1  # how many earlier turns the model sees; the starter gets confused by more
 
@@ -106,20 +107,20 @@ class Session:
         """/say WORDS         the model speaks the words (in the voice that '/set voice ...' describes)"""
         text = _need(rest, "/say WORDS")
         if self.settings.voice:
-            asked = request("instruct_tts", caption=self.settings.voice, text=text)
+            asked = self._request("instruct_tts", caption=self.settings.voice, text=text)
         else:
-            asked = request("tts", text=text)
+            asked = self._request("tts", text=text)
         yield self._answer(f"/say {rest}", asked)
 
     def do_music(self, rest: str) -> Iterator[str]:
         """/music DESCRIPTION the model plays, for example: /music a slow piano melody in C major"""
         caption = _need(rest, "/music DESCRIPTION")
-        yield self._answer(f"/music {rest}", request("music_generation", caption=caption), speech=False)
+        yield self._answer(f"/music {rest}", self._request("music_generation", caption=caption), speech=False)
 
     def do_sound(self, rest: str) -> Iterator[str]:
         """/sound DESCRIPTION the model makes a sound, for example: /sound a dog barks"""
         caption = _need(rest, "/sound DESCRIPTION")
-        yield self._answer(f"/sound {rest}", request("sound_generation", caption=caption), speech=False)
+        yield self._answer(f"/sound {rest}", self._request("sound_generation", caption=caption), speech=False)
 
     def do_listen(self, rest: str) -> Iterator[str]:
         """/listen FILE       the model writes down what is said"""
@@ -135,7 +136,7 @@ class Session:
         if not question:
             raise UserError("write /ask FILE QUESTION")
         audio = hear(self.model, _file(name, "/ask FILE QUESTION", parsed=True))
-        yield self._answer(f"/ask {rest}", request("audio_qa", audio=audio, question=quoting.one(question)))
+        yield self._answer(f"/ask {rest}", self._request("audio_qa", audio=audio, question=quoting.one(question)))
 
     def do_shot(self, rest: str) -> Iterator[str]:
         """/shot IN => OUT    show an example (each a file or words); '/shot IN =>' then asks for the OUT of a new IN"""
@@ -239,7 +240,10 @@ class Session:
         if is_silent(file):
             warnings.warn(f"{file}: is silent, so nothing was asked", stacklevel=2)
             return "(silence)"
-        return self._answer(line, request(task, audio=hear(self.model, file)))
+        return self._answer(line, self._request(task, audio=hear(self.model, file)))
+
+    def _request(self, task: str, **contents: str | AudioTokens) -> Request:
+        return self.model.request(task, self.settings.prompt or None, **contents)
 
     def _answer(self, line: str, asked: Request, kept: int | None = None, speech: bool = True) -> str:
         """Ask the model, keep the turn, and return the line that shows the answer.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL, ModelOption, load_model, number_option
+from cli.options import DEMO_MODEL, ModelOption, PromptOption, load_model, number_option
 from codec import numbers
 from codec.errors import UserError
 from codec.terminal import complain, one_line, say, sentence_of
@@ -24,9 +24,14 @@ FilesArgument = Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLA
 MaxRowsOption = Annotated[int, number_option(numbers.Count, "--max-rows", help="Longest answer, in rows (text ids).")]
 
 
-def transcribe(files: FilesArgument, model: ModelOption = DEMO_MODEL, max_rows: MaxRowsOption = 300) -> None:
+def transcribe(
+    files: FilesArgument,
+    model: ModelOption = DEMO_MODEL,
+    max_rows: MaxRowsOption = 300,
+    prompt: PromptOption = None,
+) -> None:
     """Write down what is said: one line per file."""
-    _answer_about(files, "asr", model, max_rows)
+    _answer_about(files, "asr", model, max_rows, prompt)
 
 
 def describe(
@@ -34,12 +39,13 @@ def describe(
     model: ModelOption = DEMO_MODEL,
     music: Annotated[bool, typer.Option("--music", help="Describe the music rather than the sound.")] = False,
     max_rows: MaxRowsOption = 300,
+    prompt: PromptOption = None,
 ) -> None:
     """Say what is heard: one line per file."""
-    _answer_about(files, "music_caption" if music else "sound_caption", model, max_rows)
+    _answer_about(files, "music_caption" if music else "sound_caption", model, max_rows, prompt)
 
 
-def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: int) -> None:
+def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: int, prompt: str | None) -> None:
     """Do a task that takes one sound and answers in text, for every file that can be read, in batches."""
     model = load_model(model_folder)
     from cli.hearing import SILENCE
@@ -49,7 +55,7 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
     failed = False
     for start in range(0, len(files), BATCH):
         some = files[start : start + BATCH]
-        answers = _answers(model, some, task, settings)
+        answers = _answers(model, some, task, prompt, settings)
         for file, answer in zip(some, answers, strict=True):
             if isinstance(answer, UserError):
                 failed = True
@@ -67,10 +73,9 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
 
 
 def _answers(
-    model: UniAudio, files: Sequence[Path], task: str, settings: GenerationSettings
+    model: UniAudio, files: Sequence[Path], task: str, prompt: str | None, settings: GenerationSettings
 ) -> list[Completion | UserError]:
     """Of each file what the model says (no segment where the file is silent), or why it cannot be answered."""
-    from auditory_sentences.tasks import request
     from auditory_sentences.uniaudio import Completion
     from cli.hearing import hear, is_silent
 
@@ -81,7 +86,7 @@ def _answers(
             if is_silent(file):
                 answers.append(Completion(None, "end"))
                 continue
-            asked = request(task, audio=hear(model, file))
+            asked = model.request(task, prompt, audio=hear(model, file))
             _require_room(model, asked, file)
         except (UserError, OSError) as error:
             answers.append(sentence_of(error))

@@ -221,33 +221,3 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
     return torch.cat([turned, rest], dim=-1)
-
-
-PUBLISHED_NAMES = (  # in the published state dict under `audio_thinking.` -> here
-    ("cls_token", "query"),
-    ("semantic_merge_proj.", "merge."),
-    ("down_sampling_layer_whisper.", "downsample."),
-    ("reasoning_vq.", "quantiser."),
-    ("encoder_transformers.", "blocks."),
-    (".self_attn.to_qkv.", ".attention.qkv."),
-    (".self_attn.to_out.", ".attention.out."),
-    (".self_attn.q_norm.", ".attention.query_norm."),
-    (".self_attn.k_norm.", ".attention.key_norm."),
-    (".self_attn_scale.scale", ".attention_scale"),
-    (".ff.ff.0.proj.", ".feed_forward.up."),
-    (".ff.ff.2.", ".feed_forward.down."),
-    (".ff_scale.scale", ".feed_forward_scale"),
-)
-
-
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `DescriptiveBranch` from the published `audio_thinking.*`; fixed rotary tables are left out."""
-    converted = {}
-    for key, value in state.items():
-        name = key.removeprefix("audio_thinking.")
-        if name.endswith(".rope.inv_freq"):
-            continue
-        for theirs, ours in PUBLISHED_NAMES:
-            name = name.replace(theirs, ours)
-        converted[name] = value
-    return converted

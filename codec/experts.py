@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from codec.library_errors import library_errors
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.numbers import Positive, Range
 from codec.tokens import SAMPLE_RATE
+from codec.weight_files import require_plain
 
 WHISPER_RATE = 50  # frames per second of every Whisper encoder
 RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
@@ -132,14 +134,20 @@ class ExpertEncoder(nn.Module, ABC):
         self.rate = RATES[config.role]
 
     @torch.no_grad()
-    def features(self, waveforms: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def features(
+        self, waveforms: Tensor, lengths: Tensor | None = None, whole_frames: bool = False
+    ) -> dict[str, Tensor]:
         """Features of a batch of clips.
 
         waveforms: (B, n) float32, 24 kHz mono; lengths: (B,) int64 samples of each clip, None: all fill the batch
+        whole_frames: of clips that fill the batch, only the floor(rate n / 24000) frames that sound fills, with the
+            rest of the sound after them rather than silence, as the published code hears its segments
         Returns feature name -> (B, channels, feature_frames(n, rate)), zero beyond each clip's own frames.
         """
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        if whole_frames:
+            return self._encode(waveforms, lengths, lengths * self.rate // SAMPLE_RATE)
         frames = feature_frames(lengths, self.rate)  # (B,)
         most = feature_frames(waveforms.shape[1], self.rate)
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
@@ -150,7 +158,10 @@ class ExpertEncoder(nn.Module, ABC):
 
     @abstractmethod
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """Features (B, C, T) of waveforms (B, T * samples per frame) that are zero beyond each clip."""
+        """Features (B, C, T) of waveforms (B, n) that are zero beyond each clip; T: whole frames in n samples.
+
+        frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
+        """
 
     def freeze(self) -> None:
         self.requires_grad_(False)
@@ -182,6 +193,7 @@ class MelExpert(ExpertEncoder):
 
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
         total = waveforms.shape[1] * self.rate // SAMPLE_RATE
+        waveforms = waveforms[:, : total * (SAMPLE_RATE // self.rate)]
         inside = (torch.arange(total, device=waveforms.device) < frames[:, None])[:, None, :, None]  # (B, 1, T, 1)
         features = {}
         for name, view in self.views.items():
@@ -234,8 +246,8 @@ class WhisperExpert(ExpertEncoder):
         super().__init__(config)
         from transformers import WhisperFeatureExtractor, WhisperModel
 
-        self.encoder = _from_pretrained(WhisperModel, config).get_encoder()
-        self.extractor = _from_pretrained(WhisperFeatureExtractor, config)
+        self.encoder = _model(WhisperModel, config, "encoder.").get_encoder()
+        self.extractor = _extractor(WhisperFeatureExtractor, config)
         self.dims = dict.fromkeys(config.taps, self.encoder.config.d_model)
         _check_layers(config, self.encoder.config.encoder_layers)
         self.pool = WHISPER_RATE // self.rate
@@ -292,8 +304,8 @@ class SelfSupervisedExpert(ExpertEncoder):
         super().__init__(config)
         from transformers import AutoFeatureExtractor, AutoModel
 
-        self.encoder = _from_pretrained(AutoModel, config)
-        self.extractor = _from_pretrained(AutoFeatureExtractor, config)
+        self.encoder = _model(AutoModel, config)
+        self.extractor = _extractor(AutoFeatureExtractor, config)
         model = self.encoder.config
         _check_layers(config, model.num_hidden_layers)
         self.dims = dict.fromkeys(config.taps, model.hidden_size)
@@ -318,8 +330,9 @@ class SelfSupervisedExpert(ExpertEncoder):
         features = {name: audio.new_zeros(len(audio), dim, total) for name, dim in self.dims.items()}
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
-            count = int(feature_frames(length, self.rate))
-            clips = F.pad(audio[rows, : count * rate // self.rate], (0, self.edge))
+            count = int(frames[rows[0]])
+            heard = max(count * rate // self.rate, -(-length * rate // SAMPLE_RATE))
+            clips = F.pad(audio[rows, :heard], (0, self.edge))
             states = self.encoder(self._inputs(clips), output_hidden_states=True).hidden_states
             for name, layers in self.config.taps.items():
                 mean = average(states, layers).transpose(1, 2)[:, :, : count * self.pool]  # (b, C, frames of the model)
@@ -402,13 +415,45 @@ def _check_layers(config: ExpertConfig, layers: int) -> None:
         )
 
 
-def _from_pretrained(cls: type, config: ExpertConfig):
-    """What transformers reads from the source of an expert; on torch's meta device, a model of its shapes alone."""
-    from transformers import AutoConfig, AutoModel, PreTrainedModel
+def _model(cls: type, config: ExpertConfig, needed: str = "") -> nn.Module:
+    """The transformers model of an expert, in float32, as all the codec computes; it may be stored in another type.
 
-    wrong = f"the {config.role} expert could not be read"
-    with library_errors(config.source, wrong, "give a folder or hub id of a transformers model"):
-        is_model = cls is AutoModel or issubclass(cls, PreTrainedModel)
-        if is_model and torch.get_default_device().type == "meta":
+    needed: how names of weights begin that the expert needs
+    On torch's meta device, a model of its shapes alone. Raises UserError where one of the weights is missing, NaN or
+    infinite.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    with _reading(config):
+        if torch.get_default_device().type == "meta":
             return AutoModel.from_config(AutoConfig.from_pretrained(config.source, trust_remote_code=False))
-        return cls.from_pretrained(config.source, trust_remote_code=False)
+        model, loading = cls.from_pretrained(
+            config.source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    absent = sorted(
+        name for name in loading["missing_keys"] if name.startswith(needed) and not name.endswith("masked_spec_embed")
+    )
+    if absent:  # transformers would go on with random weights
+        raise UserError(
+            f"{config.source}: {len(absent)} weights of the {config.role} expert are missing ({absent[0]}, ...); copy "
+            "the model again"
+        )
+    require_plain(config.source, model.state_dict())
+    return model
+
+
+def _extractor(cls: type, config: ExpertConfig) -> Any:
+    with _reading(config):
+        extractor = cls.from_pretrained(config.source, trust_remote_code=False)
+    rate = getattr(extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+        raise UserError(
+            f"{config.source}: sampling_rate of its feature extractor is {rate!r}, which must be a number of Hz; copy "
+            "preprocessor_config.json again"
+        )
+    return extractor
+
+
+def _reading(config: ExpertConfig) -> AbstractContextManager[None]:
+    wrong = f"the {config.role} expert could not be read"
+    return library_errors(config.source, wrong, "give the folder or hub id of a whole transformers model")

@@ -146,6 +146,12 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def require_no_folder(path: str | Path) -> None:
+    """Raise UserError where `new_folder` would refuse: something is at `path`. To be asked before the work begins."""
+    if os.path.lexists(path):
+        raise UserError(f"{path}: exists already and is not replaced; give another name, or remove it")
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` when all is written; where something fails, nothing is left.
@@ -153,8 +159,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises UserError where something is at `path`: a folder is never written over.
     """
     path = Path(path)
-    if os.path.lexists(path):
-        raise UserError(f"{path}: exists already and is not replaced; give another name, or remove it")
+    require_no_folder(path)
     scratch = path.with_name(f"{_SCRATCH}{os.getpid()}-{uuid.uuid4().hex[:8]}")
     missing = [parent for parent in path.parents if not os.path.lexists(parent)]
     done = False

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ _RAISED = (
     RuntimeError,
     SafetensorError,
     StrictDataclassError,
+    UnpicklingError,
 )
 # Advice that costs people something: to run code that came with a file, to read it unsafely, to go on with weights that
 # do not fit, to log in or to install.

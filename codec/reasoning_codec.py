@@ -3,12 +3,14 @@
 Lengths of a clip of n samples at 24 kHz: T25 = floor(25 n / 24000) + 1 feature frames at 25 Hz, T5 descriptive and T12
 structural frames (see codec.tokens), 2 T12 latent frames. Silence follows the audio where a frame reaches beyond its
 end: features beyond T25 are zero. The flow makes the ceil(n / 960) latents that hold sound. Any n >= 1 works.
+With `published_encoding` the clip begins again where it ends, as the published tokenisation has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log2
 from typing import Annotated, Any, Self
 
@@ -29,7 +31,15 @@ from codec.strict import parse
 from codec.structural import FEATURE_FRAMES, StructuralBranch
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import NUM_CODEBOOKS, SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
-from codec.windows import BLOCK_SAMPLES, Window, context_windows, cross_faded, overlapping_windows
+from codec.windows import (
+    BLOCK_SAMPLES,
+    RepeatedClip,
+    Window,
+    context_windows,
+    cross_faded,
+    overlapping_windows,
+    repeated_segments,
+)
 
 _LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
 _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once
@@ -44,6 +54,8 @@ class ReasoningCodecConfig:
 
     encode_window_blocks, encode_context_blocks: of 0.4 s. Longer audio is encoded in windows, each with context on
         either side; the published encoders hear 30 s at once
+    published_encoding: encode as the published code does, in segments of 30 s without context of a clip that is
+        repeated to fill them: other ids, and half a minute of work for the shortest clip
     batch_blocks: blocks of audio that one encoding pass on an accelerator takes at most, over all its clips: the bound
         on memory
     decode_steps, decode_guidance: of the flow, where a call names none; a distilled decoder needs 2 and 1. No part of
@@ -60,6 +72,7 @@ class ReasoningCodecConfig:
     batch_blocks: Count = 600
     decode_steps: Annotated[int, Range(1, 1000)] = 10
     decode_guidance: Guidance = 1.5
+    published_encoding: bool = False
 
     def __post_init__(self) -> None:
         roles = [expert.role for expert in self.experts]
@@ -133,7 +146,11 @@ class ReasoningCodec(AudioTokenizer):
         return facts | {
             "expert encoders": ", ".join(heard),
             "flow decoder": f"{decoder}; {config.decode_steps} steps, guidance {config.decode_guidance:g}",
-            "sound encoded at once": f"{0.4 * config.encode_window_blocks:g} s",
+            "sound encoded at once": (
+                "segments of 30 s of the clip repeated, as published"
+                if config.published_encoding
+                else f"{0.4 * config.encode_window_blocks:g} s"
+            ),
         }
 
     @classmethod
@@ -141,11 +158,14 @@ class ReasoningCodec(AudioTokenizer):
         return cls(parse(ReasoningCodecConfig, values, source))
 
     @torch.no_grad()
-    def features(self, waveforms: Tensor, lengths: Tensor, blocks: Tensor | None = None) -> Features:
+    def features(
+        self, waveforms: Tensor, lengths: Tensor, blocks: Tensor | None = None, whole_frames: bool = False
+    ) -> Features:
         """What the experts hear in waveforms (B, n) of `lengths` (B,) samples.
 
         blocks: (B,) blocks of 0.4 s of each clip; None for whole clips, which have as many as their tokens need. A
         window of a longer clip has exactly its own number, so that nothing is counted twice where windows meet.
+        whole_frames: see `ExpertEncoder.features`
         """
         if blocks is None:
             blocks = lengths // BLOCK_SAMPLES + 1
@@ -154,7 +174,7 @@ class ReasoningCodec(AudioTokenizer):
         inside = torch.arange(most * _LATENTS_PER_BLOCK, device=waveforms.device) < frames[:, None]  # (B, T25)
         values = {}
         for expert in self.experts.values():
-            for name, value in expert.features(waveforms, lengths).items():
+            for name, value in expert.features(waveforms, lengths, whole_frames).items():
                 mask = inside.repeat_interleave(FEATURE_FRAMES[name] // 2, dim=1)[:, None]  # (B, 1, T)
                 values[name] = _fit(value, mask.shape[-1]) * mask
         structural = (frames + 1) // 2  # 12.5 Hz frames: T25 = floor(n / 960) + 1 makes T12 = floor(n / 1920) + 1
@@ -195,13 +215,8 @@ class ReasoningCodec(AudioTokenizer):
         progress: Callable[[int], None] | None,
     ) -> list[AudioTokens]:
         """Tokens of clips of `lengths` samples; samples(clip, start, stop) gives them, a clip's in ascending order."""
-        jobs = [
-            (clip, window)
-            for clip, n in enumerate(lengths)
-            for window in context_windows(
-                n // BLOCK_SAMPLES + 1, self.config.encode_window_blocks, self.config.encode_context_blocks
-            )
-        ]
+        jobs = [(clip, window) for clip, n in enumerate(lengths) for window in self._windows(n)]
+        repeated = [RepeatedClip(n, partial(samples, clip)) for clip, n in enumerate(lengths)]
         descriptive: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (8, frames) of its windows
         structural: list[list[Tensor]] = [[] for _ in lengths]
         on_cpu = self.structural.no_condition.device.type == "cpu"
@@ -209,10 +224,12 @@ class ReasoningCodec(AudioTokenizer):
             # Matrix products round differently at another batch size; once in 80,000 ids a code would follow. On the
             # CPU, where batches save little, windows go one by one: codes are exactly those of the clip alone.
             longest = max(window.read_stop - window.read_start for _, window in jobs)
-            size = 1 if on_cpu else self.config.batch_blocks // longest
+            size = 1 if on_cpu else max(1, self.config.batch_blocks // longest)
             batch, jobs = jobs[:size], jobs[size:]
             pieces = [
-                samples(clip, w.read_start * BLOCK_SAMPLES, min(lengths[clip], w.read_stop * BLOCK_SAMPLES))
+                repeated[clip].segment(w)
+                if self.config.published_encoding
+                else samples(clip, w.read_start * BLOCK_SAMPLES, min(lengths[clip], w.read_stop * BLOCK_SAMPLES))
                 for clip, w in batch
             ]
             ids = self._window_ids(pieces, [window for _, window in batch])
@@ -222,7 +239,7 @@ class ReasoningCodec(AudioTokenizer):
                 structural[clip].append(made[1][5 * start : 5 * stop].T.cpu())
                 if progress is not None:
                     done = min(lengths[clip], window.keep_stop * BLOCK_SAMPLES)
-                    progress(done - window.keep_start * BLOCK_SAMPLES)
+                    progress(done - min(lengths[clip], window.keep_start * BLOCK_SAMPLES))
         return [
             AudioTokens(
                 torch.cat(descriptive[clip], dim=1)[:, : descriptive_frames(n)].contiguous(),
@@ -233,13 +250,20 @@ class ReasoningCodec(AudioTokenizer):
             for clip, n in enumerate(lengths)
         ]
 
+    def _windows(self, num_samples: int) -> list[Window]:
+        """The windows in which a clip is encoded."""
+        blocks = num_samples // BLOCK_SAMPLES + 1
+        if self.config.published_encoding:
+            return repeated_segments(blocks)
+        return context_windows(blocks, self.config.encode_window_blocks, self.config.encode_context_blocks)
+
     def _window_ids(self, pieces: Sequence[Tensor], windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
         """Descriptive (B, 2 blocks, 8) and structural ids (B, 5 blocks, 8) of whole windows, from their samples."""
         device = self.structural.no_condition.device
         audio = pad_sequence(list(pieces), batch_first=True).float().to(device)
         samples = torch.tensor([len(piece) for piece in pieces], device=device)
         blocks = torch.tensor([w.read_stop - w.read_start for w in windows], device=device)
-        features = self.features(audio, samples, blocks)
+        features = self.features(audio, samples, blocks, whole_frames=self.config.published_encoding)
         quantised, descriptive = self.describe(features)
         return descriptive, self.structural(features.values, quantised, features.structural_mask).ids
 

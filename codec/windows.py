@@ -5,13 +5,16 @@ All borders are whole frames of every rate, so windows put end to end have exact
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 BLOCK_SAMPLES = 9600  # 0.4 s at 24 kHz: 2 descriptive frames, 5 structural frames, 10 latent frames, 20 frames at 50 Hz
+
+SEGMENT_BLOCKS = 75  # 30 s: what a segment of the published tokenisation gives tokens for
+SEGMENT_SAMPLES = SEGMENT_BLOCKS * BLOCK_SAMPLES + 240  # what it hears
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,43 @@ def context_windows(total: int, window: int, context: int) -> list[Window]:
         Window(max(0, start - context), min(total, start + step + context), start, min(total, start + step))
         for start in range(0, total, step)
     ]
+
+
+def repeated_segments(total: int) -> list[Window]:
+    """The segments in which the published tokenisation encodes `total` blocks: whole ones, the last one too."""
+    return [
+        Window(start, start + SEGMENT_BLOCKS, start, start + SEGMENT_BLOCKS)
+        for start in range(0, total, SEGMENT_BLOCKS)
+    ]
+
+
+class RepeatedClip:
+    """A clip of `num_samples` repeated without end, out of which the published tokenisation cuts its segments.
+
+    read(start, stop) gives samples of the clip. It is called in ascending order, so that a long clip need not be in
+    memory: of what comes again after its end, no more than a segment and a bit is kept.
+    """
+
+    def __init__(self, num_samples: int, read: Callable[[int, int], Tensor]) -> None:
+        self._num_samples, self._read = num_samples, read
+        reach = len(repeated_segments(num_samples // BLOCK_SAMPLES + 1)) * SEGMENT_SAMPLES - num_samples
+        self._again = min(num_samples, reach)  # samples of the clip that are heard a second time
+        self._beginning: Tensor | None = None
+
+    def segment(self, window: Window) -> Tensor:
+        """What a segment hears: (SEGMENT_SAMPLES,). Segments are asked for from the first to the last.
+
+        They lie end to end, so that each begins 10 ms later in the clip than its tokens say, as published.
+        """
+        start = window.read_start // SEGMENT_BLOCKS * SEGMENT_SAMPLES
+        stop, end = start + SEGMENT_SAMPLES, self._num_samples
+        if self._beginning is None:
+            self._beginning = self._read(0, self._again).clone()
+        heard = [self._read(start, min(stop, end))] if start < end else []
+        if stop > end:
+            places = torch.arange(max(start, end), stop, device=self._beginning.device)
+            heard.append(self._beginning[places % end])
+        return torch.cat(heard)
 
 
 def endless_windows(window: int, overlap: int, first: int | None = None) -> Iterator[tuple[int, int]]:

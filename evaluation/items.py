@@ -70,13 +70,16 @@ class Item:
 
 
 class Questions:
-    """Builds the items of any task from a token store: queries from the task's split, examples from training."""
+    """Builds the items of any task from a token store: queries from the task's split, examples from training.
 
-    def __init__(self, store: TokenStore | JoinedStores, seed: int = 0) -> None:
+    bank: the words that the model knows tasks by; None: ours
+    """
+
+    def __init__(self, store: TokenStore | JoinedStores, seed: int = 0, bank: PromptBank | None = None) -> None:
         self.store = store
         self.seed = seed
         self.examples = Catalogue(store, "train")
-        self.bank = PromptBank.load().with_label_values(self.examples.label_values)
+        self.bank = (bank or PromptBank.load()).with_label_values(self.examples.label_values)
         self._episodes = Episodes(self.examples, self.bank)
 
     def items(self, task: Task, shots: int, limit: int | None) -> list[Item]:

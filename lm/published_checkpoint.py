@@ -7,7 +7,6 @@ codec/weight_files.py builds nothing but tensors and plain values.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +16,15 @@ import torch
 from torch import Tensor
 
 from codec.errors import UserError
-from codec.weight_files import read_pickle, require_plain
+from codec.published_names import seems
+from codec.weight_files import PARALLEL as PREFIX
+from codec.weight_files import read_weight_file
 from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.published import GROUPS, LEGACY_QKV, QKV, from_published, legacy_qkv, to_published
 
 RECORD_FILE = "published.json"
 TRAINING_STATE = ("optimizer", "scheduler", "reporter")
-PREFIX = "module."  # left by the wrappers of distributed training
 
 
 @dataclass(frozen=True)
@@ -64,30 +64,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a released file; what lies beside the model (optimiser state) is named, but never copied into memory.
+    """Read a released file, or the model's tensors alone; what lies beside them (optimiser state) is only named.
 
-    Raises UserError where the file is missing, cut short, not such a file, or asks for code to be run.
+    Raises UserError where the file is missing, cut short, not such a file, asks for code to be run, or holds NaN.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give the checkpoint of the released language model")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path}: cut short, or no torch checkpoint (a zip archive); compare its size with the release "
-            "and download it again"
-        )
-    content = read_pickle(path)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise UserError(
-            f"{path}: has no 'model' with tensors (found: {found or 'nothing'}); give the checkpoint of the language "
-            "model, not of the codec or of the optimiser alone"
-        )
-    for key, value in content["model"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: '{key}' in its model is no tensor; this is not the released language model")
-    require_plain(path, content["model"])
-    return Checkpoint(path, dict(content["model"]), [str(key) for key in content if key != "model"])
+    file = read_weight_file(path)
+    return Checkpoint(Path(path), {file.prefix + key: value for key, value in file.state.items()}, file.others)
 
 
 def model_from_checkpoint(checkpoint: Checkpoint, config: UniAudioConfig) -> UniAudioForConditionalGeneration:
@@ -123,6 +105,11 @@ def _require_fit(state: Mapping[str, Tensor], names: Mapping[str, str], config: 
         for key, shape in wanted.items()
         if key in state and state[key].shape != shape
     ]
+    if len(missing) == len(wanted):
+        raise UserError(
+            f"{path}: holds none of the language model's tensors but {_some(unknown)}{seems(state)}; give the "
+            "checkpoint of the language model"
+        )
     problems = [f"{len(missing)} tensors are missing ({_some(missing)})"] if missing else []
     problems += [f"{len(unknown)} are not part of the model ({_some(unknown)})"] if unknown else []
     problems += [f"{len(wrong)} have another shape ({_some(wrong)})"] if wrong else []

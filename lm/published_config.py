@@ -23,6 +23,7 @@ BACKBONES = {
     "Llama-3.2-3B": dict(zip(SIZES, (28, 3072, 24, 8, 8192), strict=True)) | {"padded_vocab_size": 128256},
 }
 DEPTH_DECODERS = {"Llama-3.2-300M": _DEPTH, "Llama-3.2-4Layer": _DEPTH}
+_EXPORT_REMEDY = "share the folder itself, which every verb and transformers read, or train one on Llama 3.2"
 CONTEXT, NORM_EPS = 131072, 1e-5
 EXPERT_LAYERS = {"understanding_layers": 3, "generation_layers": 2}  # fixed in the published model; may be given
 
@@ -110,9 +111,10 @@ def model_config(
     )
 
 
-def published_values(config: UniAudioConfig) -> dict[str, Any]:
+def published_values(config: UniAudioConfig, source: str = "the model") -> dict[str, Any]:
     """The values of an llm_config.yaml for our configuration: the inverse of `model_config`.
 
+    source: the model's folder, for messages
     Sizes stand under their published name where they have one, else as a mapping.
     Raises UserError where the published model has no such layers.
     """
@@ -120,10 +122,14 @@ def published_values(config: UniAudioConfig) -> dict[str, Any]:
     for name, shape in (("cross-modal layers", config.cross_modal), ("depth decoder", config.depth)):
         unlike = _unlike_published(shape)
         if unlike:
-            raise UserError(f"the {name} cannot be exported: the published model has no layers with {unlike}")
+            raise UserError(
+                f"{source}: the {name} cannot be exported, as the published model has no layers with {unlike}; "
+                f"{_EXPORT_REMEDY}"
+            )
     if config.mask_other_modalities:
         raise UserError(
-            "a model with mask_other_modalities cannot be exported: the published model attends to all rows"
+            f"{source}: cannot be exported with mask_other_modalities, as the published model attends to all rows; "
+            f"{_EXPORT_REMEDY}"
         )
     values: dict[str, Any] = {
         "llm_name": _name(_sizes_of(config.cross_modal, with_vocabulary=True), BACKBONES),

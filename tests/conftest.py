@@ -10,8 +10,14 @@ _SHARED = Path(os.environ.get("UNIAUDIO_SHARED", Path(__file__).resolve().parent
 
 @pytest.fixture(scope="session")
 def parity_dir() -> Path:
-    """Folder of the numerical fixtures of the published model (see its README); skips where it is absent."""
-    folder = _SHARED / "parity"
+    """Folder of the numerical fixtures of the published model (see its README); skips where it is absent.
+
+    Tests take sizes, numbers of clips and steps from the files. UNIAUDIO_PARITY names another folder of that layout.
+    """
+    given = os.environ.get("UNIAUDIO_PARITY")
+    folder = Path(given) if given else _SHARED / "parity"
+    if given and not folder.is_dir():
+        pytest.fail(f"UNIAUDIO_PARITY: no folder {folder}")
     if not folder.is_dir():
         pytest.skip("numerical fixtures not found: set UNIAUDIO_SHARED to the folder that holds parity/")
     return folder

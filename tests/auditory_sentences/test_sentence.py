@@ -14,7 +14,10 @@ from codec.tokens import AudioTokens
 from lm.rows import NUM_CODEBOOKS, TEXT_COLUMN, collate
 from lm.vocabulary import VocabularyLayout
 
-SAMPLES = {6: 24_000, 4: 16_000}  # descriptive frames -> length of a clip with so many
+
+def samples_of(descriptive, structural):
+    """Length of a clip that has so many frames of both kinds."""
+    return max(4800 * (descriptive.shape[1] - 1), 1920 * (structural.shape[1] - 1))
 
 
 class ReadyMade:
@@ -27,19 +30,31 @@ class ReadyMade:
         return self.ids[text.strip()].tolist()
 
 
-def published_layout(ids):
+def tag_of(role, tasks, tensors):
+    """The ids around a role's text in the fixture's sequences."""
+    name = next(name for name, task in tasks.items() if f"{role}_seq" in task["fields"])
+    column, words = tensors[f"{name}.train.tokens"][:, TEXT_COLUMN].tolist(), tensors[f"in.{role}_seq"].tolist()
+    place = next(i for i in range(len(column)) if column[i : i + len(words)] == words)
+    return column[place - 1], column[place + len(words)]
+
+
+def published_layout(facts, tensors):
+    ids = facts["ids"]
+    prompt = tensors["in.prompt"].tolist()
+    tags = {role: tag_of(role, facts["tasks"], tensors) for role in ("transcription", "lyric", "caption")}
+    texts = [int(value.max()) for name, value in tensors.items() if name.endswith(".tokens")]
     return VocabularyLayout(
-        text_size=128_256,
-        text_bos=128_000,
-        text_eos=128_001,
+        text_size=max(ids["text_pad_token"], *texts) + 1,
+        text_bos=prompt[0],
+        text_eos=prompt[-1],
         text_pad=ids["text_pad_token"],
-        tags={"transcription": (128_011, 128_012), "lyric": (128_013, 128_014), "caption": (128_015, 128_016)},
-        descriptive_codes=4096,
+        tags=tags,
+        descriptive_codes=min(ids["reason_bos"], ids["reason_eos"], ids["reason_pad_token"]),
         descriptive_card=ids["audio_reason_card"],
         descriptive_bos=ids["reason_bos"],
         descriptive_eos=ids["reason_eos"],
         descriptive_pad=ids["reason_pad_token"],
-        structural_codes=8192,
+        structural_codes=min(ids["semantic_bos"], ids["semantic_eos"], ids["semantic_pad_token"]),
         structural_card=ids["audio_semantic_card"],
         structural_bos=ids["semantic_bos"],
         structural_eos=ids["semantic_eos"],
@@ -62,7 +77,7 @@ def segments_of(task, tensors):
             if partner is None:  # 'semantic_seq2' and 'reason_seq2' are the second clip's
                 partner = tensors[f"in.{other}_seq2"]
             descriptive, structural = (codes, partner) if other == "semantic" else (partner, codes)
-            tokens = AudioTokens(descriptive, structural, SAMPLES[descriptive.shape[1]], "")
+            tokens = AudioTokens(descriptive, structural, samples_of(descriptive, structural), "")
             yield Segment("descriptive" if other == "semantic" else "structural", tokens, learn)
         else:
             role = field.split("_")[0]
@@ -74,7 +89,7 @@ def published(parity_dir):
     facts = json.loads((parity_dir / "sequences.json").read_text())
     tensors = load_file(parity_dir / "sequences.safetensors")
     tokenizer = ReadyMade({k.removeprefix("in."): v for k, v in tensors.items() if k.startswith("in.")})
-    return facts, tensors, tokenizer, published_layout(facts["ids"])
+    return facts, tensors, tokenizer, published_layout(facts, tensors)
 
 
 def test_rows_of_every_published_task(published):

@@ -10,7 +10,7 @@ import yaml
 
 from auditory_sentences.uniaudio import UniAudio
 from codec.reasoning_codec import ReasoningCodec
-from codec.weight_files import read_pickle
+from codec.weight_files import read_pickle, read_weight_file
 from lm.model import UniAudioForConditionalGeneration
 from lm.published_config import model_config
 from tests.codec import published_codec
@@ -64,7 +64,7 @@ def test_a_complete_import_hears_and_speaks_and_comes_back_bit_for_bit(uniaudio,
     assert values == yaml.safe_load((release / "llm_config.yaml").read_text())
 
     again = uniaudio("export-published", *back, "--model", tmp_path / "model")
-    assert again.status == 2 and "back.checkpoint: is there already" in again.err
+    assert again.status == 2 and "back.checkpoint: exists already" in again.err
 
 
 def test_a_model_that_was_never_imported_can_be_exported_and_imported(uniaudio, release, tmp_path):
@@ -151,8 +151,8 @@ def test_options_that_do_not_belong_together_are_named(uniaudio, release, codec_
         ((*codec_files, "--text-tokenizer", text), "--text-tokenizer is for the language model"),
         ((*codec_files, "--whisper", tmp_path / "no"), "no: no whisper there"),
         ((*codec_files, "--scalar", tmp_path / "no"), "no: no such file; give a file of weights"),
-        ((*codec_files, "--music-encoder", file), "codec.pt: no key begins with 'model.'"),
-        ((*codec_files, "--out", release), "is there already and is not overwritten"),
+        ((*codec_files, "--music-encoder", file), "codec.pt: no published music encoder; .* it is the released codec"),
+        ((*codec_files, "--out", release), "exists already and is not replaced"),
         (("--lm", checkpoint, "--config", config, "--scalar", file), "--scalar goes with the checkpoint file of the"),
         (
             ("--lm", checkpoint, "--config", config, *codec_files, "--codec", release / "codec"),
@@ -163,6 +163,71 @@ def test_options_that_do_not_belong_together_are_named(uniaudio, release, codec_
         done = uniaudio("import-published", "--out", out, *options)
         assert done.status == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
         assert not list(tmp_path.iterdir())
+
+
+def test_a_codec_comes_back_alone_and_from_a_models_folder(uniaudio, release, codec_release, codec_files, tmp_path):
+    """Imported with a language model and prompts, it is exported from the model's folder, to the bit."""
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('{"TTS": ["Utter this."], "Yue_TTS": ["One more."]}')
+    language = "--lm", release / "llm.checkpoint", "--config", release / "llm_config.yaml", "--prompts", prompts
+    parts = "--text-tokenizer", release / "text", *codec_files
+    done = uniaudio("import-published", *language, *parts, "--out", tmp_path / "model")
+    assert done.status == 0, done.err
+    assert "encodes as published: every clip is repeated to segments of 30 s" in done.out
+    assert "prompts for tts; no verb has the tasks Yue_TTS" in done.out
+    assert all(line.startswith("/") for line in done.out.splitlines()), done.out
+    places = "--codec", tmp_path / "c.pt", "--scalar", tmp_path / "s.pth", "--scalar-config", tmp_path / "s.yaml"
+    done = uniaudio("export-published", "--model", tmp_path / "model", *places)
+    assert done.status == 2 and "--music-encoder FILE" in done.err
+    done = uniaudio("export-published", "--model", tmp_path / "model", *places, "--music-encoder", tmp_path / "m.pt")
+    assert done.status == 0 and all(line.startswith("/") for line in done.out.splitlines()), done.err
+    for ours, theirs in (("c.pt", "codec.pt"), ("s.pth", "sqcodec.pth"), ("m.pt", "music_ssl.pt")):
+        back, original = read_weight_file(tmp_path / ours), read_weight_file(codec_release / theirs)
+        assert (back.nest, back.prefix, list(back.state)) == (original.nest, original.prefix, list(original.state))
+        assert all(torch.equal(value, original.state[key]) for key, value in back.state.items())
+
+
+def test_what_cannot_be_exported_says_why(uniaudio, release, tmp_path):
+    place = tmp_path / "c.pt"
+    others = "--scalar", tmp_path / "s.pth", "--scalar-config", tmp_path / "s.yaml"
+    for options, message in (
+        ((), "nothing to export: give --lm FILE"),
+        (("--codec", place), "--codec goes with --scalar"),
+        (("--scalar", place), "--scalar goes with --codec"),
+        (("--lm", place), "--lm goes with --config"),
+        (("--codec", place, "--scalar", place, "--scalar-config", others[3]), "c.pt: named for two files"),
+        (("--codec", release / "llm.checkpoint", *others), "llm.checkpoint: exists already"),
+        (("--codec", place, *others), "kind 'mel'.*; keep it as a folder of this project"),
+    ):
+        done = uniaudio("export-published", "--model", release / "codec", *options)
+        assert done.status == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
+        assert not list(tmp_path.iterdir())
+
+
+def test_files_that_changed_places_are_told_for_what_they_are(uniaudio, release, codec_release, codec_files, tmp_path):
+    lm, codec, scalar = release / "llm.checkpoint", codec_release / "codec.pt", codec_release / "sqcodec.pth"
+    music = codec_release / "music_ssl.pt"
+    config = "--config", release / "llm_config.yaml", "--text-tokenizer", release / "text"
+    for options, message in (
+        (("--lm", codec, *config), "codec.pt: holds none .* it is the released codec .--codec"),
+        (("--lm", scalar, *config), "sqcodec.pth: holds none .* it is a scalar autoencoder .--scalar"),
+        ((*codec_files, "--codec", lm), "llm.checkpoint: .* it is the released language model .--lm"),
+        ((*codec_files, "--codec", scalar), "sqcodec.pth: .* it is a scalar autoencoder .--scalar"),
+        ((*codec_files, "--scalar", codec), "codec.pt: .* it is the released codec .--codec"),
+        ((*codec_files, "--scalar", music), "music_ssl.pt: .* it is a music encoder .--music-encoder"),
+        ((*codec_files, "--music-encoder", scalar), "sqcodec.pth: .* it is a scalar autoencoder .--scalar"),
+    ):
+        done = uniaudio("import-published", *options, "--out", tmp_path / "made")
+        assert done.status == 2 and re.search(message, done.err) and len(done.err.splitlines()) == 1, done.err
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_bare_state_dict_is_imported(uniaudio, release, tmp_path):
+    file = read_weight_file(release / "llm.checkpoint")
+    torch.save(file.state, tmp_path / "bare.pt")
+    files = "--lm", tmp_path / "bare.pt", "--config", release / "llm_config.yaml", "--text-tokenizer", release / "text"
+    done = uniaudio("import-published", *files, "--out", tmp_path / "model")
+    assert done.status == 0 and f"all {len(file.state)} tensors" in done.out, done.err
 
 
 class RunsCode:
@@ -186,7 +251,7 @@ def test_what_is_refused_leaves_nothing_and_says_why(uniaudio, release, whole, t
         (("--config", config), "c.yaml: has no value for semantic_eos"),
         (("--text-tokenizer", tmp_path / "none"), "no text tokenizer there"),
         (("--codec", tmp_path / "none"), "no codec there"),
-        (("--out", release), "is there already and is not overwritten"),
+        (("--out", release), "exists already and is not replaced"),
     ):
         done = uniaudio("import-published", *whole, "--out", out, *options)  # the last of a repeated option counts
         assert done.status == 2 and message in done.err and len(done.err.splitlines()) == 1, done.err

@@ -1,16 +1,22 @@
 """Weights of the published numerical fixtures, rebuilt from their keys and renamed to ours."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from codec.published import our_name
+from codec.published_names import our_name
 
 
 def load_fixture(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
+
+
+def facts(config: Path) -> dict:
+    """What a fixture's JSON file says of it."""
+    return json.loads(config.read_text(encoding="utf-8"))
 
 
 def published_state(config: Path) -> dict[str, torch.Tensor]:

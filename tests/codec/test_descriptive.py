@@ -1,8 +1,6 @@
 """The descriptive branch: published numbers, masks, and codebooks that stay alive."""
 
 import dataclasses
-import importlib.util
-import json
 
 import pytest
 import torch
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from codec.config import QuantiserConfig
-from codec.descriptive import DescriptiveBranch, DescriptiveConfig, from_published
+from codec.descriptive import DescriptiveBranch, DescriptiveConfig
+from tests.codec.published_state import converted_state, facts
 
 SMALL = DescriptiveConfig(
     speech_dim=12,
@@ -38,13 +37,24 @@ def features(batch: int, frames: int, seed: int = 0) -> tuple[torch.Tensor, torc
 
 @pytest.fixture(scope="module")
 def published(parity_dir):
-    meta = json.loads((parity_dir / "codec_reasoning.json").read_text())
-    spec = importlib.util.spec_from_file_location("regenerate_state", parity_dir / "regenerate_state.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    state = {name: torch.as_tensor(value) for name, value in module.regenerate(meta).items()}
-    branch = DescriptiveBranch(DescriptiveConfig()).eval()
-    branch.load_state_dict(from_published(state))  # strict: every tensor has a place
+    sizes = facts(parity_dir / "codec_reasoning.json")["config"]
+    assert sizes["head_dim"] * sizes["heads"] == sizes["dim"]
+    config = DescriptiveConfig(
+        speech_dim=sizes["whisper_dim"],
+        music_dim=sizes["music_dim"],
+        dim=sizes["dim"],
+        heads=sizes["heads"],
+        rope_dims=sizes["rope_dims"],
+        rope_base=sizes["rope_base"],
+        blocks=sizes["blocks"],
+        feed_forward_multiple=sizes["ff_mult"],
+        query_every=sizes["query_every"],
+        levels=sizes["rvq"]["levels"],
+        quantiser=QuantiserConfig(sizes["rvq"]["codes"], codebook_dim=sizes["rvq"]["dim"], dead_code_threshold=0.1),
+    )
+    branch = DescriptiveBranch(config).eval()
+    state = converted_state(parity_dir / "codec_reasoning.json", "descriptive.")
+    branch.load_state_dict(state)  # strict: every tensor has a place
     return branch, load_file(parity_dir / "codec_reasoning.safetensors")
 
 
@@ -54,8 +64,8 @@ def test_reproduces_the_published_branch(published):
     branch.downsample.register_forward_hook(lambda *call: seen.update(whisper_25hz=call[2]))
     branch.merge.register_forward_hook(lambda *call: seen.update(merged=call[2]))
     branch.blocks[0].attention.register_forward_hook(lambda *call: seen.update(block0_attn_out=call[2]))
-    branch.blocks[0].register_forward_hook(lambda *call: seen.update(block0_out=call[2]))
-    branch.blocks[4].register_forward_hook(lambda *call: seen.update(block4_out=call[2]))
+    for number, block in enumerate(branch.blocks):
+        block.register_forward_hook(lambda *call, name=f"block{number}_out": seen.update({name: call[2]}))
     branch.quantiser.project_in.register_forward_hook(lambda *call: seen.update(pre_vq_projected=call[2]))
     with torch.no_grad():
         out = branch(taps["in.whisper_50hz"], taps["in.music_layer11_25hz"])
@@ -63,20 +73,27 @@ def test_reproduces_the_published_branch(published):
     assert torch.equal(out.codes, taps["codes"])
     torch.testing.assert_close(out.vectors, taps["pre_vq"], atol=2e-4, rtol=0)
     torch.testing.assert_close(out.quantised, taps["quantised"], atol=1e-4, rtol=0)
-    assert len(seen) == 7
-    for name, value in seen.items():
+    outside = {"codes", "pre_vq", "quantised", "vq_gap"}
+    wanted = {name for name in taps if not name.startswith("in.")} - outside
+    assert wanted <= seen.keys() and len(wanted) >= 6
+    for name in wanted:
+        value = seen[name]
         torch.testing.assert_close(value, taps[name], atol=2e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_published_clips_of_unequal_length_give_the_codes_they_give_alone(published):
     branch, taps = published
     speech, music = taps["in.whisper_50hz"], taps["in.music_layer11_25hz"]
+    clips, frames = len(music), music.shape[2]
+    short = 2 * frames // 3
+    lengths = torch.tensor([frames] * (clips - 1) + [short])
+    groups = -(-short // branch.config.query_every)
     with torch.no_grad():
-        together = branch(speech, music, torch.tensor([50, 33]))
-        alone = branch(speech[1:, :, :66], music[1:, :, :33])
-    assert torch.equal(together.codes[0], taps["codes"][0])
-    assert together.mask[1].sum() == 7 == alone.codes.shape[1]
-    assert torch.equal(together.codes[1, :7], alone.codes[0])
+        together = branch(speech, music, lengths)
+        alone = branch(speech[-1:, :, : 2 * short], music[-1:, :, :short])
+    assert torch.equal(together.codes[:-1], taps["codes"][:-1])
+    assert together.mask[-1].sum() == groups == alone.codes.shape[1]
+    assert torch.equal(together.codes[-1, :groups], alone.codes[0])
 
 
 @settings(max_examples=20, deadline=None)

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torchaudio.functional import resample
 from transformers import (
     HubertConfig,
@@ -299,3 +302,93 @@ def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
         load_expert(ExpertConfig("music", "conformer", str(checkpoints / "conformer")))
     with pytest.raises(UserError, match="nothing holds no music encoder"):
         load_expert(ExpertConfig("music", "conformer", str(tmp_path / "nothing")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["whisper", "wavlm", "hubert", "wav2vec2_bert", "conformer"])
+def test_experts_stored_in_sixteen_bits_compute_in_float32(checkpoints, tmp_path, name, dtype):
+    shutil.copytree(checkpoints / name, tmp_path / name)
+    path = tmp_path / name / "model.safetensors"
+    stored = {key: value.to(dtype) if value.is_floating_point() else value for key, value in load_file(path).items()}
+    save_file(stored, path, metadata={"format": "pt"})
+    config = tmp_path / name / "config.json"
+    values = json.loads(config.read_text())
+    if name != "conformer":
+        config.write_text(json.dumps(values | {"dtype": str(dtype).removeprefix("torch.")}))
+    expert = load_expert(configs(tmp_path)[name])
+    for value in expert.features(noise(1, 12_000)).values():
+        assert value.dtype == torch.float32 and value.isfinite().all() and value.std() > 0
+
+
+def wrong_sizes(folder):
+    values = json.loads((folder / "config.json").read_text())
+    size = next(key for key in ("d_model", "hidden_size", "dim") if key in values)
+    (folder / "config.json").write_text(json.dumps(values | {size: "wide"}))
+
+
+def wrong_number(folder):
+    weights = load_file(folder / "model.safetensors")
+    key = next(key for key, value in weights.items() if value.is_floating_point() and "decoder" not in key)
+    weights[key][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def lost_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights[
+        next(key for key in weights if key.endswith("encoder.layers.0.final_layer_norm.weight") or key == "norm.weight")
+    ]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+DAMAGES = {
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "config cut": lambda folder: (folder / "config.json").write_text('{"d_model": '),
+    "config a list": lambda folder: (folder / "config.json").write_text("[1, 2]"),
+    "config of other sizes": wrong_sizes,
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "weights cut": lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" + bytes(20)),
+    "weights of a page": lambda folder: (folder / "model.safetensors").write_text("<html>"),
+    "not a number": wrong_number,
+    "a weight lost": lost_weight,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["whisper", "wavlm", "conformer"])
+def test_damaged_folders_of_experts_are_one_sentence(checkpoints, tmp_path, name, damage):
+    shutil.copytree(checkpoints / name, tmp_path / name)
+    damage(tmp_path / name)
+    with pytest.raises(UserError, match=rf"/{name}") as refused:
+        load_expert(configs(tmp_path)[name])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"sampling_rate": "fast"}', '{"sampling_rate": 0}'])
+@pytest.mark.parametrize("name", ["whisper", "wavlm"])
+def test_damaged_feature_extractors_are_one_sentence(checkpoints, tmp_path, name, content):
+    shutil.copytree(checkpoints / name, tmp_path / name)
+    (tmp_path / name / "preprocessor_config.json").write_text(content)
+    with pytest.raises(UserError, match=rf"/{name}") as refused:
+        load_expert(configs(tmp_path)[name])
+    assert "\n" not in str(refused.value)
+
+
+@torch.no_grad()
+def test_whole_frames_are_the_published_hearing(checkpoints):
+    """10 ms more than whole frames: WavLM hears them, then 160 zeros; the music encoder hears whole frames alone."""
+    audio = noise(1, 2 * 9600 + 240)
+    wavlm = load_expert(configs(checkpoints)["wavlm"])
+    inputs = F.pad(resample(audio, 24_000, 16_000), (0, 160))
+    assert inputs.shape[1] == 2 * 6400 + 160 + 160
+    states = wavlm.encoder(inputs, output_hidden_states=True).hidden_states
+    (heard,) = wavlm.features(audio, whole_frames=True).values()
+    layers = wavlm.config.taps["phone"]
+    expected = torch.stack([states[layer] for layer in layers]).mean(0).transpose(1, 2)[..., :40]
+    torch.testing.assert_close(heard, expected, atol=1e-5, rtol=1e-5)
+    music = load_expert(configs(checkpoints)["conformer"])
+    states = music.encoder(audio[:, : 20 * 960])
+    for name, value in music.features(audio, whole_frames=True).items():
+        (layer,) = music.config.taps[name]
+        torch.testing.assert_close(value, states[layer].transpose(1, 2), atol=1e-5, rtol=1e-5)
+        assert value.shape[2] == 20

@@ -6,7 +6,7 @@ import torch
 from codec.config import FlowConfig
 from codec.errors import UserError
 from codec.flow import FlowDecoder, clip_noise
-from tests.codec.published_state import converted_state, load_fixture
+from tests.codec.published_state import converted_state, facts, load_fixture
 
 SMALL = FlowConfig(layers=2, heads=2, head_dim=8)
 
@@ -16,23 +16,36 @@ def small_flow(seed=0):
     return FlowDecoder(SMALL, latent_dim=4, condition_dim=6).eval()
 
 
-@pytest.mark.parametrize("prefix", [0, 16])
-def test_published_solution(parity_dir, prefix):
-    flow = FlowDecoder(FlowConfig(layers=3, heads=4, head_dim=16), latent_dim=136, condition_dim=768).eval()
+@pytest.mark.parametrize("place", [0, -1])
+def test_published_solution(parity_dir, place):
+    """With the least context and with the most that the fixture has."""
+    sizes = facts(parity_dir / "flow.json")["config"]
+    prefix = sizes["context_frames"][place]
+    config = FlowConfig(
+        layers=sizes["layers"],
+        heads=sizes["heads"],
+        head_dim=sizes["head_dim"],
+        ff_mult=sizes["ff_mult"],
+        max_frames=sizes["max_positions"],
+        sigma_min=sizes["sigma_min"],
+        window_frames=min(500, sizes["max_positions"] // 2 * 2),
+    )
+    latent = sizes["latent"]
+    flow = FlowDecoder(config, latent_dim=latent, condition_dim=sizes["mu"]).eval()
     result = flow.load_state_dict(converted_state(parity_dir / "flow.json", "flow."), strict=False)
     assert set(result.missing_keys) == {"latent_mean", "latent_spread"} and not result.unexpected_keys
     fixture = load_fixture(parity_dir / "flow.safetensors")
     calls = []
     flow.estimator.register_forward_pre_hook(
-        lambda module, inputs: calls.append((inputs[0][:1, :, :136], inputs[1][0]))
+        lambda module, inputs: calls.append((inputs[0][:1, :, :latent], inputs[1][0]))
     )
     final = flow.solve(
         fixture["solve.noise"],
         fixture["solve.mu"],
         context=fixture["solve.context_latents"],
         context_frames=prefix,
-        steps=10,
-        guidance=1.5,
+        steps=sizes["steps"],
+        guidance=sizes["guidance"],
     )
     want = f"solve.L{prefix}."
     torch.testing.assert_close(torch.stack([t for _, t in calls]), fixture[want + "t_used"], atol=1e-6, rtol=0)

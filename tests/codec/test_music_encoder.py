@@ -8,9 +8,10 @@ from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerModel
 
 from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
-from codec.published_music import PRETRAINING, music_encoder_from_published, our_music_name
+from codec.published_music import PRETRAINING, music_encoder_from_published
+from codec.published_names import MUSIC
 from tests.codec.published_codec import music_shapes, music_state
-from tests.codec.published_state import load_fixture, published_state
+from tests.codec.published_state import facts, load_fixture, published_state
 
 SMALL = MusicEncoderConfig(dim=16, heads=2, feed_forward=24, layers=3, kernel=5, channels=4, mel_bands=18, fft_size=512)
 
@@ -27,13 +28,16 @@ def noise(*shape: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def published(parity_dir):
     state = published_state(parity_dir / "music_ssl.json")
-    encoder = music_encoder_from_published(state, "music_ssl")
+    sizes = facts(parity_dir / "music_ssl.json")["config"]
+    names = ("hop", "sample_rate", "mel_mean", "mel_std")  # which no shape says
+    unstated = MusicEncoderConfig(**{name: sizes[name] for name in names})
+    encoder = music_encoder_from_published(state, "music_ssl", unstated=unstated)
     return encoder, load_fixture(parity_dir / "music_ssl.safetensors")
 
 
 def test_published_sizes_are_read_off_the_weights(published, parity_dir):
     encoder, _ = published
-    meta = json.loads((parity_dir / "music_ssl.json").read_text())["config"]
+    meta = facts(parity_dir / "music_ssl.json")["config"]
     config = encoder.config
     assert (config.dim, config.heads, config.feed_forward) == (meta["encoder_dim"], meta["heads"], meta["ff"])
     assert (config.layers, config.channels) == (meta["depth"], meta["conv_dim"])
@@ -46,12 +50,19 @@ def test_published_sizes_are_read_off_the_weights(published, parity_dir):
     )
 
 
+def numbered_states(taps: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Name of a hidden state in the fixture -> its number in ours."""
+    numbers = {name: name.removeprefix("hidden_") for name in taps if name.startswith("hidden_")}
+    return {name: int(number) if number.isdigit() else -1 for name, number in numbers.items()}
+
+
 @torch.no_grad()
 def test_reproduces_the_published_spectra(published):
     encoder, taps = published
     mel = encoder.mel(taps["wav"])
     torch.testing.assert_close(mel, taps["mel_normalised"], atol=2e-4, rtol=0)
-    decibels = mel[:, :, :16] * encoder.config.mel_std + encoder.config.mel_mean
+    shown = taps["mel_db_unnormalised"].shape[2]
+    decibels = mel[:, :, :shown] * encoder.config.mel_std + encoder.config.mel_mean
     torch.testing.assert_close(decibels, taps["mel_db_unnormalised"], atol=4e-3, rtol=0)
 
 
@@ -63,16 +74,19 @@ def test_reproduces_the_published_states_from_the_spectra(published):
     def tap(module: torch.nn.Module, name: str) -> None:
         module.register_forward_hook(lambda *call: seen.setdefault(name, call[2]))
 
-    tap(encoder.front_end.blocks[0], "tap.conv_block0_out_first8frames")
+    (front,) = (name for name in taps if name.startswith("tap.conv_block0_out"))
+    tap(encoder.front_end.blocks[0], front)
     tap(encoder.front_end, "tap.conformer_in")
     tap(encoder.layers[0].attention, "tap.layer0_attn_out")
     tap(encoder.layers[0].convolution, "tap.layer0_conv_module_out")
     tap(encoder.layers[0], "tap.layer0_out")
     states = encoder.states(taps["mel_normalised"])
     assert len(states) == encoder.config.layers + 1
-    seen["tap.conv_block0_out_first8frames"] = seen["tap.conv_block0_out_first8frames"][..., :8]
-    seen |= {"hidden_4": states[4], "hidden_11": states[11], "hidden_last_after_final_norm": states[-1]}
-    assert len(seen) == 8
+    seen[front] = seen[front][..., : taps[front].shape[-1]]
+    hidden = numbered_states(taps)
+    assert len(hidden) >= 2
+    seen |= {name: states[number] for name, number in hidden.items()}
+    assert {name for name in taps if name.startswith(("tap.", "hidden"))} == seen.keys()
     for name, value in seen.items():
         torch.testing.assert_close(value, taps[name], atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
@@ -81,7 +95,7 @@ def test_reproduces_the_published_states_from_the_spectra(published):
 def test_reproduces_the_published_states_from_the_waveform(published):
     encoder, taps = published
     states = encoder(taps["wav"])
-    for name, state in (("hidden_4", 4), ("hidden_11", 11), ("hidden_last_after_final_norm", -1)):
+    for name, state in numbered_states(taps).items():
         torch.testing.assert_close(states[state], taps[name], atol=1e-3, rtol=0)
 
 
@@ -105,7 +119,7 @@ def test_the_conformer_is_that_of_transformers():
         if tensor.is_floating_point() and "inv_freq" not in name:
             tensor.copy_(torch.rand_like(tensor) * 0.4 + 0.8 if tensor.ndim == 1 else tensor * 5)
     ours = small_encoder(MusicEncoderConfig(48, 3, 40, layers=2, kernel=7, channels=4, mel_bands=16, rotary_base=300.0))
-    state = {our_music_name(f"conformer.{key}"): value for key, value in theirs.state_dict().items()}
+    state = {MUSIC.ours(f"conformer.{key}"): value for key, value in theirs.state_dict().items()}
     missing, unexpected = ours.load_state_dict({key: value for key, value in state.items() if key}, strict=False)
     assert not unexpected and all(key.startswith("front_end.") for key in missing)
     ours.front_end = torch.nn.Identity()
@@ -117,14 +131,24 @@ def test_the_conformer_is_that_of_transformers():
 
 def test_every_key_of_the_full_size_has_a_place(parity_dir):
     """No memory is spent on its 329 million parameters: shapes alone."""
-    shapes = json.loads((parity_dir / "music_ssl_full_state_shapes.json").read_text())["keys"]
+    shapes = facts(parity_dir / "music_ssl_full_state_shapes.json")["keys"]
+    feed_forward, dim = shapes["model.conformer.layers.0.ffn1.intermediate_dense.weight"]
+    config = MusicEncoderConfig(
+        dim=dim,
+        heads=dim // (2 * shapes["model.conformer.embed_positions.inv_freq"][0]),
+        feed_forward=feed_forward,
+        layers=len({key.split(".")[3] for key in shapes if key.startswith("model.conformer.layers.")}),
+        kernel=shapes["model.conformer.layers.0.conv_module.depthwise_conv.weight"][2],
+        channels=shapes["model.conv.conv.0.conv1.weight"][0],
+        mel_bands=shapes["model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"][1],
+    )
     tables = ("window", "fb", "inv_freq")
     with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in MusicEncoder(MusicEncoderConfig()).state_dict().items()}
+        expected = {name: tuple(value.shape) for name, value in MusicEncoder(config).state_dict().items()}
     named = {}
     for key, shape in shapes.items():
         key = key.removeprefix("model.")
-        name = our_music_name(key)
+        name = MUSIC.ours(key)
         assert (name is None) == (key.startswith(PRETRAINING) or key.endswith(tables)), key
         if name is not None:
             named[name] = tuple(shape)
@@ -151,7 +175,7 @@ def test_what_no_shape_says_can_be_given():
         (lambda s: s.update({"model.surprise": torch.zeros(2)}), "model.surprise is no tensor"),
         (lambda s: s["model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"].mul_(2), "is another table"),
         (lambda s: s["model.preprocessor_melspec_2048.mel_stft.spectrogram.window"].mul_(2), "is another table"),
-        (lambda s: s.pop("model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"), "holds 0 tables of mel bands"),
+        (lambda s: s.pop("model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"), "mel_scale.fb is missing"),
         (lambda s: s.pop("model.conformer.embed_positions.inv_freq"), "inv_freq is missing"),
         (lambda s: s["model.conformer.embed_positions.inv_freq"].add_(0.1), "is another table"),
         (lambda s: s.clear(), "no key begins with 'model.'"),

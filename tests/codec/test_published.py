@@ -1,7 +1,5 @@
 """The codec of released files: every published tensor in its place, and a codec that works."""
 
-import json
-
 import pytest
 import torch
 import yaml
@@ -14,6 +12,7 @@ from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.weight_files import read_weights
 from tests.codec.published_codec import SMALL_SIZES as SIZES
 from tests.codec.published_codec import Sizes, codec_shapes, music_shapes, save_released
+from tests.codec.published_state import facts
 from tests.codec.small_codec import SMALL_SCALAR, noise
 
 UNSTATED = ReasoningCodecConfig(
@@ -51,16 +50,45 @@ def codec(released):
     return imported(released)
 
 
-@pytest.mark.parametrize(
-    ("name", "ours"),
-    [
-        ("codec_full_state_shapes.json", codec_shapes(Sizes())),
-        ("music_ssl_full_state_shapes.json", music_shapes(1024, heads=16, hidden=4096, layers=12, channels=512)),
-    ],
-)
-def test_the_tiny_files_have_the_published_keys_and_shapes(parity_dir, name, ours):
-    theirs = json.loads((parity_dir / name).read_text())["keys"]
-    assert ours == {key: tuple(shape) for key, shape in theirs.items()}
+def full_shapes(folder, name: str) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(shape) for key, shape in facts(folder / name)["keys"].items()}
+
+
+def test_the_tiny_codec_has_the_published_keys_and_shapes(parity_dir):
+    theirs = full_shapes(parity_dir, "codec_full_state_shapes.json")
+    block = "audio_thinking.encoder_transformers."
+    flow = "cfm_wrapper.estimator"
+    sizes = Sizes(
+        speech=theirs["d_conv_whisper.weight"][0],
+        phone=theirs["d_conv_wavlm.weight"][0],
+        music=theirs["d_conv_embedding_semantic.weight"][0],
+        dim=theirs["cond_feature_emb.weight"][0],
+        descriptive_codes=theirs["audio_thinking.reasoning_vq.layers.0._codebook.embed"][1:],
+        head_dim=theirs[f"{block}0.self_attn.q_norm.weight"][0],
+        rope_dims=2 * theirs[f"{block}0.rope.inv_freq"][0],
+        blocks=len({key.removeprefix(block).split(".")[0] for key in theirs if key.startswith(block)}),
+        structural_codes=theirs["vq_acoustic.layers.0._codebook.embed"][1:],
+        latent=theirs[f"{flow}.proj_out.ffn_1.weight"][0],
+        flow_width=theirs[f"{flow}.proj_in.ffn_2.weight"][0],
+        flow_layers=len({key.split(".")[3] for key in theirs if key.startswith(f"{flow}.transformer_blocks.")}),
+        max_frames=theirs[f"{flow}.pos_embed.pe"][1],
+    )
+    assert codec_shapes(sizes) == theirs
+
+
+def test_the_tiny_music_encoder_has_the_published_keys_and_shapes(parity_dir):
+    theirs = full_shapes(parity_dir, "music_ssl_full_state_shapes.json")
+    hidden, dim = theirs["model.conformer.layers.0.ffn1.intermediate_dense.weight"]
+    ours = music_shapes(
+        dim,
+        heads=dim // (2 * theirs["model.conformer.embed_positions.inv_freq"][0]),
+        hidden=hidden,
+        layers=len({key.split(".")[3] for key in theirs if key.startswith("model.conformer.layers.")}),
+        channels=theirs["model.conv.conv.0.conv1.weight"][0],
+        bands=theirs["model.preprocessor_melspec_2048.mel_stft.mel_scale.fb"][1],
+        codes=theirs["model.linear.weight"][0],
+    )
+    assert ours == theirs
 
 
 def test_sizes_are_read_off_the_shapes(codec):
@@ -183,7 +211,7 @@ def test_a_file_that_is_not_wholly_the_published_codec_is_refused(released, tmp_
 def test_files_that_do_not_belong_together_are_named(released, tmp_path):
     with pytest.raises(UserError, match="codec.pt: holds no music encoder; name the file"):
         imported(released, music_file=None)
-    with pytest.raises(UserError, match="codec.pt: no key begins with 'model.'"):
+    with pytest.raises(UserError, match="codec.pt: no published music encoder; .* it is the released codec"):
         imported(released, music_file=released / "codec.pt")
     values = yaml.safe_load((released / "sqcodec_config.yaml").read_text())
     values["generator"]["config"]["init_channel"] = 6

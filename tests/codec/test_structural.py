@@ -4,11 +4,17 @@ import pytest
 import torch
 
 from codec.config import QuantiserConfig, StructuralConfig
-from codec.published import NOT_LOADED, our_name
+from codec.published_names import our_name
 from codec.structural import BRANCHES, FEATURE_FRAMES, StructuralBranch
-from tests.codec.published_state import converted_state, load_fixture
+from tests.codec.published_state import converted_state, facts, load_fixture
 
 DIMS = {"speech_text": 10, "phone": 8, "music_acoustic": 6, "music_semantic": 6}
+INPUTS = {
+    "speech_text": "in.whisper_50hz",
+    "phone": "in.wavlm_50hz",
+    "music_acoustic": "in.music_layer4_25hz",
+    "music_semantic": "in.music_layer11_25hz",
+}
 SMALL = StructuralConfig(
     dim=16, quantiser=QuantiserConfig(codebook_size=32, codebook_dim=4, dead_code_threshold=0.2, kmeans_init=False)
 )
@@ -29,23 +35,20 @@ def small_features(clips, frames, seed=1):
 
 @pytest.fixture(scope="module")
 def published(parity_dir):
-    config = StructuralConfig(quantiser=QuantiserConfig(kmeans_init=False))
-    dims = {"speech_text": 1024, "phone": 768, "music_acoustic": 1024, "music_semantic": 1024}
+    sizes = facts(parity_dir / "codec_reconstruction.json")["config"]
+    fixture = load_fixture(parity_dir / "codec_reconstruction.safetensors")
+    assert [sizes["rvq"][name] for name in ("phone", "structure", "acoustic")] == [1, 1, 6]
+    quantiser = QuantiserConfig(sizes["rvq"]["codes"], codebook_dim=sizes["rvq"]["dim"], kmeans_init=False)
+    config = StructuralConfig(dim=sizes["dim"], film_scale=sizes["film"]["gamma_scale"], quantiser=quantiser)
+    dims = {name: fixture[given].shape[1] for name, given in INPUTS.items()}
     with torch.device("meta"):
-        branch = StructuralBranch(config, dims, descriptive_dim=768)
+        branch = StructuralBranch(config, dims, descriptive_dim=fixture["in.reason_quantised_5hz"].shape[2])
     branch = branch.to_empty(device="cpu").eval()
     state = converted_state(parity_dir / "codec_reconstruction.json", "structural.")
     result = branch.load_state_dict(state, strict=False)
     assert not result.unexpected_keys
     assert all(key.startswith("phone_decoder.") for key in result.missing_keys)  # no part of that fixture
-    fixture = load_fixture(parity_dir / "codec_reconstruction.safetensors")
-    features = {
-        "speech_text": fixture["in.whisper_50hz"],
-        "phone": fixture["in.wavlm_50hz"],
-        "music_acoustic": fixture["in.music_layer4_25hz"],
-        "music_semantic": fixture["in.music_layer11_25hz"],
-    }
-    return branch, fixture, features
+    return branch, fixture, {name: fixture[given] for name, given in INPUTS.items()}
 
 
 @torch.no_grad()
@@ -66,11 +69,12 @@ def test_published_encoding(published):
         torch.testing.assert_close(projected, fixture[f"{name}.projected"], atol=2e-4, rtol=0)
         quantised = branch.quantiser[name](modulated[name])[0]
         torch.testing.assert_close(quantised, fixture[f"{name}.quantised"], atol=1e-4, rtol=0)
-    out = branch(features, fixture["in.reason_quantised_5hz"], torch.ones(2, 25, dtype=torch.bool))
+    everywhere = torch.ones(fixture["codes"].shape[:2], dtype=torch.bool)
+    out = branch(features, fixture["in.reason_quantised_5hz"], everywhere)
     assert torch.equal(out.ids, fixture["codes"])
     assert torch.equal(out.phone, branch.quantiser["phone"](modulated["phone"])[0])
     torch.testing.assert_close(out.quantised, fixture["dequantised_sum"], atol=1e-4, rtol=0)
-    without = branch(features, None, torch.ones(2, 25, dtype=torch.bool))
+    without = branch(features, None, everywhere)
     assert torch.equal(without.ids, fixture["codes_film_dropped"])
 
 
@@ -80,29 +84,32 @@ def test_published_conditioning(published):
     quantised = branch.dequantise(fixture["codes"])
     torch.testing.assert_close(quantised, fixture["dequantised_sum"], atol=1e-4, rtol=0)
     torch.testing.assert_close(branch.condition(quantised), fixture["decode.mu_codes_only"], atol=2e-4, rtol=0)
-    mask = torch.ones(2, 50, dtype=torch.bool)
-    mask[:, -10:] = False
-    torch.testing.assert_close(branch.condition(quantised, mask), fixture["decode.mu_masked_tail10"], atol=2e-4, rtol=0)
+    (masked,) = (name for name in fixture if name.startswith("decode.mu_masked_tail"))
+    tail = int(masked.removeprefix("decode.mu_masked_tail"))
+    mask = torch.ones(fixture[masked].shape[:2], dtype=torch.bool)
+    mask[:, -tail:] = False
+    torch.testing.assert_close(branch.condition(quantised, mask), fixture[masked], atol=2e-4, rtol=0)
     # With descriptive codes the published decoder adds them, adapted: training never did, so ours has it in no mode.
     adapted = branch.descriptive_adaptor(fixture["in.reason_quantised_5hz"]).transpose(1, 2)
-    quantised = quantised + torch.nn.functional.interpolate(adapted, scale_factor=2.5).transpose(1, 2)
+    adapted = torch.nn.functional.interpolate(adapted, scale_factor=2.5)[..., : quantised.shape[1]]
+    quantised = quantised + adapted.transpose(1, 2)
     torch.testing.assert_close(branch.condition(quantised), fixture["decode.mu_with_reason"], atol=2e-4, rtol=0)
 
 
 def test_every_published_key_of_this_part_has_a_place(parity_dir):
-    import json
-
-    keys = json.loads((parity_dir / "codec_full_state_shapes.json").read_text())["keys"]
-    config = StructuralConfig(quantiser=QuantiserConfig(kmeans_init=False))
-    dims = {"speech_text": 1024, "phone": 768, "music_acoustic": 1024, "music_semantic": 1024}
+    keys = facts(parity_dir / "codec_full_state_shapes.json")["keys"]
+    _, codes, width = keys["vq_acoustic.layers.0._codebook.embed"]
+    dim, descriptive_dim = keys["reason_adaptor.weight"]
+    config = StructuralConfig(dim=dim, quantiser=QuantiserConfig(codes, codebook_dim=width, kmeans_init=False))
+    layers = {"speech_text": "whisper", "phone": "wavlm"}
+    layers |= {"music_acoustic": "embedding_acoustic", "music_semantic": "embedding_semantic"}
+    dims = {name: keys[f"d_conv_{layer}.weight"][1] for name, layer in layers.items()}
     with torch.device("meta"):
-        ours = StructuralBranch(config, dims, descriptive_dim=768).state_dict()
+        ours = StructuralBranch(config, dims, descriptive_dim=descriptive_dim).state_dict()
     found = {}
     for key, shape in keys.items():
         name = our_name(key)
-        if key.startswith("audio_thinking.") or key.startswith(NOT_LOADED):
-            assert name is None
-        elif name.startswith("structural."):
+        if name is not None and name.startswith("structural."):
             found[name.removeprefix("structural.")] = shape
     assert found == {key: list(value.shape) for key, value in ours.items()}
 

@@ -2,15 +2,21 @@
 
 import argparse
 import datetime
+import gzip
+import io
 import os
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
 
 from codec.errors import UserError
-from codec.weight_files import read_pickle, read_weights
+from codec.weight_files import read_pickle, read_weight_file, read_weights
 
 STATE = {"layer.weight": torch.arange(6.0).view(2, 3), "layer.steps": torch.tensor(7)}
 
@@ -99,3 +105,104 @@ def test_tensors_that_are_not_plain_are_named(tmp_path):
         torch.save({"layer.weight": odd}, tmp_path / "odd.pt")
         with pytest.raises(UserError, match="odd.pt: (damaged|'layer.weight' is a sparse, quantised or empty)"):
             read_weights(tmp_path / "odd.pt")
+
+
+def archive(*names: str, compression: int = zipfile.ZIP_STORED) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", compression) as file:
+        for name in names:
+            file.writestr(name, b"\x80\x02}q\x00.")
+    return made.getvalue()
+
+
+def tar() -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as file:
+        file.addfile(tarfile.TarInfo("weights"), io.BytesIO())
+    return made.getvalue()
+
+
+# What people hand in for a checkpoint -> what they are told.
+NO_CHECKPOINTS = {
+    "empty": (b"", "an empty file"),
+    "tar": (tar(), "a tar archive"),
+    "tar.gz": (gzip.compress(tar()), "compressed with gzip"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a Git LFS pointer"),
+    "page": (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
+    "page without a type": (b"\xef\xbb\xbf<HTML><title>404</title>", "a web page"),
+    "answer": (b'<?xml version="1.0"?><Error/>', "an XML answer"),
+    "zip of other things": (archive("readme.txt"), "a zip archive, but no torch checkpoint .it holds readme.txt"),
+    "program": (archive("x/data.pkl", "x/constants.pkl"), "a program"),
+    "compressed": (archive("x/data.pkl", compression=zipfile.ZIP_DEFLATED), "a compressed zip archive"),
+    "text": (b"hello\n", "damaged"),
+    "gguf": (b"GGUF\x03\x00\x00\x00", "GGUF"),
+    "numbers": (bytes(range(200)), "(damaged|refused)"),
+}
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize(("content", "message"), NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, content, message, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .*{message}") as refused:
+        read_weights(tmp_path / name)
+    assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_folder_and_a_safetensors_file_of_another_name(tmp_path):
+    with pytest.raises(UserError, match="a folder, where a file of weights is expected"):
+        read_weights(tmp_path)
+    save_file(STATE, tmp_path / "weights.bin")
+    assert same(read_weights(tmp_path / "weights.bin"))
+    torch.save(STATE, tmp_path / "weights.safetensors")
+    assert same(read_weights(tmp_path / "weights.safetensors"))
+
+
+def form(kind: str) -> bytes:
+    made = io.BytesIO()
+    if kind == "safetensors":
+        return save(STATE)
+    torch.save({"model": STATE}, made, _use_new_zipfile_serialization=kind == "zip")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_is_one_sentence_or_does_no_harm(tmp_path, kind, data):
+    """Cut anywhere, or one byte turned: the file is refused, or its tensors have the shapes that they had."""
+    whole = bytearray(form(kind))
+    place = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        whole = whole[:place]
+    else:
+        whole[place] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pt")
+    path.write_bytes(whole)
+    try:
+        read_weights(path)
+    except UserError as error:
+        assert "x." in str(error) and "weights_only" not in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_that_are_none_are_named(tmp_path, odd, dtype):
+    weights = torch.ones(3, 4, dtype=dtype)
+    weights[1, 2] = odd
+    torch.save({"a": torch.ones(2), "layer.weight": weights}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match="odd.pt: 'layer.weight' holds NaN or infinite"):
+        read_weights(tmp_path / "odd.pt")
+
+
+def test_types_in_which_no_weights_are_stored_are_named(tmp_path):
+    for dtype in (torch.complex64, torch.float8_e4m3fn):
+        torch.save({"a": torch.ones(2).to(dtype)}, tmp_path / "odd.pt")
+        with pytest.raises(UserError, match="odd.pt: ('a' is of type|damaged|refused)"):
+            read_weights(tmp_path / "odd.pt")
+
+
+def test_how_the_weights_stand_in_the_file_is_known(tmp_path):
+    torch.save({"model": {f"module.{key}": value for key, value in STATE.items()}, "step": 3}, tmp_path / "w.pt")
+    file = read_weight_file(tmp_path / "w.pt")
+    assert (file.nest, file.prefix, file.others) == ("model", "module.", ["step"]) and same(file.state)

@@ -20,14 +20,26 @@ def load_fixture(folder: Path, name: str) -> tuple[UniAudioForConditionalGenerat
     spec.loader.exec_module(module)
     description = json.loads((folder / f"{name}.json").read_text())
     state = {key: torch.from_numpy(value) for key, value in module.regenerate(description).items()}
-    config = published_config(description["config"], description["norm_eps"])
+    config = published_config(description["config"], description["norm_eps"], description["rope"])
     model = UniAudioForConditionalGeneration(config)
     model.load_state_dict(from_published(state, config))
     return model.eval(), load_file(folder / f"{name}.safetensors"), description
 
 
-def published_config(values: dict, norm_eps: float = 1e-5) -> UniAudioConfig:
-    """Our configuration from the sizes and ids that the fixtures list."""
+def published_config(values: dict, norm_eps: float = 1e-5, rope: dict | None = None) -> UniAudioConfig:
+    """Our configuration from the sizes and ids that the fixtures list; rope: as they state it, None: the published."""
+    rotary = dict(LLAMA_3_ROPE)
+    if rope is not None:
+        rotary |= {name: rope[name] for name in ("factor", "low_freq_factor", "high_freq_factor")}
+        rotary["rope_theta"] = float(rope["base"])
+        rotary["original_max_position_embeddings"] = rope["original_max_seq_len"]
+    # Ids that the fixtures do not state, and that none of their sequences holds: any that are free.
+    free = [i for i in range(values["text_vocab"]) if i != values["text_pad"]]
+    spare = [
+        i
+        for i in range(values["semantic_codes"], values["semantic_card"])
+        if i not in (values["semantic_bos"], values["semantic_eos"], values["semantic_pad"])
+    ]
 
     def shape(gpt: dict) -> dict:
         return {
@@ -39,15 +51,15 @@ def published_config(values: dict, norm_eps: float = 1e-5) -> UniAudioConfig:
             "vocab_size": gpt["padded_vocab_size"],
             "rms_norm_eps": norm_eps,
             "max_position_embeddings": 131072,
-            "rope_parameters": LLAMA_3_ROPE,
+            "rope_parameters": rotary,
         }
 
     layout = VocabularyLayout(
         text_size=values["text_vocab"],
-        text_bos=0,
-        text_eos=1,
+        text_bos=free[0],
+        text_eos=free[1],
         text_pad=values["text_pad"],
-        tags={"transcription": (2, 3), "lyric": (4, 5), "caption": (6, 7)},
+        tags={"transcription": free[2:4], "lyric": free[4:6], "caption": free[6:8]},
         descriptive_codes=values["reason_codes"],
         descriptive_card=values["reason_card"],
         descriptive_bos=values["reason_bos"],
@@ -58,8 +70,8 @@ def published_config(values: dict, norm_eps: float = 1e-5) -> UniAudioConfig:
         structural_bos=values["semantic_bos"],
         structural_eos=values["semantic_eos"],
         structural_pad=values["semantic_pad"],
-        audio_prompt_bos=values["semantic_codes"] + 4,
-        audio_prompt_eos=values["semantic_codes"] + 5,
+        audio_prompt_bos=spare[0],
+        audio_prompt_eos=spare[-1],
     )
     return UniAudioConfig(
         cross_modal=shape(values["backbone"]),

@@ -97,7 +97,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_ran(config, tmp_pat
         content = {"model": published_state(config), "optimizer": {}, "scheduler": {}, "reporter": {}}
         content[place] = {"x": call}
         torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(UserError, match="evil.checkpoint: (refused|cut short)") as refusal:
+        with pytest.raises(UserError, match="evil.checkpoint: (refused|damaged)") as refusal:
             read_checkpoint(path)
         assert not ran.exists()
         if zipped and protocol == 2:
@@ -124,27 +124,27 @@ def test_a_truncated_file_is_named(config, tmp_path, part):
     whole = save_released(tmp_path / "whole", published_state(config)).read_bytes()
     path = tmp_path / "cut.checkpoint"
     path.write_bytes(whole[: part if isinstance(part, int) else int(len(whole) * part)])
-    with pytest.raises(UserError, match="cut.checkpoint: cut short.*download it again"):
+    with pytest.raises(UserError, match="cut.checkpoint: (damaged, cut short|an empty file).*download it again"):
         read_checkpoint(path)
 
 
 def test_files_that_are_no_checkpoint_are_named(config, tmp_path):
     with pytest.raises(UserError, match="none.checkpoint: no such file"):
         read_checkpoint(tmp_path / "none.checkpoint")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="a folder, where a file of weights is expected"):
         read_checkpoint(tmp_path)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(UserError, match="other.zip: damaged, or no torch checkpoint"):
+    with pytest.raises(UserError, match="other.zip: a zip archive, but no torch checkpoint .it holds readme.txt"):
         read_checkpoint(tmp_path / "other.zip")
     torch.save({"codec_model": {}}, tmp_path / "codec.pth")
-    with pytest.raises(UserError, match="codec.pth: has no 'model' with tensors .found: codec_model."):
+    with pytest.raises(UserError, match="codec.pth: holds no state dict.* .found: codec_model."):
         read_checkpoint(tmp_path / "codec.pth")
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="list.pth: has no 'model'"):
+    with pytest.raises(UserError, match="list.pth: holds no state dict, but one list"):
         read_checkpoint(tmp_path / "list.pth")
     torch.save({"model": {"epoch": 3}}, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match="odd.pth: 'epoch' in its model is no tensor"):
+    with pytest.raises(UserError, match="odd.pth: holds no state dict"):
         read_checkpoint(tmp_path / "odd.pth")
 
 
