@@ -7,7 +7,7 @@ import torch
 
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokens import descriptive_frames, structural_frames
-from codec.windows import SEGMENT_SAMPLES, repeated_segment, repeated_segments
+from codec.windows import SEGMENT_SAMPLES, RepeatedClip, repeated_segments
 from tests.codec.small_codec import SMALL, noise, small_codec
 
 
@@ -33,8 +33,16 @@ def test_segments_are_the_published_ones(samples):
     windows = repeated_segments(samples // 9600 + 1)
     assert SEGMENT_SAMPLES == theirs.shape[1] and 375 * len(windows) >= structural_frames(samples)
     assert len(windows) <= len(theirs), "segments of which nothing is kept are not encoded"
+    asked = []
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        asked.append(start)
+        return clip[start:stop]
+
+    repeated = RepeatedClip(samples, read)
     for window, segment in zip(windows, theirs, strict=False):
-        assert torch.equal(repeated_segment(clip, window), segment)
+        assert torch.equal(repeated.segment(window), segment)
+    assert asked == sorted(asked), "a clip that is read from a file is read forwards"
 
 
 @torch.no_grad()
@@ -54,6 +62,9 @@ def test_ids_are_those_of_the_segments(codec, samples):
     assert torch.equal(tokens.descriptive, torch.cat(descriptive, 1)[:, : descriptive_frames(samples)])
     assert torch.equal(tokens.structural, torch.cat(structural, 1)[:, : structural_frames(samples)])
     assert sum(heard) == samples and min(heard) >= 0
+    in_blocks = codec.encode_blocks(clip.split(100_000), samples)
+    assert torch.equal(in_blocks.structural, tokens.structural)
+    assert torch.equal(in_blocks.descriptive, tokens.descriptive)
 
 
 def test_it_gives_other_ids_and_is_part_of_what_they_mean(codec):
