@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.options import DEMO_MODEL
+from codec.errors import UserError
+from codec.terminal import say
+from codec.workers import die_with_parent
 
 
 def train(
@@ -15,14 +19,34 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes, for example optimiser.lr=1e-4.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
     resume_from: Annotated[Path | None, typer.Option("--resume-from", help="Go on from this checkpoint.")] = None,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option("--allow-change", metavar="KEY", help="Go on although this key of the recipe has changed."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=1024, help="Processes on this machine that share the work.")
+    ] = 1,
 ) -> None:
     """Train what a recipe describes: text model, codec branch or language-model stage."""
-    from training import processes
-    from training.recipe import train as train_recipe
+    if processes > 1:
+        from training.launch import launch
 
-    model = train_recipe(recipe, overrides or [], resume_from or resume)
-    if processes.rank() == 0:
-        print(model)
+        options = ["--resume"] * resume + (["--resume-from", str(resume_from)] if resume_from else [])
+        options += [word for key in allow_change or [] for word in ("--allow-change", key)]
+        raise typer.Exit(launch(["train", *options, "--", str(recipe), *(overrides or [])], processes))
+    if "LOCAL_RANK" in os.environ:  # before all else takes its time: the launcher may be killed meanwhile
+        die_with_parent()
+    from training.processes import rank
+    from training.recipe import train as train_recipe
+    from training.resume import Continuation
+
+    goes_on = resume or resume_from is not None
+    if allow_change and not goes_on:
+        raise UserError("--allow-change: is for a run that goes on; give --resume too")
+    asked = Continuation(resume_from, tuple(allow_change or ())) if goes_on else False
+    model = train_recipe(recipe, overrides or [], asked)
+    if rank() == 0:
+        say(model)
 
 
 def evaluate(

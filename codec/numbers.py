@@ -7,6 +7,7 @@ line takes the same kinds (cli/options.py). Every float is finite and every inte
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,13 +38,40 @@ class Range:
         return " and ".join(part for part in (low, high) if part) or "a number"
 
 
+@dataclass(frozen=True)
+class Below(Range):
+    """As Range, but without `high` itself."""
+
+    def problem(self, value: float) -> str:
+        return super().problem(value) or (f"must be {self}" if value >= self.high else "")
+
+    def __str__(self) -> str:
+        return super().__str__().replace("at most", "below")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Of a text or a list: there is something in it."""
+
+    def problem(self, value: Sized) -> str:
+        """As Range.problem."""
+        return "" if len(value) and (not isinstance(value, str) or value.strip()) else "must not be empty"
+
+
 ANY = Range()
 
-Count = Annotated[int, Range(1)]  # of things there is at least one of: steps, layers, heads
+Count = Annotated[int, Range(1)]  # of things there is at least one of, and which are not held in memory: steps
 Index = Annotated[int, Range(0)]  # of things there may be none of, or a position
+Size = Annotated[int, Range(1, 2**20)]  # of what is held in memory: rows, channels, ids
+Depth = Annotated[int, Range(1, 1024)]  # layers and what is made of them, one object each
+AnyDepth = Annotated[int, Range(0, 1024)]  # the same where there may be none
 Seed = Annotated[int, Range(0, LARGEST)]
-Positive = Annotated[float, Range(0, open=True)]  # rates, sizes, lengths in seconds
+Number = Annotated[float, ANY]
+Positive = Annotated[float, Range(0, open=True)]  # rates, sizes
 NonNegative = Annotated[float, Range(0)]  # weights, temperatures
 Share = Annotated[float, Range(0, 1)]
+ProperShare = Annotated[float, Below(0, 1)]  # of what may not be all: dropout, decay, betas
+Seconds = Annotated[float, Range(0, 86_400, open=True)]  # of one recording, at most a day
+Name = Annotated[str, Filled()]  # a path, an id
 Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off
 Temperature = Annotated[float, Range(0, 1000)]

@@ -10,11 +10,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codec.errors import UserError
+from codec.errors import writing
 from codec.files import replace_file
 
 
@@ -25,10 +24,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, **metadata: st
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_file(path) as temporary:
-        try:
+        with writing(path):
             save_file(plain, temporary, metadata={"format": "pt"} | metadata)
-        except SafetensorError as error:  # what the system refuses comes as text here
-            raise UserError(f"{path}: could not be written ({error}); make room, or choose another place") from error
         _sort_metadata(temporary)
 
 

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from auditory_sentences.analysis import JUDGE_QUESTION
 from codec.errors import UserError
+from codec.numbers import Depth, Name, Seconds
 
 HIGHEST = 10
 _SCORE = re.compile(r"\D*?(\d{1,3})(?!\.?\d)")
@@ -41,19 +42,17 @@ class JudgeRecipe:
     """
 
     kind: Literal["local", "endpoint"]
-    model: str
+    model: Name
     url: str = ""
     key_variable: str = ""
-    timeout: float = 60.0
-    attempts: int = 3
-    parallel: int = 8
+    timeout: Seconds = 60.0
+    attempts: Depth = 3
+    parallel: Depth = 8
     precision: Literal["fp32", "bf16"] = "bf16"
 
     def __post_init__(self) -> None:
         if (self.kind == "endpoint") != self.url.startswith(("http://", "https://")):
             raise UserError("judge: an endpoint needs a url that starts with http:// or https://, a local judge none")
-        if self.timeout <= 0 or self.attempts < 1 or self.parallel < 1:
-            raise UserError("judge: timeout must be above 0, attempts and parallel at least 1")
 
 
 class Judge(Protocol):

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
+from codec.numbers import ProperShare, Size
 from codec.tensor_files import save_tensors
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
@@ -33,9 +34,9 @@ LISTENER_FILE = "listener.safetensors"  # beside the branch that it listens thro
 class Lora:
     """Low-rank adapters on all linear layers of the text model (published: rank 32, alpha 32, dropout 0.1)."""
 
-    rank: int = 32
-    alpha: int = 32
-    dropout: float = 0.1
+    rank: Size = 32
+    alpha: Size = 32
+    dropout: ProperShare = 0.1
 
 
 @dataclass
