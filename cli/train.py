@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,8 @@ def train(
 
         options = ["--resume"] * resume + (["--resume-from", str(resume_from)] if resume_from else [])
         options += [word for key in allow_change or [] for word in ("--allow-change", key)]
-        raise typer.Exit(launch(["train", *options, "--", str(recipe), *(overrides or [])], processes))
+        command = [sys.executable, "-m", "cli.main", "train", *options, "--", str(recipe), *(overrides or [])]
+        raise typer.Exit(launch(command, processes))
     if "LOCAL_RANK" in os.environ:  # before all else takes its time: the launcher may be killed meanwhile
         die_with_parent()
     from training.processes import rank

@@ -60,17 +60,18 @@ class Filled:
 
 ANY = Range()
 
-Count = Annotated[int, Range(1)]  # of things there is at least one of, and which are not held in memory: steps
+Count = Annotated[int, Range(1)]  # of things there is at least one of: steps, layers, heads
 Index = Annotated[int, Range(0)]  # of things there may be none of, or a position
-Size = Annotated[int, Range(1, 2**20)]  # of what is held in memory: rows, channels, ids
-Depth = Annotated[int, Range(1, 1024)]  # layers and what is made of them, one object each
-AnyDepth = Annotated[int, Range(0, 1024)]  # the same where there may be none
+Layers = Annotated[int, Range(1, 1024)]  # of a network; more would be built for hours
+Width = Annotated[int, Range(1, 2**20)]  # a dimension of weights, or entries of a table
+Samples = Annotated[int, Range(1, 2**16)]  # of a window or a step of a few milliseconds
+AnyLayers = Annotated[int, Range(0, 1024)]  # as Layers, where there may be none
+Size = Annotated[int, Range(1, 2**20)]  # of a batch: rows, clips, ids that are held in memory at once
 Seed = Annotated[int, Range(0, LARGEST)]
-Number = Annotated[float, ANY]
-Positive = Annotated[float, Range(0, open=True)]  # rates, sizes
+Positive = Annotated[float, Range(0, open=True)]  # rates, sizes, lengths in seconds
 NonNegative = Annotated[float, Range(0)]  # weights, temperatures
 Share = Annotated[float, Range(0, 1)]
-ProperShare = Annotated[float, Below(0, 1)]  # of what may not be all: dropout, decay, betas
+ProperShare = Annotated[float, Below(0, 1)]  # of what may not be all: dropout, betas
 Seconds = Annotated[float, Range(0, 86_400, open=True)]  # of one recording, at most a day
 Name = Annotated[str, Filled()]  # a path, an id
 Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off

@@ -127,10 +127,10 @@ def _entries(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         raise of_system(error, path) from error
     found, damaged = [], []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            entry = load_json(line.decode("utf-8"), str(path)) if line.strip() else None
-            if entry is None:
-                continue
+            entry = load_json(line.decode("utf-8"), str(path))
             if not isinstance(entry, dict) or type(entry.get("step")) is not int or entry["step"] < 0:
                 raise ValueError("no entry")
             found.append((line, entry))

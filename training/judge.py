@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from auditory_sentences.analysis import JUDGE_QUESTION
 from codec.errors import UserError
-from codec.numbers import Depth, Name, Seconds
+from codec.numbers import Layers, Name, Seconds
 
 HIGHEST = 10
 _SCORE = re.compile(r"\D*?(\d{1,3})(?!\.?\d)")
@@ -46,8 +46,8 @@ class JudgeRecipe:
     url: str = ""
     key_variable: str = ""
     timeout: Seconds = 60.0
-    attempts: Depth = 3
-    parallel: Depth = 8
+    attempts: Layers = 3
+    parallel: Layers = 8
     precision: Literal["fp32", "bf16"] = "bf16"
 
     def __post_init__(self) -> None:

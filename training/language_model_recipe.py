@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from codec.errors import UserError
-from codec.numbers import AnyDepth, Count, Depth, Filled, Name, Range, Size
+from codec.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
 from training.lora import LoraRecipe
 from training.recipe import Recipe, Weights, check_heads, check_weights
 from training.stages import LEARNS, LossRecipe, Stage
@@ -16,11 +16,11 @@ from training.stages import LEARNS, LossRecipe, Stage
 class DepthRecipe:
     """Shape of the depth decoder; the defaults are the published one's."""
 
-    layers: Depth = 4
-    width: Size = 2048
-    heads: Size = 32
-    kv_heads: Size = 8
-    mlp: Size = 8192
+    layers: Layers = 4
+    width: Width = 2048
+    heads: Width = 32
+    kv_heads: Width = 8
+    mlp: Width = 8192
 
     def __post_init__(self) -> None:
         check_heads(self, "depth.")
@@ -66,8 +66,8 @@ class LanguageModelRecipe(Recipe):
     text_model: str = ""
     audio_tokenizer: str = ""
     listener: str = ""
-    understanding_layers: AnyDepth = 3
-    generation_layers: AnyDepth = 2
+    understanding_layers: AnyLayers = 3
+    generation_layers: AnyLayers = 2
     depth: DepthRecipe = DepthRecipe()
     texts: tuple[Name, ...] = ()
     context: Annotated[int, Range(2, 2**20)] = 1024

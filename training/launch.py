@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -20,8 +19,8 @@ from codec.errors import UserError
 _PATIENCE = 30.0  # seconds that the others have to end by themselves once one has failed, or a second signal came
 
 
-def launch(arguments: Sequence[str], count: int) -> int:
-    """Run `python -m cli.main ARGUMENTS` in `count` processes that know of each other. Returns their exit status.
+def launch(command: Sequence[str], count: int) -> int:
+    """Run a command in `count` processes that know of each other. Returns their exit status.
 
     The status of a process that failed; 128 + the number of the signal that stopped them all.
     """
@@ -36,7 +35,6 @@ def launch(arguments: Sequence[str], count: int) -> int:
         for rank in range(count):
             names = common | {"RANK": rank, "LOCAL_RANK": rank}
             environment = {"OMP_NUM_THREADS": "1"} | os.environ | {name: str(value) for name, value in names.items()}
-            command = [sys.executable, "-m", "cli.main", *arguments]
             # In a group of their own, so that a terminal's Ctrl-C comes to them through this process alone, once.
             children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0))
             if signals:
@@ -71,17 +69,16 @@ def _wait(children: Sequence[subprocess.Popen], signals: Sequence[int]) -> int |
     Where one fails, the others, which wait for it in vain, end too: by themselves or, after some patience, at once.
     """
     failed, deadline = None, None
-    while any(child.poll() is None for child in children):
+    while True:
+        codes = [child.poll() for child in children]  # of all: each is asked, also behind one that still runs
+        stopped = [code for number in signals for code in (128 + number, -number)]
         if failed is None:
-            stopped = [128 + number for number in signals] + [-number for number in signals]
-            codes = [child.returncode for child in children if child.returncode]
-            failed = next((code for code in codes if code not in stopped), None)
+            failed = next((code for code in codes if code and code not in stopped), None)
+        if None not in codes:
+            return failed
         if deadline is None and (failed is not None or len(signals) > 1):
             deadline = time.monotonic() + _PATIENCE
         if deadline is not None and time.monotonic() > deadline:
             for child in children:
                 child.kill()
         time.sleep(0.05)
-    stopped = [128 + number for number in signals] + [-number for number in signals]
-    codes = [child.returncode for child in children if child.returncode]
-    return failed if failed is not None else next((code for code in codes if code not in stopped), None)

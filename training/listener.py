@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
-from codec.numbers import ProperShare, Size
+from codec.numbers import ProperShare, Width
 from codec.tensor_files import save_tensors
 from lm.text_tokenizer import TextTokenizer
 from training.dialogue import Dialogue
@@ -34,8 +34,8 @@ LISTENER_FILE = "listener.safetensors"  # beside the branch that it listens thro
 class Lora:
     """Low-rank adapters on all linear layers of the text model (published: rank 32, alpha 32, dropout 0.1)."""
 
-    rank: Size = 32
-    alpha: Size = 32
+    rank: Width = 32
+    alpha: Width = 32
     dropout: ProperShare = 0.1
 
 

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from codec.errors import UserError
-from codec.numbers import Filled, Positive, ProperShare, Size
+from codec.numbers import Filled, Positive, ProperShare, Width
 from codec.tensor_files import save_tensors
 
 # Where a group's layers lie. Embeddings, heads and the depth decoder's projection have no differences of their own.
@@ -33,7 +33,7 @@ class LoraRecipe:
         in full where the stage trains them
     """
 
-    rank: Size = 32
+    rank: Width = 32
     alpha: Positive = 32.0
     dropout: ProperShare = 0.1
     groups: Annotated[tuple[Literal["understanding", "cross_modal", "generation", "depth"], ...], Filled()] = (

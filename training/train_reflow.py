@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.flow import FlowDecoder
-from codec.numbers import Depth, Guidance, Name, Seconds, Share, Size
+from codec.numbers import Guidance, Layers, Name, Seconds, Share, Size
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
@@ -53,10 +53,10 @@ class ReflowRecipe(Recipe):
     init: Name
     batch: Size = 16
     crop_seconds: Seconds = 20.0
-    teacher_steps: Depth = 25
+    teacher_steps: Layers = 25
     teacher_guidance: Guidance = 1.5
     teacher_solver: Literal["euler", "midpoint"] = "euler"
-    student_steps: Depth = 2
+    student_steps: Layers = 2
     times: Literal["uniform", "grid"] = "uniform"
     prefix_chance: Share = 0.5
     prefix_share: Share = 0.5

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codec.discriminator import Discriminator, adversarial_loss, discriminator_loss, feature_matching_loss
 from codec.errors import UserError
-from codec.numbers import Count, Filled, NonNegative, Range, Seconds, Size
+from codec.numbers import Count, Filled, NonNegative, Range, Seconds, Size, Width
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss, masked_mean
 from codec.tokens import SAMPLE_RATE
@@ -41,7 +41,7 @@ class AdversaryRecipe:
     weight: NonNegative = 1.0
     feature_weight: NonNegative = 2.0
     fft_sizes: Annotated[tuple[WindowSize, ...], Filled()] = (512, 1024, 2048)
-    channels: Size = 32
+    channels: Width = 32
     optimiser: OptimiserRecipe = OptimiserRecipe(betas=(0.8, 0.99), weight_decay=0.0)
 
 

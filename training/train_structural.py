@@ -21,7 +21,7 @@ from codec.config import FlowConfig, StructuralConfig
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
-from codec.numbers import Depth, Guidance, Name, NonNegative, Seconds, Share, Size
+from codec.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
@@ -76,7 +76,7 @@ class StructuralRecipe(ReconstructionRecipe):
     phone_expert: ExpertConfig = ExpertConfig("phone")
     structural: StructuralConfig = field(default_factory=StructuralConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
-    decode_steps: Depth = 10
+    decode_steps: Layers = 10
     decode_guidance: Guidance = 1.5
 
     def __post_init__(self) -> None:

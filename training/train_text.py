@@ -21,7 +21,7 @@ from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
 from codec.errors import UserError
-from codec.numbers import Depth, Name, Share, Size
+from codec.numbers import Layers, Name, Share, Size, Width
 from codec.tensor_files import share_weights
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.dialogue import Dialogue
@@ -53,12 +53,12 @@ class TextModelRecipe(Recipe):
     corpora: tuple[Name, ...] = ()
     dialogues: Share = 0.4
     tokenizer: str = ""
-    vocabulary: Size = 1024
-    layers: Depth = 4
-    width: Size = 256
-    heads: Size = 4
-    kv_heads: Size = 2
-    mlp: Size = 768
+    vocabulary: Width = 1024
+    layers: Layers = 4
+    width: Width = 256
+    heads: Width = 4
+    kv_heads: Width = 2
+    mlp: Width = 768
     context: Size = 128
     batch: Size = 32
 
