@@ -12,7 +12,7 @@ import typer
 from cli.options import DEMO_MODEL
 from codec.errors import UserError
 from codec.terminal import say
-from codec.workers import die_with_parent
+from training.launch import end_with_launcher, launch
 
 
 def train(
@@ -30,14 +30,12 @@ def train(
 ) -> None:
     """Train what a recipe describes: text model, codec branch or language-model stage."""
     if processes > 1:
-        from training.launch import launch
-
         options = ["--resume"] * resume + (["--resume-from", str(resume_from)] if resume_from else [])
         options += [word for key in allow_change or [] for word in ("--allow-change", key)]
         command = [sys.executable, "-m", "cli.main", "train", *options, "--", str(recipe), *(overrides or [])]
         raise typer.Exit(launch(command, processes))
     if "LOCAL_RANK" in os.environ:  # before all else takes its time: the launcher may be killed meanwhile
-        die_with_parent()
+        end_with_launcher()
     from training.processes import rank
     from training.recipe import train as train_recipe
     from training.resume import Continuation

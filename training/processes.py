@@ -26,7 +26,7 @@ import deepspeed.ops  # noqa: E402
 import transformers  # noqa: E402
 
 from codec.errors import UserError  # noqa: E402
-from codec.workers import die_with_parent  # noqa: E402
+from training.launch import end_with_launcher  # noqa: E402
 
 # How gloo, NCCL and their sockets say that another process is not there any more.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Socket|store", re.IGNORECASE)
@@ -44,7 +44,7 @@ def join() -> None:
     if dist.is_initialized():
         return
     if is_launched():
-        die_with_parent()
+        end_with_launcher()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if is_launched():
         if torch.cuda.is_available():

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 WAITS = """
     import os, signal, sys, time
     sys.path.insert(0, {repository!r})
-    from codec.workers import die_with_parent
+    from training.launch import end_with_launcher
     rank = os.environ["RANK"]
     def stop(number, frame):
         open({folder!r} + "/signal" + rank, "a").write(str(number) + " ")
@@ -28,7 +28,7 @@ WAITS = """
         sys.exit(128 + number)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    die_with_parent()
+    end_with_launcher()
     open({folder!r} + "/ready" + rank, "w").write(str(os.getpid()))
     time.sleep(60)
 """
