@@ -33,9 +33,14 @@ class Range:
         return f"must be {self}"
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
-        high = f"at most {self.high:g}" if math.isfinite(self.high) else ""
+        low = f"{'above' if self.open else 'at least'} {_plain(self.low)}" if math.isfinite(self.low) else ""
+        high = f"at most {_plain(self.high)}" if math.isfinite(self.high) else ""
         return " and ".join(part for part in (low, high) if part) or "a number"
+
+
+def _plain(limit: float) -> str:
+    """A limit as people write it: 1048576 rather than 1.04858e+06."""
+    return f"{limit:.0f}" if abs(limit) < 1e15 and limit == int(limit) else f"{limit:g}"
 
 
 @dataclass(frozen=True)

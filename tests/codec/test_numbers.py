@@ -72,6 +72,8 @@ def test_each_kind(key, inside, outside):
         (Range(0, 1), 2, "must be at least 0 and at most 1"),
         (Below(0, 1), 1, "must be at least 0 and below 1"),
         (Below(0, 1, open=True), 0, "must be above 0 and below 1"),
+        (Range(1, 2**20), 0, "must be at least 1 and at most 1048576"),
+        (Range(0.08, 2), 0, "must be at least 0.08 and at most 2"),
         (Range(), math.nan, "must be a finite number"),
         (Range(), 2**70, "must fit 64 bits"),
         (Filled(), "", "must not be empty"),
