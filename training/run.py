@@ -265,7 +265,8 @@ def check_place(recipe: Recipe) -> None:
                 raise UserError(f"out: {out} lies in the checkpoint {parent}; name a folder for the run alone")
         for key in recipe.READS:
             for read in map(Path, recipe.read_under(key)):
-                if read.is_dir() and read.resolve() in ((place,) if key == "corpora" else (place, *place.parents)):
+                held = (place, *place.parents) if (read / "config.json").is_file() else (place,)  # within a model, too
+                if read.is_dir() and read.resolve() in held:
                     raise UserError(f"out: {out} is or lies in {read}, which is read as {key}; name another folder")
     except OSError as error:
         raise of_system(error, f"out: {shown(recipe.out)}") from error

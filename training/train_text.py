@@ -22,6 +22,7 @@ from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
 from codec.errors import UserError
 from codec.numbers import Layers, Name, Share, Size, Width
+from codec.reading import open_text
 from codec.tensor_files import share_weights
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.dialogue import Dialogue
@@ -204,12 +205,11 @@ def corpus_lines(corpora: tuple[str, ...]) -> list[str]:
 
 
 def read_lines(path: str) -> list[str]:
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as text ({error}); give UTF-8 files with one example a line"
-        ) from error
+    with open_text(path, "file of text", "give UTF-8 files with one example a line") as file:
+        try:
+            lines = [part.strip() for line in file for part in line.splitlines() if part.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not text in UTF-8 ({error.reason}); save it in that encoding") from error
     if len(lines) < 2:
         raise UserError(f"{path}: holds fewer than two lines of text; give UTF-8 files with one example a line")
     return lines

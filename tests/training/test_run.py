@@ -77,6 +77,7 @@ def test_neither_a_checkpoint_nor_what_is_read_is_a_place_for_a_run(tmp_path):
         with pytest.raises(UserError, match="lies in the checkpoint"):
             check_place(tiny.TinyRecipe(out=str(out), steps=1))
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
     for out in (tmp_path / "model", tmp_path / "model" / "new"):
         with pytest.raises(UserError, match="which is read as init"):
             check_place(TextModelRecipe(out=str(out), steps=1, init=str(tmp_path / "model")))
