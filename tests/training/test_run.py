@@ -82,8 +82,8 @@ def test_neither_a_checkpoint_nor_what_is_read_is_a_place_for_a_run(tmp_path):
         with pytest.raises(UserError, match="which is read as init"):
             check_place(TextModelRecipe(out=str(out), steps=1, init=str(tmp_path / "model")))
     with pytest.raises(UserError, match="which is read as corpora"):
-        check_place(TextModelRecipe(out=str(tmp_path / "model"), steps=1, corpora=(str(tmp_path / "model"),)))
-    check_place(TextModelRecipe(out=str(tmp_path / "model" / "run"), steps=1, corpora=(str(tmp_path / "model"),)))
+        check_place(TextModelRecipe(out=str(tmp_path), steps=1, corpora=(str(tmp_path),)))
+    check_place(TextModelRecipe(out=str(tmp_path / "new"), steps=1, corpora=(str(tmp_path),)))
 
 
 @pytest.mark.parametrize("name", OWN)
