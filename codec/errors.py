@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 # What to do about a refusal of the operating system. Nothing here may cost anybody a file.
@@ -38,3 +42,31 @@ def of_system(error: OSError, place: str | Path | None = None) -> UserError:
     said = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno, "try again, or choose another place")
     return UserError(f"{where}: {said}; {remedy}" if where is not None else f"{said}; {remedy}")
+
+
+def refusal_in(error: Exception) -> OSError | None:
+    """The refusal of the operating system that an error is, or hides: safetensors, torch and shutil tell it in words.
+
+    None where it is something else.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    said = str(error)
+    if found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", said):
+        number = int(found[1] or found[2])
+        return OSError(number, os.strerror(number))
+    if "PytorchStreamWriter failed" in said:  # it does not say what
+        return OSError(None, "it could not be written whole")
+    return None
+
+
+@contextlib.contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Whatever library writes inside: a refusal of the system is raised as a UserError that names `place`."""
+    try:
+        yield
+    except Exception as error:
+        refusal = None if isinstance(error, UserError) else refusal_in(error)
+        if refusal is None:
+            raise
+        raise of_system(refusal, place) from error

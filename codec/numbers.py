@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
@@ -33,22 +34,52 @@ class Range:
         return f"must be {self}"
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
-        high = f"at most {self.high:g}" if math.isfinite(self.high) else ""
+        low = f"{'above' if self.open else 'at least'} {_plain(self.low)}" if math.isfinite(self.low) else ""
+        high = f"at most {_plain(self.high)}" if math.isfinite(self.high) else ""
         return " and ".join(part for part in (low, high) if part) or "a number"
+
+
+def _plain(limit: float) -> str:
+    """A limit as people write it: 1048576 rather than 1.04858e+06."""
+    return f"{limit:.0f}" if abs(limit) < 1e15 and limit == int(limit) else f"{limit:g}"
+
+
+@dataclass(frozen=True)
+class Below(Range):
+    """As Range, but without `high` itself."""
+
+    def problem(self, value: float) -> str:
+        return super().problem(value) or (f"must be {self}" if value >= self.high else "")
+
+    def __str__(self) -> str:
+        return super().__str__().replace("at most", "below")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Of a text or a list: there is something in it."""
+
+    def problem(self, value: Sized) -> str:
+        """As Range.problem."""
+        return "" if len(value) and (not isinstance(value, str) or value.strip()) else "must not be empty"
 
 
 ANY = Range()
 
 Count = Annotated[int, Range(1)]  # of things there is at least one of: steps, layers, heads
 Index = Annotated[int, Range(0)]  # of things there may be none of, or a position
-Layers = Annotated[int, Range(1, 256)]  # of a network; more would be built for hours
+Layers = Annotated[int, Range(1, 1024)]  # of a network; more would be built for hours
 Width = Annotated[int, Range(1, 2**20)]  # a dimension of weights, or entries of a table
 Samples = Annotated[int, Range(1, 2**16)]  # of a window or a step of a few milliseconds
+AnyLayers = Annotated[int, Range(0, 1024)]  # as Layers, where there may be none
+Size = Annotated[int, Range(1, 2**20)]  # of a batch: rows, clips, ids that are held in memory at once
 Seed = Annotated[int, Range(0, LARGEST)]
 Positive = Annotated[float, Range(0, open=True)]  # rates, sizes, lengths in seconds
 NonNegative = Annotated[float, Range(0)]  # weights, temperatures
 Share = Annotated[float, Range(0, 1)]
+ProperShare = Annotated[float, Below(0, 1)]  # of what may not be all: dropout, betas
+Seconds = Annotated[float, Range(0, 86_400, open=True)]  # of one recording, at most a day
+Name = Annotated[str, Filled()]  # a path, an id
 Guidance = Annotated[float, Range(1, 1000)]  # strength of guidance; 1 is off
 Temperature = Annotated[float, Range(0, 1000)]
 Steps = Annotated[int, Range(1, 1000)]  # of a solver, for one clip

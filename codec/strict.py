@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from codec.errors import UserError
-from codec.numbers import ANY, Range
+from codec.numbers import ANY, Filled, Range
 from codec.terminal import shown
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     if origin is Annotated:
         read = _convert(args[0], value, source, key)
         for limits in args[1:]:
-            if isinstance(limits, Range) and read is not None and (problem := limits.problem(read)):
+            if isinstance(limits, Range | Filled) and read is not None and (problem := limits.problem(read)):
                 raise UserError(f"{source}: {key!r} {problem}, not {shown(value)}")
         return read
     if origin in (typing.Union, types.UnionType):

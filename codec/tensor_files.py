@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from codec.errors import UserError, of_system
+from codec.errors import UserError, of_system, writing
 from codec.files import replace_file
 from codec.library_errors import library_errors
 
@@ -54,10 +54,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, **metadata: st
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_file(path) as temporary:
-        try:
+        with writing(path):
             save_file(plain, temporary, metadata={"format": "pt"} | metadata)
-        except SafetensorError as error:  # what the system refuses comes as text here
-            raise UserError(f"{path}: could not be written ({error}); make room, or choose another place") from error
         _sort_metadata(temporary)
 
 

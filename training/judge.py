@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from auditory_sentences.analysis import JUDGE_QUESTION
 from codec.errors import UserError
 from codec.library_errors import library_errors
+from codec.numbers import Layers, Name, Seconds
 from lm.text_backbone import load_text_model
 
 HIGHEST = 10
@@ -43,19 +44,17 @@ class JudgeRecipe:
     """
 
     kind: Literal["local", "endpoint"]
-    model: str
+    model: Name
     url: str = ""
     key_variable: str = ""
-    timeout: float = 60.0
-    attempts: int = 3
-    parallel: int = 8
+    timeout: Seconds = 60.0
+    attempts: Layers = 3
+    parallel: Layers = 8
     precision: Literal["fp32", "bf16"] = "bf16"
 
     def __post_init__(self) -> None:
         if (self.kind == "endpoint") != self.url.startswith(("http://", "https://")):
             raise UserError("judge: an endpoint needs a url that starts with http:// or https://, a local judge none")
-        if self.timeout <= 0 or self.attempts < 1 or self.parallel < 1:
-            raise UserError("judge: timeout must be above 0, attempts and parallel at least 1")
 
 
 class Judge(Protocol):

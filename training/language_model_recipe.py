@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from codec.errors import UserError
+from codec.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
 from training.lora import LoraRecipe
-from training.recipe import Recipe
+from training.recipe import Recipe, Weights, check_heads, check_weights
 from training.stages import LEARNS, LossRecipe, Stage
 
 
@@ -14,11 +16,14 @@ from training.stages import LEARNS, LossRecipe, Stage
 class DepthRecipe:
     """Shape of the depth decoder; the defaults are the published one's."""
 
-    layers: int = 4
-    width: int = 2048
-    heads: int = 32
-    kv_heads: int = 8
-    mlp: int = 8192
+    layers: Layers = 4
+    width: Width = 2048
+    heads: Width = 32
+    kv_heads: Width = 8
+    mlp: Width = 8192
+
+    def __post_init__(self) -> None:
+        check_heads(self, "depth.")
 
     @property
     def config(self) -> dict[str, int]:
@@ -51,32 +56,34 @@ class LanguageModelRecipe(Recipe):
     validation_mixture: of the sentences of the dev split; empty: the mixture of training
     """
 
+    READS = ("init", "text_model", "audio_tokenizer", "listener", "texts")
+
     stage: Stage
-    store: str | tuple[str, ...]
-    mixture: dict[str, float]
+    store: Name | Annotated[tuple[Name, ...], Filled()]
+    mixture: Weights
     loss: LossRecipe
     init: str = ""
     text_model: str = ""
     audio_tokenizer: str = ""
     listener: str = ""
-    understanding_layers: int = 3
-    generation_layers: int = 2
+    understanding_layers: AnyLayers = 3
+    generation_layers: AnyLayers = 2
     depth: DepthRecipe = DepthRecipe()
-    texts: tuple[str, ...] = ()
-    context: int = 1024
-    batch: int = 1
+    texts: tuple[Name, ...] = ()
+    context: Annotated[int, Range(2, 2**20)] = 1024
+    batch: Size = 1
     lora: LoraRecipe | None = None
-    validation_steps: int = 2
-    validation_mixture: dict[str, float] = field(default_factory=dict)
+    validation_steps: Count = 2
+    validation_mixture: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_weights("mixture", self.mixture)
+        if self.validation_mixture:
+            check_weights("validation_mixture", self.validation_mixture)
         if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
             raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
         if self.listener and self.init:
             raise UserError("listener is for a new model; with init the model has its ears already")
-        if self.context < 2 or self.batch < 1 or self.validation_steps < 1:
-            raise UserError("context must be at least 2, batch and validation_steps at least 1")
         idle = [group for group in self.lora.groups if group not in LEARNS[self.stage]] if self.lora else []
         if idle:
             raise UserError(

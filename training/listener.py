@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec.descriptive import DescriptiveBranch, DescriptiveOutput
 from codec.errors import UserError
+from codec.numbers import ProperShare, Width
 from codec.tensor_files import save_tensors
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
@@ -33,9 +34,9 @@ LISTENER_FILE = "listener.safetensors"  # beside the branch that it listens thro
 class Lora:
     """Low-rank adapters on all linear layers of the text model (published: rank 32, alpha 32, dropout 0.1)."""
 
-    rank: int = 32
-    alpha: int = 32
-    dropout: float = 0.1
+    rank: Width = 32
+    alpha: Width = 32
+    dropout: ProperShare = 0.1
 
 
 @dataclass

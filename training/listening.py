@@ -19,6 +19,7 @@ from codec.audio import audio_length, load_audio
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import MelExpert, feature_frames
+from codec.numbers import AnyLayers, Index, ProperShare, Share
 from codec.tokens import SAMPLE_RATE
 from training import speaker_pairs
 from training.dialogue import Dialogue
@@ -36,11 +37,11 @@ class Augmentation:
     warp: fixed spectral features only: the frequency axis is stretched by up to this share, as by another vocal tract
     """
 
-    time_masks: int = 0
-    time_width: int = 5
-    band_masks: int = 0
-    band_width: float = 0.15
-    warp: float = 0.0
+    time_masks: AnyLayers = 0
+    time_width: Index = 5
+    band_masks: AnyLayers = 0
+    band_width: Share = 0.15
+    warp: ProperShare = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +25,12 @@ import deepspeed  # noqa: E402  (reads the environment and creates its logger on
 import deepspeed.ops  # noqa: E402
 import transformers  # noqa: E402
 
+from codec.errors import UserError  # noqa: E402
+from training.launch import end_with_launcher  # noqa: E402
+
+# How gloo, NCCL and their sockets say that another process is not there any more.
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Socket|store", re.IGNORECASE)
+
 deepspeed.utils.logger.setLevel(logging.WARNING)
 transformers.utils.logging.disable_progress_bar()  # of reading and writing weights, amid ours of the run
 
@@ -34,8 +43,10 @@ def join() -> None:
     """
     if dist.is_initialized():
         return
+    if is_launched():
+        end_with_launcher()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if "MASTER_ADDR" in os.environ:  # every launcher says where its processes meet
+    if is_launched():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group(backend)
@@ -48,6 +59,11 @@ def join() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     atexit.register(dist.destroy_process_group)
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process: it says where its processes meet."""
+    return "MASTER_ADDR" in os.environ
 
 
 def rank() -> int:
@@ -95,3 +111,29 @@ def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process cannot do, none goes on from: a UserError in any of them is raised in all. Collective."""
+    problem = None
+    try:
+        yield
+    except UserError as error:
+        problem = error
+    said = [text for text in gather(None if problem is None else str(problem)) if text is not None]
+    if said:
+        raise problem or UserError(said[0])
+
+
+@contextlib.contextmanager
+def bereaved() -> Iterator[None]:
+    """That another process has ended shows as a broken connection: a UserError says so, and who knows why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        raise UserError(
+            f"process {rank()} of the run has lost another one; what that one said is the reason. Go on with --resume"
+        ) from error

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
 from codec.errors import UserError
+from codec.numbers import Count, Filled, Index, Name, NonNegative, Positive, ProperShare, Seed, Share, Size
 from codec.reading import load_yaml, read_yaml
 from codec.strict import nearest, parse
 from codec.terminal import shown
+from training.resume import Resume
+
+Corpora = Annotated[tuple[Name, ...], Filled()]  # folders or descriptions of corpora
+Weights = dict[str, NonNegative]  # name -> weight
 
 # What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
 TRAINERS = {
@@ -46,20 +51,14 @@ class OptimiserRecipe:
     schedule: "cosine" falls to `final_lr` x lr at the last step; "constant" stays at lr after the warm-up
     """
 
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    warmup_steps: int = 100
+    lr: Positive = 2e-4
+    betas: tuple[ProperShare, ProperShare] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.05
+    clip: Positive = 1.0
+    warmup_steps: Index = 100
     schedule: Literal["cosine", "constant"] = "cosine"
-    final_lr: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0 or not self.clip > 0 or self.warmup_steps < 0 or not 0 <= self.final_lr <= 1:
-            raise UserError(
-                "optimiser: lr and clip must be above 0, warmup_steps at least 0 and final_lr within [0, 1]"
-            )
+    final_lr: Share = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +73,13 @@ class EngineRecipe:
         >= 1; "mixed" keeps everything in fp32 and multiplies matrices in bfloat16 (autocast)
     """
 
-    micro_batches: int = 1
+    micro_batches: Size = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "mixed", "bf16"] = "fp32"
     activation_checkpointing: bool = False
     offload_optimiser: bool = False
 
     def __post_init__(self) -> None:
-        if self.micro_batches < 1:
-            raise UserError(f"engine.micro_batches must be at least 1, not {self.micro_batches}")
         if self.precision == "bf16" and self.zero_stage == 0:
             raise UserError(
                 "engine.precision bf16 keeps its fp32 master weights in ZeRO: set engine.zero_stage to 1 or more "
@@ -101,19 +98,25 @@ class Recipe:
     save_every, log_every, validate_every: in steps (validate_every 0: never); keep: newest checkpoints that stay
     """
 
-    out: str
-    steps: int
-    seed: int = 2048
-    save_every: int = 1000
-    keep: int = 2
-    log_every: int = 10
-    validate_every: int = 0
+    READS: ClassVar[tuple[str, ...]] = ()  # keys that name files and folders to read: their content is part of the run
+
+    out: Name
+    steps: Count
+    seed: Seed = 2048
+    save_every: Count = 1000
+    keep: Count = 2
+    log_every: Count = 10
+    validate_every: Index = 0
     optimiser: OptimiserRecipe = OptimiserRecipe()
     engine: EngineRecipe = EngineRecipe()
 
-    def __post_init__(self) -> None:
-        if min(self.steps, self.save_every, self.keep, self.log_every) < 1 or self.validate_every < 0:
-            raise UserError("steps, save_every, keep and log_every must be at least 1 and validate_every at least 0")
+    def read_under(self, key: str) -> list[str]:
+        """The paths and ids that are named under one of READS; "a.b" is b of a, or of each member of a."""
+        found: list[Any] = [self]
+        for name in key.split("."):
+            found = [getattr(value, name) for value in found]
+            found = [one for value in found for one in (value if isinstance(value, tuple) else (value,)) if one]
+        return found
 
 
 _RECIPES = (
@@ -125,24 +128,37 @@ _RECIPES = (
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, after the overrides ("a.b=value"). Its `kind` picks the class."""
     tree = read_yaml(path, "recipe", _RECIPES)
-    for override in overrides:
-        _override(tree, override)
     kind = tree.pop("kind", None)
-    if kind not in TRAINERS:
+    if not isinstance(kind, str) or kind not in TRAINERS:
         raise UserError(
-            f"{path}: kind must be one of {', '.join(TRAINERS)}, not {kind!r}{nearest(str(kind), TRAINERS)}"
+            f"{path}: kind must be one of {', '.join(TRAINERS)}, not {shown(kind)}{nearest(str(kind), TRAINERS)}"
         )
+    _override(tree, overrides)
     module, name = TRAINERS[kind]
     return parse(getattr(importlib.import_module(module), name), tree, str(path))
 
 
-def train(path: str | Path, overrides: Sequence[str] = (), resume: bool | str | Path = False) -> Path:
-    """Train what the recipe says and return the model's folder.
-
-    resume: True goes on from the run's newest checkpoint, a path from that checkpoint.
-    """
+def train(path: str | Path, overrides: Sequence[str] = (), resume: Resume = False) -> Path:
+    """Train what the recipe says and return the model's folder. resume: as `training.run.Run` takes it"""
     recipe = load_recipe(path, overrides)
     return importlib.import_module(TRAINERS[kind_of(recipe)][0]).run(recipe, resume)
+
+
+def check_weights(key: str, weights: Mapping[str, float]) -> None:
+    """Raise UserError where nothing has a weight."""
+    if not any(weights.values()):
+        raise UserError(f"{key}: name at least one, with a weight above 0")
+
+
+def check_heads(sizes: Any, key: str = "") -> None:
+    """Raise UserError where attention cannot be shared out: `sizes` has width, heads and kv_heads. key: its place"""
+    width, heads, kv_heads = sizes.width, sizes.heads, sizes.kv_heads
+    if width % heads or width // heads % 2:
+        raise UserError(
+            f"{key}heads: {heads} heads cannot share a width of {width}: {key}width must be an even multiple of it"
+        )
+    if heads % kv_heads:
+        raise UserError(f"{key}kv_heads: must divide {key}heads, which is {heads}, not {kv_heads}")
 
 
 def kind_of(recipe: Recipe) -> str:
@@ -157,17 +173,26 @@ def to_yaml(recipe: Recipe) -> str:
     )
 
 
-def _override(tree: dict, text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise UserError(f"override {text!r} is not of the form key.sub=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise UserError(f"override {text!r}: {parent!r} is a value, not a group of keys")
-        tree = child
-    tree[last] = load_yaml(value, f"override {shown(text)}")
+def _override(tree: dict, overrides: Sequence[str]) -> None:
+    """Put "key.sub=value" into a recipe's tree, each key once."""
+    given: list[str] = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        *parents, last = key.split(".")
+        if not equals or not all(part.strip() == part != "" for part in (*parents, last)):
+            raise UserError(f"override {shown(text)} is not of the form key.sub=value")
+        if key == "kind":
+            raise UserError(f"override {shown(text)}: the kind of a recipe cannot be changed; give another recipe")
+        if any(f"{key}.".startswith(f"{one}.") or f"{one}.".startswith(f"{key}.") for one in given):
+            raise UserError(f"override {shown(text)}: {shown(key)} is given twice; give it once")
+        given.append(key)
+        group = tree
+        for parent in parents:
+            child = group[parent] = {} if group.get(parent) is None else group[parent]
+            if not isinstance(child, dict):
+                raise UserError(f"override {shown(text)}: {shown(parent)} is a value, not a group of keys")
+            group = child
+        group[last] = load_yaml(value, f"override {shown(text)}")
 
 
 def _plain(value: Any) -> Any:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-import yaml
 from torch import Tensor
 
-from codec.errors import UserError
+from codec.errors import UserError, of_system
+from codec.files import remove_leftovers, write_text
+from codec.locks import locked
+from codec.terminal import say, shown
 from training import checkpoint, processes
 from training.checkpoint import Checkpoint
 from training.engine import Engine, seed_everything
+from training.inputs import contents
 from training.journal import Journal
 from training.recipe import Recipe, kind_of, to_yaml
+from training.resume import Continuation, Resume, compare_contents, compare_facts, compare_recipes, continuation
 
-# Keys that may differ between a run and its continuation: none of them changes what a step computes, but `steps`,
-# which stretches the schedule.
-MAY_CHANGE = ("out", "steps", "save_every", "keep", "log_every", "validate_every", "engine")
+OWN = ("recipe.yaml", "journal.jsonl", "checkpoints", "tensorboard", "model")  # what a run's folder holds
+
+_ECHO = 2.0  # seconds within which a launcher passes on the signal that its processes had from the terminal already
 
 
 class Run:
@@ -40,53 +47,58 @@ class Run:
         return run.model
 
     resume: False starts afresh and refuses a folder that holds a run; True goes on from the newest whole checkpoint,
-        or starts afresh (and
-    says so) where the run has none yet; a path goes on from that checkpoint. Nothing is ever overwritten.
-    Ctrl-C or SIGTERM finishes the step, saves and leaves with exit status 130 or 143; a second Ctrl-C stops at once.
+        or starts afresh (and says so) where the run has none yet; a path goes on from that checkpoint; a Continuation
+        says what may have changed besides. Nothing is ever overwritten.
+
+    The folder is this run's alone while it is entered (codec/locks.py). Nothing is written into it before the first
+    step is done, so that a run that cannot begin leaves nothing behind. Ctrl-C or SIGTERM finishes the step, saves and
+    leaves with exit status 130 or 143; a second one stops at once, and so does the first one before the first step.
     """
 
-    def __init__(self, recipe: Recipe, resume: bool | str | Path = False) -> None:
-        processes.join()
+    def __init__(self, recipe: Recipe, resume: Resume = False) -> None:
         self.recipe, self.folder = recipe, Path(recipe.out)
-        self._signal: int | None = None
-        self._interrupted = False
-        self._handlers: dict[int, Any] = {}
-        messages: list[str] = []
-        # The first process looks at the disk and tells the others, so that all start from the same place.
-        found, problem = self._find(resume, messages) if processes.rank() == 0 else (None, None)
-        found, problem = processes.gather((found, problem))[0]
-        if problem is not None:
-            raise UserError(problem)
-        self.checkpoint: Checkpoint | None = found
-        self.step = found.step if found is not None else 0
-        if self.step > recipe.steps:
-            raise UserError(
-                f"{found.folder} is at step {self.step}, beyond the recipe's steps: {recipe.steps}; raise steps or "
-                "change out"
-            )
-        if processes.rank() == 0:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (self.folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-            if found is not None:
-                checkpoint.link(self.model, found.model)
-        processes.barrier()
-        self.journal = Journal(self.folder, kind_of(recipe), recipe.steps, self.step)
-        for message in messages:
-            self.journal.say(message)
-        seed_everything(recipe.seed, -1)  # initial weights; micro-batches are numbered from 0
+        self.checkpoint: Checkpoint | None = None
+        self.step = 0
+        self._asked = continuation(resume)
+        self._contents: dict[str, list[str]] = {}
+        self._changes: list[str] = []
+        self._damaged: dict[Path, str] = {}
+        self._signal: tuple[int, float] | None = None  # which, and when it came
+        self._is_training = self._interrupted = self._begun = False
 
     def __enter__(self) -> Run:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._stop)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._signals())
+            stack.enter_context(processes.bereaved())
+            processes.join()
+            messages: list[str] = []
+            # The first process looks at the disk and tells the others, so that all start from the same place.
+            with processes.together():
+                if processes.rank() == 0:
+                    check_place(self.recipe)
+                    stack.enter_context(locked(self.folder, "a training run"))
+                    self._contents = contents(self.recipe)
+                    messages = self._find()
+            self.checkpoint = processes.gather(self.checkpoint)[0]
+            self.step = self.checkpoint.step if self.checkpoint is not None else 0
+            if self.step > self.recipe.steps:
+                raise UserError(
+                    f"{self.checkpoint.folder} is at step {self.step}, beyond the recipe's steps: {self.recipe.steps}; "
+                    "raise steps or change out"
+                )
+            kind = kind_of(self.recipe)
+            self.journal = Journal(self.folder, kind, self.recipe.steps, self.step, self._begin)
+            stack.callback(self.journal.close)
+            for message in messages:
+                self.journal.say(message)
+            seed_everything(self.recipe.seed, -1)  # initial weights; micro-batches are numbered from 0
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self.journal.close()
+        self._stack.__exit__(kind, error, trace)
 
     @property
     def model(self) -> Path:
@@ -104,22 +116,26 @@ class Run:
         """
         if self.checkpoint is None:
             return
-        for name, value in facts.items():
-            stored = self.checkpoint.description.get(name)
-            if stored != json.loads(json.dumps(value)):  # as it comes back from the manifest
-                raise UserError(
-                    f"{self.checkpoint.folder}: it was trained with {name} {stored}, this run has {value}; resume "
-                    "with the same"
-                )
+        facts = json.loads(json.dumps(dict(facts)))  # as they come back from the manifest
+        found, asked = self.checkpoint, self._asked or Continuation()
+        changes, unknown = compare_facts(found.description, facts, str(found.folder), asked)
+        self._changes += changes
+        for change in changes:
+            self.journal.say(f"allowed: {change}")
+        if unknown:
+            self.journal.say(f"{found.folder}: does not say its {', '.join(unknown)}, which is not compared")
 
     def steps(self) -> Iterator[int]:
         """Numbers of the updates still to do, from 1; ends the program after the step in which it was interrupted."""
+        self._is_training = True
         for step in range(self.step + 1, self.recipe.steps + 1):
             yield step
             self.journal.advance(step)
-            if self._interrupted and step < self.recipe.steps:
+            if self._interrupted:
                 self.journal.say(f"stopped after step {step}; everything is saved: go on with --resume")
-                raise SystemExit(128 + (self._signal or signal.SIGTERM))
+                raise SystemExit(128 + (self._signal[0] if self._signal else signal.SIGTERM))
+        with processes.together():
+            self._begin()  # nothing may have been left to do but this
 
     def log_due(self, step: int) -> bool:
         return step % self.recipe.log_every == 0 or step == self.recipe.steps
@@ -141,53 +157,118 @@ class Run:
         facts: Mapping[str, Any],
     ) -> Path:
         """Write a checkpoint (see checkpoint.save)."""
+        with processes.together():
+            self._begin()
+        facts = dict(facts) | {"inputs": self._contents, "changes": self._changes}
         return checkpoint.save(self.folder, step, to_yaml(self.recipe), engines, write_model, facts, self.recipe.keep)
 
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM come to `_stop` inside."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        signal.signal(number, self._handlers[number])  # the second time it stops at once
+        first, now = self._signal, time.monotonic()
+        if first is not None and processes.is_launched() and now - first[1] < _ECHO:
+            return
+        self._signal = first or (number, now)
+        if first is None and not self._is_training and processes.rank() == 0:
+            say("stopped before the first step; nothing was written")
+        if first is not None or not self._is_training:
+            raise SystemExit(128 + number)
         self.journal.say(f"{signal.Signals(number).name}: finishing this step and saving; once more stops at once")
 
-    def _find(self, resume: bool | str | Path, messages: list[str]) -> tuple[Checkpoint | None, str | None]:
-        """The checkpoint to go on from, or the sentence that says why there is none."""
-        started = (self.folder / "recipe.yaml").exists() or (self.folder / "checkpoints").exists()
-        if not resume:
-            if started:
-                return (
-                    None,
-                    f"{self.folder} already holds a run: go on with --resume, or train into another folder with "
-                    "out=...",
-                )
-            return None, None
+    def _begin(self) -> None:
+        """Make the folder a run's, once a step is done. Only the first process has anything to do."""
+        if self._begun or processes.rank() > 0:
+            return
+        self._begun = True
         try:
-            if isinstance(resume, bool):
-                found, refused = checkpoint.newest(self.folder)
-                if found is None and refused:
-                    return None, f"{self.folder}: none of its checkpoints is whole: {next(iter(refused.values()))}"
-                if found is None:
-                    messages.append(f"{self.folder}: no checkpoint yet; starting from the beginning")
-                    return None, None
-            else:
-                found, refused = checkpoint.load(resume), {}
-                newer = [folder.name for folder in checkpoint.folders(self.folder) if folder.name > found.folder.name]
-                if newer:
-                    return None, (
-                        f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which "
-                        "are never overwritten; train into another folder with out=..."
-                    )
-            self._compare_recipes(found)
-        except UserError as error:
-            return None, str(error)
-        for folder, sentence in refused.items():
-            messages.append(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
-        messages.append(f"going on from {found.folder}")
-        return found, None
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            for folder, sentence in self._damaged.items():
+                self.journal.say(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
+            write_text(self.folder / "recipe.yaml", to_yaml(self.recipe))
+            if self.checkpoint is not None:
+                checkpoint.link(self.model, self.checkpoint.model)
+        except OSError as error:
+            raise of_system(error, self.folder) from error
 
-    def _compare_recipes(self, found: Checkpoint) -> None:
-        before, now = yaml.safe_load(found.recipe), yaml.safe_load(to_yaml(self.recipe))
-        for key in sorted(before.keys() | now.keys()):
-            if key not in MAY_CHANGE and before.get(key) != now.get(key):
+    def _find(self) -> list[str]:
+        """Find the checkpoint to go on from and compare it with this run. Returns what is to be said about it."""
+        if self._asked is None:
+            taken = next((name for name in OWN if os.path.lexists(self.folder / name)), None)
+            if taken in ("recipe.yaml", "checkpoints"):
                 raise UserError(
-                    f"{found.folder}: its recipe says {key}: {before.get(key)}, this one {key}: {now.get(key)}; "
-                    "resume with the same, or train into another folder with out=..."
+                    f"{self.folder} already holds a run: go on with --resume, or train into another folder with out=..."
                 )
+            if taken is not None:
+                raise UserError(
+                    f"{self.folder}: holds {taken}, which is not replaced; choose another folder with out=..."
+                )
+            return []
+        if self._asked.checkpoint is None:
+            found, self._damaged = checkpoint.newest(self.folder)
+            if found is None and self._damaged:
+                raise UserError(
+                    f"{self.folder}: none of its checkpoints is whole: {next(iter(self._damaged.values()))}"
+                )
+            if found is None:
+                return [f"{self.folder}: no checkpoint yet; starting from the beginning"]
+        else:
+            found = checkpoint.load(self._asked.checkpoint)
+            newer = [place.name for place in checkpoint.folders(self.folder) if checkpoint.step_of(place) > found.step]
+            if newer:
+                raise UserError(
+                    f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which are "
+                    "never overwritten; train into another folder with out=..."
+                )
+        messages = [f"going on from {found.folder}", *self._compare(found)]
+        self.checkpoint = found
+        return messages
+
+    def _compare(self, found: Checkpoint) -> list[str]:
+        """Raise UserError where the run would not go on as it began; a line for each change that is allowed."""
+        source, messages, same, changes = str(found.folder), [], [], []
+        recorded = found.description.get("inputs")
+        if isinstance(recorded, dict):
+            same, changes = compare_contents(recorded, self._contents, self.recipe, source, self._asked)
+        elif self._contents:
+            messages.append(f"{source}: does not say what its {', '.join(self._contents)} held, which is not compared")
+        changes += compare_recipes(found.recipe, to_yaml(self.recipe), source, self._asked, same)
+        before = found.description.get("changes")
+        self._changes = [*(before if isinstance(before, list) else []), *(f"step {found.step}: {c}" for c in changes)]
+        return messages + [f"allowed: {change}" for change in changes]
+
+
+def check_place(recipe: Recipe) -> None:
+    """Raise UserError, which names `out`, where a run's folder would get in the way of something else."""
+    out = Path(recipe.out)
+    try:
+        place = out.resolve()
+        if recipe.out.startswith("~"):
+            raise UserError(f"out: {shown(recipe.out)}: no shell has put your home folder there; write the whole path")
+        if os.path.lexists(out) and not out.is_dir():
+            raise UserError(f"out: {out} is a file; name a folder for the run")
+        if Path.cwd().resolve().is_relative_to(place) or Path.home().resolve() == place:
+            raise UserError(f"out: {shown(recipe.out)} is a folder that holds other things; name one for the run alone")
+        for parent in (place, *place.parents):
+            if (parent / checkpoint.MANIFEST).is_file() and checkpoint.step_of(parent) is not None:
+                raise UserError(f"out: {out} lies in the checkpoint {parent}; name a folder for the run alone")
+        for key in recipe.READS:
+            for read in map(Path, recipe.read_under(key)):
+                held = (place, *place.parents) if (read / "config.json").is_file() else (place,)  # within a model, too
+                if read.is_dir() and read.resolve() in held:
+                    raise UserError(f"out: {out} is or lies in {read}, which is read as {key}; name another folder")
+    except OSError as error:
+        raise of_system(error, f"out: {shown(recipe.out)}") from error
+    except (ValueError, RuntimeError) as error:  # a NUL in the name; no home folder
+        raise UserError(f"out: {shown(recipe.out)}: no folder can have that name; choose another one") from error

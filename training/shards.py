@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from codec.errors import UserError
+from codec.reading import load_json
 from training import processes
 from training.processes import deepspeed
 
@@ -70,7 +71,10 @@ def load_module(model: nn.Module, folder: Path) -> None:
     """Put the saved weights and buffers into a model that no engine holds yet. Every name and shape must agree."""
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     static = _static_tensors(model, set(trainable))
-    saved = load_file(folder / FROZEN)
+    try:
+        saved = load_file(folder / FROZEN)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / FROZEN}: damaged state of the model ({error}); use another checkpoint") from error
     reader = _Fragments(folder)
     _compare(set(saved), set(static), folder, "frozen")
     _compare(reader.names, set(trainable), folder, "trained")
@@ -158,7 +162,8 @@ class _Fragments:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         files = sorted(folder.glob("rank-*-of-*.safetensors"))
-        expected = int(files[0].stem.split("-of-")[1]) if files else 1
+        expected = files[0].stem.split("-of-")[1] if files else "1"
+        expected = int(expected) if expected.isdecimal() else 0
         if len(files) != expected:
             raise UserError(f"{folder}: {len(files)} of {expected} rank files are here; use another checkpoint")
         self._where: dict[str, list[tuple[int, int, Path]]] = {}
@@ -166,12 +171,14 @@ class _Fragments:
         for path in files:
             try:
                 with safe_open(path, framework="np") as file:
-                    header = file.metadata()
-                    self.steps_done = int(header["steps_done"])
-                    for name, start in json.loads(header["starts"]).items():
-                        count = file.get_slice(f"{name}/value").get_shape()[0]
-                        self._where.setdefault(name, []).append((start, count, path))
-            except (SafetensorError, KeyError, ValueError, OSError) as error:
+                    header = file.metadata() or {}
+                    self.steps_done = _whole(int(header["steps_done"]))
+                    for name, start in dict(load_json(header["starts"], str(path))).items():
+                        shapes = [file.get_slice(f"{name}/{kind}").get_shape() for kind in KINDS]
+                        if shapes != [shapes[0][:1]] * len(KINDS):
+                            raise ValueError(f"{name} has shapes {shapes}")
+                        self._where.setdefault(name, []).append((_whole(start), shapes[0][0], path))
+            except (SafetensorError, KeyError, ValueError, TypeError, OSError, UserError) as error:
                 raise UserError(f"{path}: damaged optimiser state ({error}); use another checkpoint") from error
         self.names = set(self._where)
 
@@ -188,6 +195,12 @@ class _Fragments:
         if covered != count or (start == 0 and count > total):
             raise UserError(f"{self.folder}: {name} has {total} elements there, the model's shape needs others")
         return result
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no position")
+    return value
 
 
 def _static_tensors(model: nn.Module, trainable: set[str]) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ import torch
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
+from codec.errors import UserError
+from codec.numbers import NonNegative
 from lm.losses import LossCounts, LossSettings
 from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
 from training.distillation import SemanticDecoder, SemanticTargets
@@ -43,10 +45,14 @@ class LossRecipe:
     streams: of the eight codebooks (Eq. 16-17). distillation: the lambda_rec of Eq. 13, whose value is not published.
     """
 
-    text: float
-    audio: float
-    streams: tuple[float, float, float, float, float, float, float, float]
-    distillation: float = 0.0
+    text: NonNegative
+    audio: NonNegative
+    streams: tuple[(NonNegative,) * 8]
+    distillation: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.text + self.distillation and not (self.audio and sum(self.streams)):
+            raise UserError("loss: text, audio and distillation must not all be without a weight")
 
     @property
     def settings(self) -> LossSettings:

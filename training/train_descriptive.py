@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jiwer
 import torch
@@ -28,12 +28,14 @@ from codec.descriptive import DescriptiveConfig
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.numbers import Count, Filled, Index, Name, NonNegative, Seconds, Size
 from lm.text_tokenizer import TextTokenizer
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.listener import LISTENER_FILE, Listener, Lora, fingerprint_of, load_listener, save_listener
 from training.listening import Augmentation, Listening, train_and_held_out
-from training.recipe import Recipe
+from training.recipe import Corpora, Recipe, Weights, check_weights
+from training.resume import Resume
 from training.run import Run
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -57,34 +59,32 @@ class DescriptiveRecipe(Recipe):
     held_out_tasks, held_out_limit: asked of that many dev clips each at validation
     """
 
-    corpora: tuple[str, ...]
-    text_model: str
+    READS = ("corpora", "text_model", "init", "prompts", "experts.source")
+
+    corpora: Corpora
+    text_model: Name
     text_precision: Literal["fp32", "bf16"] = "fp32"
     init: str = ""
-    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("music"))
+    experts: Annotated[tuple[ExpertConfig, ...], Filled()] = (ExpertConfig("speech_text"), ExpertConfig("music"))
     descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
     lora: Lora = Lora()
-    tasks: dict[str, float] = field(default_factory=lambda: dict(TASKS))
+    tasks: Weights = field(default_factory=lambda: dict(TASKS))
     prompts: str = ""
-    batch: int = 16
-    max_seconds: float = 30.0
+    batch: Size = 16
+    max_seconds: Seconds = 30.0
     augmentation: Augmentation = Augmentation()
-    quantise_after: int = 0
-    commitment_weight: float = 1.0
-    alignment_weight: float = 0.0
+    quantise_after: Index = 0
+    commitment_weight: NonNegative = 1.0
+    alignment_weight: NonNegative = 0.0
     cache_features: bool = False
-    held_out_tasks: tuple[str, ...] = HELD_OUT
-    held_out_limit: int = 100
+    held_out_tasks: tuple[Name, ...] = HELD_OUT
+    held_out_limit: Count = 100
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.corpora:
-            raise UserError("corpora: name at least one")
-        if self.batch < 1 or self.max_seconds <= 0 or self.quantise_after < 0 or not self.tasks:
-            raise UserError("batch and max_seconds must be above 0, quantise_after at least 0, and tasks name one")
+        check_weights("tasks", self.tasks)
 
 
-def run(recipe: DescriptiveRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the branch, which DescriptiveEncoder.from_pretrained reads.
 
     Beside the branch lies listener.safetensors: projection, adapters and auxiliary head,

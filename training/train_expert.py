@@ -17,10 +17,12 @@ from codec.best_rq import MaskedPrediction, MaskedPredictionConfig, stacked
 from codec.codebook_health import CodebookHealth
 from codec.errors import UserError
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
+from codec.numbers import Count, Seconds, Size
 from codec.tokens import SAMPLE_RATE
 from training.audio_crops import AudioCrops, Crop, load_batch, train_and_held_out
 from training.engine import Engine, seed_everything
-from training.recipe import Recipe
+from training.recipe import Corpora, Recipe
+from training.resume import Resume
 from training.run import Run
 
 
@@ -36,27 +38,24 @@ class ExpertRecipe(Recipe):
     held_out_batches: that are predicted at validation
     """
 
-    corpora: tuple[str, ...]
+    READS = ("corpora",)
+
+    corpora: Corpora
     encoder: MusicEncoderConfig = field(default_factory=MusicEncoderConfig)
     prediction: MaskedPredictionConfig = MaskedPredictionConfig()
-    batch: int = 8
-    crop_seconds: float = 30.0
-    statistics_batches: int = 20
-    held_out_batches: int = 8
+    batch: Size = 8
+    crop_seconds: Seconds = 30.0
+    statistics_batches: Count = 20
+    held_out_batches: Count = 8
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.corpora:
-            raise UserError("corpora: name at least one")
-        if min(self.batch, self.statistics_batches, self.held_out_batches) < 1 or self.crop_seconds <= 0:
-            raise UserError("batch, statistics_batches, held_out_batches and crop_seconds must be above 0")
         if self.encoder.sample_rate != SAMPLE_RATE:
             raise UserError(f"encoder.sample_rate must be {SAMPLE_RATE}, the rate of every waveform here")
         if self.engine.precision == "bf16":
             raise UserError("engine.precision bf16 would round spectra and codes; use mixed for a music encoder")
 
 
-def run(recipe: ExpertRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the encoder, which MusicEncoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
         train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from auditory_sentences.draws import stable_hash
 from auditory_sentences.prompts import PromptBank
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
+from codec.numbers import Below, Count, Filled, Name, NonNegative, Positive, Range, Seconds, Size
 from lm.text_tokenizer import TextTokenizer
 from training.checkpoint import resolve_model
 from training.engine import Engine
@@ -31,7 +32,8 @@ from training.listener import LISTENER_FILE, fingerprint_of, load_listener, save
 from training.listening import Augmentation, Listening, ListeningBatch, train_and_held_out
 from training.policy import Policy
 from training.policy_loss import clipped_policy_loss, group_advantages, kl_divergence
-from training.recipe import Recipe
+from training.recipe import Corpora, Recipe
+from training.resume import Resume
 from training.rewards import REWARDS, verified, weighted_mean
 from training.run import Run
 from training.train_descriptive import PRECISION, plain_attention
@@ -58,39 +60,33 @@ class GrpoRecipe(Recipe):
     held_out_limit: dev clips whose likeliest analyses are rewarded at validation
     """
 
-    corpora: tuple[str, ...]
-    init: str
-    text_model: str
+    READS = ("corpora", "init", "text_model", "prompts", "judge.model")
+
+    corpora: Corpora
+    init: Name
+    text_model: Name
     text_precision: Literal["fp32", "bf16"] = "fp32"
     prompts: str = ""
-    batch: int = 4
-    max_seconds: float = 30.0
+    batch: Size = 4
+    max_seconds: Seconds = 30.0
     cache_features: bool = False
-    group: int = 8
-    temperature: float = 1.0
-    max_ids: int = 256
-    updates: int = 1
-    rewards: dict[str, float] = field(default_factory=lambda: dict(_REWARDS))
+    group: Annotated[int, Range(2, 2**20)] = 8
+    temperature: Annotated[float, Range(0, 1000, open=True)] = 1.0
+    max_ids: Size = 256
+    updates: Count = 1
+    rewards: Annotated[dict[str, Positive], Filled()] = field(default_factory=lambda: dict(_REWARDS))
     judge: JudgeRecipe | None = None
     branch_learns: bool = True
-    clip: float = 0.2
-    kl_weight: float = 0.04
-    commitment_weight: float = 1.0
-    held_out_limit: int = 100
+    clip: Annotated[float, Below(0, 1, open=True)] = 0.2
+    kl_weight: NonNegative = 0.04
+    commitment_weight: NonNegative = 1.0
+    held_out_limit: Count = 100
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.corpora:
-            raise UserError("corpora: name at least one")
-        if self.batch < 1 or self.group < 2 or self.updates < 1 or self.max_ids < 1 or self.max_seconds <= 0:
-            raise UserError("group must be at least 2, batch, updates and max_ids at least 1 and max_seconds above 0")
-        if self.temperature <= 0 or not 0 < self.clip < 1 or self.kl_weight < 0 or self.commitment_weight < 0:
-            raise UserError("temperature must be above 0, clip between 0 and 1, and no weight below 0")
         known = [*REWARDS, JUDGED]
         unknown = sorted(self.rewards.keys() - known)
-        if unknown or not self.rewards or min(self.rewards.values()) <= 0:
-            wrong = f", not {unknown[0]!r}" if unknown else ", each with a weight above 0"
-            raise UserError(f"rewards: name some of {', '.join(known)}{wrong}")
+        if unknown:
+            raise UserError(f"rewards: name some of {', '.join(known)}, not {unknown[0]!r}")
         if (JUDGED in self.rewards) != (self.judge is not None):
             raise UserError("rewards.judge and judge belong together: give both or neither")
         if self.engine.zero_stage == 3:
@@ -112,7 +108,7 @@ class Rollout:
     reference: Tensor | None = None
 
 
-def run(recipe: GrpoRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
     """Train, and return the model's folder: the same files as a descriptive run's, to be used in their place."""
     with Run(recipe, resume) as run:
         clips = read_corpora(recipe.corpora)

@@ -25,6 +25,7 @@ from auditory_sentences.prompts import PromptBank
 from codec.codebook_health import CodebookHealth
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
+from codec.numbers import Count, Name, NonNegative, Positive, Seconds
 from codec.reasoning_codec import Features, ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
@@ -34,6 +35,8 @@ from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
 from training.listener import LISTENER_FILE, Listener, ListenerLosses, fingerprint_of, load_listener, save_listener
+from training.recipe import Weights, check_weights
+from training.resume import Resume
 from training.run import Run
 from training.train_descriptive import HELD_OUT, PRECISION, TASKS, held_out_scores, plain_attention
 from training.train_structural import (
@@ -60,25 +63,23 @@ class JointRecipe(ReconstructionRecipe):
     keep_heard: keeps what the experts made of the clips of the questions, too
     """
 
-    init: str
-    listener: str
-    text_model: str
+    READS = ("corpora", "init", "listener", "text_model", "prompts")
+
+    init: Name
+    listener: Name
+    text_model: Name
     text_precision: Literal["fp32", "bf16"] = "fp32"
-    tasks: dict[str, float] = field(default_factory=lambda: dict(TASKS))
+    tasks: Weights = field(default_factory=lambda: dict(TASKS))
     prompts: str = ""
-    max_seconds: float = 30.0
+    max_seconds: Seconds = 30.0
     augmentation: listening.Augmentation = listening.Augmentation()
-    reconstruction_weight: float = 1.0
-    descriptive_commitment_weight: float = 1.0
-    held_out_tasks: tuple[str, ...] = HELD_OUT
-    held_out_limit: int = 100
+    reconstruction_weight: Positive = 1.0
+    descriptive_commitment_weight: NonNegative = 1.0
+    held_out_tasks: tuple[Name, ...] = HELD_OUT
+    held_out_limit: Count = 100
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_seconds <= 0 or not self.tasks:
-            raise UserError("max_seconds must be above 0, and tasks name one")
-        if self.reconstruction_weight <= 0 or self.descriptive_commitment_weight < 0:
-            raise UserError("reconstruction_weight must be above 0 and descriptive_commitment_weight at least 0")
+        check_weights("tasks", self.tasks)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Joint(nn.Module):
         return JointLosses(understood, self.reconstruction(heard, prefix_frames, conditioned), codes)
 
 
-def run(recipe: JointRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: JointRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, with its listener.safetensors beside it."""
     with Run(recipe, resume) as run:
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)

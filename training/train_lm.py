@@ -15,13 +15,14 @@ from lm.losses import LossCounts, select_targets
 from training import processes
 from training.engine import Engine
 from training.language_model_recipe import LanguageModelRecipe
+from training.resume import Resume
 from training.run import Run
 from training.stages import Learner, set_learning
 from training.starting_point import StartingPoint
 from training.train_text import read_lines
 
 
-def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
     """Train one stage, and return the folder of model and tokenizers, which UniAudio.from_pretrained reads."""
     with Run(recipe, resume) as run:
         start = StartingPoint.load(recipe)
@@ -36,7 +37,7 @@ def run(recipe: LanguageModelRecipe, resume: bool | str | Path = False) -> Path:
         engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         learner.train()
 
-        cursor = run.checkpoint.description["cursor"] if run.checkpoint else 0
+        cursor = run.checkpoint.position("cursor") if run.checkpoint else 0
         batches = packing.read(cursor, recipe.batch, processes.rank(), processes.world_size())
         for step in run.steps():
             mine = [next(batches) for _ in range(engine.share)]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.flow import FlowDecoder
+from codec.numbers import Guidance, Layers, Name, Seconds, Share, Size
 from codec.reasoning_codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
@@ -25,7 +26,8 @@ from training.audio_crops import AudioCrops, train_and_held_out
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
-from training.recipe import Recipe
+from training.recipe import Corpora, Recipe
+from training.resume import Resume
 from training.run import Run
 from training.train_descriptive import plain_attention
 
@@ -45,30 +47,24 @@ class ReflowRecipe(Recipe):
     prefix_chance: of a micro-batch being given its first frames; prefix_share: at most this share of its shortest clip
     """
 
-    corpora: tuple[str, ...]
-    init: str
-    batch: int = 16
-    crop_seconds: float = 20.0
-    teacher_steps: int = 25
-    teacher_guidance: float = 1.5
+    READS = ("corpora", "init")
+
+    corpora: Corpora
+    init: Name
+    batch: Size = 16
+    crop_seconds: Seconds = 20.0
+    teacher_steps: Layers = 25
+    teacher_guidance: Guidance = 1.5
     teacher_solver: Literal["euler", "midpoint"] = "euler"
-    student_steps: int = 2
+    student_steps: Layers = 2
     times: Literal["uniform", "grid"] = "uniform"
-    prefix_chance: float = 0.5
-    prefix_share: float = 0.5
+    prefix_chance: Share = 0.5
+    prefix_share: Share = 0.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.corpora:
-            raise UserError("corpora: name at least one folder")
-        if self.batch < 1 or self.crop_seconds <= 0 or self.teacher_guidance < 1:
-            raise UserError("batch and teacher_guidance must be at least 1 and crop_seconds above 0")
-        if not (0 <= self.prefix_chance <= 1 and 0 <= self.prefix_share <= 1):
-            raise UserError("prefix_chance and prefix_share must lie within [0, 1]")
-        if not 1 <= self.student_steps < self.teacher_steps:
+        if self.student_steps >= self.teacher_steps:
             raise UserError(
-                f"student_steps must be at least 1 and below teacher_steps, not {self.student_steps} and "
-                f"{self.teacher_steps}"
+                f"student_steps must be below teacher_steps, not {self.student_steps} and {self.teacher_steps}"
             )
         if self.engine.precision == "bf16" or self.engine.zero_stage == 3:
             raise UserError("the student is solved whole and in fp32: use precision fp32 or mixed, zero_stage 0 to 2")
@@ -147,7 +143,7 @@ class Student(nn.Module):
             return self.flow.loss(pairs.latents, pairs.mu, pairs.mask, prefix, t.to(device), pairs.noise)
 
 
-def run(recipe: ReflowRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which decodes in `student_steps` steps without guidance."""
     with Run(recipe, resume) as run:
         train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)

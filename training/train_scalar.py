@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from codec.discriminator import Discriminator, adversarial_loss, discriminator_loss, feature_matching_loss
 from codec.errors import UserError
+from codec.numbers import Count, Filled, NonNegative, Range, Seconds, Size, Width
 from codec.scalar import ScalarAutoencoder, ScalarConfig
 from codec.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss, masked_mean
 from codec.tokens import SAMPLE_RATE
 from training.audio_crops import AudioCrops, load_batch, train_and_held_out
 from training.engine import Engine
-from training.recipe import OptimiserRecipe, Recipe
+from training.recipe import Corpora, OptimiserRecipe, Recipe
+from training.resume import Resume
 from training.run import Run
+
+WindowSize = Annotated[int, Range(16, 2**16)]  # samples of a spectrum's window
+Decibels = Annotated[float, Range(-120, 3)]  # up to the gain of the loudest crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +37,11 @@ class AdversaryRecipe:
     fft_sizes, channels: of codec.discriminator.Discriminator
     """
 
-    start_step: int = 1
-    weight: float = 1.0
-    feature_weight: float = 2.0
-    fft_sizes: tuple[int, ...] = (512, 1024, 2048)
-    channels: int = 32
+    start_step: Count = 1
+    weight: NonNegative = 1.0
+    feature_weight: NonNegative = 2.0
+    fft_sizes: Annotated[tuple[WindowSize, ...], Filled()] = (512, 1024, 2048)
+    channels: Width = 32
     optimiser: OptimiserRecipe = OptimiserRecipe(betas=(0.8, 0.99), weight_decay=0.0)
 
 
@@ -52,31 +58,24 @@ class ScalarRecipe(Recipe):
     adversary: None trains on the reconstruction alone
     """
 
-    corpora: tuple[str, ...]
+    READS = ("corpora",)
+
+    corpora: Corpora
     autoencoder: ScalarConfig = field(default_factory=ScalarConfig)
-    batch: int = 8
-    crop_seconds: float = 1.0
-    noise: float = 0.1
-    latent_weight: float = 0.1
-    fit_batches: int = 100
-    quietest_db: float = -12.0
+    batch: Size = 8
+    crop_seconds: Seconds = 1.0
+    noise: NonNegative = 0.1
+    latent_weight: NonNegative = 0.1
+    fit_batches: Count = 100
+    quietest_db: Decibels = -12.0
     adversary: AdversaryRecipe | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.batch, self.fit_batches) < 1 or self.crop_seconds <= 0:
-            raise UserError("batch, fit_batches and crop_seconds must be above 0")
-        if self.noise < 0 or self.latent_weight < 0:
-            raise UserError("noise and latent_weight must be at least 0")
-        if self.quietest_db > 3.0:
-            raise UserError("quietest_db must be at most 3, the gain of the loudest crop")
-        if not self.corpora:
-            raise UserError("corpora: name at least one folder")
         if self.autoencoder.sample_rate != SAMPLE_RATE:
             raise UserError(f"autoencoder.sample_rate must be {SAMPLE_RATE}, the rate of every waveform here")
 
 
-def run(recipe: ScalarRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the autoencoder, which ScalarAutoencoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
         train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)

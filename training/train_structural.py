@@ -21,6 +21,7 @@ from codec.config import FlowConfig, StructuralConfig
 from codec.descriptive_encoder import DescriptiveEncoder
 from codec.errors import UserError
 from codec.experts import ExpertConfig
+from codec.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
 from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
 from codec.scalar import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
@@ -28,7 +29,8 @@ from training.audio_crops import AudioCrops, load_batch, train_and_held_out
 from training.checkpoint import resolve_model
 from training.engine import Engine
 from training.frozen_codec import FrozenCodec, Heard
-from training.recipe import Recipe
+from training.recipe import Corpora, Recipe
+from training.resume import Resume
 from training.run import Run
 
 GROUPS = {"phone": range(0, 1), "structure": range(1, 2), "acoustic": range(2, 8)}  # columns of the structural ids
@@ -46,23 +48,15 @@ class ReconstructionRecipe(Recipe):
     keep_heard: whether to keep in memory what the frozen parts made of a clip (see FrozenCodec)
     """
 
-    corpora: tuple[str, ...]
-    batch: int = 16
-    crop_seconds: float = 30.0
-    phone_weight: float = 0.1
-    commitment_weight: float = 0.5
-    prefix_chance: float = 0.5
-    prefix_share: float = 0.5
-    unconditional_chance: float = 0.1
+    corpora: Corpora
+    batch: Size = 16
+    crop_seconds: Seconds = 30.0
+    phone_weight: NonNegative = 0.1
+    commitment_weight: NonNegative = 0.5
+    prefix_chance: Share = 0.5
+    prefix_share: Share = 0.5
+    unconditional_chance: Share = 0.1
     keep_heard: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = (self.prefix_chance, self.prefix_share, self.unconditional_chance)
-        if self.batch < 1 or self.crop_seconds <= 0 or not all(0 <= share <= 1 for share in shares):
-            raise UserError("batch and crop_seconds must be above 0, chances and shares within [0, 1]")
-        if not self.corpora:
-            raise UserError("corpora: name at least one folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +69,17 @@ class StructuralRecipe(ReconstructionRecipe):
     decode_steps, decode_guidance: what the codec decodes with where a call names none
     """
 
-    scalar: str
-    descriptive: str
+    READS = ("corpora", "scalar", "descriptive", "phone_expert.source")
+
+    scalar: Name
+    descriptive: Name
     phone_expert: ExpertConfig = ExpertConfig("phone")
     structural: StructuralConfig = field(default_factory=StructuralConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
-    decode_steps: int = 10
-    decode_guidance: float = 1.5
+    decode_steps: Layers = 10
+    decode_guidance: Guidance = 1.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_prefixes(self, self.flow)
 
 
@@ -140,7 +135,7 @@ class Reconstruction(nn.Module):
         return ReconstructionLosses(flow, phone, out.commitment, out.ids)
 
 
-def run(recipe: StructuralRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
         train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)

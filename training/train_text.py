@@ -21,12 +21,15 @@ from auditory_sentences.draws import Draws
 from auditory_sentences.prompts import PromptBank
 from auditory_sentences.starter.texts import starter_text
 from codec.errors import UserError
+from codec.numbers import Layers, Name, Share, Size, Width
+from codec.reading import open_text
 from codec.tensor_files import share_weights
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.dialogue import Dialogue
 from training.engine import Engine
-from training.recipe import Recipe
+from training.recipe import Recipe, check_heads
+from training.resume import Resume
 from training.run import Run
 
 _LINE = 6  # ids of the shortest lines, about: a row of `context` ids needs at most context / _LINE lines
@@ -45,29 +48,29 @@ class TextModelRecipe(Recipe):
     context: ids in a row; batch: rows in a micro-batch. Rows hold several lines, each between BOS and EOS
     """
 
+    READS = ("init", "texts", "tokenizer", "corpora")
+
     init: str = ""
-    texts: tuple[str, ...] = ()
-    corpora: tuple[str, ...] = ()
-    dialogues: float = 0.4
+    texts: tuple[Name, ...] = ()
+    corpora: tuple[Name, ...] = ()
+    dialogues: Share = 0.4
     tokenizer: str = ""
-    vocabulary: int = 1024
-    layers: int = 4
-    width: int = 256
-    heads: int = 4
-    kv_heads: int = 2
-    mlp: int = 768
-    context: int = 128
-    batch: int = 32
+    vocabulary: Width = 1024
+    layers: Layers = 4
+    width: Width = 256
+    heads: Width = 4
+    kv_heads: Width = 2
+    mlp: Width = 768
+    context: Size = 128
+    batch: Size = 32
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.dialogues <= 1 or self.width % self.heads or self.heads % self.kv_heads:
-            raise UserError("dialogues must be within [0, 1], heads divide width and kv_heads divide heads")
+        check_heads(self)
         if self.init and self.tokenizer:
             raise UserError("tokenizer: leave it out where init names a model, which comes with its own")
 
 
-def run(recipe: TextModelRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: TextModelRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the model: config.json, model.safetensors and the tokenizer."""
     with Run(recipe, resume) as run:
         text = Text(recipe)
@@ -200,12 +203,11 @@ def corpus_lines(corpora: tuple[str, ...]) -> list[str]:
 
 
 def read_lines(path: str) -> list[str]:
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as text ({error}); give UTF-8 files with one example a line"
-        ) from error
+    with open_text(path, "file of text", "give UTF-8 files with one example a line") as file:
+        try:
+            lines = [part.strip() for line in file for part in line.splitlines() if part.strip()]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not text in UTF-8 ({error.reason}); save it in that encoding") from error
     if len(lines) < 2:
         raise UserError(f"{path}: holds fewer than two lines of text; give UTF-8 files with one example a line")
     return lines

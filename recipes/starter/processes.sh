@@ -6,6 +6,7 @@ processes=$((cores >= 4 ? 4 : cores >= 2 ? 2 : 1))
 # oneDNN keeps what it prepared for every shape of matrix, 1,024 of them by default: a gigabyte for each process here.
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 
-train() { OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node "$processes" -m cli.main train "$@"; }
+# Ctrl-C saves and ends with status 130, at which the scripts end too.
+train() { OMP_NUM_THREADS=1 uniaudio train --processes "$processes" "$@"; }
 
 step() { printf '\n[%2d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }

@@ -89,8 +89,8 @@ def test_damage_is_refused_by_name(run, name, damage):
 
 def test_another_format_is_refused(run):
     path = last(run) / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(UserError, match="format 2"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(UserError, match="format 3"):
         checkpoint.load(last(run))
 
 

@@ -91,9 +91,9 @@ def test_peft_reads_the_adapter_merges_and_unmerges_it(tmp_path, groups):
     ("change", "words"),
     [
         ({"lora": {"groups": ["depht"]}}, "did you mean 'depth'"),
-        ({"lora": {"groups": []}}, "at least one group"),
-        ({"lora": {"groups": ["depth", "depth"]}}, "none of them twice"),
-        ({"lora": {"rank": 0}}, "rank must be at least 1"),
+        ({"lora": {"groups": []}}, "'lora.groups' must not be empty"),
+        ({"lora": {"groups": ["depth", "depth"]}}, "no group twice"),
+        ({"lora": {"rank": 0}}, "'lora.rank' must be at least 1"),
         ({"stage": 2, "lora": {}}, "lora.groups: cross_modal would not learn in stage 2, which trains generation"),
         (
             {"init": "", "text_model": "x", "audio_tokenizer": "y", "lora": {"freeze_rest": True}},

@@ -153,7 +153,7 @@ def test_batches_are_cut_to_their_shortest_clip(corpus):
     ("values", "message"),
     [
         ({"batch": 0}, "batch"),
-        ({"corpora": []}, "name at least one"),
+        ({"corpora": []}, "'corpora' must not be empty"),
         ({"encoder": {"heads": 5}}, "heads of even width"),
         ({"encoder": {"sample_rate": 16000}}, "sample_rate"),
         ({"prediction": {"hidden": 2.0}}, "hidden"),

@@ -404,11 +404,11 @@ def test_a_start_that_is_no_descriptive_run_is_named(corpus, text_model, supervi
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group": 1}, "group must be at least 2"),
+        ({"group": 1}, "'group' must be at least 2"),
         ({"rewards": {"wrods": 1.0}}, "rewards: name some of .*, not 'wrods'"),
-        ({"rewards": {"words": 0.0}}, "each with a weight above 0"),
+        ({"rewards": {"words": 0.0}}, "'rewards.words' must be above 0"),
         ({"rewards": {"judge": 1.0}}, "belong together"),
-        ({"clip": 1.5}, "clip between 0 and 1"),
+        ({"clip": 1.5}, "'clip' must be above 0 and below 1"),
         ({"engine": {"zero_stage": 3}}, "zero_stage 3"),
     ],
 )

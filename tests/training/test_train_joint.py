@@ -256,11 +256,11 @@ def test_another_listener_is_refused_when_resumed(parts, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reconstruction_weight": 0.0}, "reconstruction_weight must be above 0"),
+        ({"reconstruction_weight": 0.0}, "'reconstruction_weight' must be above 0"),
         ({"descriptive_commitment_weight": -1.0}, "at least 0"),
-        ({"tasks": {}}, "tasks name one"),
-        ({"batch": 0}, "batch and crop_seconds"),
-        ({"corpora": []}, "name at least one folder"),
+        ({"tasks": {}}, "tasks: name at least one"),
+        ({"batch": 0}, "'batch' must be at least 1"),
+        ({"corpora": []}, "'corpora' must not be empty"),
     ],
 )
 def test_recipes_that_make_no_sense(parts, changes, message):

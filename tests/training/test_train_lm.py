@@ -193,7 +193,7 @@ def test_bf16(folder, tmp_path):
         ({"init": "x", "text_model": "y", "audio_tokenizer": "z"}, "either init"),
         ({"init": ""}, "either init"),
         ({"stage": 5}, "'stage' must be one of 1, 2, 3, 4"),
-        ({"context": 1}, "context must be at least 2"),
+        ({"context": 1}, "'context' must be at least 2"),
         ({"loss": {"text": 1.0, "audio": 1.0, "streams": [0.1] * 7}}, "'loss.streams' needs 8 values, not 7"),
         ({"lora": {"rang": 2}}, "did you mean 'rank'"),
     ],
@@ -214,6 +214,7 @@ def test_parts_that_do_not_belong_together(folder, tmp_path):
         tiny_lm.train(values | {"store": str(tmp_path / "nothing"), "out": str(tmp_path / "run3")})
     with pytest.raises(UserError, match="did you mean 'asr'"):
         tiny_lm.train(values | {"mixture": {"asrr": 1}, "out": str(tmp_path / "run4")})
+    assert not list(tmp_path.glob("run*"))
 
 
 def test_a_stage_never_starts_from_part_of_a_model(folder, tmp_path):

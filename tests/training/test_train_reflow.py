@@ -190,10 +190,10 @@ def test_distances_count_the_generated_frames_only():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 0}, "batch and teacher_guidance"),
-        ({"teacher_guidance": 0.5}, "batch and teacher_guidance"),
-        ({"prefix_share": 1.5}, "within"),
-        ({"corpora": []}, "name at least one folder"),
+        ({"batch": 0}, "'batch' must be at least 1"),
+        ({"teacher_guidance": 0.5}, "'teacher_guidance' must be at least 1"),
+        ({"prefix_share": 1.5}, "'prefix_share' must be .* at most 1"),
+        ({"corpora": []}, "'corpora' must not be empty"),
         ({"init": "nowhere"}, "nowhere"),
         ({"student_steps": 0}, "student_steps"),
         ({"student_steps": 8}, "below teacher_steps"),

@@ -170,7 +170,7 @@ def test_other_data_is_refused_on_resume(corpus, tmp_path):
     "values, message",
     [
         ({"batch": 0}, "batch"),
-        ({"corpora": []}, "at least one folder"),
+        ({"corpora": []}, "'corpora' must not be empty"),
         ({"quietest_db": 6.0}, "quietest_db"),
         ({"autoencoder": {"front_end": "stft"}}, "num_bands must be 481"),
         ({"autoencoder": {"sample_rate": 16000}}, "sample_rate"),

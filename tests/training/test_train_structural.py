@@ -150,9 +150,9 @@ def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 0}, "batch and crop_seconds"),
-        ({"prefix_share": 1.5}, "within"),
-        ({"corpora": []}, "name at least one folder"),
+        ({"batch": 0}, "'batch' must be at least 1"),
+        ({"prefix_share": 1.5}, "'prefix_share' must be .* at most 1"),
+        ({"corpora": []}, "'corpora' must not be empty"),
         ({"scalar": "nowhere"}, "nowhere"),
         ({"descriptive": "nowhere"}, "nowhere"),
         ({"flow": {"window_frames": 10, "overlap_frames": 10}}, "longer than its overlap"),

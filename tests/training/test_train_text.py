@@ -117,8 +117,8 @@ def test_dialogue_ids_join_to_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 5}, "heads divide width"),
-        ({"dialogues": 1.5}, "dialogues must be within"),
+        ({"heads": 5}, "heads: 5 heads cannot share"),
+        ({"dialogues": 1.5}, "'dialogues' must be at least 0 and at most 1"),
         ({"init": "x", "tokenizer": "y"}, "tokenizer: leave it out"),
     ],
 )
@@ -128,7 +128,7 @@ def test_impossible_recipes(tmp_path, changes, message):
 
 
 def test_text_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere.txt: cannot be read"):
+    with pytest.raises(UserError, match="nowhere.txt: no such file of text"):
         Text(tiny(tmp_path, texts=["nowhere.txt"]))
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(UserError, match="fewer than two lines"):

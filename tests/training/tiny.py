@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training import recipe
+from codec.errors import UserError
+from training import processes, recipe
 from training.engine import Engine
 from training.recipe import Recipe, parse
+from training.resume import Resume
 from training.run import Run
 
 
@@ -24,6 +26,11 @@ class TinyRecipe(Recipe):
     width: int = 12
     poison: int = -1  # micro-batch whose loss is not a number
     pause: float = 0.0  # seconds that a step takes more, so that a test can interrupt it
+    loading: float = 0.0  # seconds before the first step
+    fails: str = ""  # what the second process, or the only one, says before its second step
+    texts: tuple[str, ...] = ()  # read by nobody, as far as this model goes
+
+    READS = ("texts",)
 
 
 recipe.TRAINERS["tiny"] = ("tests.training.tiny", "TinyRecipe")
@@ -57,11 +64,14 @@ def batch(index: int) -> tuple[Tensor, Tensor]:
     return x, x[:, :3] * x[:, 3:]
 
 
-def run(recipe: TinyRecipe, resume: bool | str | Path = False) -> Path:
+def run(recipe: TinyRecipe, resume: Resume = False) -> Path:
     with Run(recipe, resume) as run:
         model = TinyModel(recipe.width)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        time.sleep(recipe.loading)
         for step in run.steps():
+            if recipe.fails and step == 2 and processes.rank() == processes.world_size() - 1:
+                raise UserError(recipe.fails)
             for index in engine.micro_batches(step):
                 x, y = batch(index)
                 loss = engine(x, y, use_extra=index % 3 == 0)
@@ -80,7 +90,7 @@ def run(recipe: TinyRecipe, resume: bool | str | Path = False) -> Path:
     return run.model
 
 
-def train(values: dict, resume: bool | str | Path = False) -> Path:
+def train(values: dict, resume: Resume = False) -> Path:
     return run(parse(TinyRecipe, values, "the test"), resume)
 
 

@@ -1,0 +1,168 @@
+"""Going on with a run: what of its recipe and of what it reads may differ from before, and what only if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codec.errors import UserError
+from codec.reading import load_yaml
+from codec.strict import nearest
+from codec.terminal import shown
+
+# Keys that may differ between a run and its continuation without being asked for. None of them changes what a step
+# computes, but for `steps`, which stretches the schedule, and the spreading over processes and memory, which changes
+# roundings (tests/training/test_processes.py).
+MAY_CHANGE = (
+    "out",
+    "steps",
+    "save_every",
+    "keep",
+    "log_every",
+    "validate_every",
+    "engine.zero_stage",
+    "engine.offload_optimiser",
+    "engine.activation_checkpointing",
+    "store",  # compared by its content, the fact `token_store`
+)
+
+# Facts of trainers (Run.check) that belong to keys of the recipe, and change with them. The others (vocabulary,
+# tokenizers) may never change: the weights mean nothing without them.
+FACT_KEYS = {
+    "clips": ("corpora",),
+    "init": ("init",),
+    "supervised_model": ("init",),
+    "listener": ("listener",),
+    "token_store": ("store",),
+    "order_of_sentences": ("store", "mixture", "texts", "seed", "context"),
+}
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How to go on.
+
+    checkpoint: from which; None: from the newest whole one
+    allow_change: keys of the recipe, such as "engine.micro_batches", that may have changed although the run will not be
+        what it would have been; "optimiser" stands for all keys under it
+    """
+
+    checkpoint: Path | None = None
+    allow_change: tuple[str, ...] = ()
+
+    def allows(self, key: str) -> bool:
+        return any(f"{key}.".startswith(f"{allowed}.") for allowed in self.allow_change)
+
+
+Resume = bool | str | Path | Continuation
+
+
+def continuation(resume: Resume) -> Continuation | None:
+    """What `resume` asks for: False nothing, True the newest checkpoint, a path that checkpoint."""
+    if isinstance(resume, Continuation):
+        return resume
+    return Continuation(None if isinstance(resume, bool) else Path(resume)) if resume else None
+
+
+def compare_recipes(
+    recorded: str, recipe: str, source: str, asked: Continuation, same_content: Sequence[str] = ()
+) -> list[str]:
+    """Compare the recipe of a checkpoint with the one that is to go on, both as YAML.
+
+    source: names the checkpoint; same_content: keys whose paths may differ, because what lies there is the same
+    Returns a line for each change that was allowed. Raises UserError that names the first key that may not differ.
+    """
+    before, now = (dict(_leaves(load_yaml(text, source))) for text in (recorded, recipe))
+    for key in asked.allow_change:
+        known = {part for leaf in now for part in _prefixes(leaf)} - {"kind", "out"}
+        if key not in known:
+            raise UserError(f"--allow-change {shown(key)}: no key of this recipe{nearest(key, known)}")
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new or key in same_content:
+            continue
+        change = f"{key}: {old} before, {new} now"
+        if key == "steps":
+            changes.append(f"{change}, to which the schedule of the learning rate is stretched")
+        elif asked.allows(key):
+            changes.append(change)
+        elif key == "kind":
+            raise UserError(
+                f"{source}: is a checkpoint of kind {old}, not {new}; train into another folder with out=..."
+            )
+        elif key not in MAY_CHANGE:
+            raise UserError(
+                f"{source}: its recipe says {key}: {old}, this one {key}: {new}; resume with the same, allow it with "
+                f"--allow-change {key}, or train into another folder with out=..."
+            )
+    return changes
+
+
+def compare_contents(
+    recorded: Mapping[str, Any], contents: Mapping[str, Sequence[str]], recipe: Any, source: str, asked: Continuation
+) -> tuple[list[str], list[str]]:
+    """Compare hashes of what a recipe reads (training/inputs.py) with those of a checkpoint.
+
+    Returns the keys under which the same lies, and a line for each change that was allowed. Raises UserError that names
+    the file or folder that changed.
+    """
+    same, changes = [], []
+    for key, hashes in contents.items():
+        if key not in recorded or not all(hashes):
+            continue
+        if list(hashes) == recorded[key]:
+            same.append(key)
+            continue
+        if len(hashes) != len(recorded[key]):
+            continue  # another list: compared with the rest of the recipe
+        places = [
+            place for place, old, new in zip(recipe.read_under(key), recorded[key], hashes, strict=True) if old != new
+        ]
+        if not asked.allows(key):
+            raise UserError(
+                f"{key}: {places[0]}: not what the run was trained on until {source}; resume with what was there, "
+                f"allow it with --allow-change {key}, or train into another folder with out=..."
+            )
+        changes.append(f"{key}: what lies at {', '.join(places)} has changed")
+    return same, changes
+
+
+def compare_facts(
+    recorded: Mapping[str, Any], facts: Mapping[str, Any], source: str, asked: Continuation
+) -> tuple[list[str], list[str]]:
+    """Compare a trainer's facts with those of a checkpoint; both are JSON values.
+
+    Returns a line for each change that was allowed, and the facts that the checkpoint does not know. Raises UserError
+    that names both sides.
+    """
+    changes, unknown = [], []
+    for name, value in facts.items():
+        if name not in recorded:
+            unknown.append(name)
+        elif recorded[name] != value:
+            keys = FACT_KEYS.get(name, ())
+            if not any(map(asked.allows, keys)):
+                hint = f", or allow it with --allow-change {keys[0]}" if keys else ""
+                raise UserError(
+                    f"{source}: it was trained with {name} {recorded[name]}, this run has {value}; resume with the "
+                    f"same{hint}"
+                )
+            changes.append(f"{name}: {recorded[name]} before, {value} now")
+    return changes, unknown
+
+
+def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", value) of everything in nested groups that is no group itself; an empty group is a value."""
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, tree
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
