@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -300,10 +301,11 @@ def place(world: World, folder: Path, rng: Random) -> Trial:
     (folder / "link.safetensors").symlink_to(recording)
     (folder / "hanging.safetensors").symlink_to(folder / "nowhere" / "x")
     (folder / "loop").symlink_to(folder / "loop")
+    os.mkfifo(folder / "pipe")  # stands for /dev/null too, which a fault would cost whoever runs this as root
     out = rng.choice([
         recording, other, folder / "link.safetensors", folder / "loop", folder / "loop" / "x.safetensors", folder,
-        folder / "other.safetensors" / "x.safetensors", folder / ("n" * 300), "/dev/null", "/proc/x.safetensors",
-        "", ".", "..", folder / "\x1b[2J.safetensors", folder / "a\nb.safetensors", "/", "~",
+        folder / "other.safetensors" / "x.safetensors", folder / ("n" * 300), folder / "pipe",
+        "", ".", "..", folder / "\x1b[2J.safetensors", folder / "a\nb.safetensors", "~",
         folder / "hanging.safetensors",
     ])  # fmt: skip
     arguments = ["tokenize", str(recording), "--codec", str(world.model / "audio_tokenizer"), "--out", str(out)]
