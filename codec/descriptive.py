@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.config import QuantiserConfig
+from codec.errors import UserError
 from codec.numbers import Layers, NonNegative, Range, Samples, Width
 from codec.quantiser import residual_quantiser
 
@@ -106,7 +107,7 @@ class DescriptiveBranch(nn.Module):
             none = vectors.new_zeros(())
             return DescriptiveOutput(vectors, passed, None, none, query_mask, frame_states, frame_mask)
         if not (self.training or self.initialised):
-            raise RuntimeError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
+            raise UserError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
         with torch.autocast(vectors.device.type, enabled=False):  # distances to codes need their precision
             quantised, codes, losses = self.quantiser(vectors.float(), mask=query_mask)
         return DescriptiveOutput(vectors, quantised, codes, losses.sum(), query_mask, frame_states, frame_mask)

@@ -102,6 +102,8 @@ class DescriptiveEncoder(nn.Module):
         if ReasoningCodec.is_in(folder):
             return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
         values = read_config(folder, "trained descriptive branch", _MADE_BY)
+        if not {"experts", "descriptive"} <= set(values):
+            raise UserError(f"{folder / CONFIG_FILE}: {folder} holds no trained descriptive branch; {_MADE_BY}")
         saved = parse(_Saved, values, str(folder / CONFIG_FILE))
         return load_module(
             lambda: cls(saved.experts, saved.descriptive), folder, f"copy it again, or {_MADE_BY}", "branch"

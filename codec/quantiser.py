@@ -10,6 +10,7 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.config import QuantiserConfig
+from codec.errors import UserError
 
 with contextlib.suppress(ImportError):  # newer versions of the library log through loguru
     from loguru import logger
@@ -35,12 +36,12 @@ class ResidualQuantiser(ResidualVQ):
 
         Where the mask is False vectors are zero, ids -1, and neither codebooks nor losses take note. The codebooks
         follow the data in training mode only; outside it losses are zero, or with `straight_through` each level's mean
-        squared distance. Raises RuntimeError where they have never seen any.
+        squared distance. Raises UserError where they have never seen any.
         """
         if self.training:
             return super().forward(x, mask=mask)
         if not all(level._codebook.initted for level in self.layers):
-            raise RuntimeError("the codebooks have seen no data yet: train them or load their weights")
+            raise UserError("the codebooks have seen no data yet: train them or load their weights")
         vectors = residual = self.project_in(x)
         chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(self.layers))
         for number, level in enumerate(self.layers):

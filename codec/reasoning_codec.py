@@ -80,6 +80,13 @@ class ReasoningCodecConfig:
             raise UserError(f"a ReasoningCodec needs one expert for each of speech_text, phone and music, not {roles}")
         if not 0 < 2 * self.encode_context_blocks < self.encode_window_blocks <= self.batch_blocks:
             raise UserError("encode_window_blocks must exceed twice encode_context_blocks and fit into batch_blocks")
+        if self.scalar.sample_rate != SAMPLE_RATE or self.scalar.samples_per_frame * 25 != SAMPLE_RATE:
+            raise UserError(
+                f"scalar: its {self.scalar.samples_per_frame} samples a frame at {self.scalar.sample_rate} Hz must be "
+                f"{SAMPLE_RATE // 25} at {SAMPLE_RATE} Hz: 25 frames per second"
+            )
+        if self.descriptive.query_every != 5:
+            raise UserError("descriptive.query_every must be 5: five frames at 25 Hz make a descriptive frame")
         if self.decode_steps < 1 or self.decode_guidance < 1:
             raise UserError("decode_steps and decode_guidance must be at least 1")
 

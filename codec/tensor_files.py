@@ -40,7 +40,9 @@ class Stored:
 
     def fits(self, tensor: Tensor) -> bool:
         """Whether it can be loaded into a tensor without changing what it means."""
-        return self == Stored.of(tensor)
+        wanted = Stored.of(tensor)
+        # Versions of vector-quantize-pytorch differ in how they write down whether a codebook has begun.
+        return self.shape == wanted.shape and (self.kind == wanted.kind or wanted.kind == "truth")
 
     @property
     def text(self) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from codec.config import QuantiserConfig
 from codec.descriptive import DescriptiveBranch, DescriptiveConfig
+from codec.errors import UserError
 from tests.codec.published_state import converted_state, facts
 
 SMALL = DescriptiveConfig(
@@ -183,7 +184,7 @@ def test_kmeans_codebooks_refuse_to_encode_before_they_have_seen_data():
     torch.manual_seed(0)
     quantiser = dataclasses.replace(SMALL.quantiser, kmeans_init=True)
     branch = DescriptiveBranch(dataclasses.replace(SMALL, quantiser=quantiser)).eval()
-    with pytest.raises(RuntimeError, match="seen no data"):
+    with pytest.raises(UserError, match="seen no data"):
         branch(*features(4, 25))
     with torch.no_grad():
         branch.train()(*features(4, 25))
