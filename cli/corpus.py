@@ -82,4 +82,4 @@ def store(
 
     clips = read_corpora(corpora)
     built = build_store(clips, load_codec(codec), out, strict=strict, prune=prune, max_failures=max_failures)
-    say(f"{out}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
+    say(f"{one_line(out)}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
