@@ -347,7 +347,7 @@ def test_another_supervised_model_is_refused_when_resumed(corpus, text_model, su
     run(recipe)
     state = load_file(other / "model.safetensors")
     save_file({name: tensor + 1e-3 for name, tensor in state.items()}, other / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="trained with supervised_model"):
+    with pytest.raises(UserError, match="init: .*not what the run was trained on"):
         run(recipe, resume=True)
 
 

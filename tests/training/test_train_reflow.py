@@ -119,7 +119,7 @@ def test_another_codec_is_refused_when_resumed(parts, tmp_path):
     load_tokenizer(parts / "codec").save_pretrained(mine)
     run(recipe_of(parts, tmp_path / "run", init=str(mine), steps=2))
     small_codec(seed=9).save_pretrained(mine)
-    with pytest.raises(UserError, match="trained with init"):
+    with pytest.raises(UserError, match="init: .*not what the run was trained on"):
         run(recipe_of(parts, tmp_path / "run", init=str(mine)), resume=True)
 
 
