@@ -21,12 +21,18 @@ def is_available() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
 
 
+@cache
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16; without, PyTorch does it number by number, many times slower."""
+    return is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def is_supported(weight: Tensor) -> bool:
     """Whether oneDNN multiplies with this matrix."""
     if weight.device.type != "cpu" or not is_available():
         return False
     if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return has_bfloat16()
     return weight.dtype == torch.float32
 
 

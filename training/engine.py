@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import UserError
+from codec.onednn import has_bfloat16
 from training import processes, shards
 from training.processes import deepspeed
 from training.recipe import EngineRecipe, OptimiserRecipe
@@ -61,6 +63,12 @@ class Engine:
         self._names: list[str] = []
         self._losses: list[Tensor] = []
         self._records: dict[str, list[float | Tensor]] = {}
+        if engine.precision != "fp32" and processes.device().type == "cpu" and not has_bfloat16():
+            warnings.warn(
+                f"engine.precision {engine.precision}: this processor multiplies no bfloat16, so that every step takes "
+                "many times as long as with engine.precision=fp32",
+                stacklevel=2,
+            )
         if engine.activation_checkpointing:
             if not hasattr(model, "activation_checkpointing_enable"):
                 raise UserError(
