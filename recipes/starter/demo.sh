@@ -33,7 +33,7 @@ ln -sfn stage4/model "$run/model"
 
 step "Evaluation on held-out voices, sentences, sounds and melodies, with 0, 1 and 4 shots"
 python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
-    --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation"
+    --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation" --force
 
 step "One clip for each generation task"
 mkdir -p "$run/clips"

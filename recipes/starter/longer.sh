@@ -13,6 +13,6 @@ ln -sfn longer/model "$run/model"
 
 step "Evaluation on held-out voices, sentences, sounds and melodies, with 0, 1 and 4 shots"
 python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
-    --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation_longer" --untrained "$run/evaluation"
+    --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation_longer" --untrained "$run/evaluation" --force
 
 step "Done. The report: $run/evaluation_longer/report.html. make chat now talks to this model"
