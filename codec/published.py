@@ -117,6 +117,7 @@ def codec_from_published(
     if apart is not None:
         names["music_encoder"] = (apart, music_name)
     files = recorded(codec.eval().state_dict(), names, scalar_values)
+    codec.store_in(files.narrow_types())
     computed = {POSITIONS} | {key for key in file.state if key.endswith(".rope.inv_freq")}
     unused = [
         key

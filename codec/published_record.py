@@ -88,6 +88,11 @@ class PublishedFiles:
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: damaged, or {APART_FILE} beside it ({detail}); {_REMEDY}") from error
 
+    def narrow_types(self) -> dict[str, torch.dtype]:
+        """Our name -> type of the tensors that the files hold in another floating-point type than float32."""
+        types = {ours: getattr(torch, dtype) for f in self.files.values() for ours, dtype in f.tensors.values() if ours}
+        return {ours: dtype for ours, dtype in types.items() if dtype.is_floating_point and dtype != torch.float32}
+
     def state(self, file: str, codec: Mapping[str, Tensor], folder: str) -> dict[str, Tensor]:
         """The tensors of one released file, under its names and in its types and order, from the codec's.
 

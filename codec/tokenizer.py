@@ -168,6 +168,10 @@ class AudioTokenizer(nn.Module, ABC):
             (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
             write_card(Path(folder) / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts)
 
+    def store_in(self, types: Mapping[str, torch.dtype]) -> None:
+        """Have `save_pretrained` write tensors, by name, in other types than they compute in, where nothing is lost."""
+        self._stored_in = types
+
     def _as_stored(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in the type that it was loaded from, where that loses nothing: half precision stays so on disk."""
         kept = tensor.to(self._stored_in.get(name, tensor.dtype))
@@ -196,7 +200,7 @@ class AudioTokenizer(nn.Module, ABC):
             )
         path = folder / CONFIG_FILE
         tokenizer = load_module(lambda: cls.from_config_values(values, str(path)), folder)
-        tokenizer._stored_in = stored_types(folder / WEIGHTS_FILE)
+        tokenizer.store_in(stored_types(folder / WEIGHTS_FILE))
         return tokenizer
 
 

@@ -225,16 +225,16 @@ class _Respondents:
 
 
 def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
-    from auditory_sentences.processor import local_folder
     from auditory_sentences.published_prompts import bank_of
     from auditory_sentences.token_store import open_stores
+    from codec.hub import local_folder
     from evaluation.items import Questions
     from evaluation.recordings import Recordings, Relocated
 
     if store is None and corpora and all(task.is_reconstruction for task in tasks):
         return Questions(Recordings(corpora), seed)
     found = open_stores(_stores_of(model) if store is None else store)
-    bank = bank_of(local_folder(model)) if model is not None else None
+    bank = bank_of(local_folder(model, "model", option="--model")) if model is not None else None
     return Questions(Relocated(found, corpora) if corpora else found, seed, bank)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from codec.errors import UserError
 from codec.published import codec_from_published
@@ -72,6 +73,12 @@ def test_what_was_imported_comes_back_to_the_bit(released, tmp_path, form):
     found = imported(folder, released, apart)
     found.codec.save_pretrained(tmp_path / "codec")
     found.files.save(tmp_path / "codec")
+    if form == "halved":
+        stored = load_file(tmp_path / "codec" / "model.safetensors")
+        assert (
+            stored["descriptive.query"].dtype == torch.float16
+            and stored["scalar.decoder.0.bias"].dtype == torch.float32
+        )
     codec, record = ReasoningCodec.from_pretrained(tmp_path / "codec"), PublishedFiles.load(tmp_path / "codec")
     assert codec.fingerprint == found.codec.fingerprint and codec.config.published_encoding
     with pytest.raises(UserError, match="music-encoder"):
