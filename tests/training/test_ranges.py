@@ -119,7 +119,7 @@ def test_a_number_outside_its_range_is_refused_by_its_key(tmp_path_factory, case
             return
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree_of(kind) | {key: value}))
-    with pytest.raises(UserError, match=key):
+    with pytest.raises(UserError, match=f"{key}|is no finite number"):  # YAML is refused with the line
         load_recipe(path)
 
 
@@ -142,7 +142,7 @@ def test_a_number_outside_its_range_is_refused_by_its_key(tmp_path_factory, case
         ("text_model", "out='  '", "out"),
         ("language_model", "mixture={}", "mixture: name at least one"),
         ("language_model", "mixture={asr: 0}", "mixture: name at least one"),
-        ("language_model", "mixture={asr: .nan}", "mixture.asr"),
+        ("language_model", "mixture={asr: .nan}", "is no finite number"),
         ("language_model", "mixture={asr: -1}", "mixture.asr"),
         ("language_model", "validation_mixture={asr: 0}", "validation_mixture: name at least one"),
         ("language_model", "loss.streams=[1,1,1,1,1,1,1,-1]", "loss.streams"),
