@@ -20,6 +20,7 @@ from auditory_sentences.corpus_rows import Columns, Rows, clips_of_rows, find_co
 from auditory_sentences.corpus_sounds import is_sound_folder, read_sound_folder
 from codec.errors import UserError, of_system
 from codec.files import replace_file
+from codec.library_errors import RAISED
 from codec.terminal import printable
 
 if TYPE_CHECKING:
@@ -136,15 +137,7 @@ class HubDataset:
         except PermissionError as error:
             raise of_system(error) from error
         except (
-            OSError,  # those of the hub are of this kind, too
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-            AssertionError,
-            ImportError,
-            RuntimeError,
+            *RAISED,
             EOFError,
             zlib.error,
             zipfile.BadZipFile,

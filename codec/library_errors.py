@@ -15,7 +15,7 @@ from codec.errors import UserError, of_system
 from codec.terminal import is_out_of_memory, printable
 
 # What transformers, tokenizers, sentencepiece, peft, safetensors and torch raise for a file that they cannot use.
-_RAISED = (
+RAISED = (
     OSError,
     ValueError,
     TypeError,
@@ -48,7 +48,7 @@ def library_errors(place: str | Path, what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except _RAISED as error:
+    except RAISED as error:
         if is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and error.errno is not None and error.strerror:
