@@ -220,13 +220,17 @@ class MelExpert(ExpertEncoder):
 
 
 def band_triangles(view: MelView, fft_size: int) -> Tensor:
-    """(bands, bins) triangular weights, each band's weights summing to one."""
-    bins = torch.linspace(0, SAMPLE_RATE / 2, fft_size // 2 + 1, dtype=torch.float64)
+    """(bands, bins) triangular weights, each band's weights summing to one; on the CPU.
+
+    The device is said each time: transformers makes `linspace`, and no other, forget a default device of meta.
+    """
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    bins = torch.linspace(0, SAMPLE_RATE / 2, fft_size // 2 + 1, **exact)
     if view.scale == "mel":
-        low, high = (2595 * torch.log10(torch.tensor(1 + f / 700, dtype=torch.float64)) for f in (view.low, view.high))
-        edges = 700 * (10 ** (torch.linspace(low, high, view.bands + 2, dtype=torch.float64) / 2595) - 1)
+        low, high = (2595 * torch.log10(torch.tensor(1 + f / 700, **exact)) for f in (view.low, view.high))
+        edges = 700 * (10 ** (torch.linspace(low, high, view.bands + 2, **exact) / 2595) - 1)
     else:
-        edges = torch.logspace(0, 1, view.bands + 2, base=view.high / view.low, dtype=torch.float64) * view.low
+        edges = torch.logspace(0, 1, view.bands + 2, base=view.high / view.low, **exact) * view.low
     # A band narrower than a bin would hear nothing: widen it to the bins beside its centre.
     width = SAMPLE_RATE / fft_size
     left = torch.minimum(edges[:-2], edges[1:-1] - width)[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -181,12 +182,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _can_be_written(stream: TextIO) -> bool:
-    """Whether what is waiting to be written to a stream can be."""
+    """Whether what is waiting to be written to a stream can be.
+
+    Python drops what it could not write once it has said so; only the system still knows that nobody reads.
+    """
     try:
         stream.flush()
     except (OSError, ValueError):
         return False
-    return True
+    try:
+        poller = select.poll()
+        poller.register(stream.fileno(), select.POLLOUT)
+        return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
+    except (OSError, ValueError, AttributeError):  # no file of the system's, or a system that cannot be asked
+        return True
 
 
 def _flushed(stream: TextIO) -> OSError | ValueError | None:

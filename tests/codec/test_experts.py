@@ -25,7 +25,7 @@ from transformers import (
 
 from codec.config import to_json
 from codec.errors import UserError
-from codec.experts import RATES, ExpertConfig, MelView, feature_frames, load_expert
+from codec.experts import RATES, ExpertConfig, MelView, band_triangles, feature_frames, load_expert
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.strict import parse
 from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
@@ -392,3 +392,10 @@ def test_whole_frames_are_the_published_hearing(checkpoints):
         (layer,) = music.config.taps[name]
         torch.testing.assert_close(value, states[layer].transpose(1, 2), atol=1e-5, rtol=1e-5)
         assert value.shape[2] == 20
+
+
+def test_tables_are_made_where_shapes_alone_are_wanted():
+    view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
+    with torch.device("meta"):
+        made = band_triangles(view, 1024)
+    assert made.device.type == "cpu" and torch.equal(made, band_triangles(view, 1024))

@@ -215,3 +215,14 @@ def test_what_is_printable_does_nothing_to_a_terminal(text):
         assert not any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) < 0xA0 or c in TURNS for c in made)
     assert "\n" not in one_line(text)
     assert printable(printable(text)) == printable(text)
+
+
+def test_a_pipe_whose_reader_has_gone_ends_quietly(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as stop:
+            run_program("program", lambda: say("a line"))
+    assert stop.value.code == 0
+    assert capsys.readouterr().err == ""
