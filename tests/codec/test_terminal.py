@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import UserError
-from codec.terminal import LONGEST, complain, one_line, printable, run_program, shown
+from codec.terminal import LONGEST, complain, one_line, printable, run_program, say, shown
 
 TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of text
 
