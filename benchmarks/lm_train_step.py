@@ -66,7 +66,7 @@ def recipe_of(case: str, lora_rank: int, engine: EngineRecipe, steps: int) -> La
         out="nowhere",
         store="random rows",
         init="random weights",
-        mixture={},
+        mixture={"asr": 1.0},
         stage=4,
         loss=LOSS,
         steps=steps,

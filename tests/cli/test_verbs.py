@@ -251,6 +251,9 @@ class ClosedPipe(io.StringIO):
     def write(self, text):
         raise BrokenPipeError(32, "Broken pipe")
 
+    def flush(self):
+        self.write("")
+
 
 def test_a_reader_that_has_gone_is_a_quiet_end(uniaudio, monkeypatch):
     with monkeypatch.context() as patch:

@@ -75,9 +75,6 @@ ODD = [
     "con",
     "日本",
     "é",
-    "\u202eRTL",
-    "a\nb",
-    " ",
     "..",
 ]
 
@@ -171,7 +168,7 @@ def test_a_cache_that_cannot_be_written_stops_the_run_instead_of_skipping_its_ta
     for entry in [path for path in (tmp_path / "o" / "cache").rglob("*") if path.is_file()]:
         entry.unlink()
         entry.mkdir()
-    with pytest.raises(UserError, match="/o/cache/.*: Is a directory"):
+    with pytest.raises(UserError, match="/o/cache/.*: is no ordinary file"):
         run(**asked, **ONE)
 
 
@@ -206,7 +203,8 @@ TITLES = [
 def test_no_title_breaks_a_table_or_a_page(codec, model, tmp_path, title):
     from tests.evaluation.test_report import Reader
 
-    sounds = corpus(tmp_path / "c", title[:50])
+    # an id that cannot be shown is refused when the corpus is read
+    sounds = corpus(tmp_path / "c", title[:50] if title.isprintable() else "a")
     run(codec=codec, suite=suite(tmp_path, title=title), corpora=[sounds], out=tmp_path / "o", **ONE)
     rows = (tmp_path / "o" / "results.md").read_text().splitlines()[:3]
     assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1

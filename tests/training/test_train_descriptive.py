@@ -315,7 +315,7 @@ def test_a_listener_is_made_without_warnings(text_model):
 def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):
     recipe = tiny(Path("x"), text_model, Path("x"))
     branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
-    with pytest.raises(UserError, match="no text model could be read"):
+    with pytest.raises(UserError, match="holds no text model"):
         Listener(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
 
 
