@@ -64,7 +64,7 @@ def test_any_order_of_access_gives_the_same_sentences(store):
     assert {at: digest(other, [at]) for at in reversed(places)} == forward
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "77"])
+@pytest.mark.parametrize("hash_seed", ["77", pytest.param("0", marks=pytest.mark.slow)])
 def test_the_same_in_another_process(store, hash_seed):
     code = (
         "from tests.auditory_sentences.test_mixing import *\n"

@@ -346,6 +346,7 @@ def shards_built(folder):
     return len(json.loads((folder / MANIFEST).read_text())["shards"])
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_any_moment_goes_on(clips, tmp_path):
     """kill -9 after ever more shards, somewhere within the next; the end is what an uninterrupted build makes."""
     listed = tmp_path / "clips.jsonl"

@@ -77,6 +77,7 @@ def test_formats(tmp_path, ending):
     assert spectrum.argmax() == 440
 
 
+@pytest.mark.slow
 def test_two_hours_pass_in_blocks_without_filling_memory(tmp_path):
     """A two-hour file in a process that may hold 1 GB beside its libraries."""
     path = tmp_path / "long.flac"

@@ -29,7 +29,7 @@ def same_text(model, settings):
 
 
 @pytest.mark.parametrize("structured", [True, False])
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 def test_static_steps_are_eager_steps(monkeypatch, guidance, structured):
     """The unit without its compiler: fixed shapes give the same ids, unequal prompts, ends and limits included."""
     monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)

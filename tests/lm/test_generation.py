@@ -246,7 +246,12 @@ def test_guidance_of_one_is_no_guidance(model, prompts):
 
 
 @pytest.mark.parametrize(
-    "structural", [{"structural_temperature": 0.0}, {"structural_guidance": 0.0}, {"structural_guidance": 30.0}]
+    "structural",
+    [
+        {"structural_temperature": 0.0},
+        pytest.param({"structural_guidance": 0.0}, marks=pytest.mark.slow),
+        {"structural_guidance": 30.0},
+    ],
 )
 def test_structural_settings_leave_descriptive_frames_alone(model, prompts, structural):
     negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in prompts]

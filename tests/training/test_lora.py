@@ -119,7 +119,7 @@ def released(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_fine_tuning_a_release_leaves_all_that_is_frozen_bit_for_bit(released, tmp_path, precision):
     sizes = ("steps=3", "save_every=3", "validate_every=0", "context=192", "batch=2", "optimiser.warmup_steps=1")
     places = (f"init={released / 'model'}", f"store={released / 'tokens'}", f"out={tmp_path / 'run'}")

@@ -230,6 +230,7 @@ def test_warping_moves_bands_by_the_factor():
     assert torch.equal(warped(tone.flatten(0, 1), 1.0, stack=2), tone.flatten(0, 1))
 
 
+@pytest.mark.slow
 def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
     """The answers stay a coin's toss (0.5) until the branch has found the difference.
 

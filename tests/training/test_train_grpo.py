@@ -268,6 +268,7 @@ def birds(corpus, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     changes = {
         "steps": 40,

@@ -194,6 +194,7 @@ def test_interrupted_equals_uninterrupted(parts, tmp_path):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_both_losses_fall(parts, tmp_path):
     """The answers' by little: the text model is frozen, and knows little more than which words there are."""
     run(recipe_of(parts, tmp_path / "run", steps=25, save_every=25, optimiser={"lr": 3e-3, "warmup_steps": 3}))

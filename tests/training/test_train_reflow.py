@@ -66,6 +66,7 @@ def length(values):
     return float(values.square().mean().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", ["uniform", "grid"])
 def test_two_steps_come_nearer_to_many(parts, tmp_path, times):
     """On a clip that nobody has seen, in latents: the student unguided, the teacher with as many steps and guidance."""
