@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from codec.errors import UserError, of_system
+from codec.errors import UserError, of_system, refusal_in
 
 # Control characters (C0, DEL, C1), marks that turn the direction of text, and halves of surrogate pairs, which stand
 # for bytes of a file name that are not UTF-8. A line break and a tab are harmless.
@@ -76,7 +76,8 @@ def sentence_of(error: BaseException) -> UserError | None:
     if isinstance(error, OSError):
         unnamed = error.filename is None and not _can_be_written(sys.stdout)
         return of_system(error, "standard output" if unnamed else None)
-    return None
+    refusal = refusal_in(error) if isinstance(error, Exception) else None  # that a library tells in words
+    return None if refusal is None else of_system(refusal)
 
 
 def run_program(name: str, function: Callable[[], int | None]) -> None:
