@@ -20,8 +20,8 @@ from auditory_sentences.corpus_rows import Columns, Rows, clips_of_rows, find_co
 from auditory_sentences.corpus_sounds import is_sound_folder, read_sound_folder
 from codec.errors import UserError, of_system
 from codec.files import replace_file
-from codec.library_errors import RAISED
 from codec.terminal import printable
+from codec.third_party import RAISED
 
 if TYPE_CHECKING:
     import datasets

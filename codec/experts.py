@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from codec.errors import UserError
-from codec.library_errors import library_errors
 from codec.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.numbers import Positive, Range
+from codec.third_party import third_party_errors
 from codec.tokens import SAMPLE_RATE
 from codec.weight_files import require_plain
 
@@ -460,4 +460,4 @@ def _extractor(cls: type, config: ExpertConfig) -> Any:
 
 def _reading(config: ExpertConfig) -> AbstractContextManager[None]:
     wrong = f"the {config.role} expert could not be read"
-    return library_errors(config.source, wrong, "give the folder or hub id of a whole transformers model")
+    return third_party_errors(config.source, wrong, "give the folder or hub id of a whole transformers model")

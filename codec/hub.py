@@ -41,7 +41,7 @@ def local_folder(source: str | Path, what: str, files: Sequence[str] | None = No
     from huggingface_hub import snapshot_download  # takes a second, which a folder need not wait for
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    from codec.library_errors import said
+    from codec.third_party import said
 
     try:
         return Path(snapshot_download(str(source), allow_patterns=list(files) if files else None))

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from codec.errors import UserError, of_system
 from codec.files import flush
-from codec.library_errors import library_errors, said
 from codec.reading import read_json
 from codec.tensor_files import Stored, load_tensors, stored_tensors
+from codec.third_party import said, third_party_errors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -56,7 +56,7 @@ def load_module(build: Callable[[], M], folder: str | Path, remedy: str = "copy 
     path = Path(folder) / WEIGHTS_FILE
     config = Path(folder) / CONFIG_FILE
     try:
-        with library_errors(config, "describes nothing that can be built", remedy), torch.device("meta"):
+        with third_party_errors(config, "describes nothing that can be built", remedy), torch.device("meta"):
             skeleton = build()
     except UserError as error:
         raise error if str(error).startswith(str(config)) else UserError(f"{config}: {error}") from error

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codec.errors import UserError, of_system, writing
 from codec.files import replace_file
-from codec.library_errors import library_errors
+from codec.third_party import third_party_errors
 
 _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 _POINTER = b"version https://git-lfs"  # how the text begins that stands in for a large file
@@ -80,7 +80,7 @@ def stored_tensors(path: str | Path, remedy: str = "copy it again") -> dict[str,
     """
     path = Path(path)
     _require_tensors(path, remedy)
-    with library_errors(path, "damaged or not a safetensors file", remedy), safe_open(path, "pt") as file:
+    with third_party_errors(path, "damaged or not a safetensors file", remedy), safe_open(path, "pt") as file:
         made = {}
         for name in file.keys():  # noqa: SIM118 (it is no mapping)
             piece = file.get_slice(name)
@@ -99,7 +99,7 @@ def load_tensors(path: str | Path, remedy: str = "copy it again") -> dict[str, T
     """The tensors of a safetensors file, on the CPU. Raises UserError where it is damaged or a number not finite."""
     path = Path(path)
     _require_tensors(path, remedy)
-    with library_errors(path, "damaged or not a safetensors file", remedy):
+    with third_party_errors(path, "damaged or not a safetensors file", remedy):
         tensors = load_file(path)
     require_finite(tensors, path, remedy)
     return tensors

@@ -16,9 +16,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
 from codec.errors import UserError
-from codec.library_errors import library_errors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, require_fit, saved_folder
 from codec.tensor_files import Stored, share_weights
+from codec.third_party import third_party_errors
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation import AudioGeneration, generate_audio, generate_text
@@ -95,7 +95,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             check_config(folder)
             files = stored_shards(folder)
             cls._require_fit(folder, {name: stored for name, (_, stored) in files.items()})
-        with library_errors(source or "model", "the language model cannot be read", "copy it again"):
+        with third_party_errors(source or "model", "the language model cannot be read", "copy it again"):
             loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info gives two
         places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
@@ -111,7 +111,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
     @classmethod
     def _require_fit(cls, folder: Path, stored: dict[str, Stored]) -> None:
         """Raise UserError where the weights are not those that config.json means; nothing of that size is built yet."""
-        with library_errors(folder / CONFIG_FILE, "describes no model that can be built", "copy the model again"):
+        with third_party_errors(folder / CONFIG_FILE, "describes no model that can be built", "copy the model again"):
             config = UniAudioConfig.from_pretrained(folder)
             with torch.device("meta"):
                 wanted = cls(config).state_dict()

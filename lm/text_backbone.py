@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from codec.errors import UserError
 from codec.hub import local_folder
-from codec.library_errors import library_errors
 from codec.pretrained import WEIGHTS_FILE
+from codec.third_party import third_party_errors
 from lm.config import UniAudioConfig
 from lm.decoding import unsupported
 from lm.model import UniAudioForConditionalGeneration
@@ -39,7 +39,7 @@ def load_text_model(
     check_adapter(folder)
     check_text_config(folder)
     files = stored_shards(folder) if _has_safetensors(folder) else {}
-    with library_errors(folder, "no text model can be loaded from there", _GIVE):
+    with third_party_errors(folder, "no text model can be loaded from there", _GIVE):
         model, report = kind.from_pretrained(folder, dtype=dtype, output_loading_info=True, trust_remote_code=False)
     if report["missing_keys"]:  # the library fills them with random numbers
         raise UserError(

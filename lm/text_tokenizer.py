@@ -17,7 +17,7 @@ import sentencepiece
 from codec.errors import UserError, of_system
 from codec.files import replace_file
 from codec.hub import local_folder
-from codec.library_errors import library_errors
+from codec.third_party import third_party_errors
 
 # The names that the published tokenizer gives to LLaMA's reserved ids (published model, §B.1).
 TAG_NAMES = {
@@ -90,7 +90,7 @@ class SentencePieceTokenizer(TextTokenizer):
 
         Raises UserError where it is cut short, damaged or of another kind of model.
         """
-        with library_errors(source, "no sentencepiece model, or damaged", _REMEDY):
+        with third_party_errors(source, "no sentencepiece model, or damaged", _REMEDY):
             if not _is_whole(model):
                 raise UserError(f"{source}: cut short, damaged or no sentencepiece model; {_REMEDY}")
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -165,7 +165,7 @@ class TransformersTokenizer(TextTokenizer):
         from transformers import AutoTokenizer
 
         names = [PAD_NAME, *(name for pair in TAG_NAMES.values() for name in pair)]
-        with library_errors(source, "no text tokenizer could be read there", "give the folder of one, or a hub id"):
+        with third_party_errors(source, "no text tokenizer could be read there", "give the folder of one, or a hub id"):
             self._inner = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
             known = self._inner.get_vocab()
             self._inner.add_special_tokens({"additional_special_tokens": [n for n in names if n not in known]})

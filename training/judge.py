@@ -22,8 +22,8 @@ from transformers import AutoTokenizer
 
 from auditory_sentences.analysis import JUDGE_QUESTION
 from codec.errors import UserError
-from codec.library_errors import library_errors
 from codec.numbers import Layers, Name, Seconds
+from codec.third_party import third_party_errors
 from lm.text_backbone import load_text_model
 
 HIGHEST = 10
@@ -132,7 +132,9 @@ class LocalJudge:
     def __init__(self, recipe: JudgeRecipe, device: torch.device) -> None:
         self.recipe, self._device = recipe, device
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-        with library_errors(recipe.model, "no judge could be read", "give a folder or a hub id of a language model"):
+        with third_party_errors(
+            recipe.model, "no judge could be read", "give a folder or a hub id of a language model"
+        ):
             self._tokenizer = AutoTokenizer.from_pretrained(recipe.model, padding_side="left", trust_remote_code=False)
         self._model = load_text_model(recipe.model, precision).to(device).eval()
         if self._tokenizer.pad_token is None:

@@ -40,7 +40,7 @@ _LONGEST = 200
 
 
 @contextlib.contextmanager
-def library_errors(place: str | Path, what: str, remedy: str) -> Iterator[None]:
+def third_party_errors(place: str | Path, what: str, remedy: str) -> Iterator[None]:
     """Turn what a library raises inside the block into a UserError: "PLACE: WHAT (what the library said); REMEDY".
 
     A refusal of the operating system keeps its own words and remedy: nobody is told to replace a file for want of
