@@ -132,7 +132,8 @@ class LocalJudge:
     def __init__(self, recipe: JudgeRecipe, device: torch.device) -> None:
         self.recipe, self._device = recipe, device
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
-        with third_party_errors(
+        remedy = "give a folder or a hub id of a language model"
+        with third_party_errors(recipe.model, "no judge could be read", remedy):
             recipe.model, "no judge could be read", "give a folder or a hub id of a language model"
         ):
             self._tokenizer = AutoTokenizer.from_pretrained(recipe.model, padding_side="left", trust_remote_code=False)
