@@ -134,8 +134,6 @@ class LocalJudge:
         precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision]
         remedy = "give a folder or a hub id of a language model"
         with third_party_errors(recipe.model, "no judge could be read", remedy):
-            recipe.model, "no judge could be read", "give a folder or a hub id of a language model"
-        ):
             self._tokenizer = AutoTokenizer.from_pretrained(recipe.model, padding_side="left", trust_remote_code=False)
         self._model = load_text_model(recipe.model, precision).to(device).eval()
         if self._tokenizer.pad_token is None:
