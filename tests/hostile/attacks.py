@@ -13,6 +13,8 @@ import soundfile
 import typer
 import yaml
 
+from cli.main import app
+from evaluation.options import NUMBERS
 from tests.hostile.damages import (
     WRONG_NUMBERS,
     WRONG_VALUES,
@@ -284,13 +286,11 @@ def number(world: World, folder: Path, rng: Random) -> Trial:
 
 
 def _numeric_options(verb: str) -> list[str]:
-    """Options of a verb whose default, or kind, is a number."""
-    from cli.main import app
-
+    """Options of a verb that take a number."""
+    if verb == "evaluate":
+        return [f"--{name.replace('_', '-')}" for name in NUMBERS]
     command = typer.main.get_command(app).commands[verb]
-    named = ("seed", "steps", "guidance", "top_k", "temperature", "structural_temperature", "max_seconds", "max_rows",
-             "limit", "shots", "processes", "untrained_limit")  # fmt: skip
-    return [parameter.opts[0] for parameter in command.params if parameter.name in named]
+    return [parameter.opts[0] for parameter in command.params if parameter.metavar in ("INTEGER", "NUMBER")]
 
 
 def place(world: World, folder: Path, rng: Random) -> Trial:
