@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: where optional reference data lies."""
+"""What all tests share: where optional reference data lies, and which tests come first."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 _SHARED = Path(os.environ.get("UNIAUDIO_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trials of tests/hostile first: they fork, which a process cannot do any more once it has trained (gloo's threads)."""
+    items.sort(key=lambda item: "tests/hostile/" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")

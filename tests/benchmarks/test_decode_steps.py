@@ -41,6 +41,7 @@ def command(benchmark_module, monkeypatch, capsys, *arguments) -> tuple[int, lis
     return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
 
 
+@pytest.mark.slow
 def test_rows_of_two_codecs_and_the_suites_numbers(benchmark_module, monkeypatch, capsys, folder, tmp_path):
     codecs = folder / "codec0", folder / "codec1"
     arguments = ("--codec", *codecs, "--corpus", folder / "corpus", "--tasks", folder / "tones.yaml")

@@ -242,7 +242,7 @@ def test_weights_cut_at_any_place_are_refused(saved):
 
 
 @given(position=st.integers(0, 200), bit=st.integers(0, 7))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_bit_of_the_header_changes_nothing_unseen(saved, position, bit):
     codec, folder = saved
     path = folder / "model.safetensors"
