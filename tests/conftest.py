@@ -9,7 +9,7 @@ _SHARED = Path(os.environ.get("UNIAUDIO_SHARED", Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trials of tests/hostile first: they fork, which a process cannot do any more once it has trained (gloo's threads)."""
+    """Trials of tests/hostile first: they fork, which a process that has trained cannot, because of gloo's threads."""
     items.sort(key=lambda item: "tests/hostile/" not in item.nodeid)
 
 
