@@ -81,6 +81,9 @@ def parse_options(arguments: Sequence[str], program: str) -> dict[str, Any]:
         help="processes of the judges (default: as many as cores, four at most)",
     )  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    for argument in arguments:
+        if argument.startswith("-") and argument.endswith("=--"):  # argparse takes the value away and gives a list
+            parser.error(f"argument {argument[:-3]}: expected a value, not '--'")
     options = vars(parser.parse_args(list(arguments)))
     options["suite"] = options["suite"] or ["starter"]
     if options["model"] is None:

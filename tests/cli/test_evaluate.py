@@ -67,3 +67,9 @@ def test_help_says_what_every_option_is_for(asked, uniaudio):
     assert result.status == 0 and result.out.startswith("usage: uniaudio evaluate") and not asked
     listed = result.out.partition("options:")[2]
     assert listed.count("\n  -") == 15
+
+
+@pytest.mark.parametrize("option", ["--untrained-limit", "--seed", "--shots", "--suite", "--out", "--device"])
+def test_two_dashes_are_no_value(uniaudio, option):
+    done = uniaudio("evaluate", f"{option}=--")
+    assert done.status == 2 and option in done.err and "expected a value" in done.err

@@ -151,7 +151,7 @@ def test_greedy_audio_equals_the_uncached_model(model, prompts):
             assert allowed.argmax(-1).tolist() == rows.ids[t, :8].tolist()
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 @pytest.mark.parametrize("structured", [True, False])
 def test_a_request_does_not_depend_on_its_batch(model, prompts, guidance, structured):
     """Alone, in company, and at another place: the same ids for the same seed."""
