@@ -1,4 +1,4 @@
-"""Sound files and their clips, for tests of token stores."""
+"""Sound files and their clips, for tests of corpora and token stores."""
 
 import numpy as np
 import pytest
@@ -27,3 +27,11 @@ def clips(tmp_path_factory):
             )
         )  # fmt: skip
     return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three short sounds a.wav, b.flac, c.wav."""
+    for i, name in enumerate(("a.wav", "b.flac", "c.wav")):
+        soundfile.write(tmp_path / name, np.full(2_400 * (i + 1), 0.1), 24_000)
+    return tmp_path
