@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from lm import rows as row_layout
 from lm.rows import Rows

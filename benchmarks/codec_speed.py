@@ -14,10 +14,10 @@ shorter ones, is left out, and its line says so.
 
 `published_encode` and `published_decode` do with the same codec the work that the published code does for one clip,
 and it takes one at a time: it encodes 60 s or more whatever the clip, in windows of 30 s, and decodes windows of 20 s,
-never a shorter one, in float32 with PyTorch's own matrix product (codec/fast_linear.py). Several lengths of clips cost
-it the same, so the lines say how much it computes, and the rate is of that. times_published of a line compares the time
-for the same clips, work_of_published the seconds of audio that are computed for them. Both stand in for the published
-code, they are not it.
+never a shorter one, in float32 with PyTorch's own matrix product (codec/layers/fast_linear.py). Several lengths of
+clips cost it the same, so the lines say how much it computes, and the rate is of that. times_published of a line
+compares the time for the same clips, work_of_published the seconds of audio that are computed for them. Both stand in
+for the published code, they are not it.
 
 `--dtype bfloat16` is the type of the flow's estimator (`ReasoningCodec.decode_in`); encoding has none but float32. Not
 comparable between machines; to compare two versions of the code run both on the same idle machine.
@@ -39,14 +39,14 @@ from unittest.mock import patch
 import torch
 from lm_generate import machine, peak_mib, reset_peak
 
-from codec import fast_linear
-from codec.config import FlowConfig, QuantiserConfig, StructuralConfig
-from codec.descriptive import DescriptiveConfig
-from codec.reasoning_codec import ReasoningCodec, ReasoningCodecConfig
-from codec.scalar import ScalarConfig
+from codec.layers import fast_linear
+from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
+from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
+from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.scalar_autoencoder import ScalarConfig
+from codec.reasoning.windows import BLOCK_SAMPLES, overlapping_windows
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
-from codec.windows import BLOCK_SAMPLES, overlapping_windows
 
 ENCODE_WINDOW, DECODE_WINDOW = 30, 20  # seconds, of the published code
 DECODE_TOKENS, DECODE_HOP = 250, 186  # structural frames of its decoding windows, and from one to the next

@@ -28,17 +28,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from codec.errors import UserError
-from codec.reasoning_codec import ReasoningCodec
-from codec.terminal import run_program
+from codec.io.errors import UserError
+from codec.io.terminal import run_program
+from codec.reasoning.codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
-from evaluation.answers import CodecRespondent
 from evaluation.cache import Cache
 from evaluation.items import Questions
-from evaluation.judges import Judges
-from evaluation.metrics import METRICS
+from evaluation.judges.pool import Judges
+from evaluation.metrics.registry import METRICS
 from evaluation.recordings import Recordings
+from evaluation.runner import CodecRespondent
 from evaluation.scoring import Scorer
 from evaluation.task import Score, Task, load_task
 

@@ -6,7 +6,7 @@
 RUN is the folder of a descriptive or GRPO run, whose recipe says which text model and corpora; CODEC a codec with its
 listener.safetensors. Prints the word error rate of the transcripts, digits and sentences apart, the share of right
 answers to every question that a label of the clips answers, and the verifiable rewards of the likeliest detailed
-analyses (training/rewards.py; means over the clips that each applies to), with the number of clips and chance: the
+analyses (training/rl/rewards.py; means over the clips that each applies to), with the number of clips and chance: the
 share of the commonest answer. --continuous reads the vectors before quantisation instead.
 """
 
@@ -24,18 +24,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from auditory_sentences.catalogue import label_values
-from auditory_sentences.corpora import read_corpora
-from auditory_sentences.prompts import PromptBank
-from codec.descriptive_encoder import DescriptiveEncoder
-from codec.errors import UserError
-from codec.terminal import run_program
+from auditory_sentences.builders.catalogue import label_values
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.corpora.read import read_corpora
+from codec.io.errors import UserError
+from codec.io.terminal import run_program
+from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.checkpoint import resolve_model
-from training.listener import Listener, load_listener
-from training.listening import Augmentation, Example, Listening
+from training.codec.audio_llm import Listener, load_listener
+from training.codec.audio_qa import Augmentation, Example, Listening
+from training.engine.checkpoint import resolve_model
 from training.recipe import load_recipe
-from training.rewards import REWARDS, verified
+from training.rl.rewards import REWARDS, verified
 
 _SECONDS = 30.0  # of the longest clips, where no recipe says it
 _ANALYSIS_IDS = 96  # the starter's longest analyses have about 60

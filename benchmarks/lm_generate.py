@@ -11,7 +11,7 @@ bandwidth, 1 being the floor. A batch makes as many rows as it has entries in on
 Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
 rtf is the seconds of computing for one second of audio (17.5 rows), over the whole batch.
 
-Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/int8_weights.py); `--compiled` adds cases of audio and
+Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/generation/int8.py); `--compiled` adds cases of audio and
 text whose steps are compiled, the depth decoder's loop included (compiling takes minutes and is not counted). Where
 weights are not float32, logits_change compares the logits of cached decoding with the float32 model's, both fed the
 same ids: largest difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
@@ -45,13 +45,13 @@ import torch
 import transformers
 
 from lm.config import LLAMA_3_ROPE, UniAudioConfig
-from lm.decoding import AudioHeads, FrameDecoder, RowDecoder
-from lm.generation import GenerationSettings, generate_audio, generate_text
-from lm.int8_weights import quantise_weights
+from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
+from lm.generation.generate import GenerationSettings, generate_audio, generate_text
+from lm.generation.int8 import quantise_weights
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
 from lm.vocabulary import VocabularyLayout
-from training import processes  # noqa: F401 (quiets DeepSpeed, which transformers imports and which writes to stdout)
+from training.engine import processes  # noqa: F401 (quiets DeepSpeed, which transformers imports and which writes to stdout)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@
     full, full_checkpointing    everything learns, as in stage 4
     lora, lora_checkpointing    only low-rank differences of all layers learn, as in recipes/full/finetune_lora.yaml
 
-The step is that of training/train_lm.py: Learner, Engine, losses and accuracies; on a CPU with the attention it takes
-there. What is not in it: drawing sentences from a store, the journal, checkpoints. A micro-batch is one packed sequence
-of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches` of them in a step. Rows are
-drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
+The step is that of training/lm/train_lm.py: Learner, Engine, losses and accuracies; on a CPU with the attention it
+takes there. What is not in it: drawing sentences from a store, the journal, checkpoints. A micro-batch is one packed
+sequence of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches` of them in a step.
+Rows are drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
 
 A step takes as long as in its slowest process. rows_per_s counts the rows of sentences over all processes, never
 padding: of the median step, and the spread (smallest and largest) over `--repeats` steps after one to warm up. peak_mib
@@ -42,17 +42,17 @@ import transformers
 from lm_generate import machine, peak_mib, reset_peak
 from lm_workload import WORKLOADS, Demand, Workload, draw_sentences, pack
 
-from auditory_sentences.packing import PackedBatch
-from codec.errors import UserError
-from codec.terminal import run_program
-from training import processes
-from training.engine import Engine
-from training.language_model_recipe import LanguageModelRecipe
-from training.lora import LoraRecipe
-from training.processes import deepspeed
+from auditory_sentences.stream.packing import PackedBatch
+from codec.io.errors import UserError
+from codec.io.terminal import run_program
+from training.engine import processes
+from training.engine.engine import Engine
+from training.engine.processes import deepspeed
+from training.lm.lora import LoraRecipe
+from training.lm.recipe import LanguageModelRecipe
+from training.lm.stages import Learner, LossRecipe, set_learning
+from training.lm.train_lm import global_counts, micro_batch_losses
 from training.recipe import EngineRecipe
-from training.stages import Learner, LossRecipe, set_learning
-from training.train_lm import global_counts, micro_batch_losses
 
 CASES = ("full", "full_checkpointing", "lora", "lora_checkpointing")
 ADAPTED = ("understanding", "cross_modal", "generation", "depth")  # as in recipes/full/finetune_lora.yaml
@@ -109,7 +109,7 @@ class TrainingSteps:
         learner.train()
 
     def run(self) -> float:
-        """One update, the loop of training/train_lm.py; seconds until all processes are done. Collective."""
+        """One update, the loop of training/lm/train_lm.py; seconds until all processes are done. Collective."""
         processes.barrier()
         start = _clock()
         counts = global_counts(self.mine)

@@ -9,7 +9,7 @@ import torch
 from lm_generate import SIZES, Size
 from torch import Tensor
 
-from auditory_sentences.packing import best_fit
+from auditory_sentences.stream.packing import best_fit
 from lm.losses import select_targets
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import (

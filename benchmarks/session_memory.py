@@ -13,11 +13,11 @@ from pathlib import Path
 
 import jiwer
 
-from auditory_sentences.corpora import read_corpus
+from auditory_sentences.builders.tasks import request
+from auditory_sentences.corpora.read import read_corpus
 from auditory_sentences.sentence import AuditorySentence, Segment
-from auditory_sentences.tasks import request
-from auditory_sentences.uniaudio import UniAudio
-from lm.generation import GenerationSettings
+from lm.generation.generate import GenerationSettings
+from uniaudio.model import UniAudio
 
 
 def main() -> None:

@@ -30,21 +30,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from auditory_sentences.catalogue import MAX_LABEL_VALUES, is_number
-from auditory_sentences.clip import Clip
-from auditory_sentences.draws import stable_hash
+from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, is_number
+from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.rng import stable_hash
 from auditory_sentences.token_store import TokenStore
-from codec.audio import load_audio
-from codec.errors import UserError
-from codec.experts import ExpertConfig, ExpertEncoder, load_expert
-from codec.reasoning_codec import ReasoningCodec
-from codec.terminal import run_program
+from codec.audio.waveform import load_audio
+from codec.experts.base import ExpertConfig, ExpertEncoder, load_expert
+from codec.io.errors import UserError
+from codec.io.terminal import run_program
+from codec.reasoning.codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
+from evaluation.metrics.spectra import log_mel_decibels
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
 from evaluation.provenance import provenance
 from evaluation.recordings import Relocated
-from evaluation.spectra import log_mel_decibels
 
 KINDS = ("speech", "sound", "music")  # a mixture's labels are those of its parts
 LEAST = 20  # test clips; fewer say nothing

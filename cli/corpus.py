@@ -12,8 +12,8 @@ import typer
 
 from cli.options import CodecOption, load_codec, number_option
 from cli.tokens import STARTER_CODEC
-from codec import numbers
-from codec.terminal import one_line, say
+from codec.io import numbers
+from codec.io.terminal import one_line, say
 
 app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def synthesise(
 @app.command()
 def show(corpora: CorporaArgument) -> None:
     """Count a corpus' clips by kind and split, and say how many have no audio file."""
-    from auditory_sentences.corpora import read_corpus
+    from auditory_sentences.corpora.read import read_corpus
 
     for corpus in corpora:
         clips = read_corpus(corpus)
@@ -77,7 +77,7 @@ def store(
     ] = False,
 ) -> None:
     """Tokenise corpora into a token store, go on where that was interrupted, or bring a store up to date."""
-    from auditory_sentences.corpora import read_corpora
+    from auditory_sentences.corpora.read import read_corpora
     from auditory_sentences.token_store import build_store
 
     clips = read_corpora(corpora)

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from codec.errors import of_system
-from codec.terminal import one_line
+from codec.io.errors import of_system
+from codec.io.terminal import one_line
 
 IMPORT_SECONDS = 300  # an import that takes longer will not end
 

@@ -23,14 +23,14 @@ from cli.options import (
     load_model,
     number_option,
 )
-from codec import numbers
-from codec.errors import UserError
-from codec.terminal import complain, one_line, say
+from codec.io import numbers
+from codec.io.errors import UserError
+from codec.io.terminal import complain, one_line, say
 
 if TYPE_CHECKING:
-    from auditory_sentences.tasks import Request
-    from auditory_sentences.uniaudio import Completion, UniAudio
-    from lm.sampling import GenerationSettings
+    from auditory_sentences.builders.tasks import Request
+    from lm.generation.sampling import GenerationSettings
+    from uniaudio.model import Completion, UniAudio
 
 OUT_HELP = "Sound file to write (.wav or .flac), or - to send a WAV to a pipe while it is being made; if not given, {}."
 SpeechOption = Annotated[
@@ -100,7 +100,7 @@ def _sampling(
     temperature: float, structural_temperature: float, top_k: int, guidance: float, max_seconds: float
 ) -> GenerationSettings:
     """Structural tokens follow the descriptive ones, which have followed the text: guiding them too blurs them."""
-    from lm.sampling import GenerationSettings, rows_of
+    from lm.generation.sampling import GenerationSettings, rows_of
 
     return GenerationSettings(
         rows_of(max_seconds),
@@ -123,7 +123,7 @@ def _make(
     seed: int,
     steps: int | None,
 ) -> None:
-    from auditory_sentences.tasks import in_vocabulary
+    from auditory_sentences.builders.tasks import in_vocabulary
     from cli.results import sound_result
 
     to_pipe = str(target.out) == "-"
@@ -149,7 +149,7 @@ def _make(
 
 def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: int, steps: int | None) -> Completion:
     """Sound to standard output while it is being made; when it came, to standard error."""
-    from codec.audio import wav_pieces
+    from codec.audio.waveform import wav_pieces
 
     began = time.perf_counter()
     times = []

@@ -6,11 +6,11 @@ import math
 import warnings
 from pathlib import Path
 
-from auditory_sentences.uniaudio import UniAudio
-from codec.audio import audio_length, iterate_audio
-from codec.errors import UserError
+from codec.audio.waveform import audio_length, iterate_audio
+from codec.io.errors import UserError
 from codec.tokens import SAMPLE_RATE, AudioTokens
-from lm.sampling import rows_of
+from lm.generation.sampling import rows_of
+from uniaudio.model import UniAudio
 
 SILENCE = -70.0  # dB below full scale: the loudest sample of what counts as silence; a bit of 16 is at -90
 SHORT = 0.1  # seconds: less is no word and no note

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cli import chat, corpus, doctor, evaluate, generate, published, tokens, train, understand
-from codec.errors import UserError
-from codec.terminal import run_program, say
+from cli import corpus, doctor, evaluate, generate, release, tokens, train, understand
+from cli.chat import verb
+from codec.io.errors import UserError
+from codec.io.terminal import run_program, say
 
 UsageError = typer.BadParameter.__base__  # not public in typer, which carries its own copy of click
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(chat.chat)
+app.command()(verb.chat)
 app.command()(understand.transcribe)
 app.command()(understand.describe)
 app.command()(generate.speak)
@@ -32,8 +33,8 @@ app.command()(tokens.detokenize)
 app.add_typer(corpus.app, name="corpus")
 app.command()(train.train)
 app.command(context_settings=evaluate.AS_WRITTEN)(evaluate.evaluate)
-app.command()(published.import_published)
-app.command()(published.export_published)
+app.command()(release.import_published)
+app.command()(release.export_published)
 app.command()(doctor.doctor)
 
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codec import numbers
-from codec.errors import UserError
-from codec.hub import is_hub_id
+from codec.io import numbers
+from codec.io.errors import UserError
+from codec.io.hub import is_hub_id
 
 if TYPE_CHECKING:
-    from auditory_sentences.uniaudio import UniAudio
+    from uniaudio.model import UniAudio
 
 DEMO_MODEL = Path("runs/demo/model")  # where `make demo` leaves its model
 
 
 class NumberParser:
-    """Reads a number of one of the kinds of codec/numbers.py off the command line."""
+    """Reads a number of one of the kinds of codec/io/numbers.py off the command line."""
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -33,7 +33,7 @@ class NumberParser:
 
 
 def number_option(kind: Any, *names: str, help: str) -> Any:
-    """An option that takes a number of one of the kinds of codec/numbers.py; every number of every verb is one."""
+    """An option that takes a number of one of the kinds of codec/io/numbers.py; every number of every verb is one."""
     number, limits = numbers.kind_of(kind)
     metavar = "INTEGER" if number is int else "NUMBER"
     ends = f" ({limits})" if limits.low > 0 or limits.open or limits.high < numbers.LARGEST else ""
@@ -86,7 +86,7 @@ def load_model(path: Path) -> UniAudio:
     import torch
     from transformers.utils import logging
 
-    from auditory_sentences.uniaudio import UniAudio
+    from uniaudio.model import UniAudio
 
     logging.disable_progress_bar()
     return UniAudio.from_pretrained(str(path), device="cuda" if torch.cuda.is_available() else "cpu")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from codec.audio import write_audio
-from codec.errors import UserError
-from codec.files import new_file, next_free, require_free
+from codec.audio.waveform import write_audio
+from codec.io.errors import UserError
+from codec.io.files import new_file, next_free, require_free
 from codec.tokens import AudioTokens
 
 SOUND_ENDINGS = (".wav", ".flac")

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cli.options import CodecOption, ForceOption, SeedOption, StepsOption, load_codec, number_option
-from codec import numbers
-from codec.errors import UserError
-from codec.terminal import one_line, say
+from codec.io import numbers
+from codec.io.errors import UserError
+from codec.io.terminal import one_line, say
 
 STARTER_CODEC = Path("recipes/starter/codec")
 
@@ -28,7 +28,7 @@ def tokenize(
 ) -> None:
     """Turn a sound file into a token file."""
     from cli.results import token_result
-    from codec.audio import audio_length, iterate_audio
+    from codec.audio.waveform import audio_length, iterate_audio
 
     result = token_result(out, audio.parent / f"{audio.stem}.safetensors", [audio], force)
     tokenizer = load_codec(codec)

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from cli.options import number_option
-from codec import numbers
-from codec.errors import UserError
-from codec.terminal import say
-from training.launch import end_with_launcher, launch
+from codec.io import numbers
+from codec.io.errors import UserError
+from codec.io.terminal import say
+from training.engine.launch import end_with_launcher, launch
 
 
 def train(
@@ -37,7 +37,7 @@ def train(
         raise typer.Exit(launch(command, processes))
     if "LOCAL_RANK" in os.environ:  # before all else takes its time: the launcher may be killed meanwhile
         end_with_launcher()
-    from training.processes import rank
+    from training.engine.processes import rank
     from training.recipe import train as train_recipe
     from training.resume import Continuation
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import DEMO_MODEL, ModelOption, PromptOption, load_model, number_option
-from codec import numbers
-from codec.errors import UserError
-from codec.terminal import complain, one_line, say, sentence_of
+from codec.io import numbers
+from codec.io.errors import UserError
+from codec.io.terminal import complain, one_line, say, sentence_of
 
 if TYPE_CHECKING:
-    from auditory_sentences.tasks import Request
-    from auditory_sentences.uniaudio import Completion, UniAudio
-    from lm.sampling import GenerationSettings
+    from auditory_sentences.builders.tasks import Request
+    from lm.generation.sampling import GenerationSettings
+    from uniaudio.model import Completion, UniAudio
 
 BATCH = 16  # files that are read and answered at once
 
@@ -49,7 +49,7 @@ def _answer_about(files: list[Path], task: str, model_folder: Path, max_rows: in
     """Do a task that takes one sound and answers in text, for every file that can be read, in batches."""
     model = load_model(model_folder)
     from cli.hearing import SILENCE
-    from lm.generation import GenerationSettings
+    from lm.generation.generate import GenerationSettings
 
     settings = GenerationSettings(max_rows=max_rows, top_k=1)
     failed = False
@@ -76,8 +76,8 @@ def _answers(
     model: UniAudio, files: Sequence[Path], task: str, prompt: str | None, settings: GenerationSettings
 ) -> list[Completion | UserError]:
     """Of each file what the model says (no segment where the file is silent), or why it cannot be answered."""
-    from auditory_sentences.uniaudio import Completion
     from cli.hearing import hear, is_silent
+    from uniaudio.model import Completion
 
     answers: list[Completion | UserError | None] = []
     requests = []

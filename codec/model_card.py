@@ -24,7 +24,7 @@ Waveforms at 24 kHz to tokens and back; see [UniAudio 2.0](https://arxiv.org/abs
 {rows}
 
 ```python
-from codec.audio import load_audio, write_audio
+from codec.audio.waveform import load_audio, write_audio
 from codec.tokenizer import load_tokenizer
 
 codec = load_tokenizer("FOLDER")  # or owner/name on the hub

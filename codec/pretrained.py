@@ -19,11 +19,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from codec.errors import UserError, of_system
-from codec.files import flush
-from codec.reading import read_json
-from codec.tensor_files import Stored, load_tensors, stored_tensors
-from codec.third_party import said, third_party_errors
+from codec.io.errors import UserError, of_system
+from codec.io.files import flush
+from codec.io.reading import read_json
+from codec.io.tensor_files import Stored, load_tensors, stored_tensors
+from codec.io.third_party import said, third_party_errors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

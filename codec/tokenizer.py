@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from codec.errors import UserError
-from codec.hub import local_folder
+from codec.io.errors import UserError
+from codec.io.hub import local_folder
+from codec.io.tensor_files import save_tensors, stored_types
+from codec.io.terminal import shown
 from codec.model_card import write_card
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
-from codec.tensor_files import save_tensors, stored_types
-from codec.terminal import shown
 from codec.tokens import AudioTokens
 
 if TYPE_CHECKING:
-    from codec.streaming import StreamingDecoder
+    from codec.reasoning.streaming import StreamingDecoder
 
 CARD_FILE = "README.md"
 
 # tokenizer_type in config.json -> where the class lives (imported when asked for)
-TOKENIZERS = {"reasoning_codec": ("codec.reasoning_codec", "ReasoningCodec")}
+TOKENIZERS = {"reasoning_codec": ("codec.reasoning.codec", "ReasoningCodec")}
 
 
 class AudioTokenizer(nn.Module, ABC):

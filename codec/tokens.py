@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codec.errors import UserError, of_system
-from codec.tensor_files import save_tensors
+from codec.io.errors import UserError, of_system
+from codec.io.tensor_files import save_tensors
 
 SAMPLE_RATE = 24_000  # samples per second of every waveform that enters or leaves a tokenizer
 DESCRIPTIVE_RATE = 5.0  # frames per second

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError, of_system
-from codec.files import remove_leftovers, replace_file
+from codec.io.errors import UserError, of_system
+from codec.io.files import remove_leftovers, replace_file
 
 _MARK = b"uniaudio cache 2 "
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from auditory_sentences.catalogue import MAX_LABEL_VALUES, Catalogue
-from auditory_sentences.corpora import Clip
-from auditory_sentences.draws import Draws, stable_hash
-from auditory_sentences.few_shot import Episodes
-from auditory_sentences.prompts import PromptBank
+from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, Catalogue
+from auditory_sentences.builders.few_shot import Episodes
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.builders.tasks import build, find_task, is_eligible, request_of
+from auditory_sentences.corpora.read import Clip
+from auditory_sentences.rng import Draws, stable_hash
 from auditory_sentences.sentence import AuditorySentence
-from auditory_sentences.tasks import build, find_task, is_eligible, request_of
-from codec.audio import load_audio
-from codec.errors import UserError
+from codec.audio.waveform import load_audio
+from codec.io.errors import UserError
 from codec.tokens import AudioTokens
-from evaluation.judges import mentioned
-from evaluation.normaliser import normalise
+from evaluation.judges.pool import mentioned
+from evaluation.metrics.normaliser import normalise
 from evaluation.task import Data, Score, Task
 
 if TYPE_CHECKING:

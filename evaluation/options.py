@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from codec.errors import UserError
-from codec.numbers import Count, Index, Range, Seed, kind_of, read_number
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.numbers import Count, Index, Range, Seed, kind_of, read_number
+from codec.io.terminal import shown
 
 DEMO_MODEL = "runs/demo/model"  # where `make demo` leaves its model
 LIMIT = 40  # items per task

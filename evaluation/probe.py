@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.estimate import Estimate, ratio
+from evaluation.metrics.estimate import Estimate, ratio
 
 PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # times half the sum of squared weights, beside a mean over clips
 _ITERATIONS = 100  # for each penalty, from where the one before ended

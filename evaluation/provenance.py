@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evaluation.normaliser import NORMALISER_VERSION
-from evaluation.recogniser import RECOGNISER_VERSION
-from evaluation.signal_features import FEATURES_VERSION
+from evaluation.judges.recogniser import RECOGNISER_VERSION
+from evaluation.judges.signal_features import FEATURES_VERSION
+from evaluation.metrics.normaliser import NORMALISER_VERSION
 
 _PACKAGES = ("uniaudio", "torch", "transformers", "numpy", "scipy", "jiwer", "pocketsphinx", "pystoi")
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from auditory_sentences.corpora import Clip, read_corpora, read_corpus
+from auditory_sentences.corpora.read import Clip, read_corpora, read_corpus
 from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
-from codec.errors import UserError
+from codec.io.errors import UserError
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError
-from codec.files import inside, remove_leftovers
-from codec.reading import load_json, read_json_lines, read_text
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.files import inside, remove_leftovers
+from codec.io.reading import load_json, read_json_lines, read_text
+from codec.io.terminal import shown
 
 RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE = (
     "results.json", "samples.jsonl", "results.md", "report.html", "audio", "cache",
@@ -18,7 +18,7 @@ RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE = (
 
 
 class ResultsFolder:
-    """An evaluation's folder, to be held locked (codec/locks.py) by the one that writes to it.
+    """An evaluation's folder, to be held locked (codec/io/locks.py) by the one that writes to it.
 
     The same evaluation may be run again into it: after a kill it goes on, and finished it comes to the same. Results of
     another evaluation are replaced where `force` says so; files of somebody else never are.

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__" and not __package__:  # started as a file: Python looks beside it, not in the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from codec.errors import UserError  # noqa: E402
-from codec.locks import locked  # noqa: E402
-from codec.terminal import run_program, say, shown  # noqa: E402
+from codec.io.errors import UserError  # noqa: E402
+from codec.io.locks import locked  # noqa: E402
+from codec.io.terminal import run_program, say, shown  # noqa: E402
 from evaluation.options import (  # noqa: E402
     LIMIT,
     UNTRAINED_LIMIT,
@@ -34,10 +34,10 @@ from evaluation.options import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
-    from evaluation.answers import CodecRespondent, ModelRespondent
     from evaluation.cache import Cache
     from evaluation.items import Questions
     from evaluation.results_folder import ResultsFolder
+    from evaluation.runner import CodecRespondent, ModelRespondent
     from evaluation.task import Suite, Task
 
 
@@ -115,8 +115,8 @@ def _run(
     cache: Cache, questions: Questions, respondents: _Respondents, processes: int, progress: _Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate with everything loaded, into a folder that is held."""
-    from evaluation.judges import Judges
-    from evaluation.report import write_report
+    from evaluation.judges.pool import Judges
+    from evaluation.report.write import write_report
     from evaluation.results_folder import REPORT, identity_of_parts
     from evaluation.scoring import Scorer
     from evaluation.task_run import evaluate_task
@@ -204,9 +204,9 @@ class _Respondents:
     def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str, untrained_limit: int):
         from transformers.utils import logging
 
-        from auditory_sentences.uniaudio import UniAudio
         from codec.tokenizer import load_tokenizer
-        from evaluation.answers import CodecRespondent, ModelRespondent
+        from evaluation.runner import CodecRespondent, ModelRespondent
+        from uniaudio.model import UniAudio
 
         logging.disable_progress_bar()
         self.model_source, self.codec_source = model, codec
@@ -225,11 +225,11 @@ class _Respondents:
 
 
 def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
-    from auditory_sentences.published_prompts import bank_of
     from auditory_sentences.token_store import open_stores
-    from codec.hub import local_folder
+    from codec.io.hub import local_folder
     from evaluation.items import Questions
     from evaluation.recordings import Recordings, Relocated
+    from uniaudio.release_prompts import bank_of
 
     if store is None and corpora and all(task.is_reconstruction for task in tasks):
         return Questions(Recordings(corpora), seed)
@@ -240,7 +240,7 @@ def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Quest
 
 def _stores_of(model) -> list[str]:
     """The token store, or stores, that a model was trained on, from the recipe in its run's folder."""
-    from codec.reading import read_yaml
+    from codec.io.reading import read_yaml
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")
@@ -286,7 +286,7 @@ def _parts(respondents: _Respondents, questions: Questions) -> dict[str, Any]:
 
 
 def _one_line(entry: dict[str, Any]) -> str:
-    from evaluation.report import shown
+    from evaluation.report.write import shown
 
     if "skipped" in entry:
         return f"skipped: {entry['skipped']}"

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from auditory_sentences.corpora import Clip
-from auditory_sentences.draws import stable_hash
-from codec.audio import load_audio
-from codec.errors import UserError
-from evaluation.answers import Answer, ModelRespondent, Speaker
-from evaluation.estimate import Estimate
+from auditory_sentences.corpora.read import Clip
+from auditory_sentences.rng import stable_hash
+from codec.audio.waveform import load_audio
+from codec.io.errors import UserError
 from evaluation.items import Item, Questions
-from evaluation.judges import MAX_EXAMPLES, Judges, SignalJudge, named
-from evaluation.metrics import METRICS
-from evaluation.recogniser import Grammar, grammar, knows_any
+from evaluation.judges.pool import MAX_EXAMPLES, Judges, SignalJudge, named
+from evaluation.judges.recogniser import Grammar, grammar, knows_any
+from evaluation.metrics.estimate import Estimate
+from evaluation.metrics.registry import METRICS
+from evaluation.runner import Answer, ModelRespondent, Speaker
 from evaluation.task import Score, Task
 
 

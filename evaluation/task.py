@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
-from auditory_sentences.tasks import find_task
-from codec.errors import UserError
-from codec.numbers import Count, Guidance, Range, Temperature
-from codec.reading import read_yaml
-from codec.strict import nearest, parse
-from codec.terminal import shown
-from evaluation.metrics import METRICS
-from evaluation.normaliser import normalise
+from codec.io.errors import UserError
+from codec.io.numbers import Count, Guidance, Range, Temperature
+from codec.io.reading import read_yaml
+from codec.io.strict import nearest, parse
+from codec.io.terminal import shown
+from evaluation.metrics.normaliser import normalise
+from evaluation.metrics.registry import METRICS
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
@@ -92,7 +92,7 @@ class Score:
         independent recogniser hears; "signal" the label value that signal measurements point to; "waveform" the audio
         itself; "likelihood" how likely the right text is
     label: the label that is named or heard; its values in the data are the choices, `choices` where these are given
-    phrases: other ways to name a value; grammar: what the recogniser expects (evaluation/recogniser.py)
+    phrases: other ways to name a value; grammar: what the recogniser expects (evaluation/judges/recogniser.py)
     """
 
     name: str
@@ -126,7 +126,7 @@ class Task:
     """One evaluation task.
 
     version: raised with every change that may change a score; it is part of every cached output's key
-    request: a task of `auditory_sentences/tasks.py`, "audio_qa:instrument" for instance, "classification" with
+    request: a task of `auditory_sentences/builders/tasks.py`, "audio_qa:instrument" for instance, "classification" with
         `episode`, or "reconstruction": what the codec makes of a recording
     shots: the numbers of solved examples that the task is meant for; `--shots` chooses among them
     """

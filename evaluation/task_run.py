@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from codec.errors import UserError
-from codec.files import file_name_of, replace_file
-from evaluation.answers import Answer, CodecRespondent, ModelRespondent, flac
+from codec.io.errors import UserError
+from codec.io.files import file_name_of, replace_file
 from evaluation.cache import CannotGoOn
 from evaluation.items import Item, Questions
-from evaluation.metrics import METRICS
+from evaluation.metrics.registry import METRICS
 from evaluation.results_folder import AUDIO
+from evaluation.runner import Answer, CodecRespondent, ModelRespondent, flac
 from evaluation.scoring import Reading, Scorer
 from evaluation.task import Score, Task
 

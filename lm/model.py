@@ -15,18 +15,18 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
-from codec.errors import UserError
+from codec.io.errors import UserError
+from codec.io.tensor_files import Stored, share_weights
+from codec.io.third_party import third_party_errors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, require_fit, saved_folder
-from codec.tensor_files import Stored, share_weights
-from codec.third_party import third_party_errors
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
-from lm.generation import AudioGeneration, generate_audio, generate_text
-from lm.int8_weights import Int8Heads
+from lm.generation.generate import AudioGeneration, generate_audio, generate_text
+from lm.generation.int8 import Int8Heads
+from lm.generation.sampling import GenerationSettings
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
 from lm.model_folder import check_adapter, check_config, require_finite_model, stored_shards
 from lm.rows import separate
-from lm.sampling import GenerationSettings
 
 
 @dataclass

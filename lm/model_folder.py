@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from codec.errors import UserError
-from codec.files import inside
-from codec.numbers import Count, Layers, NonNegative, Positive, Range, Share, Width
+from codec.io.errors import UserError
+from codec.io.files import inside
+from codec.io.numbers import Count, Layers, NonNegative, Positive, Range, Share, Width
+from codec.io.reading import read_json
+from codec.io.strict import parse
+from codec.io.tensor_files import Stored, require_finite, stored_tensors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config
-from codec.reading import read_json
-from codec.strict import parse
-from codec.tensor_files import Stored, require_finite, stored_tensors
 from lm.vocabulary import VocabularyLayout
 
 INDEX_FILE = "model.safetensors.index.json"

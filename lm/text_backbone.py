@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from codec.errors import UserError
-from codec.hub import local_folder
+from codec.io.errors import UserError
+from codec.io.hub import local_folder
+from codec.io.third_party import third_party_errors
 from codec.pretrained import WEIGHTS_FILE
-from codec.third_party import third_party_errors
 from lm.config import UniAudioConfig
-from lm.decoding import unsupported
+from lm.generation.cached_model import unsupported
 from lm.model import UniAudioForConditionalGeneration
 from lm.model_folder import INDEX_FILE, check_adapter, check_text_config, require_finite_model, stored_shards
 from lm.vocabulary import VocabularyLayout

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import sentencepiece
 
-from codec.errors import UserError, of_system
-from codec.files import replace_file
-from codec.hub import local_folder
-from codec.third_party import third_party_errors
+from codec.io.errors import UserError, of_system
+from codec.io.files import replace_file
+from codec.io.hub import local_folder
+from codec.io.third_party import third_party_errors
 
 # The names that the published tokenizer gives to LLaMA's reserved ids (published model, §B.1).
 TAG_NAMES = {

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from codec.errors import UserError
-from codec.files import write_text
-from codec.numbers import Index, Range, Width
-from codec.reading import read_json
-from codec.strict import parse
+from codec.io.errors import UserError
+from codec.io.files import write_text
+from codec.io.numbers import Index, Range, Width
+from codec.io.reading import read_json
+from codec.io.strict import parse
 from codec.tokens import NUM_CODEBOOKS
 
 TAGGED_ROLES = ("transcription", "lyric", "caption")  # text of these roles is wrapped in an opening and a closing id

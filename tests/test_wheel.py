@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("codec", "lm", "auditory_sentences", "training", "evaluation", "cli")
+from tests import ROOT
+
+PACKAGES = ("codec", "lm", "auditory_sentences", "uniaudio", "evaluation", "training", "cli")
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from auditory_sentences.corpora import read_corpora
-from codec.errors import UserError, of_system
-from codec.files import sha256_of
+from auditory_sentences.corpora.read import read_corpora
+from codec.io.errors import UserError, of_system
+from codec.io.files import sha256_of
 from training.recipe import Recipe
 
 _BLOCK = 65_536  # bytes of a recording that are read at its beginning, middle and end

@@ -16,11 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 
-from codec.errors import UserError
-from codec.numbers import Count, Filled, Index, Name, NonNegative, Positive, ProperShare, Seed, Share, Size
-from codec.reading import load_yaml, read_yaml
-from codec.strict import nearest, parse
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.numbers import Count, Filled, Index, Name, NonNegative, Positive, ProperShare, Seed, Share, Size
+from codec.io.reading import load_yaml, read_yaml
+from codec.io.strict import nearest, parse
+from codec.io.terminal import shown
 from training.resume import Resume
 
 Corpora = Annotated[tuple[Name, ...], Filled()]  # folders or descriptions of corpora
@@ -28,15 +28,15 @@ Weights = dict[str, NonNegative]  # name -> weight
 
 # What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
 TRAINERS = {
-    "text_model": ("training.train_text", "TextModelRecipe"),
-    "expert": ("training.train_expert", "ExpertRecipe"),
-    "scalar": ("training.train_scalar", "ScalarRecipe"),
-    "descriptive": ("training.train_descriptive", "DescriptiveRecipe"),
-    "grpo": ("training.train_grpo", "GrpoRecipe"),
-    "structural": ("training.train_structural", "StructuralRecipe"),
-    "joint": ("training.train_joint", "JointRecipe"),
-    "reflow": ("training.train_reflow", "ReflowRecipe"),
-    "language_model": ("training.train_lm", "LanguageModelRecipe"),
+    "text_model": ("training.lm.train_text", "TextModelRecipe"),
+    "expert": ("training.codec.train_expert", "ExpertRecipe"),
+    "scalar": ("training.codec.train_scalar", "ScalarRecipe"),
+    "descriptive": ("training.codec.train_descriptive", "DescriptiveRecipe"),
+    "grpo": ("training.codec.train_grpo", "GrpoRecipe"),
+    "structural": ("training.codec.train_structural", "StructuralRecipe"),
+    "joint": ("training.codec.train_joint", "JointRecipe"),
+    "reflow": ("training.codec.train_reflow", "ReflowRecipe"),
+    "language_model": ("training.lm.train_lm", "LanguageModelRecipe"),
 }
 
 

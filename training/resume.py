@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError
-from codec.reading import load_yaml
-from codec.strict import nearest
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.reading import load_yaml
+from codec.io.strict import nearest
+from codec.io.terminal import shown
 
 # Keys that may differ between a run and its continuation without being asked for. None of them changes what a step
 # computes, but for `steps`, which stretches the schedule, and the spreading over processes and memory, which changes
-# roundings (tests/training/test_processes.py).
+# roundings (tests/training/engine/test_processes.py).
 MAY_CHANGE = (
     "out",
     "steps",

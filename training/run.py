@@ -15,15 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from codec.errors import UserError, of_system
-from codec.files import remove_leftovers, write_text
-from codec.locks import locked
-from codec.terminal import say, shown
-from training import checkpoint, processes
-from training.checkpoint import Checkpoint
-from training.engine import Engine, seed_everything
+from codec.io.errors import UserError, of_system
+from codec.io.files import remove_leftovers, write_text
+from codec.io.locks import locked
+from codec.io.terminal import say, shown
+from training.engine import checkpoint, processes
+from training.engine.checkpoint import Checkpoint
+from training.engine.engine import Engine, seed_everything
 from training.inputs import contents
-from training.journal import Journal
+from training.metrics import Journal
 from training.recipe import Recipe, kind_of, to_yaml
 from training.resume import Continuation, Resume, compare_contents, compare_facts, compare_recipes, continuation
 
@@ -50,7 +50,7 @@ class Run:
         or starts afresh (and says so) where the run has none yet; a path goes on from that checkpoint; a Continuation
         says what may have changed besides. Nothing is ever overwritten.
 
-    The folder is this run's alone while it is entered (codec/locks.py). Nothing is written into it before the first
+    The folder is this run's alone while it is entered (codec/io/locks.py). Nothing is written into it before the first
     step is done, so that a run that cannot begin leaves nothing behind. Ctrl-C or SIGTERM finishes the step, saves and
     leaves with exit status 130 or 143; a second one stops at once, and so does the first one before the first step.
     """

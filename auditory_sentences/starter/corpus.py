@@ -31,13 +31,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from auditory_sentences.starter.jobs import DEMO, Job, StarterSize, plan, render
 from auditory_sentences.starter.voices import SAMPLE_RATE
-from codec.errors import UserError
-from codec.files import remove_leftovers, replace_file, sha256_of, write_text
-from codec.locks import LOCK_FILE, locked
-from codec.numbers import LARGEST
-from codec.reading import read_json
-from codec.terminal import shown
-from codec.workers import die_with_parent
+from codec.io.errors import UserError
+from codec.io.files import remove_leftovers, replace_file, sha256_of, write_text
+from codec.io.locks import LOCK_FILE, locked
+from codec.io.numbers import LARGEST
+from codec.io.reading import read_json
+from codec.io.terminal import shown
+from codec.io.workers import die_with_parent
 
 VERSION = 1  # of what a seed means; a corpus of another version is not continued
 _BATCH = 32  # jobs between two marks of progress

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from auditory_sentences.corpora import Clip
+from auditory_sentences.corpora.read import Clip
 from auditory_sentences.starter.music import INSTRUMENTS, Melody, draw_melody, music_caption, play
 from auditory_sentences.starter.randomness import choose, generator
 from auditory_sentences.starter.sounds import CLASSES, sound, sound_caption
 from auditory_sentences.starter.texts import draw_digits, draw_sentence, style_caption
 from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak, voices
-from codec.errors import UserError
+from codec.io.errors import UserError
 
 _LICENCE = "CC0-1.0"
 

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from auditory_sentences.starter.randomness import choose, generator
-from codec.errors import UserError
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.terminal import shown
 
 SAMPLE_RATE = 24_000
 ESPEAK_RATE = 22_050

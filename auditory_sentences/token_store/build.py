@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.encoding import Encoded, encode
 from auditory_sentences.token_store.manifest import (
     MANIFEST,
@@ -25,11 +25,11 @@ from auditory_sentences.token_store.plan import Part, Plan, plan_build
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, sources_path, write_sources
 from auditory_sentences.token_store.store import TokenStore
-from codec.errors import UserError
-from codec.files import remove_leftovers
-from codec.locks import locked
-from codec.numbers import Range
-from codec.terminal import printable
+from codec.io.errors import UserError
+from codec.io.files import remove_leftovers
+from codec.io.locks import locked
+from codec.io.numbers import Range
+from codec.io.terminal import printable
 from codec.tokenizer import AudioTokenizer
 
 MAX_FAILURES = 0.1  # share of the clips that may be unreadable, and

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.sources import Source, measure
-from codec.audio import audio_length, load_audio
-from codec.errors import UserError
+from codec.audio.waveform import audio_length, load_audio
+from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 

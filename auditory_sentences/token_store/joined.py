@@ -9,11 +9,11 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.manifest import Failure
 from auditory_sentences.token_store.shard import StoredClip
 from auditory_sentences.token_store.store import StoredClips, TokenStore
-from codec.errors import UserError
+from codec.io.errors import UserError
 
 
 class JoinedStores(StoredClips):

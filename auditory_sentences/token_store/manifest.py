@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.errors import UserError, of_system
-from codec.files import write_text
-from codec.numbers import Count, Index
-from codec.reading import read_json
-from codec.strict import parse
+from codec.io.errors import UserError, of_system
+from codec.io.files import write_text
+from codec.io.numbers import Count, Index
+from codec.io.reading import read_json
+from codec.io.strict import parse
 
 FORMAT = 2  # 1 had no hash of itself, no codes, and the path of a recording in its shard; it is read too
 MANIFEST = "store.json"

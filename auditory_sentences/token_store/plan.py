@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.encoding import require_writable
 from auditory_sentences.token_store.manifest import Damaged, Manifest, ShardEntry
 from auditory_sentences.token_store.shard import Shard
 from auditory_sentences.token_store.sources import Source, measure, read_sources
-from codec.errors import UserError
-from codec.terminal import shown
+from codec.io.errors import UserError
+from codec.io.terminal import shown
 
 _SHOWN = 5  # ids in a message
 

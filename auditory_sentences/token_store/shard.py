@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.manifest import Damaged, ShardEntry
-from codec.errors import UserError, of_system
-from codec.files import replace_file, sha256_of
-from codec.terminal import shown
+from codec.io.errors import UserError, of_system
+from codec.io.files import replace_file, sha256_of
+from codec.io.terminal import shown
 from codec.tokens import NUM_CODEBOOKS, AudioTokens, descriptive_frames, structural_frames
 
 KINDS = ("descriptive", "structural")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from auditory_sentences.token_store.manifest import Damaged, ShardEntry
-from codec.errors import UserError, of_system
-from codec.files import sha256_of, write_text
-from codec.reading import read_json
+from codec.io.errors import UserError, of_system
+from codec.io.files import sha256_of, write_text
+from codec.io.reading import read_json
 
 _AGAIN = "run `uniaudio corpus store` with the same corpora again, which writes it anew"
 

@@ -12,11 +12,11 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.token_store.manifest import MANIFEST, Damaged, Failure, read_manifest
 from auditory_sentences.token_store.shard import Shard, StoredClip
 from auditory_sentences.token_store.sources import read_sources, sources_path
-from codec.errors import UserError, of_system
+from codec.io.errors import UserError, of_system
 from codec.tokens import SAMPLE_RATE
 
 _CLIP_FIELDS = tuple(f.name for f in fields(Clip))

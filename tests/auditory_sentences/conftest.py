@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from auditory_sentences.clip import Clip
+from auditory_sentences.corpora.clip import Clip
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
-from codec.errors import UserError
+from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from lm.rows import NUM_CODEBOOKS, TEXT_COLUMN, collate
 from lm.vocabulary import VocabularyLayout

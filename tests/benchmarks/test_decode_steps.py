@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from evaluation.run_suite import run
-from tests.evaluation.small_data import write_corpus
-from tests.tiny_model import tiny_codec
+from tests.factories.evaluation import write_corpus
+from tests.factories.uniaudio import tiny_codec
 
 TASK = """task: tones
 version: 1

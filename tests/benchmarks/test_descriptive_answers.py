@@ -2,16 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from auditory_sentences.analysis import write_analysis
-from auditory_sentences.clip import Clip
-from training.dialogue import Dialogue
-from training.listening import Example
+from auditory_sentences.builders.analysis import write_analysis
+from auditory_sentences.corpora.clip import Clip
+from tests import ROOT
+from training.codec.audio_qa import Example
+from training.codec.prompt_template import Dialogue
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "descriptive_answers.py"
+SCRIPT = ROOT / "benchmarks" / "descriptive_answers.py"
 
 
 def said(task: str, labels: dict, truth: str, answer: str, text: str = ""):

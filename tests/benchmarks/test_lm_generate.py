@@ -2,16 +2,18 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+
+from lm.generation import compiled_step
+from tests import ROOT
 
 
 @pytest.fixture
 def lm_generate(monkeypatch):
     """The command as a module; its folder is where Python finds it when it is run."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import lm_generate
 
     return lm_generate
@@ -27,7 +29,7 @@ def run(lm_generate, monkeypatch, capsys, *arguments: str) -> tuple[int, list[di
 @pytest.mark.parametrize("precision", [(), ("--dtype", "bfloat16"), ("--int8",), ("--int8", "--dtype", "bfloat16")])
 def test_lines(lm_generate, monkeypatch, capsys, precision):
     """The accelerator's cases with `--compiled`, whose steps run without their compiler here."""
-    monkeypatch.setattr("lm.compiled_step._compiled", lambda device: sys.modules["lm.compiled_step"]._step)
+    monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)
     cases = ("--compiled", "--cases", "audio_batch1", "text_", "compiled_")
     code, lines = run(lm_generate, monkeypatch, capsys, "--size", "tiny", *precision, *cases)
     by_name = {line["case"]: line for line in lines}
@@ -50,7 +52,7 @@ def test_lines(lm_generate, monkeypatch, capsys, precision):
 
 def test_bytes_of_the_weights(lm_generate):
     """A quarter, and the scales: two bytes for every output."""
-    from lm.int8_weights import quantise_weights
+    from lm.generation.int8 import quantise_weights
 
     model = lm_generate.SIZES["tiny"].build()
     bench = lm_generate.Bench(model, 1)

@@ -3,16 +3,17 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+
+from tests import ROOT
 
 
 @pytest.fixture
 def lm_train(monkeypatch):
     """The command as a module; its folder is where Python finds it when it is run."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import lm_train
 
     return lm_train

@@ -3,14 +3,13 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training import children
+from tests import ROOT
+from tests.factories import children
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ("--size", "tiny", "--threads", "1", "--repeats", "2", "--micro-batches", "2", "--lora-rank", "2")
 
 
@@ -26,7 +25,7 @@ def run(lm_train_step, monkeypatch, capsys, *arguments: str) -> tuple[int, list[
 
 
 def run_in_child(*arguments: str) -> None:
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     import lm_train_step
 
     sys.argv = ["lm_train_step.py", *SMALL, *arguments]

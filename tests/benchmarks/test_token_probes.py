@@ -7,14 +7,14 @@ import pytest
 import soundfile
 import torch
 
-from auditory_sentences.clip import Clip
-from auditory_sentences.corpora import read_corpora
+from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import TokenStore, build_store
-from codec.errors import UserError
-from codec.experts import ExpertConfig, load_expert
-from codec.music_encoder import MusicEncoderConfig
-from tests.evaluation.small_data import hiss, hum
-from tests.tiny_model import tiny_codec
+from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.music_encoder import MusicEncoderConfig
+from codec.io.errors import UserError
+from tests.factories.evaluation import hiss, hum
+from tests.factories.uniaudio import tiny_codec
 
 COUNTS = {"train": 30, "dev": 10, "test": 20}
 

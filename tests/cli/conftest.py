@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from cli import main as command_line
-from tests.tiny_model import save_tiny_model
+from tests.factories.uniaudio import save_tiny_model
 
 
 @dataclass(frozen=True)

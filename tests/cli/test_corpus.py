@@ -3,7 +3,7 @@
 import pytest
 
 from cli.corpus import show
-from tests.auditory_sentences.test_corpora import write_table
+from tests.auditory_sentences.corpora.test_read import write_table
 
 
 def test_show_counts_clips_without_a_file(tmp_path, capsys):

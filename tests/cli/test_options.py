@@ -1,4 +1,4 @@
-"""Every number of every verb is of one of the kinds of codec/numbers.py, and every option says what it is for."""
+"""Every number of every verb is of one of the kinds of codec/io/numbers.py, and every option says what it is for."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli.main import app
 from cli.options import NumberParser
-from codec import numbers
+from codec.io import numbers
 
 
 def callbacks(group=app, name="uniaudio"):

@@ -6,7 +6,7 @@ import pytest
 
 from cli import options
 from cli.results import sound_result, token_result
-from codec.errors import UserError
+from codec.io.errors import UserError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cli import doctor
-from codec.audio import load_audio
+from codec.audio.waveform import load_audio
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 

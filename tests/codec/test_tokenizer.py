@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from codec.errors import UserError
-from codec.reasoning_codec import ReasoningCodec
+from codec.io.errors import UserError
+from codec.reasoning.codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
-from tests.codec.small_codec import SMALL, noise, small_codec
+from tests.factories.codec import SMALL, noise, small_codec
 
 
 @pytest.fixture

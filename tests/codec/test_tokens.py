@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.errors import UserError
-from codec.tensor_files import save_tensors
+from codec.io.errors import UserError
+from codec.io.tensor_files import save_tensors
 from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.small_data import write_model
+from tests.factories.evaluation import write_model
 
 
 @pytest.fixture(scope="session")

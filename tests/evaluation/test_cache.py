@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.errors import UserError
-from evaluation.answers import Answer, _answer_from, _numbers, _plain, flac, samples
+from codec.io.errors import UserError
 from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
+from evaluation.runner import Answer, _answer_from, _numbers, _plain, flac, samples
 
 KEY = key_of(a=1)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from codec.errors import UserError
-from codec.locks import locked
-from evaluation.answers import CodecRespondent
+from codec.io.errors import UserError
+from codec.io.locks import locked
 from evaluation.items import Questions
 from evaluation.recordings import Recordings
 from evaluation.run_suite import run
+from evaluation.runner import CodecRespondent
 from evaluation.task import load_task
 
 TASK = """
@@ -201,7 +201,7 @@ TITLES = [
 
 @pytest.mark.parametrize("title", TITLES)
 def test_no_title_breaks_a_table_or_a_page(codec, model, tmp_path, title):
-    from tests.evaluation.test_report import Reader
+    from tests.evaluation.report.test_write import Reader
 
     # an id that cannot be shown is refused when the corpus is read
     sounds = corpus(tmp_path / "c", title[:50] if title.isprintable() else "a")

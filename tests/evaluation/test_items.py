@@ -7,7 +7,7 @@ from auditory_sentences.token_store import TokenStore
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
-from codec.errors import UserError
+from codec.io.errors import UserError
 from evaluation import run_suite
 from evaluation.items import Questions
 from evaluation.recordings import Recordings, Relocated

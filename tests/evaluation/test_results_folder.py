@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from evaluation.results_folder import ResultsFolder, identity_of, identity_of_parts
 
 SETTINGS = {"limit": 40, "untrained_limit": 16, "seed": 0, "shots": [0]}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from auditory_sentences.token_store import TokenStore
-from auditory_sentences.uniaudio import UniAudio
-from codec.errors import UserError
+from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from evaluation.items import Questions
 from evaluation.run_suite import evaluate, run
 from evaluation.task import load_task
+from uniaudio.model import UniAudio
 
 SUITE = """
 suite: small
@@ -104,9 +104,9 @@ def test_a_second_run_computes_nothing(done, model, suite, monkeypatch):
 
     monkeypatch.setattr(UniAudio, "complete", never)
     monkeypatch.setattr(UniAudio, "choose", never)
-    monkeypatch.setattr("codec.reasoning_codec.ReasoningCodec.decode", never)
-    monkeypatch.setattr("codec.reasoning_codec.ReasoningCodec.encode", never)
-    monkeypatch.setattr("evaluation.judges.recognise", never)
+    monkeypatch.setattr("codec.reasoning.codec.ReasoningCodec.decode", never)
+    monkeypatch.setattr("codec.reasoning.codec.ReasoningCodec.encode", never)
+    monkeypatch.setattr("evaluation.judges.pool.recognise", never)
     again = run(model=model, suite=suite, shots=[0, 1], out=out, **FAST)
     assert numbers(again) == numbers(results) and again["cache"]["misses"] == 0
 

@@ -1,6 +1,6 @@
 import pytest
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from evaluation.task import SUITES_FOLDER, TASKS_FOLDER, load_suite, load_suites, load_task
 
 TASK = """

@@ -111,7 +111,7 @@ def _be_the_program(trial: Trial, out: Path, err: Path, given: Path) -> None:
     status = 1
     try:
         from cli.main import main
-        from codec.terminal import run_program
+        from codec.io.terminal import run_program
 
         if trial.action is not None:
             run_program("uniaudio", trial.action)

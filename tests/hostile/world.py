@@ -10,11 +10,10 @@ import soundfile
 import torch
 import yaml
 
-from auditory_sentences.corpora import read_corpora
+from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import build_store
 from codec.tokenizer import load_tokenizer
-from tests.hostile.trials import Trial, run
-from tests.lm.published_files import (
+from tests.factories.released_lm import (
     config_values,
     published_state,
     save_released,
@@ -22,8 +21,9 @@ from tests.lm.published_files import (
     tiny_config,
     write_yaml,
 )
-from tests.tiny_model import tiny_uniaudio
-from training import processes  # noqa: F401 (DeepSpeed takes seconds to import; every trial inherits it)
+from tests.factories.uniaudio import tiny_uniaudio
+from tests.hostile.trials import Trial, run
+from training.engine import processes  # noqa: F401 (DeepSpeed takes seconds to import; every trial inherits it)
 
 RATE = 24_000
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lm import losses
 from lm.losses import LossCounts, LossSettings, cross_entropy
 from lm.rows import collate
-from tests.lm.tiny import LAYOUT, sentences, tiny_model
+from tests.factories.language_model import LAYOUT, sentences, tiny_model
 
 
 def plain(hidden, heads, targets, weights):

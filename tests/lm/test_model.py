@@ -16,14 +16,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from lm.config import UniAudioConfig
-from lm.generation import generate_text
+from lm.generation.generate import generate_text
+from lm.generation.sampling import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import collate, concatenate, text_rows
-from lm.sampling import GenerationSettings
 from lm.text_backbone import from_text_backbone
-from tests.lm.tiny import LAYOUT, TEXT_IDS, audio, sentences, shape, text, tiny_config, tiny_model
+from tests.factories.language_model import LAYOUT, TEXT_IDS, audio, sentences, shape, text, tiny_config, tiny_model
 
 
 def packed(parts):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from lm.text_backbone import load_text_model
 
 

@@ -1,7 +1,6 @@
 """People's text in a vocabulary of few words: what is rewritten, what is dropped and named."""
 
 import string
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +8,9 @@ from hypothesis import strategies as st
 
 from lm.text_normaliser import normalise
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
+from tests import ROOT
 
-STARTER = TextTokenizer.from_pretrained(Path(__file__).resolve().parents[2] / "recipes/starter/text_model")
+STARTER = TextTokenizer.from_pretrained(ROOT / "recipes/starter/text_model")
 USES = ("words", "description", "text")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 
 CORPUS = ["three seven one", "the red bird sings", "a slow piano melody in c major", "open the green door"] * 30

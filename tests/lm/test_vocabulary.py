@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from codec.errors import UserError
+from codec.io.errors import UserError
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
 

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import math
 import typing
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -14,11 +13,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codec.errors import UserError
-from codec.numbers import Range
+from codec.io.errors import UserError
+from codec.io.numbers import Range
+from tests import ROOT
 from training.recipe import TRAINERS, Recipe, load_recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = ROOT / "recipes"
 KINDS = [kind for kind in TRAINERS if kind != "tiny"]  # the tests' own
 FILES = {
     "text_model": "starter/text",
@@ -65,7 +65,7 @@ def numbers(cls: type, key: str = "") -> list[tuple[str, type, tuple]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_has_a_range(kind):
     without = [key for key, _, limits in numbers(recipe_class(kind)) if not any(isinstance(x, Range) for x in limits)]
-    assert not without, f"give these a kind of codec/numbers.py: {without}"
+    assert not without, f"give these a kind of codec/io/numbers.py: {without}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,11 +11,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.errors import UserError
-from tests.training.tiny import TinyRecipe
+from codec.io.errors import UserError
+from tests import ROOT
+from tests.factories.trainer import TinyRecipe
 from training.recipe import EngineRecipe, OptimiserRecipe, load_recipe, parse, to_yaml
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.startswith("stage")]
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from codec.errors import UserError
-from tests.training import children, tiny
-from training import checkpoint, shards
-from training.journal import read_journal
+from codec.io.errors import UserError
+from tests.factories import children, trainer
+from training.engine import checkpoint, optimiser_state
+from training.metrics import read_journal
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    tiny.train(tiny.values(run))
+    trainer.train(trainer.values(run))
     return run
 
 
 def assert_same(run: Path, uninterrupted: Path) -> None:
-    assert tiny.weights(run) == tiny.weights(uninterrupted)
+    assert trainer.weights(run) == trainer.weights(uninterrupted)
     ours, theirs = (
         [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in read_journal(folder)]
         for folder in (run, uninterrupted)
@@ -36,7 +36,7 @@ def assert_same(run: Path, uninterrupted: Path) -> None:
 # Where kill -9 strikes in the save of step 6: (module, function, what stands in its arguments).
 KILL_POINTS = {
     "before the save": (checkpoint, "save", ", 6, "),
-    "before the optimiser's state": (shards, "save", "step-00000006"),
+    "before the optimiser's state": (optimiser_state, "save", "step-00000006"),
     "while the manifest is made": (checkpoint, "_hash_tree", "step-00000006"),
     "while it is flushed": (checkpoint, "flush", "step-00000006.partial/model/model.safetensors"),
     "before the rename": (os, "rename", "step-00000006.partial"),
@@ -55,23 +55,23 @@ def train_and_die(values: dict, where: str) -> None:
         return original(*arguments, **named)
 
     setattr(module, name, deadly)
-    tiny.train(values)
+    trainer.train(values)
 
 
 @pytest.mark.parametrize("where", KILL_POINTS)
 def test_kill_minus_9(tmp_path, uninterrupted, where):
-    values = tiny.values(tmp_path / "run")
+    values = trainer.values(tmp_path / "run")
     assert children.run(train_and_die, values, where) == [-signal.SIGKILL]
     found, refused = checkpoint.newest(tmp_path / "run")
     assert found.step == (6 if where in ("before the link", "while an old one is dropped") else 4) and not refused
-    tiny.train(values, resume=True)
+    trainer.train(values, resume=True)
     assert_same(tmp_path / "run", uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number):
-    values = tiny.values(tmp_path / "run", save_every=100)
-    (child,) = children.start(tiny.train, values | {"pause": 0.05}, out=tmp_path)
+    values = trainer.values(tmp_path / "run", save_every=100)
+    (child,) = children.start(trainer.train, values | {"pause": 0.05}, out=tmp_path)
     wait_for(lambda: len(journal(tmp_path / "run")) >= 3)
     os.kill(child.pid, number)
     assert children.finish([child]) == [128 + number]
@@ -79,7 +79,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number):
     assert number.name in said and "go on with --resume" in said and "Traceback" not in said
     found, _ = checkpoint.newest(tmp_path / "run")
     assert 3 <= found.step < 8
-    tiny.train(values | {"pause": 0.05}, resume=True)  # the same recipe
+    trainer.train(values | {"pause": 0.05}, resume=True)  # the same recipe
     assert_same(tmp_path / "run", uninterrupted)
 
 
@@ -91,11 +91,11 @@ def save_and_die(values: dict, resume: bool) -> None:
         children.die()
 
     checkpoint.save = saved
-    tiny.train(values, resume)
+    trainer.train(values, resume)
 
 
 def test_killed_after_every_single_step(tmp_path, uninterrupted):
-    values = tiny.values(tmp_path / "run", save_every=1)
+    values = trainer.values(tmp_path / "run", save_every=1)
     for step in range(1, 9):
         assert children.run(save_and_die, values, step > 1) == [-signal.SIGKILL]
         assert checkpoint.newest(tmp_path / "run")[0].step == step
@@ -103,26 +103,26 @@ def test_killed_after_every_single_step(tmp_path, uninterrupted):
 
 
 def test_another_number_of_steps_only_stretches_the_run(tmp_path, uninterrupted):
-    values = tiny.values(tmp_path / "run", optimiser={"lr": 0.02, "warmup_steps": 2, "schedule": "constant"})
-    tiny.train(values | {"steps": 4})
-    tiny.train(values, resume=True)
-    whole = tiny.values(tmp_path / "whole", optimiser=values["optimiser"])
-    tiny.train(whole)
-    assert tiny.weights(tmp_path / "run") == tiny.weights(tmp_path / "whole")
+    values = trainer.values(tmp_path / "run", optimiser={"lr": 0.02, "warmup_steps": 2, "schedule": "constant"})
+    trainer.train(values | {"steps": 4})
+    trainer.train(values, resume=True)
+    whole = trainer.values(tmp_path / "whole", optimiser=values["optimiser"])
+    trainer.train(whole)
+    assert trainer.weights(tmp_path / "run") == trainer.weights(tmp_path / "whole")
 
 
 def test_a_folder_with_a_run_is_never_started_over(tmp_path, uninterrupted):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True))
     before = sorted(path.relative_to(run) for path in run.rglob("*"))
     with pytest.raises(UserError, match="already holds a run: go on with --resume, or train into another folder"):
-        tiny.train(tiny.values(run))
+        trainer.train(trainer.values(run))
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == before
-    tiny.train(tiny.values(run), resume=True)  # nothing left to do
+    trainer.train(trainer.values(run), resume=True)  # nothing left to do
     assert_same(run, uninterrupted)
 
 
 def test_resume_without_a_checkpoint_says_that_it_starts(tmp_path, uninterrupted, capsys):
-    tiny.train(tiny.values(tmp_path / "run"), resume=True)
+    trainer.train(trainer.values(tmp_path / "run"), resume=True)
     assert "no checkpoint yet; starting from the beginning" in capsys.readouterr().out
     assert_same(tmp_path / "run", uninterrupted)
 
@@ -131,7 +131,7 @@ def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path, uninterru
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True))
     damaged = run / "checkpoints" / "step-00000008"
     (damaged / "recipe.yaml").write_text("")
-    tiny.train(tiny.values(run), resume=True)
+    trainer.train(trainer.values(run), resume=True)
     said = capsys.readouterr().out
     assert f"{damaged / 'recipe.yaml'}: damaged" in said and "going on from" in said
     assert (run / "checkpoints" / "step-00000008.damaged").is_dir()
@@ -139,18 +139,18 @@ def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path, uninterru
     for folder in (run / "checkpoints").iterdir():
         (folder / "recipe.yaml").write_text("")
     with pytest.raises(UserError, match="none of its checkpoints is whole"):
-        tiny.train(tiny.values(run), resume=True)
+        trainer.train(trainer.values(run), resume=True)
 
 
 def test_an_explicit_checkpoint(tmp_path, uninterrupted):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True))
     fourth = run / "checkpoints" / "step-00000006"
     with pytest.raises(UserError, match="not a complete checkpoint"):
-        tiny.train(tiny.values(run), resume=tmp_path / "nothing")
+        trainer.train(trainer.values(run), resume=tmp_path / "nothing")
     with pytest.raises(UserError, match="newer.*step-00000008"):
-        tiny.train(tiny.values(run), resume=fourth)
-    tiny.train(tiny.values(tmp_path / "branch"), resume=fourth)  # another folder may start from it
-    assert tiny.weights(tmp_path / "branch") == tiny.weights(uninterrupted)
+        trainer.train(trainer.values(run), resume=fourth)
+    trainer.train(trainer.values(tmp_path / "branch"), resume=fourth)  # another folder may start from it
+    assert trainer.weights(tmp_path / "branch") == trainer.weights(uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_explicit_checkpoint(tmp_path, uninterrupted):
 )
 def test_another_recipe_is_not_a_continuation(uninterrupted, change, words):
     with pytest.raises(UserError, match=words):
-        tiny.train(tiny.values(uninterrupted, **change), resume=True)
+        trainer.train(trainer.values(uninterrupted, **change), resume=True)
 
 
 def journal(run: Path) -> list:

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditory_sentences.clip import Clip
-from codec.errors import UserError
-from tests.training import tiny
-from training import checkpoint, inputs
-from training.checkpoint import Damaged
+from auditory_sentences.corpora.clip import Clip
+from codec.io.errors import UserError
+from tests.factories import trainer
+from training import inputs
+from training.engine import checkpoint
+from training.engine.checkpoint import Damaged
+from training.lm.train_text import TextModelRecipe
 from training.resume import MAY_CHANGE, Continuation, compare_facts, compare_recipes
-from training.train_text import TextModelRecipe
 
 RECIPE = {"kind": "tiny", "out": "a", "steps": 4, "seed": 7, "engine": {"micro_batches": 4, "zero_stage": 0}}
 
@@ -26,7 +27,7 @@ RECIPE = {"kind": "tiny", "out": "a", "steps": 4, "seed": 7, "engine": {"micro_b
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "a.txt").write_text("one\ntwo\n")
-    tiny.train(values(folder, steps=4))
+    trainer.train(values(folder, steps=4))
     return folder
 
 
@@ -38,7 +39,7 @@ def folder(trained, tmp_path) -> Path:
 
 
 def values(folder: Path, **more) -> dict:
-    return tiny.values(folder / "run", texts=[str(folder / "a.txt")], steps=6) | more
+    return trainer.values(folder / "run", texts=[str(folder / "a.txt")], steps=6) | more
 
 
 def last(folder: Path) -> Path:
@@ -103,11 +104,11 @@ def test_data_that_changed_is_allowed_under_the_key_of_its_recipe():
 def test_a_run_goes_on_with_what_it_read(tmp_path, capsys):
     folder = tmp_path
     (folder / "a.txt").write_text("one\ntwo\n")
-    tiny.train(values(folder, steps=4))
+    trainer.train(values(folder, steps=4))
     (folder / "a.txt").write_text("quite\nother\n")
     with pytest.raises(UserError, match=rf"texts: {folder}/a.txt: not what .*--allow-change texts"):
-        tiny.train(values(folder), resume=True)
-    tiny.train(values(folder), resume=Continuation(None, ("texts",)))
+        trainer.train(values(folder), resume=True)
+    trainer.train(values(folder), resume=Continuation(None, ("texts",)))
     assert "allowed: texts: what lies at" in capsys.readouterr().out
     description = checkpoint.newest(folder / "run")[0].description
     assert description["changes"] == [
@@ -118,18 +119,18 @@ def test_a_run_goes_on_with_what_it_read(tmp_path, capsys):
 
 def test_what_it_read_may_have_moved(folder):
     (folder / "a.txt").rename(folder / "b.txt")
-    tiny.train(values(folder, texts=[str(folder / "b.txt")]), resume=True)
+    trainer.train(values(folder, texts=[str(folder / "b.txt")]), resume=True)
     with pytest.raises(UserError, match="texts: "):
-        tiny.train(values(folder, steps=8, texts=[str(folder / "b.txt")] * 2), resume=True)
+        trainer.train(values(folder, steps=8, texts=[str(folder / "b.txt")] * 2), resume=True)
 
 
 def test_a_checkpoint_that_does_not_say_what_was_read_goes_on(tmp_path, capsys):
     folder = tmp_path
     (folder / "a.txt").write_text("one\ntwo\n")
-    tiny.train(values(folder, steps=4))
+    trainer.train(values(folder, steps=4))
     rewrite(folder, lambda m: (m["description"].pop("inputs"), m["description"].pop("changes"), old(m)))
     (folder / "a.txt").write_text("quite\nother\n")
-    tiny.train(values(folder), resume=True)
+    trainer.train(values(folder), resume=True)
     assert capsys.readouterr().out.count("does not say what its texts held, which is not compared") == 1
 
 
@@ -283,7 +284,7 @@ DAMAGED_LINES = {
 
 @pytest.mark.parametrize("damage", DAMAGED_LINES)
 def test_a_damaged_line_costs_that_line(tmp_path, damage):
-    from training.journal import Journal, read_journal
+    from training.metrics import Journal, read_journal
 
     lines = [b'{"step": 1, "loss": 2.5}', DAMAGED_LINES[damage], b'{"step": 2, "loss": 1.5}', b""]
     (tmp_path / "journal.jsonl").write_bytes(b"\n".join(lines))

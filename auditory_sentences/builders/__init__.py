@@ -1,0 +1,1 @@
+"""Builders of sentences: tasks, the five constructions, few-shot episodes, analyses."""

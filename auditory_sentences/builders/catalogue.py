@@ -1,0 +1,106 @@
+"""The catalogue of a split: which clips belong together, by everything that auditory sentences link clips with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from codec.tokens import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from auditory_sentences.corpora.clip import Clip
+    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
+
+MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, not a class to ask about
+
+
+class Catalogue:
+    """What one split of a token store holds. Clips are known by their positions in the store; no tokens are held.
+
+    members: all clips of the split
+    recordings: clips cut from one long recording, in order; at least two each (Clip.group and Clip.position)
+    same_text: clips that say the same words, by at least two speakers
+    by_speaker, by_kind, by_label[(kind, label, value)]: positions
+    parts_of: mixture -> its clean parts, where all of them are in this split
+    label_values: label -> its values in the whole store, all splits, so that training and evaluation offer the same
+    """
+
+    def __init__(self, store: TokenStore | JoinedStores, split: str) -> None:
+        self.store = store
+        self.split = split
+        self.members: list[int] = []
+        self.by_kind: dict[str, list[int]] = defaultdict(list)
+        self.by_speaker: dict[str, list[int]] = defaultdict(list)
+        self.by_label: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        by_group, by_text = defaultdict(list), defaultdict(list)
+        position_of, parts = {}, {}
+        for i, clip in enumerate(store.clips):
+            if clip.split != split:
+                continue
+            self.members.append(i)
+            self.by_kind[clip.kind].append(i)
+            position_of[clip.id] = i
+            if clip.group:
+                by_group[clip.group].append((clip.position, i))
+            if clip.kind == "speech" and clip.speaker:
+                self.by_speaker[clip.speaker].append(i)
+                if clip.text:
+                    by_text[normalised(clip.text)].append((clip.speaker, i))
+            if clip.parts:
+                parts[i] = clip.parts
+            for label, value in clip.labels.items():
+                self.by_label[clip.kind, label, value].append(i)
+        self.recordings = [tuple(i for _, i in sorted(group)) for group in by_group.values() if len(group) > 1]
+        self.recording_of = {i: recording for recording in self.recordings for i in recording}
+        self.same_text = [tuple(i for _, i in said) for said in by_text.values() if len({who for who, _ in said}) > 1]
+        self.parts_of = {
+            i: tuple(position_of[name] for name in names)
+            for i, names in parts.items()
+            if all(name in position_of for name in names)
+        }
+        self.label_values = label_values(store.clips)
+
+    def clip(self, position: int) -> Clip:
+        """The clip's record, without tokens."""
+        return self.store.clips[position]
+
+    def seconds(self, position: int) -> float:
+        """Length of the clip, known without its tokens."""
+        return self.store.num_samples[position] / SAMPLE_RATE
+
+    def stored(self, position: int) -> StoredClip:
+        """The clip with its tokens."""
+        return self.store[position]
+
+
+def label_values(clips: Iterable[Clip]) -> Mapping[str, Sequence[str]]:
+    """label -> its values, sorted: the labels that can be asked about.
+
+    Left out: labels with one value only, with more than MAX_LABEL_VALUES, and numbers (beats per minute), which are
+    measured rather than named.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        for label, value in clip.labels.items():
+            if value:
+                found[label].add(value)
+    return {
+        label: tuple(sorted(values))
+        for label, values in sorted(found.items())
+        if 1 < len(values) <= MAX_LABEL_VALUES and not all(is_number(v) for v in values)
+    }
+
+
+def is_number(value: str) -> bool:
+    """Whether a label's value is one of a scale rather than the name of a class."""
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def normalised(text: str) -> str:
+    """Words alone: the same sentence in another spelling of case, punctuation and spaces is the same text."""
+    return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split())

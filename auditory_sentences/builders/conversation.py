@@ -1,0 +1,44 @@
+"""Conversations: several requests and their answers in a row, as one auditory sentence; what a session is made of.
+
+Not one of the paper's five constructions: those link clips that belong together, few-shot episodes repeat one task, and
+in a session with a person the next request may be anything. Training on some teaches the model that earlier turns are
+there and need not matter.
+"""
+
+from __future__ import annotations
+
+from auditory_sentences.builders.catalogue import Catalogue
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.builders.tasks import TASKS, build, is_eligible
+from auditory_sentences.lengths import row_limit
+from auditory_sentences.rng import Draws
+from auditory_sentences.sentence import AuditorySentence, Segment
+
+MIN_TURNS, MAX_TURNS = 2, 4
+# What people ask for; tasks without a request (audio_only, text_only) are no turns. Analyses teach the codec, not the
+# language model, whose turns are short.
+_NO_TURNS = ("descriptive_to_structural", "analysis")
+TURNS = tuple(task for task in TASKS.values() if task.prompted and task.name not in _NO_TURNS)
+
+
+def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[str]:
+    """Names of the tasks that a turn about this clip can be."""
+    return [task.name for task in TURNS if is_eligible(task, catalogue.clip(position), bank)]
+
+
+def conversation(catalogue: Catalogue, bank: PromptBank, first: int, draws: Draws, max_rows: int) -> AuditorySentence:
+    """2 to 4 turns, the first of them about clip `first`; every answer is learned. A pure function of its arguments.
+
+    Turns that do not fit into `max_rows` rows are left out from the end.
+    """
+    segments: list[Segment] = []
+    clips = [first, *draws.sample(catalogue.members, draws.between(MIN_TURNS, MAX_TURNS) - 1)]
+    for position in clips:
+        names = turns_about(catalogue, position, bank)
+        if not names:
+            continue
+        longer = [*segments, *build(draws.pick(names), catalogue.stored(position), draws, bank).segments]
+        if segments and row_limit(longer) > max_rows:
+            break
+        segments = longer
+    return AuditorySentence(tuple(segments), f"conversation:{catalogue.clip(first).id}")

@@ -1,0 +1,217 @@
+"""Few-shot episodes: solved examples and then a query, as one sentence, for stage 4 and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from auditory_sentences.builders.catalogue import Catalogue, normalised
+from auditory_sentences.builders.prompts import PromptBank, listed
+from auditory_sentences.builders.tasks import (
+    QUESTIONS,
+    Task,
+    askable_labels,
+    build,
+    find_task,
+    is_eligible,
+    prompt_segments,
+    task_segments,
+)
+from auditory_sentences.lengths import row_limit
+from auditory_sentences.rng import Draws
+from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.io.errors import UserError
+
+if TYPE_CHECKING:
+    from auditory_sentences.corpora.clip import Clip
+    from auditory_sentences.token_store import StoredClip
+
+ShotAudio = Literal["audio", "descriptive"]
+MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
+
+
+class TooFewExamples(UserError):
+    """The pool has fewer clips than shots that may stand beside the query."""
+
+
+class Episode(NamedTuple):
+    """A classification episode and the answers it allows."""
+
+    sentence: AuditorySentence
+    options: tuple[str, ...]
+
+
+class Episodes:
+    """Episodes whose examples come from one split.
+
+    pool: where the examples are taken from; in evaluation another split than the query's
+    bank: prompts and label values
+
+    Every answer is learned, the examples' too. `auditory_sentences.tasks.request_of` cuts off the query's answer.
+    Neither the query, nor another piece of its recording, nor a mixture it is in, nor one of its parts is ever an
+    example; where words are the answer or the condition, no example says the query's words.
+
+    shot_audio="descriptive" gives the examples' audio as descriptive tokens alone, the query's in full. A clip of 1.5 s
+    takes 10 rows that way instead of 31, so that four examples of each of four classes fit into 512 rows. What only the
+    structural tokens carry (a speaker's voice, the exact pitch) is then missing from the examples.
+    """
+
+    def __init__(self, pool: Catalogue, bank: PromptBank) -> None:
+        self.pool = pool
+        self.bank = bank
+        self._eligible: dict[str, list[int]] = {}
+
+    def of_task(
+        self, task: Task | str, query: StoredClip, shots: int, draws: Draws, shot_audio: ShotAudio = "audio"
+    ) -> AuditorySentence:
+        """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
+
+        Questions ask about the same label in all examples. Raises UserError where the pool has too few other clips.
+        """
+        task = find_task(task) if isinstance(task, str) else task
+        if shots == 0:
+            return build(task, query, draws, self.bank)
+        if shot_audio != "audio" and any(part.learn and part.content == "audio" for part in task.parts):
+            raise ValueError(f"the examples of '{task.name}' must be whole audio: audio is what the query's answer is")
+        if task.label is None and any(part.content in QUESTIONS for part in task.parts):
+            label = draws.pick(askable_labels(task, query, self.bank) or [""])
+            task = replace(task, label=label or None)
+        candidates = self.eligible(task)
+        segments = list(prompt_segments(task, draws, self.bank))
+        says_words = any(part.content == "text" for part in task.parts)
+        for i in self._examples(candidates, shots, query, draws, task.name, other_words=says_words):
+            example = task_segments(task, self.pool.stored(i), draws, self.bank)
+            segments += [_as_shot(segment, shot_audio) for segment in example]
+        segments += task_segments(task, query, draws, self.bank)
+        return AuditorySentence(tuple(segments), f"few_shot:{task.name}:{shots}:{query.id}")
+
+    def of_label(
+        self, label: str, query: StoredClip, ways: int, shots: int, draws: Draws, shot_audio: ShotAudio = "audio"
+    ) -> Episode:
+        """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
+
+        Fewer ways where fewer values have enough examples. Raises UserError where the query has no such label, or where
+        no second value has enough.
+        """
+        answer = query.labels.get(label)
+        if not answer or answer not in self.bank.label_values.get(label, ()):
+            raise UserError(f"the clip '{query.id}' has no label '{label}' to be classified by; choose another label")
+        by_value = {
+            value: self.pool.by_label.get((query.kind, label, value), []) for value in self.bank.label_values[label]
+        }
+        others = [value for value, clips in by_value.items() if value != answer and len(clips) >= max(shots, 1)]
+        options = draws.shuffled([answer, *draws.sample(others, ways - 1)])
+        if len(options) < 2:
+            raise TooFewExamples(
+                f"split '{self.pool.split}' has no second value of '{label}' with {shots} clips of {query.kind}; "
+                "ask for fewer shots"
+            )
+        examples = [
+            (i, value)
+            for value in options
+            for i in self._examples(by_value[value], shots, query, draws, f"{label} = {value}")
+        ]
+        prompt = self.bank.prompt("classification", draws).format(label=self.bank.name(label), options=listed(options))
+        segments = [Segment("prompt", prompt)]
+        for i, value in draws.shuffled(examples):
+            audio = _as_shot(Segment("audio", self.pool.stored(i).tokens), shot_audio)
+            segments += [audio, Segment("text", value, learn=True)]
+        segments += [Segment("audio", query.tokens), Segment("text", answer, learn=True)]
+        name = f"classification:{label}:{len(options)}x{shots}:{query.id}"
+        return Episode(AuditorySentence(tuple(segments), name), tuple(options))
+
+    def eligible(self, task: Task) -> Sequence[int]:
+        """Positions of the pool's clips that can serve the task."""
+        key = f"{task.base}:{task.label}"
+        if key not in self._eligible:
+            pool = self.pool
+            self._eligible[key] = [i for i in pool.members if is_eligible(task, pool.clip(i), self.bank)]
+        return self._eligible[key]
+
+    def draw_of_task(self, task: Task, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
+        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit `max_rows`."""
+        query = self.pool.stored(position)
+        says_audio = any(part.learn and part.content == "audio" for part in task.parts)
+
+        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.of_task(task, query, shots, draws, shot_audio)
+
+        return _largest_that_fits(episode, draws, max_rows, whole_audio=says_audio)
+
+    def draw_of_label(self, label: str | None, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
+        """A training episode around a clip of the pool, classified by `label` or by one of its own, drawn."""
+        query = self.pool.stored(position)
+        chosen, ways = label or draws.pick(self.class_labels(query)), draws.between(2, MAX_WAYS)
+
+        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.of_label(chosen, query, ways, shots, draws, shot_audio).sentence
+
+        return _largest_that_fits(episode, draws, max_rows, whole_audio=False)
+
+    def class_labels(self, clip: Clip) -> list[str]:
+        """The clip's labels by which an episode of the pool can classify it: another value of the label is there."""
+        found = []
+        for label, answer in sorted(clip.labels.items()):
+            values = self.bank.label_values.get(label, ())
+            if answer in values and any(v != answer and (clip.kind, label, v) in self.pool.by_label for v in values):
+                found.append(label)
+        return found
+
+    def _examples(
+        self, candidates: Sequence[int], count: int, query: Clip, draws: Draws, what: str, other_words: bool = False
+    ) -> list[int]:
+        """`count` different candidates that give nothing of the query away."""
+        seed = draws.below(1 << 62)
+        words = normalised(query.text) if other_words else None
+        for looked_at in (count + 8, 8 * count + 64, len(candidates)):
+            fair = (
+                i
+                for i in Draws("examples", seed).sample(candidates, looked_at)
+                if not _related(clip := self.pool.clip(i), query) and (words is None or normalised(clip.text) != words)
+            )
+            chosen = list(islice(fair, count))
+            if len(chosen) == count:
+                return chosen
+        raise TooFewExamples(
+            f"split '{self.pool.split}' has {len(chosen)} clips that can be examples of {what} for '{query.id}', "
+            f"and {count} are asked for; ask for fewer shots"
+        )
+
+
+def _related(clip: Clip, query: Clip) -> bool:
+    """Whether the clip would give the query away: itself, the same recording, a mixture with it or a part of it."""
+    return (
+        clip.id == query.id
+        or bool(clip.group and clip.group == query.group)
+        or query.id in clip.parts
+        or clip.id in query.parts
+        or not set(clip.parts).isdisjoint(query.parts)
+    )
+
+
+def _as_shot(segment: Segment, shot_audio: ShotAudio) -> Segment:
+    return replace(segment, role=shot_audio) if segment.role == "audio" else segment
+
+
+def _largest_that_fits(
+    episode: Callable[[int, Draws, ShotAudio], AuditorySentence], draws: Draws, max_rows: int, whole_audio: bool
+) -> AuditorySentence:
+    """The episode with the drawn number of shots, 1 to 4; with fewer where there are fewer or too many rows.
+
+    Unless `whole_audio`, the shots' audio is descriptive tokens alone half of the time, and where only that fits.
+    """
+    most, seed = draws.between(1, MAX_SHOTS), draws.below(1 << 62)
+    roles: tuple[ShotAudio, ...] = ("audio",)
+    if not whole_audio:
+        roles = ("descriptive",) if draws.chance(0.5) else ("audio", "descriptive")
+    for shots in range(most, 0, -1):
+        for role in roles:
+            try:
+                sentence = episode(shots, Draws("episode", seed), role)
+            except TooFewExamples:
+                continue
+            if row_limit(sentence.segments) <= max_rows:
+                return sentence
+    return episode(0, Draws("episode", seed), "audio")

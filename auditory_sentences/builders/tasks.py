@@ -1,0 +1,262 @@
+"""The tasks: how one clip becomes an auditory sentence. Training and evaluation build their sentences here, both."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from auditory_sentences.builders.analysis import write_analysis
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.rng import Draws
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
+from codec.io.errors import UserError
+from codec.io.terminal import shown
+from codec.tokens import AudioTokens
+from lm.text_normaliser import Use, normalise
+from lm.text_tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from auditory_sentences.corpora.clip import Clip
+    from auditory_sentences.token_store import StoredClip
+
+
+class Part(NamedTuple):
+    """One segment of a task: its role, what fills it (a name in CONTENTS or QUESTIONS), and whether it is learned."""
+
+    role: TextRole | AudioRole
+    content: str
+    learn: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2).
+
+    kinds: the kinds of clip that it takes
+    parts: its segments in order, after the prompt
+    prompted: a prompt is drawn from the bank and put first; left out where there is no condition either
+    label: for questions, the one label to ask about; None draws one of the clip's
+    """
+
+    name: str
+    kinds: frozenset[str]
+    parts: tuple[Part, ...]
+    prompted: bool = True
+    label: str | None = None
+
+    @property
+    def generates_audio(self) -> bool:
+        """Text in, audio out: the sentences in which guidance dropout hides the conditions (published model, §B.4)."""
+        return any(p.learn and p.role in get_args(AudioRole) for p in self.parts) and any(
+            not p.learn and p.role in get_args(TextRole) for p in self.parts
+        )
+
+    @property
+    def base(self) -> str:
+        """The name without a label: what the prompt bank knows."""
+        return self.name.partition(":")[0]
+
+
+SPEECH, SOUND, MUSIC = frozenset({"speech"}), frozenset({"sound", "mixture"}), frozenset({"music"})
+ANY = SPEECH | SOUND | MUSIC
+
+AUDIO, SAY_AUDIO = Part("audio", "audio"), Part("audio", "audio", learn=True)
+WORDS, SAY_WORDS = Part("transcription", "text"), Part("transcription", "text", learn=True)
+LYRIC, SAY_LYRIC = Part("lyric", "text"), Part("lyric", "text", learn=True)
+CAPTION, SAY_CAPTION = Part("caption", "caption"), Part("caption", "caption", learn=True)
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task("asr", SPEECH, (AUDIO, SAY_WORDS)),
+        Task("tts", SPEECH, (WORDS, SAY_AUDIO)),
+        Task("instruct_tts", SPEECH, (CAPTION, WORDS, SAY_AUDIO)),
+        Task("speech_caption", SPEECH, (AUDIO, SAY_CAPTION)),
+        Task("lyric_recognition", MUSIC, (AUDIO, SAY_LYRIC)),
+        Task("song_generation", MUSIC, (LYRIC, SAY_AUDIO)),
+        Task("sound_caption", SOUND, (AUDIO, SAY_CAPTION)),
+        Task("sound_generation", SOUND, (CAPTION, SAY_AUDIO)),
+        Task("music_caption", MUSIC, (AUDIO, SAY_CAPTION)),
+        Task("music_generation", MUSIC, (CAPTION, SAY_AUDIO)),
+        Task("audio_qa", ANY, (Part("text", "question"), AUDIO, Part("text", "answer", learn=True))),
+        Task("audio_yes_no", ANY, (Part("text", "yes_no_question"), AUDIO, Part("text", "yes_no", learn=True))),
+        Task("analysis", ANY, (AUDIO, Part("text", "analysis", learn=True))),
+        Task("descriptive_to_structural", ANY, (Part("descriptive", "audio"), Part("structural", "audio", learn=True))),
+        Task("audio_only", ANY, (SAY_AUDIO,), prompted=False),
+        Task("text_only", ANY, (Part("text", "words", learn=True),), prompted=False),
+    )
+}
+
+# What fills a part, read off the clip. An empty text means that the clip cannot serve the task.
+CONTENTS: Mapping[str, Callable[[Clip], str]] = {
+    "text": lambda clip: clip.text,
+    "caption": lambda clip: clip.caption,
+    "words": lambda clip: clip.text or clip.caption,
+    "analysis": write_analysis,
+}
+
+
+def _open_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
+    answer = clip.labels[label]
+    return {"question": bank.question(label, answer, draws), "answer": answer}
+
+
+def _yes_no_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
+    question, answer = bank.yes_no_question(label, clip.labels[label], draws)
+    return {"yes_no_question": question, "yes_no": answer}
+
+
+# Parts that are drawn together from one of the clip's labels.
+QUESTIONS: Mapping[str, Callable[[Clip, str, Draws, PromptBank], dict[str, str]]] = {
+    "question": _open_question,
+    "yes_no_question": _yes_no_question,
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
+
+    "tts:descriptive" is tts up to the descriptive tokens: what text decides, at a third of the rows.
+    Raises UserError with the nearest known name.
+    """
+    base, _, label = name.partition(":")
+    task = TASKS.get(base)
+    if task is None:
+        near = get_close_matches(base, TASKS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
+        raise UserError(f"there is no task '{name}'; {hint}")
+    if label == "descriptive" and SAY_AUDIO in task.parts:
+        parts = tuple(part._replace(role="descriptive") if part == SAY_AUDIO else part for part in task.parts)
+        return replace(task, name=name, parts=parts)
+    if label and not any(part.content in QUESTIONS for part in task.parts):
+        raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
+    return replace(task, name=name, label=label) if label else task
+
+
+def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
+    """The clip's labels that the task can ask about: those whose values the bank knows."""
+    wanted = [task.label] if task.label else sorted(clip.labels)
+    return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
+
+
+def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
+    """Whether the clip has all that the task's parts need."""
+    if clip.kind not in task.kinds:
+        return False
+    if any(part.content in QUESTIONS for part in task.parts) and not askable_labels(task, clip, bank):
+        return False
+    return all(CONTENTS[part.content](clip) for part in task.parts if part.content in CONTENTS)
+
+
+def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+    """The task's segments for this clip, without the prompt. Raises UserError where the clip cannot serve the task."""
+    if not is_eligible(task, clip, bank):
+        raise UserError(
+            f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
+        )
+    contents: dict[str, str | AudioTokens] = {"audio": clip.tokens}
+    for part in task.parts:
+        if part.content in QUESTIONS:
+            label = draws.pick(askable_labels(task, clip, bank))
+            contents |= QUESTIONS[part.content](clip, label, draws, bank)
+        elif part.content in CONTENTS:
+            contents[part.content] = CONTENTS[part.content](clip)
+    return tuple(Segment(role, contents[content], learn) for role, content, learn in task.parts)
+
+
+def prompt_segments(task: Task, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+    """The task's prompt as a segment; none for tasks without one."""
+    return (Segment("prompt", bank.prompt(task.base, draws)),) if task.prompted else ()
+
+
+def build(task: Task | str, clip: StoredClip, draws: Draws, bank: PromptBank) -> AuditorySentence:
+    """The clip as an example of the task: prompt, conditions, then what is learned.
+
+    A pure function of its arguments; `draws` chooses prompt and question. Raises UserError where the clip does not fit.
+    """
+    task = find_task(task) if isinstance(task, str) else task
+    prompt = prompt_segments(task, draws, bank)
+    return AuditorySentence(prompt + task_segments(task, clip, draws, bank), f"{task.name}:{clip.id}")
+
+
+class Request(NamedTuple):
+    """A sentence to be continued: what is given, the role of what is asked for, the reference where one is known."""
+
+    sentence: AuditorySentence
+    role: TextRole | AudioRole
+    reference: str | AudioTokens | None = None
+
+
+def request(
+    name: str,
+    draws: Draws | None = None,
+    bank: PromptBank | None = None,
+    prompt: str | None = None,
+    **contents: str | AudioTokens,
+) -> Request:
+    """A request made of a person's own material, in the form in which the task is trained.
+
+    contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
+        `request("audio_qa", question="Which instrument plays?", audio=tokens)`
+    draws: chooses the prompt; without it, the same prompt every time
+    prompt: the prompt itself, in place of the bank's
+    Raises UserError where the prompt is empty, ValueError where a condition is missing or one is given that the task
+    does not have.
+    """
+    task = find_task(name)
+    given = [part for part in task.parts if not part.learn]
+    needed = {part.content for part in given}
+    if needed != set(contents) or not given:
+        raise ValueError(f"a request for '{name}' is made of {sorted(needed) or 'nothing'}, not of {sorted(contents)}")
+    if prompt is None:
+        asked = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
+    elif not prompt.strip():
+        raise UserError("the prompt is empty; write what the model shall do, or leave --prompt out")
+    else:
+        asked = (Segment("prompt", prompt),)
+    segments = asked + tuple(Segment(role, contents[content]) for role, content, _ in given)
+    return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.learn))
+
+
+USES: Mapping[str, Use] = {"transcription": "words", "lyric": "words", "caption": "description"}
+
+
+def in_vocabulary(asked: Request, tokenizer: TextTokenizer) -> Request:
+    """The request with a person's texts in the words of the model that will answer; its prompt stays.
+
+    Warns of what had to be dropped. Raises UserError where nothing is left of a text.
+    """
+    segments = tuple(map(partial(_in_vocabulary, tokenizer=tokenizer), asked.sentence.segments))
+    return asked._replace(sentence=AuditorySentence(segments, asked.sentence.name))
+
+
+def _in_vocabulary(segment: Segment, tokenizer: TextTokenizer) -> Segment:
+    if not segment.is_text or segment.role == "prompt":
+        return segment
+    said, dropped = normalise(segment.content, tokenizer, USES.get(segment.role, "text"))
+    names = ", ".join(shown(c) for c in dropped[:10]) + (", ..." if len(dropped) > 10 else "")
+    if not said:
+        without = f": the model has no words for {names}" if names else ""
+        raise UserError(f"there is nothing to say in {shown(segment.content)}{without}; write it in words")
+    if dropped:
+        warnings.warn(f"{shown(segment.content)}: the model has no words for {names}, left out", stacklevel=3)
+    return replace(segment, content=said)
+
+
+def request_of(sentence: AuditorySentence) -> Request:
+    """Cut the last segment off a training sentence: the evaluation request whose right answer is that segment.
+
+    What is given is all condition now, the answers of a few-shot episode's examples included.
+    Raises ValueError where the last segment is not learned, or where nothing is left to answer to.
+    """
+    *given, last = sentence.segments
+    if not last.learn:
+        raise ValueError(f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for")
+    if not given:
+        raise ValueError(f"'{sentence.name}' is one segment only; without it there is nothing to ask with")
+    conditions = tuple(replace(segment, learn=False) for segment in given)
+    return Request(AuditorySentence(conditions, sentence.name), last.role, last.content)

@@ -1,0 +1,1 @@
+"""Corpora: clips and what is known about them, read from folders, tables and datasets."""

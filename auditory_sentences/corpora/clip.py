@@ -1,0 +1,69 @@
+"""A clip: one audio file and everything known about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
+
+from codec.io.errors import UserError
+from codec.io.numbers import LARGEST, Index
+from codec.io.terminal import shown
+
+Kind = Literal["speech", "sound", "music", "mixture"]
+Split = Literal["train", "dev", "test"]
+KINDS: tuple[str, ...] = get_args(Kind)
+SPLITS: tuple[str, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One audio file and everything known about it.
+
+    id: unique in its corpus
+    path: of the audio file; absolute once read
+    text: what is said (speech, mixture), "" where unknown
+    caption: what is heard, in words, "" where unknown
+    labels: exact attributes, such as {"gender": "male", "speed": "slow"} or {"instrument": "piano"}
+    group, position: name of the long recording that the clip is a piece of, and which piece (0, 1, ...)
+    parts: ids of the clean clips that a mixture is the sum of
+    """
+
+    id: str
+    path: str
+    kind: Kind
+    split: Split
+    text: str = ""
+    caption: str = ""
+    speaker: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    group: str = ""
+    position: Index = 0
+    parts: tuple[str, ...] = ()
+    licence: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        what = f"clip {shown(self.id)}"
+        for name in ("id", "path", "kind", "split", "text", "caption", "speaker", "group", "licence", "source"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"{what}: {name} must be text, not {shown(getattr(self, name))}")
+        if not self.id.strip() or not self.path.strip():
+            raise UserError(f"{what} ({shown(self.path)}): both id and path must say something")
+        for name, known in (("kind", KINDS), ("split", SPLITS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{what}: {name} {shown(getattr(self, name))} is not one of {', '.join(known)}")
+        if type(self.position) is not int or not 0 <= self.position <= LARGEST:
+            raise UserError(f"{what}: position must be a whole number from 0, not {shown(self.position)}")
+        if not isinstance(self.labels, dict) or not all(isinstance(v, str) for kv in self.labels.items() for v in kv):
+            raise UserError(f"{what}: labels must map text to text, not {shown(self.labels)}")
+        if not isinstance(self.parts, tuple) or not all(isinstance(part, str) for part in self.parts):
+            raise UserError(f"{what}: parts must be ids of clips, not {shown(self.parts)}")
+        if "\0" in self.path:
+            raise UserError(f"{what}: {shown(self.path)} is not a name that a file can have; correct it")
+        if self.id in self.parts:
+            raise UserError(f"{what}: names itself as a part of it")
+
+    def to_json(self) -> str:
+        """One line of clips.jsonl; fields that hold nothing are left out."""
+        return json.dumps({k: v for k, v in asdict(self).items() if v or k in ("id", "path", "kind", "split")})

@@ -1,0 +1,84 @@
+"""Corpora that are tables: CSV, TSV or JSONL with a row per clip."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from auditory_sentences.corpora.clip import Clip, Kind, Split
+from auditory_sentences.corpora.rows import Rows, address_of, clips_of_rows, find_columns
+from codec.io.errors import UserError
+from codec.io.reading import read_json_lines, read_table
+from codec.io.terminal import shown
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV, TSV or JSONL file with a row per clip.
+
+    columns: our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split,
+        text, caption, speaker, group, position, licence, source; whichever there are
+    labels: further columns that are exact attributes of the clip
+    audio_folder: what file names are relative to; the table's own folder if not given
+    clip_kind, split, licence, source: of all clips, where the table has no such column
+    """
+
+    path: Path
+    name: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    audio_folder: Path | None = None
+    clip_kind: Kind = "speech"
+    split: Split = "train"
+    licence: str = ""
+    source: str = ""
+
+    def clips(self) -> Iterator[tuple[str, Clip]]:
+        """(where it stands, clip). A row whose file is missing is a clip like any other, which its reader reports;
+        where all are missing, UserError names the first."""
+        names, rows = self._read()
+        columns = find_columns(self, names, needed="file")
+        yield from clips_of_rows(self, self._files(rows, columns["file"]), columns, names)
+
+    def _files(self, rows: list[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
+        folder = self.audio_folder or self.path.parent
+        found, missing, made = 0, "", []
+        for where, row in rows:
+            name = row.get(column)
+            if not isinstance(name, str) or not name.strip():
+                said = "is empty or missing" if name is None or isinstance(name, str) else f"holds {shown(name)}"
+                raise UserError(f"{where}: column {column!r} with the audio file {said}; fill in the file's name")
+            path = folder / address_of(name.strip(), where)
+            if is_file(path, where):
+                found += 1
+            else:
+                missing = missing or f"{where}: the audio file {path} does not exist; correct the name or audio_folder"
+            made.append((where, row, str(path), name.strip()))
+        if missing and not found:
+            raise UserError(missing)
+        yield from made
+
+    def _read(self) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
+        """(names of the columns, (where it stands, row) of every row)"""
+        ending = self.path.suffix.lower()
+        if ending in (".jsonl", ".ndjson"):
+            rows = list(read_json_lines(self.path, "table"))
+            return list(dict.fromkeys(name for _, row in rows for name in row)), rows
+        if ending in (".csv", ".tsv"):
+            return read_table(self.path)
+        raise UserError(f"{self.path}: a table ends in .csv, .tsv or .jsonl; save it as one of these")
+
+
+def is_file(path: Path, where: str) -> bool:
+    """Whether there is such a file. Raises UserError where it is a folder, a pipe or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # whoever reads it says what is wrong
+        return False
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{where}: {path} is no ordinary file; give the name of a file of sound")
+    return True

@@ -1,0 +1,1 @@
+"""The stream of training sentences: mixed by weight, packed into rows."""

@@ -1,0 +1,191 @@
+"""Mixing: which sentence comes when. Sentence i of epoch e is a pure function of (seed, e, i)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from auditory_sentences.builders.catalogue import Catalogue
+from auditory_sentences.builders.constructions import CONSTRUCTIONS
+from auditory_sentences.builders.conversation import conversation, turns_about
+from auditory_sentences.builders.few_shot import Episodes
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible
+from auditory_sentences.lengths import audio_row_count, excerpt, units_in, whole_units
+from auditory_sentences.rng import Draws, permuted, stable_hash
+from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.io.errors import UserError
+
+if TYPE_CHECKING:
+    from auditory_sentences.token_store import JoinedStores, TokenStore
+
+GUIDANCE_DROPOUT = 0.1  # share of generation sentences whose conditions are hidden (published model, §B.4)
+FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
+
+
+class Drawn(NamedTuple):
+    """A sentence of the stream, and whether its conditions are to be hidden (to_rows' hide_conditions)."""
+
+    sentence: AuditorySentence
+    hide_conditions: bool
+
+
+class Source(NamedTuple):
+    """One entry of a mixture: `build` makes a sentence around one of its anchors."""
+
+    name: str
+    anchors: Sequence[Any]
+    build: Callable[[Any, Draws], AuditorySentence]
+    generates_audio: bool = False
+
+
+class SentenceStream:
+    """A weighted mixture of tasks, constructions and few-shot episodes over one split of a token store.
+
+    mixture: name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
+        "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification" or
+        "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests)
+    texts: what text_only says; without any, the transcriptions and captions of the clips
+    max_rows: what constructions, episodes and audio_only fit themselves into: the context length of the stage
+    guidance_dropout: 0 for validation
+
+    `stream[epoch, i]` for i < len(stream) takes O(1) time, whatever came before: no state, the same on any number of
+    processes. An epoch has as many sentences as all sources together have anchors, in a random order, with the shares
+    exact to the rounding of one sentence. After every epoch each anchor of a source has come as often as any other, to
+    within one; which come more often changes from epoch to epoch.
+    Raises UserError for an unknown name, and for one that the data can make no sentence of.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore | JoinedStores,
+        mixture: Mapping[str, float],
+        seed: int,
+        split: str = "train",
+        *,
+        max_rows: int,
+        bank: PromptBank | None = None,
+        texts: Sequence[str] = (),
+        guidance_dropout: float = GUIDANCE_DROPOUT,
+    ) -> None:
+        self.seed, self.split, self.max_rows, self.guidance_dropout = seed, split, max_rows, guidance_dropout
+        self.catalogue = Catalogue(store, split)
+        self.bank = (bank or PromptBank.load()).with_label_values(self.catalogue.label_values)
+        self.episodes = Episodes(self.catalogue, self.bank)
+        self.texts = texts
+        weights = {name: weight for name, weight in sorted(mixture.items()) if weight != 0}
+        if not weights or min(weights.values()) < 0:
+            raise UserError(f"the mixture {dict(mixture)} needs at least one weight above 0 and none below")
+        self.sources = [self._source(name) for name in weights]
+        total = sum(len(source.anchors) for source in self.sources)
+        scale = total / sum(weights.values())
+        counts = [max(1, round(weight * scale)) for weight in weights.values()]
+        self._ends = [sum(counts[: k + 1]) for k in range(len(counts))]
+        self._counts = counts
+
+    def __len__(self) -> int:
+        """Sentences in one epoch."""
+        return self._ends[-1]
+
+    @property
+    def shares(self) -> dict[str, tuple[int, int]]:
+        """Source -> (sentences per epoch, anchors): what a run reports about its data."""
+        rows = zip(self.sources, self._counts, strict=True)
+        return {source.name: (count, len(source.anchors)) for source, count in rows}
+
+    @property
+    def hash(self) -> str:
+        """Stable identity of the sentences and their order: data, texts, prompts, mixture, seed, split, limits."""
+        phrasings = {name: getattr(self.bank, name) for name in ("prompts", "questions", "yes_no", "names")}
+        key = (
+            self.catalogue.store.data_hash,
+            stable_hash(*self.texts),
+            json.dumps(phrasings, sort_keys=True),
+            repr(self.shares),
+            *(self.seed, self.split, self.max_rows, self.guidance_dropout),
+        )
+        return f"{stable_hash('stream', *key):016x}"
+
+    def __getitem__(self, at: tuple[int, int]) -> Drawn:
+        """Sentence i of epoch e. Raises IndexError for i outside [0, len(self)) or a negative epoch."""
+        epoch, i = at
+        if epoch < 0:
+            raise IndexError(f"epoch {epoch} is negative")
+        source, anchor = self.place(epoch, i)
+        draws = Draws(self.seed, self.split, "sentence", epoch, i)
+        hide = source.generates_audio and draws.chance(self.guidance_dropout)
+        return Drawn(source.build(source.anchors[anchor], draws), hide)
+
+    def place(self, epoch: int, i: int) -> tuple[Source, int]:
+        """Which source sentence i of the epoch comes from, and the index of its anchor there."""
+        slot = permuted(i, len(self), self.seed, self.split, "epoch", epoch)
+        k = next(k for k, end in enumerate(self._ends) if slot < end)
+        source, size = self.sources[k], len(self.sources[k].anchors)
+        turn, step = divmod(epoch * self._counts[k] + slot - (self._ends[k] - self._counts[k]), size)
+        return source, permuted(step, size, self.seed, self.split, source.name, turn)
+
+    def _source(self, name: str) -> Source:
+        """The mixture's entry of that name."""
+        base, _, detail = name.partition(":")
+        if name in CONSTRUCTIONS:
+            construction = CONSTRUCTIONS[name]
+            build_one = partial(construction.build, self.catalogue, max_rows=self.max_rows)
+            source = Source(name, construction.anchors(self.catalogue), build_one)
+        elif base == FEW_SHOT and detail:
+            task = find_task(detail)
+            eligible = self.episodes.eligible(task)
+            source = Source(
+                name,
+                eligible if len(eligible) > 1 else (),
+                partial(self.episodes.draw_of_task, task, max_rows=self.max_rows),
+                task.generates_audio,
+            )
+        elif base == CLASSIFICATION:
+            members = [i for i in self.catalogue.members if self._classes(i, detail)]
+            source = Source(name, members, partial(self.episodes.draw_of_label, detail or None, max_rows=self.max_rows))
+        elif name == CONVERSATION:
+            members = [i for i in self.catalogue.members if turns_about(self.catalogue, i, self.bank)]
+            source = Source(name, members, partial(conversation, self.catalogue, self.bank, max_rows=self.max_rows))
+        elif base in TASKS:
+            source = self._task(find_task(name))
+        else:
+            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, f"{FEW_SHOT}:TASK"]
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known names: {', '.join(known)}"
+            raise UserError(f"the mixture asks for '{name}', which is no task, construction or episode; {hint}")
+        if not source.anchors:
+            raise UserError(
+                f"the mixture asks for '{name}', but the split '{self.split}' of the data has no clips to make it of; "
+                "take it out of the mixture or add such clips"
+            )
+        return source
+
+    def _task(self, task: Task) -> Source:
+        if task.name == "text_only" and self.texts:
+            return Source(task.name, range(len(self.texts)), self._plain_text)
+        catalogue = self.catalogue
+        eligible = [i for i in catalogue.members if is_eligible(task, catalogue.clip(i), self.bank)]
+        if task.name == "audio_only":
+            return Source(task.name, eligible, self._audio_only)
+        return Source(task.name, eligible, partial(self._example, task), task.generates_audio)
+
+    def _example(self, task: Task, position: int, draws: Draws) -> AuditorySentence:
+        return build(task, self.catalogue.stored(position), draws, self.bank)
+
+    def _plain_text(self, line: int, draws: Draws) -> AuditorySentence:
+        return AuditorySentence((Segment("text", self.texts[line], learn=True),), f"text_only:line {line}")
+
+    def _audio_only(self, position: int, draws: Draws) -> AuditorySentence:
+        """The clip; of one that is longer than max_rows, an excerpt that fits, from another place every time."""
+        clip = self.catalogue.stored(position)
+        tokens, units = clip.tokens, units_in(self.max_rows)
+        if audio_row_count(tokens, "audio") > self.max_rows and 0 < units <= whole_units(tokens):
+            tokens = excerpt(tokens, draws.between(0, whole_units(tokens) - units), units)
+        return AuditorySentence((Segment("audio", tokens, learn=True),), f"audio_only:{clip.id}")
+
+    def _classes(self, position: int, label: str) -> bool:
+        labels = self.episodes.class_labels(self.catalogue.clip(position))
+        return label in labels if label else bool(labels)

@@ -1,0 +1,187 @@
+"""Sound files: any rate, any number of channels, any length in; 24 kHz mono out, and back to 16-bit files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import cache
+from math import ceil, gcd
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torchaudio.functional import resample
+
+from codec.audio.files import Sound, open_sounds
+from codec.io.errors import UserError
+from codec.io.files import new_file
+from codec.tokens import SAMPLE_RATE
+
+# A Kaiser-windowed sinc of 64 zero crossings: 96 dB of rejection, flat to 0.95 of the band. Fixed, because tokens
+# follow from the samples.
+_FILTER = {
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "resampling_method": "sinc_interp_kaiser",
+    "beta": 14.769656459379492,
+}
+_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+_INTEGERS = {torch.int16: (0, 2**15), torch.int32: (0, 2**31), torch.uint8: (2**7, 2**7)}  # their 0 and full scale
+_LOUDEST = 16.0  # 24 dB above full scale: floats beyond it were integers
+
+
+def load_audio(path: str | Path) -> Tensor:
+    """The whole file as 24 kHz mono: (n,) float32, channels averaged, n = ceil(frames x 24000 / rate).
+
+    Raises UserError where the file is missing, a folder, not readable, empty, not audio, cut short, or holds no sample
+    or a NaN or infinity.
+    """
+    return torch.cat(list(iterate_audio(path)))
+
+
+def iterate_audio(path: str | Path, block_seconds: float = 60.0) -> Iterator[Tensor]:
+    """The file as consecutive blocks of at most `block_seconds`, (n,) float32 each, in memory one at a time.
+
+    The blocks joined are the file resampled as a whole. Errors as in `load_audio`; a fault in a later block is raised
+    when that block is reached.
+    """
+    with open_sounds(path) as sounds:
+        for sound in sounds:
+            yield from _resampled(sound, block_seconds)
+
+
+def audio_length(path: str | Path) -> int:
+    """Samples that `load_audio` gives, without decoding them. Errors as far as headers show them."""
+    with open_sounds(path) as sounds:
+        return sum(-(-sound.frames * SAMPLE_RATE // _usable_rate(sound.rate)) for sound in sounds)
+
+
+def as_waveform(samples: Tensor | np.ndarray) -> Tensor:
+    """Samples from another program as a waveform (n,) float32, which lies in [-1, 1] or little beyond.
+
+    Integers are scaled as in a WAV file: int16 by 2^15, int32 by 2^31, uint8 from 128 by 2^7.
+    Raises ValueError for another type or shape, UserError where samples are not finite or were never scaled.
+    """
+    given = samples if isinstance(samples, Tensor) else _as_tensor(samples)
+    if given.ndim != 1:
+        raise ValueError(f"a waveform must be mono, (n,), not of shape {tuple(given.shape)}")
+    if given.dtype in _INTEGERS:
+        zero, full = _INTEGERS[given.dtype]
+        return ((given.double() - zero) / full).float()
+    if not given.is_floating_point():
+        raise ValueError(f"a waveform must be of floats, int16, int32 or uint8, not {given.dtype}")
+    wave = given.float()
+    if not torch.isfinite(wave).all():
+        raise UserError("a waveform holds NaN or infinite samples; repair the recording")
+    if wave.numel() and (loudest := float(wave.abs().max())) > _LOUDEST:
+        raise UserError(
+            f"a waveform of floats must lie in [-1, 1], but one reaches {loudest:.6g}; "
+            "give integers as such, or divide those of 16 bits by 32768"
+        )
+    return wave
+
+
+def _as_tensor(samples: np.ndarray) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(samples, dtype=samples.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(f"a waveform must be of floats, int16, int32 or uint8, not {samples.dtype}") from error
+
+
+def write_audio(
+    path: str | Path, waveform: Tensor | np.ndarray, *, force: bool = False, inputs: Iterable[str | Path] = ()
+) -> float:
+    """Write (n,) float samples at 24 kHz as a 16-bit .wav or .flac file, all of it or nothing. Returns the gain used.
+
+    The gain is 1 unless a sample is beyond [-1, 1]: then the whole clip is made quieter, with a warning, and no sample
+    is clipped.
+    force: replace a file that is there; inputs: files that are never replaced (`codec.files.new_file`)
+    Raises UserError for another ending, a place that can't be written to, no sample at all, NaN or infinity.
+    """
+    path = Path(path)
+    samples = torch.as_tensor(waveform).detach().cpu().to(torch.float64).numpy()
+    if samples.ndim != 1:
+        raise ValueError(f"a waveform to write must be mono, (n,), not of shape {samples.shape}")
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(f"{path}: sound is written as .wav or .flac; choose a name with one of these endings")
+    if samples.size == 0:
+        raise UserError(f"{path}: there is no sample to write; nothing was written")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{path}: the waveform to write holds NaN or infinity; nothing was written")
+    gain = 1 / max(1.0, float(np.abs(samples).max()))
+    whole = _sixteen_bits(samples * gain)
+    file = io.BytesIO()  # not the file itself: libsndfile would hide what the system says of a full disk
+    soundfile.write(file, whole, SAMPLE_RATE, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
+    with new_file(path, force=force, inputs=inputs) as temporary:
+        temporary.write_bytes(file.getbuffer())
+    if gain < 1:
+        warnings.warn(f"{path}: made {-20 * np.log10(gain):.1f} dB quieter, or it would have clipped", stacklevel=2)
+    return gain
+
+
+def wav_pieces(waveforms: Iterable[Tensor]) -> Iterator[bytes]:
+    """A 16-bit WAV file of unknown length, for a pipe: one piece of bytes for each waveform (n,) float at 24 kHz.
+
+    The first piece begins with the header. Samples beyond [-1, 1] are clipped: what has been sent cannot be made
+    quieter any more.
+    """
+    unknown = 0xFFFFFFFF  # the highest number, as programs that write to a pipe have it
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, SAMPLE_RATE,
+                         2 * SAMPLE_RATE, 2, 16, b"data", unknown)  # fmt: skip
+    for waveform in waveforms:
+        yield header + _sixteen_bits(waveform.detach().cpu().double().numpy()).astype("<i2").tobytes()
+        header = b""
+
+
+def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def _resampled(sound: Sound, block_seconds: float) -> Iterator[Tensor]:
+    """The sound at 24 kHz in blocks, (n,) float32 each."""
+    source = _usable_rate(sound.rate)
+    ratio = gcd(source, SAMPLE_RATE)
+    period, made = source // ratio, SAMPLE_RATE // ratio  # `period` samples in give `made` samples out
+    step = max(1, round(block_seconds * source / period)) * period
+    reach = _reach(source, period)  # samples on either side that a block's filter looks at
+    held = np.zeros(0, np.float32)  # read and not yet past: at most `reach` samples before `start`, then the block
+    start = before = done = 0  # start: first sample of the block; before: samples of `held` that precede it
+    while start < sound.frames:
+        wanted = min(sound.frames, start + step + reach) - done
+        held = np.concatenate([held, sound.read(wanted)])
+        done += wanted
+        size = min(step, sound.frames - start)
+        if source == SAMPLE_RATE:
+            yield torch.from_numpy(held[before : before + size].copy())
+        else:
+            # a period of silence behind the end: torchaudio rounds its own length in float32, down at times
+            block = resample(torch.from_numpy(np.pad(held, (0, period))), source, SAMPLE_RATE, **_FILTER)
+            first = before // period * made
+            yield block[first : first + ceil(size * made / period)].clone()
+        start += size
+        keep = min(reach, start)  # both are whole periods wherever another block follows
+        held = held[before + size - keep :]
+        before = keep
+
+
+def _usable_rate(rate: int) -> int:
+    """The rate to resample from: the file's, rounded where the filter for an odd one would fill the memory.
+
+    The polyphase filter has rate x 24000 / gcd² entries. Every usual rate divides well; one such as 11127 Hz is taken
+    as 11130 Hz, which is at most one cent of pitch.
+    """
+    step = 10 if rate < 100_000 else 100
+    return rate if gcd(rate, SAMPLE_RATE) >= step else round(rate / step) * step
+
+
+@cache
+def _reach(source: int, period: int) -> int:
+    """Samples at the file's rate that a resampled sample depends on, on either side, in whole periods."""
+    if source == SAMPLE_RATE:
+        return 0
+    lowest = min(source, SAMPLE_RATE) * _FILTER["rolloff"]
+    return ceil((_FILTER["lowpass_filter_width"] * source / lowest + 1) / period + 1) * period

@@ -1,0 +1,1 @@
+"""Expert encoders: frozen feature extractors that a tokenizer listens through."""

@@ -1,0 +1,60 @@
+"""Where a trained thing lies: in a folder, or on the hub under an id."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from codec.io.errors import UserError, of_system
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Whether a text has the form of a hub id, owner/name, and is no mistyped path into a folder that is here."""
+    text = str(source)
+    formed = _HUB_ID.fullmatch(text) and ".." not in text and "--" not in text and not text.endswith((".", "-"))
+    return bool(formed) and not Path(text).parent.is_dir()
+
+
+def local_folder(source: str | Path, what: str, files: Sequence[str] | None = None, option: str = "") -> Path:
+    """The folder, or where the hub's model of that id lies once fetched.
+
+    what: "model", "codec", for the message; files: patterns of those that are wanted from the hub, None: all
+    option: of the command line that names another one, for the message
+    Raises UserError where there is neither; a path that is mistyped and looks like an id is said to be no folder too.
+    """
+    folder = Path(source)
+    try:
+        if folder.is_dir():
+            return folder
+        if os.path.lexists(folder):
+            raise UserError(f"{source}: is no folder; give the folder of a {what}{option and f' with {option}'}")
+    except (OSError, ValueError) as error:  # a name that is too long, a NUL
+        detail = error.strerror if isinstance(error, OSError) else "not a name that a folder can have"
+        raise UserError(f"{str(source)[:80]!r}: {detail}; give the folder of a {what}") from error
+    if not is_hub_id(source):
+        given = f", with {option}" if option else ""
+        raise UserError(f"{source}: no such folder; give the folder of a {what} or a hub id such as owner/name{given}")
+    from huggingface_hub import snapshot_download  # takes a second, which a folder need not wait for
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    from codec.io.third_party import said
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=list(files) if files else None))
+    except GatedRepoError as error:
+        problem = "the hub's model of that id is open only to those whom its owner has let in; ask there for access"
+        raise UserError(f"{source}: no such folder, and {problem}, or give another {what}") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{source}: no such folder, and the hub has no model of that id; check the spelling") from error
+    except (OSError, ValueError, RuntimeError) as error:  # the hub's own errors are of these kinds
+        if isinstance(error, OSError) and error.errno is not None and error.filename:
+            raise of_system(error) from error
+        detail = said(error)
+        raise UserError(
+            f"{source}: no such folder, and nothing can be had from the hub under that id"
+            f"{f' ({detail})' if detail else ''}; give a folder, or go online"
+        ) from error

@@ -1,0 +1,77 @@
+"""Residual vector quantisation: what both branches of the codec end in."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+from vector_quantize_pytorch import ResidualVQ
+
+from codec.io.errors import UserError
+from codec.reasoning.config import QuantiserConfig
+
+with contextlib.suppress(ImportError):  # newer versions of the library log through loguru
+    from loguru import logger
+
+    # k-means on a first batch smaller than the codebook is no cause for alarm: what nobody needs is replaced anyway.
+    logger.disable("vector_quantize_pytorch")
+
+
+class ResidualQuantiser(ResidualVQ):
+    """vector-quantize-pytorch's residual VQ, which learns the codebooks; published state loads into it.
+
+    Encoding goes a shorter way: the library prepares for training at every level and copies the codebook for each clip.
+
+    straight_through: outside training mode, the vectors learn though the codebooks do not: gradients pass as if nothing
+        were quantised, and there are losses. (The library's own way round a level scales gradients by the code's length
+        over the vector's, which has no bound where a level has little left to say.)
+    """
+
+    straight_through = False
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, dim), mask (B, T) bool -> quantised (B, T, dim), ids (B, T, levels), losses (levels,).
+
+        Where the mask is False vectors are zero, ids -1, and neither codebooks nor losses take note. The codebooks
+        follow the data in training mode only; outside it losses are zero, or with `straight_through` each level's mean
+        squared distance. Raises UserError where they have never seen any.
+        """
+        if self.training:
+            return super().forward(x, mask=mask)
+        if not all(level._codebook.initted for level in self.layers):
+            raise UserError("the codebooks have seen no data yet: train them or load their weights")
+        vectors = residual = self.project_in(x)
+        chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(self.layers))
+        for number, level in enumerate(self.layers):
+            codes = level._codebook.embed[0].to(residual.dtype)  # (K, codebook_dim)
+            # The nearest in Euclidean distance; the vector's own length is the same for all codes.
+            nearest = (codes.square().sum(1) - 2.0 * residual @ codes.T).argmin(-1)
+            chosen, residual = chosen + codes[nearest], residual - codes[nearest]
+            ids.append(nearest)
+            if self.straight_through:
+                distances = residual.square().mean(-1)  # (B, T)
+                losses[number] = (distances if mask is None else distances[mask]).mean()
+        if self.straight_through:
+            chosen = vectors + (chosen - vectors).detach()
+        quantised, ids = self.project_out(chosen), torch.stack(ids, dim=-1)
+        if mask is not None:
+            quantised, ids = quantised * mask[..., None], ids.masked_fill(~mask[..., None], -1)
+        return quantised, ids, losses
+
+
+def residual_quantiser(dim: int, levels: int, config: QuantiserConfig) -> ResidualQuantiser:
+    """A residual VQ of (..., dim) vectors with `levels` codebooks; it synchronises statistics between processes."""
+    return ResidualQuantiser(
+        dim=dim,
+        num_quantizers=levels,
+        codebook_size=config.codebook_size,
+        codebook_dim=config.codebook_dim,
+        decay=config.decay,
+        commitment_weight=1.0,
+        threshold_ema_dead_code=config.dead_code_threshold,
+        rotation_trick=config.rotation_trick,
+        kmeans_init=config.kmeans_init,
+        sync_codebook=distributed.is_initialized() and distributed.get_world_size() > 1,
+    )

@@ -1,0 +1,139 @@
+"""Decoding while the frames still come: structural ids in, sound out, in pieces that add up to the offline decode.
+
+Three things keep a piece from leaving before it is final. The flow makes latents in windows, and a window needs all of
+its frames. A clip's last frame may reach beyond its end, so a frame counts only once another one has followed, or the
+clip is over. And the scalar decoder looks ahead (`ScalarConfig.decoder_reach`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from codec.reasoning.flow_decoder import ClipNoise
+from codec.reasoning.windows import endless_windows
+from codec.tokens import NUM_CODEBOOKS, least_samples, structural_frames
+
+if TYPE_CHECKING:
+    from codec.reasoning.codec import ReasoningCodec
+
+
+class StreamingDecoder:
+    """One clip being decoded; made by `ReasoningCodec.stream`.
+
+    The pieces of all calls of `feed` and of `finish`, one behind the other, are the clip:
+
+    - The latents are those of `ReasoningCodec.decode` of this clip alone, bit for bit: same windows, same noise.
+    - The samples are too but for the rounding of float32, as the scalar decoder hears shorter stretches here: below
+      1e-5 of full scale. A phase search (front end "stft") enlarges rounding; docs/transformers.md has measurements.
+    - They are exactly the same however the frames are split over calls.
+
+    Holds no more than one window of frames and latents, however long the clip grows.
+    """
+
+    def __init__(
+        self, codec: ReasoningCodec, seed: int, steps: int, guidance: float, solver: str, first_window: int | None
+    ) -> None:
+        flow, device = codec.config.flow, codec.structural.no_condition.device
+        self._codec, self._device = codec, device
+        self._solving = {"steps": steps, "guidance": guidance, "solver": solver}
+        self._before, self._after = codec.scalar.config.decoder_reach  # latent frames
+        self._windows = endless_windows(flow.window_frames, flow.overlap_frames, first_window)
+        self._start, self._stop = next(self._windows)  # the next window, in latent frames
+        self._source = ClipNoise(codec.flow.latent_dim, seed)
+        # Of what is kept, each from where it is still needed:
+        self._ids = torch.empty(0, NUM_CODEBOOKS, dtype=torch.int64, device=device)  # from the window's first frame
+        self._noise = torch.empty(0, codec.flow.latent_dim, device=device)  # from the window's first latent frame
+        self._context = self._noise  # normalised latents from there
+        self._latents = self._noise  # latents from `_before` frames before the sound that comes next
+        self._frames = 0  # structural frames fed
+        self._made = 0  # latent frames made
+        self._heard = 0  # latent frames whose sound has been given
+        self._finished = False
+
+    @torch.no_grad()
+    def feed(self, structural: Tensor) -> Tensor:
+        """The next structural ids (8, T) int64, T of any size -> the sound that became final: (n,) on the CPU, n >= 0.
+
+        Raises UserError for ids that are no codebook entries; nothing of them is taken then.
+        """
+        self._require_open()
+        if structural.dtype != torch.int64 or structural.ndim != 2 or len(structural) != NUM_CODEBOOKS:
+            raise ValueError(
+                f"structural ids must be int64 of shape ({NUM_CODEBOOKS}, T), not {structural.dtype} of shape "
+                f"{tuple(structural.shape)}"
+            )
+        if structural.shape[1] == 0:
+            return torch.empty(0)
+        self._codec.check_ids(structural)
+        self._ids = torch.cat([self._ids, structural.T.to(self._device)])
+        self._frames += structural.shape[1]
+        certain = self._codec.scalar.config.latent_frames(least_samples(self._frames))
+        pieces = []
+        while self._stop <= certain:  # sound leaves window by window, or its rounding would depend on the calls
+            self._solve(self._stop)
+            pieces.append(self._sound(self._made - self._after))
+        return torch.cat(pieces) if pieces else torch.empty(0)
+
+    @torch.no_grad()
+    def finish(self, num_samples: int | None = None) -> Tensor:
+        """There are no more frames: the rest of the sound, (n,) on the CPU. A clip without frames has none.
+
+        num_samples: of the whole clip; None where nobody knows: then as `AudioTokens.from_frames` has it
+        Raises ValueError where a clip of so many samples has another number of frames than were fed.
+        """
+        self._require_open()
+        if num_samples is None:
+            num_samples = least_samples(self._frames) if self._frames else 0
+        expected = structural_frames(num_samples) if num_samples > 0 else 0
+        if num_samples < 0 or expected != self._frames:
+            raise ValueError(
+                f"a clip of {num_samples} samples has {expected} structural frames, but got {self._frames}"
+            )
+        self._finished = True
+        count = self._codec.scalar.config.latent_frames(num_samples)
+        if self._made < count:
+            self._solve(count)
+        return self._sound(count, num_samples)
+
+    def _solve(self, stop: int) -> None:
+        """Make the latents of the next window, which may stop early at a clip's end."""
+        start = self._start
+        drawn = self._source.draw(stop - start - len(self._noise)).to(self._device)
+        self._noise = torch.cat([self._noise, drawn])
+        context = torch.zeros_like(self._noise)
+        given = len(self._context)
+        context[:given] = self._context
+        latents = self._codec.window_latents(
+            self._ids[None, : (stop - start + 1) // 2],
+            self._noise[None],
+            context[None],
+            given,
+            torch.ones(1, stop - start, dtype=torch.bool, device=self._device),
+            **self._solving,
+        )[0]
+        self._latents = torch.cat([self._latents, self._codec.flow.denormalise(latents[given:])])
+        self._made = stop
+        self._start, self._stop = next(self._windows)
+        moved = self._start - start
+        self._ids, self._noise, self._context = self._ids[moved // 2 :], self._noise[moved:], latents[moved:]
+
+    def _sound(self, until: int, num_samples: int | None = None) -> Tensor:
+        """The sound of latent frames up to `until`; num_samples: of the clip, where that is its end."""
+        if until <= self._heard:
+            return torch.empty(0)
+        size = self._codec.config.scalar.samples_per_frame
+        first = max(0, self._heard - self._before)  # the latent frame that is kept longest
+        end = until * size if num_samples is None else num_samples
+        lengths = None if num_samples is None else torch.tensor([end - first * size], device=self._device)
+        wave = self._codec.scalar.decode(self._latents.T[None], lengths)[0]
+        piece = wave[self._heard * size - first * size : end - first * size]
+        self._heard = until
+        self._latents = self._latents[max(0, until - self._before) - first :]
+        return piece.cpu()
+
+    def _require_open(self) -> None:
+        if self._finished:
+            raise RuntimeError("this clip is finished; begin another stream")

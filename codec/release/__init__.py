@@ -1,0 +1,1 @@
+"""The released codec: its files read into our modules, and written in their form again."""

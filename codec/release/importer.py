@@ -1,0 +1,281 @@
+"""The published ReasoningCodec in our modules: the codec of its released files.
+
+Sizes are read off the shapes, every tensor must have a place, and every place a tensor. What the codec does not hold of
+the files is kept beside it (codec/release/record.py), so that it can be written in their form again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from torch import Tensor
+
+from codec.experts.base import ExpertConfig
+from codec.experts.music_encoder import MusicEncoder
+from codec.io.errors import UserError
+from codec.io.strict import parse
+from codec.io.untrusted_weights import WeightFile, read_weight_file
+from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
+from codec.reasoning.config import QuantiserConfig
+from codec.reasoning.flow_transformer import sinusoidal_positions
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.release.buffers import is_table
+from codec.release.music import compare_tables, is_fixed, music_encoder_from_published
+from codec.release.names import (
+    MUSIC,
+    MUSIC_INSIDE,
+    NOT_LOADED,
+    POSITIONS,
+    music_prefix,
+    our_name,
+    our_scalar_name,
+    seems,
+)
+from codec.release.record import PublishedFiles, recorded
+
+
+class Released(NamedTuple):
+    """What released files hold.
+
+    codec: in eval mode
+    left_out: tensors that neither encoding nor decoding reads, or that ours computes, by name
+    files: what the codec itself does not hold of them; saved into the codec's folder, it lets it be written back
+    """
+
+    codec: ReasoningCodec
+    left_out: tuple[str, ...]
+    files: PublishedFiles
+
+
+_DESCRIPTIVE = "audio_thinking."
+_MUSIC = MUSIC_INSIDE  # what every key of the frozen music encoder begins with
+_EXPERTS = ("experts.speech_text.encoder.", "experts.phone.encoder.")  # models of transformers
+_OURS_ALONE = ("flow.latent_mean", "flow.latent_spread")  # their start values are the published decoder
+
+
+def codec_from_published(
+    codec_file: str | Path,
+    scalar_file: str | Path,
+    scalar_config: str | Path,
+    music_file: str | Path | None = None,
+    whisper: str = "openai/whisper-medium",
+    wavlm: str = "microsoft/wavlm-base",
+    unstated: ReasoningCodecConfig = ReasoningCodecConfig(published_encoding=True),  # noqa: B008 (frozen)
+) -> Released:
+    """The codec of released files; `save_pretrained` writes it as one of ours.
+
+    codec_file: the ReasoningCodec's checkpoint; scalar_file, scalar_config: weights and YAML of its scalar autoencoder
+    music_file: checkpoint of the music encoder, where codec_file does not hold it
+    whisper, wavlm: folders or hub ids of the transformers models with the experts' shapes and feature extractors, which
+        the saved codec, too, reads from there; their weights are those in codec_file, where it has them
+    unstated: what no shape says is taken from it: heads' width of the flow, decays and thresholds, windows, and whether
+        clips are encoded in the published way
+    Files are read as weights only. Raises UserError where one cannot be read, a tensor has no place or a place no
+    tensor, a shape does not fit, or a table is another than the published one.
+    """
+    file, source = read_weight_file(codec_file), str(codec_file)
+    apart = read_weight_file(music_file) if music_file is not None else None
+    music, prefix = _music_encoder(file, source, apart, str(music_file))
+    scalar_weights, scalar_values = read_weight_file(scalar_file), _read_yaml(scalar_config)
+    scalar = _scalar_autoencoder(scalar_weights, str(scalar_file), scalar_values, str(scalar_config))
+    experts = (
+        ExpertConfig("speech_text", "whisper", whisper),
+        ExpertConfig("phone", "self_supervised", wavlm),
+        ExpertConfig("music", "conformer", sizes=music.config),
+    )
+    config = _codec_config(file.state, source, replace(unstated, experts=experts, scalar=scalar.config))
+    codec = _fitting(config, source)
+    ours = codec.state_dict()
+    weights = {f"experts.music.encoder.{name}": value for name, value in music.state_dict().items()}
+    weights |= {f"scalar.{name}": value for name, value in scalar.state_dict().items()}
+    weights |= {name: value for name, value in ours.items() if name in _OURS_ALONE}
+    converted = _converted(file.state, source, config, ours.keys())
+    for expert in _EXPERTS:
+        if not any(name.startswith(expert) for name in converted):
+            weights |= {name: value for name, value in ours.items() if name.startswith(expert)}
+    try:
+        codec.load_state_dict(weights | converted)
+    except RuntimeError as error:  # torch lists every key that is missing, left over or of another shape
+        detail = " ".join(str(error).split())[:400]
+        raise UserError(
+            f"{source}: not the published codec ({detail}){seems(file.state)}; use the original file"
+        ) from error
+
+    def music_name(key: str) -> str | None:
+        name = MUSIC.ours(key.removeprefix(prefix)) if key.startswith(prefix) else None
+        return None if name is None else f"experts.music.encoder.{name}"
+
+    names: dict[str, tuple[WeightFile, Callable[[str], str | None]]] = {
+        "codec": (file, lambda key: our_name(key) or (music_name(key) if apart is None else None)),
+        "scalar": (scalar_weights, lambda key: f"scalar.{our_scalar_name(key)}"),
+    }
+    if apart is not None:
+        names["music_encoder"] = (apart, music_name)
+    files = recorded(codec.eval().state_dict(), names, scalar_values)
+    codec.store_in(files.narrow_types())
+    computed = {POSITIONS} | {key for key in file.state if key.endswith(".rope.inv_freq")}
+    unused = [
+        key
+        for _, key in files.apart
+        if key not in computed and not (key.startswith(prefix) and is_fixed(key.removeprefix(prefix)))
+    ]
+    return Released(codec, tuple(sorted(unused)), files)
+
+
+def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
+    """A codec of sizes that were read off shapes. Raises UserError where they do not fit each other."""
+    try:
+        return ReasoningCodec(config)
+    except UserError as error:
+        raise UserError(f"{source}: does not go with the experts and files beside it ({error})") from error
+    except (ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"{source}: its shapes are no codec's ({detail}); use the original file") from error
+
+
+def _converted(
+    state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig, known: set[str]
+) -> dict[str, Tensor]:
+    """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared."""
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = our_name(key)
+        if name in weights:
+            raise UserError(f"{source}: {key} is there a second time under an older name; remove one of them")
+        if name is not None and (name in known or not is_table(key, value, source)):
+            weights[name] = value
+        elif key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"):
+            steps = torch.arange(0, config.descriptive.rope_dims, 2) / config.descriptive.rope_dims
+            compare_tables(value, config.descriptive.rope_base**-steps, f"{source}: {key}")
+        elif key == POSITIONS:
+            width = config.flow.heads * config.flow.head_dim
+            compare_tables(value[0], sinusoidal_positions(config.flow.max_frames, width), f"{source}: {key}")
+        elif not key.startswith((*NOT_LOADED, _MUSIC)) and not is_table(key, value, source):
+            if key.startswith(_DESCRIPTIVE):
+                weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value  # torch names it as left over
+            else:
+                raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
+    return weights
+
+
+def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningCodecConfig) -> ReasoningCodecConfig:
+    """Sizes read off the shapes, everything else from `unstated`."""
+
+    def shape(key: str, axes: int) -> torch.Size:
+        if key not in state:
+            raise UserError(
+                f"{source}: {key} is missing; this is no published ReasoningCodec, or not all of it{seems(state)}"
+            )
+        if state[key].ndim != axes or not state[key].numel():
+            raise UserError(
+                f"{source}: {key} has shape {tuple(state[key].shape)}, where {axes} axes are expected; use the original"
+            )
+        return state[key].shape
+
+    def count(prefix: str) -> int:
+        return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+    def quantiser(prefix: str, settings: QuantiserConfig) -> QuantiserConfig:
+        _, codes, dim = shape(f"{prefix}layers.0._codebook.embed", 3)
+        return replace(settings, codebook_size=codes, codebook_dim=dim)
+
+    block, vq = f"{_DESCRIPTIVE}encoder_transformers.", f"{_DESCRIPTIVE}reasoning_vq."
+    speech_dim = shape(f"{_DESCRIPTIVE}down_sampling_layer_whisper.weight", 3)[0]
+    dim, merged_dim = shape(f"{_DESCRIPTIVE}semantic_merge_proj.weight", 2)
+    descriptive = replace(
+        unstated.descriptive,
+        speech_dim=speech_dim,
+        music_dim=merged_dim - speech_dim,
+        dim=dim,
+        heads=dim // shape(f"{block}0.self_attn.q_norm.weight", 1)[0],
+        rope_dims=2 * shape(f"{block}0.rope.inv_freq", 1)[0],
+        blocks=count(block),
+        feed_forward_multiple=shape(f"{block}0.ff.ff.2.parametrizations.weight.original1", 2)[1] // dim,
+        levels=count(f"{vq}layers."),
+        quantiser=quantiser(vq, unstated.descriptive.quantiser),
+    )
+    structural = replace(
+        unstated.structural,
+        dim=shape("cond_feature_emb.weight", 2)[0],
+        quantiser=quantiser("vq_acoustic.", unstated.structural.quantiser),
+    )
+    width = shape("cfm_wrapper.estimator.proj_in.ffn_2.weight", 2)[0]
+    flow = replace(
+        unstated.flow,
+        layers=count("cfm_wrapper.estimator.transformer_blocks."),
+        heads=width // unstated.flow.head_dim,
+        ff_mult=shape("cfm_wrapper.estimator.transformer_blocks.0.ff.net.0.proj.weight", 2)[0] // width,
+        max_frames=shape(POSITIONS, 3)[1],
+    )
+    return replace(unstated, descriptive=descriptive, structural=structural, flow=flow)
+
+
+def _music_encoder(
+    file: WeightFile, source: str, apart: WeightFile | None, music_source: str
+) -> tuple[MusicEncoder, str]:
+    """The encoder, out of the codec's file or one of its own, and what stands before every key of it."""
+    prefix = music_prefix(file.state, inside=True)
+    if prefix is not None and apart is not None:
+        raise UserError(f"{music_source}: {source} holds a music encoder already; leave this file out")
+    if prefix is None and apart is None:
+        if any(key.startswith("pretrained_model.") for key in file.state):
+            raise UserError(
+                f"{source}: holds a music encoder under names that are not the published ones; use the original file"
+            )
+        _require_codec(file, source)
+        raise UserError(f"{source}: holds no music encoder; name the file of the released one (--music-encoder)")
+    if apart is None:
+        return music_encoder_from_published(file.state, source, prefix), prefix
+    prefix = music_prefix(apart.state, inside=False)
+    if prefix is None:
+        raise UserError(f"{music_source}: no published music encoder{seems(apart.state)}; use the original file")
+    return music_encoder_from_published(apart.state, music_source, prefix), prefix
+
+
+def _require_codec(file: WeightFile, source: str) -> None:
+    """Raise UserError where a file is wholly something else."""
+    if not any(our_name(key) is not None for key in file.state):
+        raise UserError(
+            f"{source}: holds none of the published codec's tensors{seems(file.state)}; give its checkpoint"
+        )
+
+
+def _read_yaml(path: str | Path) -> dict:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as YAML ({detail}); give the scalar autoencoder's config") from error
+    if _sizes(values) is None:
+        raise UserError(f"{path}: names no downsample_factors; give the scalar autoencoder's config")
+    return values
+
+
+def _scalar_autoencoder(file: WeightFile, source: str, values: dict, config: str) -> ScalarAutoencoder:
+    try:
+        autoencoder = ScalarAutoencoder(parse(ScalarConfig, _sizes(values), config))
+    except (UserError, TypeError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"{config}: does not describe a published scalar autoencoder ({detail})") from error
+    try:
+        autoencoder.load_state_dict(file.state)
+    except (RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{source}: does not fit {config} ({detail}){seems(file.state)}; both must be of one release"
+        ) from error
+    return autoencoder.eval()
+
+
+def _sizes(values: object) -> dict | None:
+    """The mapping, at whatever depth, that holds an autoencoder's sizes."""
+    if not isinstance(values, dict):
+        return None
+    if "downsample_factors" in values:
+        return values
+    return next((found for value in values.values() if (found := _sizes(value)) is not None), None)

@@ -1,0 +1,173 @@
+"""Judges: who says what a generated waveform is. They share nothing with the model that made it, and run in processes.
+
+Words: `recogniser.py`. Classes, instruments, voices: signal measurements (`signal_features.py`) and a linear classifier
+fit on original recordings of the training split. Every judge is itself judged on originals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from functools import partial
+from multiprocessing import resource_tracker
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from codec.io.workers import die_with_parent
+from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
+from evaluation.judges.classifier import ShrinkageLDA
+from evaluation.judges.recogniser import Grammar, recognise
+from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, signal_features
+from evaluation.metrics.normaliser import normalise
+
+_WORTH_A_POOL = 8  # waveforms; fewer are judged sooner than processes start
+MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
+
+
+class Judges:
+    """The judges' processes and their memory. Use as a context manager."""
+
+    def __init__(self, cache: Cache, processes: int = 0) -> None:
+        """processes: 0 takes all cores (four at most); 1 works in this process."""
+        self._cache = cache
+        self._processes = processes or min(4, os.cpu_count() or 1)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=error is None, cancel_futures=True)
+            self._pool = None
+
+    def words(self, waveforms: Sequence[np.ndarray | None], rules: Grammar) -> list[str | None]:
+        """What the recogniser hears in waveforms (n,) at 24 kHz; None for None."""
+        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}", _words)
+
+    def features(self, waveforms: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+        """Signal features (F,) of waveforms (n,) at 24 kHz; None for None."""
+        heard = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}", _measured)
+        return [None if values is None else np.array(values) for values in heard]
+
+    def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str, read: Callable) -> list[Any]:
+        results: list[Any] = [None] * len(waveforms)
+        waiting: dict[str, list[int]] = {}
+        for i, waveform in enumerate(waveforms):
+            if waveform is None:
+                continue
+            key = key_of(judge=what, waveform=bytes_key(waveform))
+            results[i] = self._cache.get_json(key, read)
+            if results[i] is None:
+                waiting.setdefault(key, []).append(i)
+        audio = [waveforms[places[0]] for places in waiting.values()]
+        for (key, places), result in zip(waiting.items(), self._map(work, audio), strict=True):
+            self._cache.put_json(key, {"result": result})
+            for i in places:
+                results[i] = result
+        return results
+
+    def _map(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
+        if self._processes == 1 or len(audio) < _WORTH_A_POOL:
+            return map(work, audio)
+        return self._map_in_pool(work, audio)
+
+    def _map_in_pool(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
+        if self._pool is None:
+            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit
+            # that numpy shall take one thread each.
+            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            self._pool = ProcessPoolExecutor(
+                self._processes, multiprocessing.get_context("spawn"), die_with_parent, (os.getpid(),)
+            )
+        try:
+            few = max(1, min(4, len(audio) // (4 * self._processes)))  # Ctrl-C waits for those that are begun
+            with _without_interrupts():  # processes start here
+                heard = self._pool.map(work, audio, chunksize=few)
+            yield from heard
+        except BrokenExecutor as error:
+            raise CannotGoOn(
+                "a process of the judges ended before its time; use fewer (--processes 1 works without), or a machine "
+                "with more memory"
+            ) from error
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits, for this thread and for ever for the processes that it starts: the judges' leave it to us."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # started with the first process otherwise, it would undo this
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+class SignalJudge:
+    """Tells which value of a label a waveform has, by explicit measurements."""
+
+    def __init__(self, judges: Judges, waveforms: Sequence[np.ndarray], values: Sequence[str]) -> None:
+        """Fit on original recordings of the training split and their values. Raises ValueError with under 2 values."""
+        self._judges = judges
+        self._classifier = ShrinkageLDA.fit(np.stack(judges.features(waveforms)), values)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that it tells apart."""
+        return self._classifier.labels
+
+    def hear(self, waveforms: Sequence[np.ndarray | None]) -> list[str | None]:
+        """The value heard in each waveform; None for None."""
+        features = self._judges.features(waveforms)
+        return [None if f is None else self._classifier.predict(f)[0] for f in features]
+
+
+def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
+    """The values that a normalised text names, by any of their normalised phrases.
+
+    Longer phrases are looked for first and use up their words, so that "northern english" does not also name "english".
+    """
+    found, rest = set(), f" {text} "
+    pairs = sorted(
+        ((phrase, value) for value, ps in phrases.items() for phrase in ps), key=lambda p: (-len(p[0]), p[0])
+    )
+    for phrase, value in pairs:
+        if phrase and f" {phrase} " in rest:
+            found.add(value)
+            # A mark between the words keeps the two sides from forming a phrase that nobody said.
+            rest = rest.replace(f" {phrase} ", " | ")
+    return found
+
+
+def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
+    """The one value that a text names; None where it names none or several: it is unparsed, and never guessed."""
+    found = mentioned(normalise(text or ""), phrases)
+    return found.pop() if len(found) == 1 else None
+
+
+def _words(plain: Any) -> str:
+    """What `words` has in the cache. Raises ValueError where it cannot have written that."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("result"), str):
+        raise ValueError("no words")
+    return plain["result"]
+
+
+def _measured(plain: Any) -> list[float]:
+    """What `features` has in the cache, in the same way."""
+    values = plain.get("result") if isinstance(plain, dict) else None
+    if not isinstance(values, list) or len(values) != NUM_FEATURES or not all(type(x) is float for x in values):
+        raise ValueError("no features")
+    return values
+
+
+def _listed_features(waveform: np.ndarray) -> list[float]:
+    return signal_features(waveform).tolist()

@@ -1,0 +1,1 @@
+"""Metrics, their standard errors and what they measure with."""

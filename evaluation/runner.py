@@ -1,0 +1,286 @@
+"""Answers: what a model says to test items, from the cache where it has said it before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from auditory_sentences.rng import stable_hash
+from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.tokenizer import AudioTokenizer
+from codec.tokens import SAMPLE_RATE, AudioTokens
+from evaluation.cache import Cache, bytes_key, key_of
+from evaluation.items import Item
+from evaluation.task import Task
+from lm.generation.generate import GenerationSettings
+from lm.model import UniAudioForConditionalGeneration
+from uniaudio.model import UniAudio
+
+CHUNK = 32  # requests between two writes of the cache: what a kill can cost
+_REASONS = ("end", "max_rows", "context", "scored")  # why an answer ends
+_NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectures")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """content: text or tokens, None where the model made no audio; reason: "end", "max_rows", "context", "scored"."""
+
+    content: str | AudioTokens | None
+    reason: str
+
+    @property
+    def text(self) -> str | None:
+        return self.content if isinstance(self.content, str) else None
+
+    @property
+    def tokens(self) -> AudioTokens | None:
+        return self.content if isinstance(self.content, AudioTokens) else None
+
+
+class ModelRespondent:
+    """A model that answers: the trained one, or the same untrained."""
+
+    def __init__(self, uniaudio: UniAudio | _Untrained, fingerprint: str, cache: Cache, seed: int = 0) -> None:
+        self.uniaudio, self.fingerprint, self.cache, self.seed = uniaudio, fingerprint, cache, seed
+        self.speaker = Speaker(uniaudio.codec, cache)
+
+    @classmethod
+    def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+        """The model as it is; its fingerprint is a hash of configuration and weights."""
+        digest = hashlib.sha256(_configuration(uniaudio).encode())
+        for name, tensor in sorted(uniaudio.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return cls(uniaudio, digest.hexdigest()[:16], cache, seed)
+
+    @classmethod
+    def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+        """The same configuration with new random weights, the text layers untrained too; made when first needed."""
+        fingerprint = f"untrained-{key_of(config=_configuration(uniaudio), seed=seed)[:16]}"
+        return cls(_Untrained(uniaudio, seed), fingerprint, cache, seed)
+
+    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
+        """One answer to each item. Raises UserError where an item does not fit the model's context."""
+        keys = [self._key(task, item, "answer", **asdict(task.generation)) for item in items]
+        layout = self.uniaudio.layout
+        codes = layout.descriptive_codes, layout.structural_codes
+        read = partial(_answer_from, fingerprint=self.uniaudio.codec.fingerprint, codes=codes)
+        answers = [self.cache.get_json(key, read) for key in keys]
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        settings = GenerationSettings(**asdict(task.generation))
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
+            asked = [items[i].sentence for i in some]
+            made = self.uniaudio.complete(asked, [items[i].role for i in some], settings, seeds)
+            for i, completion in zip(some, made, strict=True):
+                content = None if completion.segment is None else completion.segment.content
+                answers[i] = Answer(content, completion.reason)
+                self.cache.put_json(keys[i], _plain(answers[i]))
+        return answers
+
+    def log_probabilities(
+        self, task: Task, items: Sequence[Item], options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each option is as an item's whole answer, natural logarithm, the end of the text included."""
+        keys = [self._key(task, item, "options", options=list(o)) for item, o in zip(items, options, strict=True)]
+        found = [self.cache.get_json(key, partial(_numbers, count=len(options[i]))) for i, key in enumerate(keys)]
+        missing = [i for i, scores in enumerate(found) if scores is None]
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            role = items[some[0]].role
+            given = [_given(items[i].sentence) for i in some]
+            for i, scores in zip(some, self.uniaudio.choose(given, role, [options[i] for i in some]), strict=True):
+                found[i] = scores
+                self.cache.put_json(keys[i], scores)
+        return found
+
+    def surprise(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
+        """(nats, tokens) of each item's right text after its request, end of text included."""
+        scores = self.log_probabilities(task, items, [[item.answer] for item in items])
+        count = self.uniaudio.text_tokenizer.encode
+        return [(-score, len(count(item.answer)) + 1.0) for (score,), item in zip(scores, items, strict=True)]
+
+    def _key(self, task: Task, item: Item, what: str, **more: Any) -> str:
+        return key_of(
+            what=what,
+            model=self.fingerprint,
+            task=[task.task, task.version],
+            request=[_segment_key(segment) for segment in item.sentence.segments],
+            role=item.role,
+            seed=self.seed,
+            **more,
+        )
+
+
+class CodecRespondent:
+    """A codec that answers a recording with its tokens: the trained codec, or the same untrained."""
+
+    def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
+        self.codec, self.fingerprint, self.cache = codec, codec.fingerprint, cache
+        self.speaker = Speaker(codec, cache)
+
+    @classmethod
+    def untrained(cls, codec: AudioTokenizer, cache: Cache, seed: int = 0) -> CodecRespondent:
+        """The same configuration with new random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            values = _random_codebooks(json.loads(json.dumps(codec.config_values())))  # as from a saved configuration
+            fresh = type(codec).from_config_values(values, "the untrained codec").eval()
+        return cls(fresh.to(next(codec.parameters()).device), cache)
+
+    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
+        """The tokens of each item's recording."""
+        keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
+        answers = [self.cache.get_json(key, partial(_answer_from, fingerprint=self.fingerprint)) for key in keys]
+        missing = [i for i, answer in enumerate(answers) if answer is None]
+        missing.sort(key=lambda i: len(items[i].recording))  # little padding
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            waves = [torch.from_numpy(items[i].recording) for i in some]
+            padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+            with torch.inference_mode():
+                made = self.codec.encode(
+                    padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves])
+                )
+            for i, tokens in zip(some, made, strict=True):
+                answers[i] = Answer(tokens, "end")
+                self.cache.put_json(keys[i], _plain(answers[i]))
+        return answers
+
+
+class Speaker:
+    """Turns tokens into waveforms through the codec, from the cache where it has done so before."""
+
+    def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
+        self.codec, self.cache = codec, cache
+        self.decoding = key_of(codec=codec.config_values())  # steps and guidance are no part of the fingerprint
+
+    def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
+        """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
+        keys = [t and key_of(what="decode", how=self.decoding, tokens=_tokens_key(t)) for t in tokens]
+        found = [None if key is None else self.cache.get(key, samples) for key in keys]
+        missing = [i for i, (key, waveform) in enumerate(zip(keys, found, strict=True)) if key and waveform is None]
+        missing.sort(key=lambda i: tokens[i].num_samples)
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            with torch.inference_mode():
+                made = self.codec.decode([tokens[i] for i in some], seed=0)
+            for i, waveform in zip(some, made, strict=True):
+                content = flac(waveform.cpu().numpy())
+                self.cache.put(keys[i], content)
+                found[i] = samples(content)
+        return found
+
+
+def flac(waveform: np.ndarray) -> bytes:
+    """A waveform (n,) at 24 kHz as 16-bit FLAC; what lies beyond full scale is clipped."""
+    file = io.BytesIO()
+    samples = np.clip(np.nan_to_num(waveform), -1, 1)
+    soundfile.write(file, (samples * 32767).round().astype(np.int16), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+class _Untrained:
+    """Stands for a UniAudio with random weights, and makes one when first asked for more than its tokenizers."""
+
+    def __init__(self, trained: UniAudio, seed: int) -> None:
+        self._trained, self._seed = trained, seed
+        self.codec, self.text_tokenizer, self.layout = trained.codec, trained.text_tokenizer, trained.layout
+
+    @cached_property
+    def _made(self) -> UniAudio:
+        old = self._trained.model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            model = UniAudioForConditionalGeneration(old.config).to(old.device, old.dtype)
+        return UniAudio(model, self.text_tokenizer, self.codec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def _configuration(uniaudio: UniAudio) -> str:
+    """The model's configuration as text, without what says where and with what it was saved."""
+    values = uniaudio.model.config.to_dict()
+    return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
+
+
+def _given(sentence: AuditorySentence) -> AuditorySentence:
+    """What is not to be said; nothing where a text is scored alone."""
+    return AuditorySentence(tuple(segment for segment in sentence.segments if not segment.learn), sentence.name)
+
+
+def _random_codebooks(values: Any) -> Any:
+    """A codec's configuration in which no codebook waits for data to start from: an untrained one has seen none."""
+    if isinstance(values, dict):
+        return {k: False if k == "kmeans_init" else _random_codebooks(v) for k, v in values.items()}
+    return [_random_codebooks(v) for v in values] if isinstance(values, list) else values
+
+
+def _segment_key(segment: Segment) -> list[str]:
+    return [segment.role, segment.content if segment.is_text else _tokens_key(segment.content)]
+
+
+def _tokens_key(tokens: AudioTokens) -> str:
+    arrays = bytes_key(tokens.descriptive.numpy(), tokens.structural.numpy())
+    return f"{tokens.fingerprint} {tokens.num_samples} {arrays}"
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    tokens = answer.tokens
+    if tokens is None:
+        return {"text": answer.text, "reason": answer.reason}
+    ids = {"descriptive": tokens.descriptive.tolist(), "structural": tokens.structural.tolist()}
+    return {"samples": tokens.num_samples, "reason": answer.reason} | ids
+
+
+def _answer_from(plain: Any, fingerprint: str, codes: tuple[int, int] | None = None) -> Answer:
+    """The answer that `_plain` wrote. Raises ValueError where it cannot have written that.
+
+    codes: numbers of descriptive and of structural codes, where they are known
+    """
+    if not isinstance(plain, dict) or plain.get("reason") not in _REASONS:
+        raise ValueError("no answer")
+    if "samples" not in plain:
+        if not isinstance(plain.get("text", 0), str | None):
+            raise ValueError("no text")
+        return Answer(plain["text"], plain["reason"])
+    if type(plain["samples"]) is not int or set(plain) != {"samples", "reason", "descriptive", "structural"}:
+        raise ValueError("no tokens")
+    try:
+        ids = [torch.tensor(plain[kind], dtype=torch.int64) for kind in ("descriptive", "structural")]
+        tokens = AudioTokens(*ids, plain["samples"], fingerprint)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError("no tokens") from error
+    limits = codes or (2**31, 2**31)
+    if not all(0 <= int(kind.min()) and int(kind.max()) < n for kind, n in zip(ids, limits, strict=True)):
+        raise ValueError("ids that the codec does not have")
+    return Answer(tokens, plain["reason"])
+
+
+def _numbers(plain: Any, count: int) -> list[float]:
+    if not isinstance(plain, list) or len(plain) != count or not all(type(x) is float for x in plain):
+        raise ValueError("no list of numbers")
+    return plain
+
+
+def samples(content: bytes) -> np.ndarray:
+    """What `flac` wrote: (n,) float32. Raises ValueError where that is damaged."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            waveform = file.read(dtype="float32")
+            if file.channels != 1 or file.samplerate != SAMPLE_RATE or len(waveform) != file.frames:
+                raise ValueError("not as it was written")
+            return waveform
+    except soundfile.LibsndfileError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,229 @@
+"""One batch being generated: its requests are drawn row by row, and each ends by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from codec.tokens import NUM_CODEBOOKS
+from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
+from lm.generation.compiled_step import CompiledStep
+from lm.generation.grammar import AudioGrammar
+from lm.generation.prepacked_linear import pack
+from lm.generation.sampling import request_noise, sample
+from lm.rows import audio_rows, concatenate
+
+# Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
+# model's context was full.
+Reason = Literal["end", "max_rows", "context"]
+
+LOOK_EVERY = 8  # steps between two looks of the host at an accelerator's state; on the CPU looking costs nothing
+SHRINK_BELOW = 0.7  # the batch drops requests that have ended once so few of it are left
+
+
+class Batch:
+    """Which requests of a batch are still open, and how far each came. Lives on the model's device."""
+
+    def __init__(self, room: Tensor, max_rows: int):
+        """room (B,): rows that fit into each request's context."""
+        self.entries = torch.arange(len(room), device=room.device)  # (b,) requests still carried along
+        self.open = torch.ones_like(self.entries, dtype=torch.bool)  # (b,)
+        self.limits = room.clamp(max=max_rows)  # (B,)
+        self.rows = torch.zeros_like(room)  # (B,) rows generated
+        self.ended = torch.zeros_like(room, dtype=torch.bool)  # (B,) with an EOS
+        self.cut = torch.zeros_like(room, dtype=torch.bool)  # (B,) an EOS that the model would not have given yet
+        self.longest = int(self.limits.max())
+        self._max_rows = max_rows
+        self.look_every = 1 if room.device.type == "cpu" else LOOK_EVERY
+
+    def note(self, finished: Tensor, rows: int) -> None:
+        """The open requests now have `rows` rows; those `finished` (b,) or at their limit are closed."""
+        self.rows[self.entries] = torch.where(self.open, rows, self.rows[self.entries])
+        self.ended[self.entries] |= self.open & finished
+        self.open = self.open & ~finished & (rows < self.limits[self.entries])
+
+    def time_to_look(self, step: int) -> bool:
+        return (step + 1) % self.look_every == 0
+
+    def shrink(self) -> Tensor | None:
+        """Drop closed requests once most are closed: places (b',) to keep, or None. Waits for the device."""
+        open_now = int(self.open.sum())
+        if open_now and open_now > SHRINK_BELOW * len(self.open):
+            return None
+        kept = self.open.nonzero()[:, 0]
+        self.entries, self.open = self.entries[kept], self.open[kept]
+        return kept
+
+    def reasons(self) -> list[Reason]:
+        full = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
+        states = zip(self.ended.tolist(), self.cut.tolist(), full, strict=True)
+        return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
+
+
+class _Run:
+    """One batch being generated: what text and audio have in common.
+
+    A kind of rows has a `decoder` and `compiled`, `batch`, `written` (B, rows, ...) and `noise` (B, rows, ...), and
+    says how it starts, feeds a row, draws the next and forgets requests.
+    """
+
+    start = 0  # rows that are there before the first one is drawn
+
+    def steps(self) -> Iterator[None]:
+        """Generate; yields whenever the host has looked at the state."""
+        with evaluating(self.model):
+            if self.start < self.batch.longest:
+                with torch.inference_mode():
+                    drawn = self.draw(self.prefill(), self.noise[:, self.start])
+            for step in range(self.start, self.batch.longest):
+                with torch.inference_mode():
+                    ids = self._note(*drawn, step)
+                if self.batch.time_to_look(step):
+                    yield
+                    with torch.inference_mode():
+                        ids = self._look(ids)
+                    if not len(ids):
+                        return
+                if step + 1 < self.batch.longest:
+                    with torch.inference_mode():
+                        drawn = self._next(ids, self.noise[self.batch.entries, step + 1])
+            yield
+
+    def _next(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        if self.compiled is not None:
+            return self.compiled(ids, uniform)
+        return self.draw(self.feed(ids), uniform)
+
+    def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
+        self.written[self.batch.entries, step] = ids
+        self.batch.note(finished, step + 1)
+        return ids
+
+    def _look(self, ids: Tensor) -> Tensor:
+        """Let the host see the state; drop requests that have ended where that pays."""
+        if self.compiled is not None:  # its shapes stay: all go on until the last has ended
+            return ids if bool(self.batch.open.any()) else ids[:0]
+        kept = self.batch.shrink()
+        if kept is not None:
+            ids = ids[kept]
+            self.keep(kept)
+        return ids
+
+
+class TextRun(_Run):
+    """One batch of text being generated."""
+
+    def __init__(self, model, prompts, settings, seeds, compiled):
+        self.model, self.settings, layout = model, settings, model.config.layout
+        self.pad, self.eos = layout.text_pad, layout.text_eos
+        with torch.inference_mode():
+            self.decoder = RowDecoder(model, prompts, settings.max_rows, static=compiled)
+            room = self.decoder.room
+            self.batch = Batch(room, settings.max_rows)
+            self.head = (None if compiled else pack([model.lm_head], len(prompts))) or model.lm_head
+            self.compiled = CompiledStep(self, room.shape, room.device) if compiled else None
+            self.written = torch.zeros(len(prompts), self.batch.longest, dtype=torch.int64, device=room.device)
+            self.noise = request_noise(seeds, self.batch.longest, 1, room.device)[..., 0]
+
+    def prefill(self) -> Tensor:
+        """Final vectors after the prompts."""
+        return self.decoder.prefill(text_only=True)
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The ids just drawn (b,) -> final vectors."""
+        return self.decoder.feed_text(ids)
+
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b,) -> the next id of every request (b,), and which ended with it (b,)."""
+        logits = self.head(final).float()  # (b, text ids)
+        logits[:, self.pad] = float("-inf")
+        ids = sample(logits, self.settings, uniform)
+        return ids, ids == self.eos
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget every request but these."""
+        self.decoder.keep(kept)
+
+    def static_state(self) -> list[Tensor]:
+        """What a compiled step changes, at addresses that stay."""
+        return self.decoder.static_state()
+
+
+class AudioRun(_Run):
+    """One batch of audio being generated."""
+
+    def __init__(self, model, prompts, settings, seeds, negatives, structured, compiled=False):
+        """negatives: empty without guidance"""
+        self.model, self.settings, self.structured = model, settings, structured
+        self.guided = settings.guided
+        layout, count = model.config.layout, len(prompts)
+        both = [*prompts, *negatives]
+        if structured:  # the BOS frame is known: it joins the prompt
+            opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
+            both = [concatenate([prompt, opening]) for prompt in both]
+        with torch.inference_mode():
+            self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
+            self.start = int(structured)
+            room = self.decoder.room.view(-1, count).amin(0) + self.start
+            self.batch = Batch(room, settings.max_rows)
+            stale = compiled or self.batch.look_every > 1
+            self.grammar = AudioGrammar(layout, count, structured, room.device, stale, settings.max_frames)
+            self.frames = FrameDecoder(model, len(both), static=compiled)
+            self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
+            self.compiled = CompiledStep(self, (count, NUM_CODEBOOKS), room.device) if compiled else None
+            shape = (count, self.batch.longest, NUM_CODEBOOKS)
+            self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
+            self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
+            self.batch.rows += self.start
+
+    def prefill(self) -> Tensor:
+        """Final vectors after the prompts."""
+        return self.decoder.prefill()
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The frames just drawn (b, 8) -> final vectors."""
+        return self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
+
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b, 8) -> the next frame of every request (b, 8), and which ended with it (b,)."""
+        ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
+        ids = ids[: len(uniform)]  # guided and unguided half hold the same
+        return ids, self.grammar.advance(ids)
+
+    def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
+        self.batch.cut[self.batch.entries] |= self.batch.open & self.grammar.cut
+        return super()._note(ids, finished, step)
+
+    def keep(self, kept: Tensor) -> None:
+        """Forget every request but these."""
+        self.grammar.keep(kept)
+        both = torch.cat([kept, kept + len(self.decoder.padding) // 2]) if self.guided else kept
+        self.decoder.keep(both)
+        self.frames.keep(both)
+
+    def _look(self, ids: Tensor) -> Tensor:
+        ids = super()._look(ids)
+        if self.compiled is None:  # a compiled step computes the logits of both phases
+            self.grammar.look()
+        return ids
+
+    def static_state(self) -> list[Tensor]:
+        """What a compiled step changes, at addresses that stay."""
+        grammar, depth = self.grammar, self.frames.layers
+        changed = [grammar.phase, grammar.frames, grammar.opening, grammar.cut, depth.keys, depth.values]
+        return changed + self.decoder.static_state()
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, then the mode the model was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

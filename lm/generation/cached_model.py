@@ -1,0 +1,366 @@
+"""Incremental decoding: the model's layers with static key-value caches, one row at a time.
+
+The layers' own weights and submodules are used; only the loop around them is leaner than the library's, whose
+bookkeeping costs as much as the arithmetic at small sizes. Tests hold both to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from codec.layers.onednn import is_supported, multiply
+from codec.tokens import NUM_CODEBOOKS
+from lm.generation.int8 import Int8Heads
+from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
+from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
+
+FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
+STRETCHING_ROPES = ("dynamic", "longrope")  # their tables depend on how many rows there are
+
+STATIC_ROWS = 256  # caches of compiled steps hold a multiple of these
+
+
+def unsupported(config: PreTrainedConfig) -> str | None:
+    """What of a transformer `CachedLayers` does not reproduce, in words that follow "layers ..."; None: nothing."""
+    if config.model_type not in FAMILIES:
+        return f"of the family '{config.model_type}' (supported are {', '.join(FAMILIES)})"
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return "that attend to a sliding window"
+    if config.rope_parameters["rope_type"] in STRETCHING_ROPES:
+        return f"with rotary positions of the type '{config.rope_parameters['rope_type']}'"
+    return None
+
+
+class Rotary:
+    """Cosines and sines of all positions of a transformer, as (positions, head) tables."""
+
+    def __init__(self, transformer: nn.Module, positions: int, like: Tensor):
+        indices = torch.arange(positions, device=like.device)[None]
+        cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
+        half = sin.shape[-1] // 2
+        self.cos = cos
+        self.signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)  # rotate_half(x) is a signed roll
+
+    def at(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Tables for positions (B, S) or a slice of S -> two of (B or 1, S, 1, head)."""
+        cos, sin = self.cos[positions], self.signed_sin[positions]
+        return (cos[:, :, None], sin[:, :, None]) if cos.ndim == 3 else (cos[None, :, None], sin[None, :, None])
+
+
+def rotate(vectors: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of (B, S, heads, head)."""
+    cos, signed_sin = tables
+    return torch.addcmul(vectors * cos, vectors.roll(vectors.shape[-1] // 2, -1), signed_sin)
+
+
+class _Layer:
+    """One library layer's matrices, packed where that is possible."""
+
+    def __init__(self, layer: nn.Module, batch: int):
+        self.attention, self.mlp = layer.self_attn, layer.mlp
+        self.before_attention, self.before_mlp = layer.input_layernorm, layer.post_attention_layernorm
+        attention, mlp = self.attention, self.mlp
+        self.inward = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.widths = [attention.q_proj.out_features, attention.k_proj.out_features, attention.v_proj.out_features]
+        self.packed_inward = pack(self.inward, batch)
+        self.packed_outward = pack([attention.o_proj], batch)
+        self.packed_gates = pack([mlp.gate_proj, mlp.up_proj], batch)
+        self.packed_down = pack([mlp.down_proj], batch)
+        plain = (*self.inward, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        self.plain = all(map(is_plain, plain))
+
+    def _product(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.plain and (x.shape[1] >= MANY_ROWS or module.weight.numel() >= LARGE_MATRIX):
+            return multiply(x, module.weight)
+        return module(x)
+
+    def queries_keys_values(self, x: Tensor) -> Sequence[Tensor]:
+        """x (B, S, d), not yet normed."""
+        x = _norm(self.before_attention, x)
+        if self.packed_inward is not None:
+            return self.packed_inward(x).split(self.widths, dim=-1)
+        return [self._product(module, x) for module in self.inward]
+
+    def after_attention(self, attended: Tensor, x: Tensor) -> Tensor:
+        """The residual stream x (B, S, d) after attention and MLP."""
+        if self.packed_outward is not None:
+            x = self.packed_outward.plus(attended, x)
+        else:
+            x = x + self._product(self.attention.o_proj, attended)
+        mlp, normed = self.mlp, _norm(self.before_mlp, x)
+        if self.packed_gates is not None:
+            gate, up = self.packed_gates(normed).chunk(2, dim=-1)
+        else:
+            gate, up = self._product(mlp.gate_proj, normed), self._product(mlp.up_proj, normed)
+        inner = mlp.act_fn(gate).mul_(up)
+        if self.packed_down is not None:
+            return self.packed_down.plus(inner, x)
+        return x + self._product(mlp.down_proj, inner)
+
+
+class CachedLayers:
+    """A group of layers that remembers keys and values of up to `capacity` rows per batch entry."""
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        static: bool = False,
+    ):
+        """static: for a compiled step, which packs weights as it likes and sees the whole cache."""
+        config = transformer.config
+        strange = unsupported(config)
+        if strange:
+            raise ValueError(f"generation does not support layers {strange}")
+        self.layers = [_Layer(layer, 1 if static else batch) for layer in transformer.layers]
+        self.norm = transformer.norm
+        self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        shape = (len(self.layers), batch, self.groups, capacity, self.head)
+        new = torch.zeros if static else torch.empty  # what is hidden has to be finite all the same
+        self.keys = new(shape, dtype=dtype, device=device)
+        self.values = new(shape, dtype=dtype, device=device)
+
+    def __call__(self, x: Tensor, start: int | Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
+
+        bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
+        start (1,) as a tensor: for one row, whose bias (B, 1, 1, capacity) then covers the whole cache.
+        """
+        for index, layer in enumerate(self.layers):
+            x = layer.after_attention(self._attend(index, layer, x, start, rotary, bias), x)
+        return _norm(self.norm, x)
+
+    def _attend(self, index: int, layer: _Layer, x: Tensor, start: int | Tensor, rotary, bias: Tensor | None) -> Tensor:
+        batch, rows, _ = x.shape
+        query, key, value = (
+            part.view(batch, rows, -1, self.head) for part in layer.queries_keys_values(x)
+        )  # (B, S, heads or groups, head)
+        attention = layer.attention
+        if hasattr(attention, "q_norm"):
+            query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
+        query = rotate(query, rotary)
+        if isinstance(start, Tensor):
+            keys, values = self.keys[index], self.values[index]
+            keys.index_copy_(2, start, rotate(key, rotary).transpose(1, 2))
+            values.index_copy_(2, start, value.transpose(1, 2))
+        else:
+            stop = start + rows
+            keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
+            keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
+            values[:, :, start:] = value.transpose(1, 2)
+        if rows == 1:  # the query heads of a group share its keys: they stand where query rows would
+            query = query.view(batch, self.groups, -1, self.head)
+            out = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=attention.scaling)
+        else:
+            out = F.scaled_dot_product_attention(
+                query.transpose(1, 2), keys, values, attn_mask=bias, is_causal=bias is None,
+                scale=attention.scaling, enable_gqa=self.heads != self.groups,
+            ).transpose(1, 2)  # fmt: skip
+        return out.reshape(batch, rows, -1)
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        self.keys, self.values = self.keys[:, entries], self.values[:, entries]
+
+
+class RowDecoder:
+    """The language model's three groups, fed row by row (published model, §A.5).
+
+    Prompts of unequal length are padded on the left, so that all entries of the batch write the same cache column; the
+    padding is hidden from attention. It has to be: rows that are zero do attend and are attended to (§A.3).
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Rows], max_rows: int, static: bool = False):
+        """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
+
+        Raises ValueError for an empty prompt, or one that leaves no room in the model's context.
+        """
+        self.model = model
+        context = model.config.cross_modal.max_position_embeddings
+        for rows in prompts:
+            if len(rows) == 0:
+                raise ValueError("a prompt needs at least one row")
+            if len(rows) >= context:
+                raise ValueError(f"the prompt has {len(rows)} rows, but the model's context holds {context}")
+        device, dtype = model.audio_embeddings.weight.device, model.audio_embeddings.weight.dtype
+        lengths = torch.tensor([len(rows) for rows in prompts])
+        batch, self.column = len(prompts), int(lengths.max())
+        self.padding = (self.column - lengths).to(device)  # (B,)
+        self.room = (context - lengths).to(device)  # (B,) rows that still fit
+        self.padded = bool((lengths < self.column).any())
+
+        capacity = self.column + min(max_rows, context)
+        if static:  # few different capacities are few compilations
+            capacity = -(-capacity // STATIC_ROWS) * STATIC_ROWS
+        groups = (model.understanding, model.cross_modal, model.generation)
+        self.understanding, self.cross_modal, self.generation = (
+            CachedLayers(group, batch, capacity, dtype, device, static) for group in groups
+        )
+        self.rotary = Rotary(model.cross_modal, capacity, model.audio_embeddings.weight)
+
+        self.ids = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.int64)
+        self.mask = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.bool)
+        for i, rows in enumerate(prompts):
+            self.ids[i, self.column - len(rows) :], self.mask[i, self.column - len(rows) :] = rows.ids, rows.mask
+        self.last_is_audio = bool(self.mask[:, -1, 0].any())
+        self.ids, self.mask = self.ids.to(device), self.mask.to(device)
+
+        # What later rows may see of each column: everything but padding, and in the experts perhaps only audio.
+        visible = torch.ones(batch, capacity, dtype=torch.bool, device=device)
+        visible[:, : self.column] = self.mask.any(-1)
+        self.bias = self._bias(visible) if self.padded else None
+        self.expert_bias = self.bias
+        if model.config.mask_other_modalities:
+            visible = visible.clone()
+            visible[:, : self.column] = self.mask[..., 0]
+            self.expert_bias = self._bias(visible)
+        self.position = torch.tensor([self.column], device=device) if static else None  # (1,) next cache column
+        self._columns = torch.arange(capacity, device=device)
+
+    def _bias(self, visible: Tensor) -> Tensor:
+        bias = torch.zeros(visible.shape, dtype=self.model.audio_embeddings.weight.dtype, device=visible.device)
+        return bias.masked_fill_(~visible, float("-inf"))[:, None, None]  # (B, 1, 1, capacity)
+
+    def _prompt_bias(self, bias: Tensor | None) -> Tensor | None:
+        """(B, 1, P, P) for the prompt: causal, and every row sees itself, so that padding stays finite."""
+        if bias is None:
+            return None
+        square = torch.full((self.column, self.column), float("-inf"), dtype=bias.dtype, device=bias.device)
+        return (bias[..., : self.column] + square.triu(1)).masked_fill(
+            torch.eye(self.column, dtype=torch.bool, device=bias.device), 0.0
+        )
+
+    def prefill(self, text_only: bool = False) -> Tensor:
+        """Run the prompts; final vector of their last row (B, d).
+
+        text_only: nothing but text will follow, so what the generation layers remember is never asked for.
+        """
+        model, ids, mask = self.model, self.ids, self.mask
+        is_audio, is_text = mask[..., :1], mask[..., TEXT_COLUMN:]  # (B, P, 1)
+        positions = (torch.arange(self.column, device=ids.device) - self.padding[:, None]).clamp(min=0)
+        rotary = self.rotary.at(positions)
+        everything, experts = self._prompt_bias(self.bias), self._prompt_bias(self.expert_bias)
+
+        x = model.cross_modal.embed_tokens(ids[..., TEXT_COLUMN]) * is_text  # (B, P, d)
+        if not (text_only and not bool(is_audio.any())):
+            frames = ids[..., :TEXT_COLUMN][is_audio[..., 0]]  # (N, 8)
+            audio = torch.zeros_like(x).masked_scatter(is_audio, model.embed_frames(frames))
+            x = x + self.understanding(audio, 0, rotary, experts) * is_audio
+        hidden = self.cross_modal(x, 0, rotary, everything)
+        if text_only and not self.last_is_audio:
+            return hidden[:, -1]
+        generated = self.generation(hidden * is_audio, 0, rotary, experts)
+        return torch.where(is_audio[:, -1], generated[:, -1], hidden[:, -1])
+
+    def feed_audio(self, frames: Tensor) -> Tensor:
+        """Append an audio row to every entry: frames (B, 8) -> final vectors (B, d)."""
+        column, rotary, bias, experts = self._next()
+        x = self.understanding(self.model.embed_frames(frames)[:, None], column, rotary, experts)
+        x = self.cross_modal(x, column, rotary, bias)
+        return self.generation(x, column, rotary, experts)[:, 0]
+
+    def feed_text(self, ids: Tensor) -> Tensor:
+        """Append a text row to every entry: ids (B,) -> final vectors (B, d).
+
+        Only for text that runs to the end: the experts are skipped, and later audio rows would miss what they remember.
+        """
+        column, rotary, bias, _ = self._next()
+        return self.cross_modal(self.model.cross_modal.embed_tokens(ids)[:, None], column, rotary, bias)[:, 0]
+
+    def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
+        """Claim the next cache column: the column, its rotary tables, and what it and the experts may see."""
+        if self.position is not None:
+            return self._next_static()
+        column, self.column = self.column, self.column + 1
+        where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
+        seen = [None if bias is None else bias[..., : self.column] for bias in (self.bias, self.expert_bias)]
+        return column, self.rotary.at(where), *seen
+
+    def _next_static(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+        column = self.position.clone()
+        self.position.add_(1)
+        future = torch.zeros_like(self._columns, dtype=self.rotary.cos.dtype)
+        future = future.masked_fill(self._columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, capacity)
+        seen = [future if bias is None else bias + future for bias in (self.bias, self.expert_bias)]
+        return column, self.rotary.at((column - self.padding)[:, None]), *seen
+
+    def static_state(self) -> list[Tensor]:
+        """What a static step changes, at addresses that stay."""
+        groups = (self.understanding, self.cross_modal, self.generation)
+        return [self.position, *(cache for group in groups for cache in (group.keys, group.values))]
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        for group in (self.understanding, self.cross_modal, self.generation):
+            group.keep(entries)
+        self.padding, self.room = self.padding[entries], self.room[entries]
+        self.bias = None if self.bias is None else self.bias[entries]
+        self.expert_bias = None if self.expert_bias is None else self.expert_bias[entries]
+
+
+class FrameDecoder:
+    """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
+
+    def __init__(self, model: nn.Module, batch: int, static: bool = False):
+        self.model, self._stride = model, model.config.layout.audio_size
+        weight = model.audio_embeddings.weight
+        transformer = model.depth_decoder.transformer
+        self.layers = CachedLayers(transformer, batch, NUM_CODEBOOKS, weight.dtype, weight.device, static)
+        rotary = Rotary(transformer, NUM_CODEBOOKS, weight)
+        self.rotary = [rotary.at(slice(c, c + 1)) for c in range(NUM_CODEBOOKS)]
+
+    def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """final (B, d) -> ids (B, 8), codebook after codebook.
+
+        choose(codebook, states (B, d_depth)) -> ids (B,) picks what the next codebook is told.
+        """
+        model, x, ids = self.model, final, []
+        for codebook in range(NUM_CODEBOOKS):
+            vectors = model.depth_decoder.projection(x)[:, None]
+            states = self.layers(vectors, codebook, self.rotary[codebook], None)[:, 0]
+            ids.append(choose(codebook, states))
+            if codebook + 1 < NUM_CODEBOOKS:
+                x = model.audio_embeddings(ids[-1] + codebook * self._stride)
+        return torch.stack(ids, dim=1)
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every batch entry but these."""
+        self.layers.keep(entries)
+
+
+class AudioHeads:
+    """The eight output matrices, read in windows of ids."""
+
+    def __init__(self, head: Tensor | Int8Heads, batch: int, static: bool = False):
+        """head (8, d_depth, V)"""
+        self._head = head
+        self._pack = batch > 1 and not static and isinstance(head, Tensor) and is_supported(head)
+        self._batch = batch
+        self._packed: dict[tuple[int, int, int], PackedLinear] = {}
+
+    def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
+        """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        if isinstance(self._head, Int8Heads):
+            return self._head.logits(codebook, states, windows[0][0], windows[-1][1]).float()
+        if not self._pack:
+            return (states @ self._head[codebook, :, windows[0][0] : windows[-1][1]]).float()
+        parts = []
+        for low, high in windows:
+            packed = self._packed.get((codebook, low, high))
+            if packed is None:
+                packed = PackedLinear(self._head[codebook, :, low:high].T, self._batch)
+                self._packed[codebook, low, high] = packed
+            parts.append(packed(states).float())
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)

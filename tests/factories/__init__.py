@@ -1,0 +1,1 @@
+"""What tests are made of: tiny models, tokenizers, stores and runs."""

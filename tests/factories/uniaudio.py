@@ -1,0 +1,79 @@
+"""A whole model folder with random weights, made anew in every test run: real codec, real language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
+from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
+from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.scalar_autoencoder import ScalarConfig
+from lm.config import UniAudioConfig
+from lm.model import UniAudioForConditionalGeneration
+from lm.text_tokenizer import SentencePieceTokenizer
+from lm.vocabulary import VocabularyLayout
+from uniaudio.model import UniAudio
+
+TEXTS = ["three seven one", "the red bird sings", "a slow piano melody", "which instrument plays?"] * 20
+CODES = 64
+
+
+def tiny_codec(seed: int = 0) -> ReasoningCodec:
+    """A codec of the starter's kind with random weights and codebooks."""
+    torch.manual_seed(seed)
+    quantiser = QuantiserConfig(codebook_size=CODES, codebook_dim=8, kmeans_init=False)
+    scalar = ScalarConfig(
+        front_end="stft",
+        num_bands=481,
+        num_samples=1,
+        downsample_factors=(4,),
+        downsample_kernel_sizes=(8,),
+        upsample_factors=(4,),
+        upsample_kernel_sizes=(8,),
+        init_channel=16,
+        res_kernel_size=3,
+        phase_iterations=2,
+        causal=False,
+    )
+    config = ReasoningCodecConfig(
+        descriptive=DescriptiveConfig(
+            speech_dim=128, music_dim=120, dim=32, heads=2, rope_dims=8, blocks=1, quantiser=quantiser
+        ),
+        structural=StructuralConfig(dim=32, quantiser=quantiser),
+        flow=FlowConfig(layers=1, heads=2, head_dim=8, window_frames=100, overlap_frames=20),
+        scalar=scalar,
+    )
+    return ReasoningCodec(config).eval()
+
+
+def tiny_uniaudio(seed: int = 0, context: int = 512) -> UniAudio:
+    """A language model of two narrow groups over the tiny codec."""
+    codec, text = tiny_codec(seed), SentencePieceTokenizer.train(TEXTS, 320)
+    layout = VocabularyLayout.build(text, CODES, CODES, codec.fingerprint)
+
+    def shape(width: int, layers: int) -> dict:
+        return {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "intermediate_size": 2 * width,
+            "vocab_size": layout.text_size,
+            "max_position_embeddings": context,
+        }
+
+    config = UniAudioConfig(
+        cross_modal=shape(32, 1),
+        understanding_layers=1,
+        generation_layers=1,
+        depth=shape(16, 1),
+        vocabulary=layout.to_dict(),
+    )
+    return UniAudio(UniAudioForConditionalGeneration(config), text, codec)
+
+
+def save_tiny_model(folder: Path, **options) -> Path:
+    tiny_uniaudio(**options).save_pretrained(folder)
+    return folder

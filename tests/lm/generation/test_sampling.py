@@ -1,0 +1,77 @@
+"""Sampling: distribution, top-k, noise that belongs to the request."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm.generation.sampling import GenerationSettings, request_noise, sample
+
+
+def test_frequencies_follow_the_softmax():
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0, float("-inf"), 0.5])
+    settings = GenerationSettings(temperature=0.7, top_k=4)
+    draws = 200_000
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
+    counts = sample(logits.expand(draws, -1), settings, uniform).bincount(minlength=6) / draws
+    kept = torch.tensor([0.0, 1.0, 2.0, float("-inf"), float("-inf"), 0.5])  # the four likeliest
+    assert (counts - (kept / 0.7).softmax(-1)).abs().max() < 5e-3
+
+
+@given(
+    st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=20),
+    st.integers(0, 19),
+    st.floats(0, 1, exclude_max=True, width=32),
+    st.sampled_from([None, 1, 2, 50]),
+    st.sampled_from([0.0, 0.1, 1.0, 5.0]),
+)
+def test_forbidden_ids_are_never_drawn(values, forbidden, uniform, top_k, temperature):
+    logits = torch.tensor([values])
+    forbidden %= len(values)
+    logits[0, forbidden] = float("-inf")
+    settings = GenerationSettings(top_k=top_k, temperature=temperature)
+    drawn = sample(logits, settings, torch.tensor([uniform])).item()
+    assert 0 <= drawn < len(values) and drawn != forbidden
+
+
+def test_greedy_takes_the_likeliest():
+    logits = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))
+    for settings in (GenerationSettings(top_k=1), GenerationSettings(temperature=0)):
+        assert torch.equal(sample(logits, settings, torch.rand(20)), logits.argmax(-1))
+
+
+def test_every_row_can_have_its_own_temperature():
+    logits = torch.randn(60, 30, generator=torch.Generator().manual_seed(2))
+    uniform = torch.rand(60, generator=torch.Generator().manual_seed(3))
+    settings = GenerationSettings(temperature=0.7, structural_temperature=0.0)
+    temperature = torch.tensor([0.7, 1.3, 0.0]).repeat(20)
+    drawn = sample(logits, settings, uniform, temperature)
+    for value in (0.7, 1.3, 0.0):
+        rows = temperature == value
+        alone = GenerationSettings(temperature=round(value, 1))
+        assert torch.equal(drawn[rows], sample(logits[rows], alone, uniform[rows]))
+
+
+def test_noise_depends_on_the_seed_alone():
+    noise = request_noise([5, 6, 5], 10, 8, torch.device("cpu"))
+    assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
+    assert torch.equal(request_noise([6], 10, 8, torch.device("cpu"))[0], noise[1])
+    assert torch.equal(request_noise([6], 4, 8, torch.device("cpu"))[0], noise[1, :4])
+    assert noise.min() >= 0 and noise.max() < 1
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ({"max_rows": 0}, "max_rows"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"guidance": -2.0}, "guidance"),
+        ({"structural_temperature": -1.0}, "structural_temperature"),
+        ({"structural_guidance": float("inf")}, "structural_guidance"),
+    ],
+)
+def test_impossible_settings_are_named(values, named):
+    with pytest.raises(ValueError, match=named):
+        GenerationSettings(**values)

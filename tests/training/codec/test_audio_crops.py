@@ -1,0 +1,59 @@
+"""Which audio a codec trainer sees: a pure function of key and number, cut to length, batches of like length."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from auditory_sentences.corpora.read import Clip
+from codec.io.errors import UserError
+from training.codec.audio_crops import AudioCrops, load_batch
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    made = []
+    for i in range(20):
+        count = 2400 + 1200 * i
+        soundfile.write(folder / f"{i}.wav", np.arange(count) / 100_000, 24_000, subtype="FLOAT")
+        made.append(Clip(id=f"c{i}", path=str(folder / f"{i}.wav"), kind="sound", split="train"))
+    return made
+
+
+def test_batches_are_a_pure_function_of_key_and_number(clips):
+    a, b = (AudioCrops(clips, 4, 0.5, 7, "train") for _ in range(2))
+    order = [9, 0, 33, 9]  # in any order, as after resuming
+    assert [a.batch(i) for i in order] == [b.batch(i) for i in order]
+    other = AudioCrops(clips, 4, 0.5, 8, "train")
+    assert [a.batch(i) for i in range(8)] != [other.batch(i) for i in range(8)]
+    assert a.fingerprint == other.fingerprint != AudioCrops(clips[1:], 4, 0.5, 7).fingerprint
+
+
+def test_crops_hold_the_stretch_they_name(clips):
+    crops = AudioCrops(clips, 4, 0.5, 1)
+    starts = set()
+    for index in range(12):
+        batch = crops.batch(index)
+        waveforms, lengths = load_batch(batch)
+        assert waveforms.shape == (4, int(lengths.max())) and lengths.max() <= 12_000
+        for crop, wave, length in zip(batch, waveforms, lengths, strict=True):
+            assert length == crop.length
+            expected = (torch.arange(crop.length) + crop.start) / 100_000
+            torch.testing.assert_close(wave[: crop.length], expected.float(), atol=1e-6, rtol=0)
+            assert (wave[crop.length :] == 0).all()
+            starts.add(crop.start)
+    assert len(starts) > 5  # long clips are cut at random places
+
+
+def test_little_of_a_batch_is_padding(clips):
+    crops = AudioCrops(clips, 4, 10.0, 1)
+    lengths = [[crop.length for crop in crops.batch(i)] for i in range(40)]
+    filled = sum(map(sum, lengths)) / sum(4 * max(batch) for batch in lengths)
+    assert filled > 0.85
+    assert {crop.clip.id for i in range(40) for crop in crops.batch(i)} == {clip.id for clip in clips}
+
+
+def test_no_clips_is_said_so():
+    with pytest.raises(UserError, match="no clip to learn from"):
+        AudioCrops([], 4, 1.0)

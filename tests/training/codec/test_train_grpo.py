@@ -1,0 +1,424 @@
+"""GRPO: the policy samples and weighs what it says exactly, the reward rises, and runs resume bit for bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+
+from auditory_sentences.builders.analysis import write_analysis
+from auditory_sentences.corpora.read import read_corpora
+from codec.io.errors import UserError
+from codec.reasoning.descriptive_encoder import DescriptiveEncoder
+from lm.text_tokenizer import TextTokenizer
+from tests import ROOT
+from training.codec import train_grpo
+from training.codec.audio_llm import load_listener
+from training.codec.train_descriptive import DescriptiveRecipe
+from training.codec.train_descriptive import run as train_descriptive
+from training.codec.train_grpo import GrpoRecipe, run
+from training.lm.initialisation import Ears
+from training.lm.train_text import TextModelRecipe
+from training.lm.train_text import run as train_text
+from training.metrics import read_journal
+from training.recipe import load_recipe, parse
+from training.rl.llm_judge import JudgeRecipe
+from training.rl.policy import Policy
+from training.rl.policy_loss import group_advantages, kl_divergence
+
+RECIPES = ROOT / "recipes"
+CLASSES = ("bell", "bird")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two dozen tones, low ones called bell and high ones bird; the first four say something."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(24):
+        high, split = number % 2, "dev" if number >= 18 else "train"
+        time = np.arange(rng.integers(9000, 24000)) / 24000
+        wave = 0.4 * np.sin(2 * np.pi * rng.uniform(0.9, 1.1) * (400, 2500)[high] * time)
+        soundfile.write(folder / f"{number}.wav", wave, 24000)
+        line = {"id": f"clip-{number}", "path": f"{number}.wav", "split": split, "caption": "a sound"}
+        if number < 4:
+            line |= {"kind": "speech", "text": ("one two", "nine")[high], "caption": "a voice"}
+        else:
+            line |= {"kind": "sound", "labels": {"class": CLASSES[high]}}
+        lines.append(line)
+    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory, corpus):
+    folder = tmp_path_factory.mktemp("text")
+    lines = [f"USER: x\nwhat is heard?\nASSISTANT: {write_analysis(clip)}" for clip in read_corpora((str(corpus),))]
+    (folder / "text.txt").write_text("\n".join(line.replace("\n", " ") for line in lines * 10))
+    values = {
+        "out": str(folder / "run"),
+        "steps": 150,
+        "log_every": 150,
+        "texts": [str(folder / "text.txt")],
+        "vocabulary": 400,
+        "layers": 2,
+        "width": 32,
+        "mlp": 64,
+        "context": 48,
+        "batch": 4,
+        "optimiser": {"lr": 1e-2, "warmup_steps": 3},
+    }
+    return str(train_text(parse(TextModelRecipe, values, "the test")).resolve())
+
+
+@pytest.fixture(scope="module")
+def supervised(corpus, text_model, tmp_path_factory):
+    """A descriptive run that was stopped when it knew how an analysis looks, but not yet what to say when."""
+    values = {
+        "out": str(tmp_path_factory.mktemp("supervised") / "run"),
+        "corpora": [str(corpus)],
+        "text_model": text_model,
+        "steps": 30,
+        "log_every": 10,
+        "descriptive": {
+            "speech_dim": 128,
+            "music_dim": 120,
+            "dim": 32,
+            "heads": 2,
+            "rope_dims": 8,
+            "blocks": 1,
+            "quantiser": {"codebook_size": 16, "codebook_dim": 8, "dead_code_threshold": 0.1, "kmeans_init": True},
+        },
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+        "tasks": {"analysis": 1.0},
+        "held_out_tasks": ["analysis"],
+        "alignment_weight": 0.1,
+        "batch": 4,
+        "quantise_after": 10,
+        "cache_features": True,
+        "optimiser": {"lr": 3e-3, "warmup_steps": 3},
+    }
+    return str(train_descriptive(parse(DescriptiveRecipe, values, "the test")).resolve())
+
+
+def tiny(corpus: Path, text_model: str, supervised: str, out: Path, **changes) -> GrpoRecipe:
+    values = {
+        "out": str(out),
+        "corpora": [str(corpus)],
+        "init": supervised,
+        "text_model": text_model,
+        "steps": 4,
+        "save_every": 2,
+        "keep": 3,
+        "log_every": 1,
+        "batch": 3,
+        "group": 4,
+        "max_ids": 24,
+        "cache_features": True,
+        "optimiser": {"lr": 2e-3, "warmup_steps": 1},
+    }
+    return parse(GrpoRecipe, values | changes, "the test")
+
+
+@pytest.fixture
+def policy(text_model, supervised):
+    branch = DescriptiveEncoder.from_pretrained(supervised).branch
+    tokenizer = TextTokenizer.from_pretrained(text_model)
+    listener, *_ = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    return Policy(listener, temperature=0.9)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "speech": torch.randn(2, 128, 60, generator=generator),
+        "music": torch.randn(2, 120, 30, generator=generator),
+        "frames": torch.tensor([30, 12]),
+        "questions": ["What is heard?", "Analyse this recording in detail."],
+    }
+
+
+def alone(batch: dict, row: int) -> dict:
+    frames, one = int(batch["frames"][row]), slice(row, row + 1)
+    return {
+        "speech": batch["speech"][one, :, : 2 * frames],
+        "music": batch["music"][one, :, :frames],
+        "frames": batch["frames"][one],
+        "questions": batch["questions"][one],
+    }
+
+
+def test_the_listener_comes_back_as_it_was_trained(text_model, supervised):
+    branch = DescriptiveEncoder.from_pretrained(supervised).branch
+    tokenizer = TextTokenizer.from_pretrained(text_model)
+    listener, state, scale = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    own, saved = listener.state_dict(), load_file(Path(supervised) / "listener.safetensors")
+    assert scale == 2.0 and state.keys() == saved.keys()
+    assert all(torch.equal(own[name], tensor) for name, tensor in saved.items() if "alignment" not in name)
+    scalings = [m.scaling["default"] for m in listener.modules() if isinstance(m, LoraLayer)]
+    assert scalings and set(scalings) == {scale}
+
+
+def test_what_an_answer_draws_is_its_seeds_alone(policy, batch):
+    seeds = [11, 12, 13, 14, 15, 16]
+    together = policy.sample(**batch, seeds=seeds, max_ids=12)
+    assert len(together) == 6 and len({tuple(answer) for answer in together}) > 1
+    for row in range(2):
+        group = slice(3 * row, 3 * row + 3)
+        assert policy.sample(**alone(batch, row), seeds=seeds[group], max_ids=12) == together[group]
+    assert policy.sample(**alone(batch, 1), seeds=[16], max_ids=12) == together[5:]
+
+
+def test_every_id_is_drawn_from_what_the_forward_pass_says(policy, batch, monkeypatch):
+    """Cached, with padding on the left, in a group: the same probabilities as uncached, padded on the right."""
+    seen, logits = [], Policy._logits
+    monkeypatch.setattr(Policy, "_logits", staticmethod(lambda *a: seen.append(logits(*a)) or seen[-1]))
+    answers = policy.sample(**batch, seeds=list(range(8)), max_ids=10)
+    with torch.no_grad():
+        log_probs = policy(**batch, answers=answers).log_probs
+    seen[0] = seen[0].repeat_interleave(4, 0)  # each clip is read once for its group
+    compared = 0
+    for place, said in enumerate(seen):
+        drawn_from = (said / policy.temperature).log_softmax(1)
+        for row, answer in enumerate(answers):
+            if place < len(answer):
+                assert drawn_from[row, answer[place]].item() == pytest.approx(log_probs[row, place].item(), abs=1e-3)
+                compared += 1
+    assert compared == sum(map(len, answers)) > 16
+
+
+def test_answers_end_with_their_end_or_are_cut_off(policy, batch):
+    eos = policy.listener.tokenizer.eos
+    for answer in policy.sample(**batch, seeds=list(range(40)), max_ids=9):
+        assert eos not in answer[:-1] and (answer[-1] == eos or len(answer) == 9)
+
+
+def test_samples_follow_the_policys_probabilities(policy, batch):
+    """First ids, drawn often, against the probabilities that the forward pass gives them."""
+    one, count = alone(batch, 1), 3000
+    drawn = [answer[0] for answer in policy.sample(**one, seeds=list(range(count)), max_ids=1)]
+    ids = sorted(set(drawn))
+    chance = policy(**one, answers=[[i] for i in ids]).log_probs[:, 0].exp()
+    shares = torch.tensor([drawn.count(i) / count for i in ids])
+    assert chance.sum() > 0.95 and chance.max() < 0.999
+    assert ((shares - chance).abs() < 5 * (chance * (1 - chance) / count).sqrt() + 1e-3).all()
+
+
+def test_padding_changes_no_probability(policy, batch):
+    answers = [[5, 6, 7, 8], [9], [10, 11], [12, 13, 14]]
+    with torch.no_grad():
+        out = policy(**batch, answers=answers, with_reference=True)
+        assert out.mask.sum(1).tolist() == [4, 1, 2, 3] and (out.log_probs[~out.mask] == 0).all()
+        for row in range(2):
+            for number in (2 * row, 2 * row + 1):
+                single = policy(**alone(batch, row), answers=[answers[number]]).log_probs[0]
+                torch.testing.assert_close(out.log_probs[number, : len(single)], single, atol=1e-4, rtol=1e-4)
+
+
+def test_the_reference_is_the_policy_until_it_learns_and_stays_what_it_was(policy, batch):
+    answers = [[5, 6], [7], [8], [9, 10]]
+    out = policy(**batch, answers=answers, with_reference=True)
+    before = out.reference.clone()
+    assert not before.requires_grad and kl_divergence(out.log_probs, before, out.mask) < 1e-9
+    out.log_probs.sum().backward()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter -= 0.01 * parameter.grad
+        after = policy(**batch, answers=answers, with_reference=True)
+    torch.testing.assert_close(after.reference, before, atol=1e-5, rtol=1e-5)
+    assert kl_divergence(after.log_probs, after.reference, after.mask) > 1e-6
+
+
+def test_branch_projection_and_adapters_learn_and_the_codebooks_stay(policy, batch):
+    books = {n: b.clone() for n, b in policy.named_buffers()}
+    policy(**batch, answers=[[5], [6]]).log_probs.sum().backward()
+    assert books and all(torch.equal(b, books[n]) for n, b in policy.named_buffers())
+    for name, parameter in policy.named_parameters():
+        assert parameter.requires_grad == (".text_model." not in f".{name}" or "lora_" in name), name
+    for name in ("branch.query", "branch.merge.weight", "projection.weight"):
+        assert policy.listener.get_parameter(name).grad.abs().sum() > 0, name
+    assert not any(module.training for module in policy.train().modules())
+
+
+def test_equal_rewards_leave_every_weight_where_it_was(corpus, text_model, supervised, tmp_path, monkeypatch):
+    """No advantage, no price: the update is exactly nothing."""
+    monkeypatch.setattr(train_grpo, "weighted_mean", lambda *_: 0.3)
+    changes = {"kl_weight": 0.0, "commitment_weight": 0.0, "optimiser": {"lr": 1e-2, "weight_decay": 0.0}}
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, max_ids=40, **changes))
+    entries = read_journal(tmp_path / "run")
+    assert all(entry["ended"] == 1 and entry["grad_norm"] == 0 for entry in entries)
+    for name in ("model.safetensors", "listener.safetensors"):
+        ours, theirs = load_file(folder / name), load_file(Path(supervised) / name)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.fixture(scope="module")
+def birds(corpus, tmp_path_factory):
+    """The birds alone: what an analysis should say no longer needs to be heard, only learned from the reward."""
+    folder = tmp_path_factory.mktemp("birds")
+    lines = [json.loads(line) for line in (corpus / "clips.jsonl").read_text().splitlines()]
+    lines = [line | {"path": str(corpus / line["path"])} for line in lines if line.get("labels") == {"class": "bird"}]
+    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_reward_rises(birds, text_model, supervised, tmp_path):
+    changes = {
+        "steps": 40,
+        "save_every": 40,
+        "validate_every": 40,
+        "batch": 6,
+        "group": 8,
+        "rewards": {"format": 1.0, "tags": 1.0},
+        "optimiser": {"lr": 3e-3, "warmup_steps": 1, "schedule": "constant"},
+    }
+    folder = run(tiny(birds, text_model, supervised, tmp_path / "run", **changes))
+    entries = read_journal(tmp_path / "run")
+    steps = [entry for entry in entries if "reward" in entry]
+    first, last = (np.mean([entry["reward"] for entry in part]) for part in (steps[:5], steps[-5:]))
+    assert last > first + 0.1
+    assert steps[0]["kl"] == 0 < steps[-1]["kl"]
+    assert all(entry["clipped"] == 0 for entry in steps)  # one update of each group: its ratio to itself is 1
+    assert {"reward_format", "reward_tags", "reward_deviation", "analyses_per_second"} <= steps[-1].keys()
+    assert entries[-1]["held_out_reward"] > 0.75 and "held_out_reward_tags" in entries[-1]
+    DescriptiveEncoder.from_pretrained(folder)
+    assert Ears.load(folder / "listener.safetensors").differences
+
+
+def test_without_the_branch_every_clip_keeps_its_codes(corpus, text_model, supervised, tmp_path):
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", branch_learns=False, steps=2))
+    before, after = (load_file(Path(place) / "model.safetensors") for place in (supervised, folder))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    before, after = (load_file(Path(place) / "listener.safetensors") for place in (supervised, folder))
+    assert not torch.equal(before["projection.weight"], after["projection.weight"])
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_interrupted_equals_uninterrupted(corpus, text_model, supervised, tmp_path, updates):
+    whole = run(tiny(corpus, text_model, supervised, tmp_path / "whole", updates=updates))
+    run(tiny(corpus, text_model, supervised, tmp_path / "cut", updates=updates))
+    (tmp_path / "cut" / "checkpoints" / "step-00000004").rename(tmp_path / "set_aside")  # as if killed before it
+    resumed = run(tiny(corpus, text_model, supervised, tmp_path / "cut", updates=updates), resume=True)
+    for name in ("model.safetensors", "listener.safetensors"):
+        ours, theirs = load_file(whole / name), load_file(resumed / name)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    ours, theirs = (
+        [[e[name] for name in ("reward", "kl", "grad_norm")] for e in read_journal(tmp_path / run)]
+        for run in ("whole", "cut")
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": {"zero_stage": 2}},
+        {"engine": {"micro_batches": 2, "precision": "mixed"}},
+        {"engine": {"precision": "mixed"}, "text_precision": "bf16"},
+    ],
+)
+def test_the_policy_starts_from_its_reference_in_every_engine(corpus, text_model, supervised, tmp_path, changes):
+    run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, **changes))
+    entries = read_journal(tmp_path / "run")
+    assert entries[0]["kl"] == entries[0]["clipped"] == 0 and entries[0]["grad_norm"] > 0 < entries[1]["kl"]
+
+
+def test_the_same_updates_with_sharded_optimiser_states(corpus, text_model, supervised, tmp_path):
+    plain, sharded = ({"zero_stage": stage} for stage in (0, 2))
+    entries = []
+    for name, engine in (("plain", plain), ("sharded", sharded)):
+        run(tiny(corpus, text_model, supervised, tmp_path / name, steps=2, updates=2, engine=engine))
+        entries.append([[e["kl"], e["policy"], e["grad_norm"]] for e in read_journal(tmp_path / name)])
+    np.testing.assert_allclose(*entries, rtol=1e-3, atol=1e-6)
+
+
+def test_another_supervised_model_is_refused_when_resumed(corpus, text_model, supervised, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in Path(supervised).iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    recipe = tiny(corpus, text_model, str(other), tmp_path / "run", steps=2)
+    run(recipe)
+    state = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1e-3 for name, tensor in state.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="init: .*not what the run was trained on"):
+        run(recipe, resume=True)
+
+
+class _Partial:
+    """A judge that likes bells and cannot make up its mind about the rest."""
+
+    def score(self, pairs):
+        assert all(truth.startswith("summary: a ") for truth, _ in pairs)
+        return [0.8 if "bell" in said else None for _, said in pairs]
+
+
+def test_the_judges_reward_counts_and_no_score_pays_nothing(policy, corpus, text_model, supervised, tmp_path):
+    judge = JudgeRecipe(kind="endpoint", model="m", url="http://x")
+    recipe = tiny(corpus, text_model, supervised, tmp_path, rewards={"judge": 1.0}, judge=vars(judge), max_ids=60)
+    clips = [clip for clip in read_corpora(recipe.corpora) if clip.split == "train"]
+    data = train_grpo.Listening(
+        clips,
+        {"analysis": 1.0},
+        DescriptiveEncoder.from_pretrained(supervised),
+        train_grpo.PromptBank.load(),
+        3,
+        30,
+        train_grpo.Augmentation(),
+        False,
+        0,
+    )
+    rollout = train_grpo.roll_out(policy, data.batch(0), recipe, _Partial(), (1, 0), torch.device("cpu"))
+    said = [policy.listener.tokenizer.decode(answer) for answer in rollout.answers]
+    assert len(said) == 12 and 0 < rollout.facts["judge_unreadable"] < 1
+    ended = [answer[-1] == policy.listener.tokenizer.eos for answer in rollout.answers]
+    rewards = torch.tensor([0.8 * ("bell" in text and end) for text, end in zip(said, ended, strict=True)])
+    torch.testing.assert_close(rollout.advantages, group_advantages(rewards.view(3, 4)).flatten())
+
+
+def test_a_start_that_is_no_descriptive_run_is_named(corpus, text_model, supervised, tmp_path):
+    with pytest.raises(UserError, match="holds no trained descriptive branch"):
+        run(tiny(corpus, text_model, text_model, tmp_path / "a"))
+    folder = tmp_path / "half"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((Path(supervised) / name).read_bytes())
+    with pytest.raises(UserError, match="listener.safetensors: cannot be read .* kind descriptive"):
+        run(tiny(corpus, text_model, str(folder), tmp_path / "b"))
+    save_file({"projection.weight": torch.zeros(2, 2)}, folder / "listener.safetensors", {"lora_scale": "1"})
+    with pytest.raises(UserError, match="listener.safetensors: no listener can be read"):
+        run(tiny(corpus, text_model, str(folder), tmp_path / "c"))
+    state = load_file(Path(supervised) / "listener.safetensors")
+    odd = {name: t[:, :3].contiguous() if "lora_A" in name else t for name, t in state.items()}
+    save_file(odd, folder / "listener.safetensors", {"lora_scale": "2"})
+    with pytest.raises(UserError, match="does not fit .* the text model that the descriptive run"):
+        run(tiny(corpus, text_model, str(folder), tmp_path / "d"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group": 1}, "'group' must be at least 2"),
+        ({"rewards": {"wrods": 1.0}}, "rewards: name some of .*, not 'wrods'"),
+        ({"rewards": {"words": 0.0}}, "'rewards.words' must be above 0"),
+        ({"rewards": {"judge": 1.0}}, "belong together"),
+        ({"clip": 1.5}, "'clip' must be above 0 and below 1"),
+        ({"engine": {"zero_stage": 3}}, "zero_stage 3"),
+    ],
+)
+def test_recipes_that_make_no_sense(changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny(Path("x"), "x", "x", Path("x"), **changes)
+
+
+@pytest.mark.parametrize("name", ["starter/grpo.yaml", "full/grpo.yaml"])
+def test_the_shipped_recipes_are_valid(name):
+    assert isinstance(load_recipe(RECIPES / name), GrpoRecipe)

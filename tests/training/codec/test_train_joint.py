@@ -1,0 +1,274 @@
+"""Joint fine-tuning: both branches learn and no expert, from both losses; a resumed run is the uninterrupted one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+
+from codec.io.errors import UserError
+from codec.reasoning.descriptive_encoder import DescriptiveEncoder
+from codec.tokenizer import load_tokenizer
+from lm.text_tokenizer import TextTokenizer
+from tests import ROOT
+from tests.factories.codec import QUANTISER, SMALL, noise, small_codec
+from training.codec.audio_crops import train_and_held_out
+from training.codec.audio_llm import Listener, Lora, load_listener, save_listener
+from training.codec.feature_extractor import FrozenCodec
+from training.codec.train_joint import Joint, JointRecipe, run
+from training.lm.initialisation import Ears
+from training.lm.train_text import TextModelRecipe
+from training.lm.train_text import run as train_text
+from training.metrics import read_journal
+from training.recipe import load_recipe, parse
+
+RECIPES = ROOT / "recipes"
+FILES = ("model.safetensors", "listener.safetensors")
+# A code that nobody chose is soon replaced by a random vector: not what these tests are about.
+STEADY = replace(QUANTISER, dead_code_threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Corpus, two text models, and a codec with its listener: all tiny."""
+    folder = tmp_path_factory.mktemp("parts")
+    rng, lines = np.random.default_rng(0), []
+    (folder / "corpus").mkdir()
+    for number in range(20):
+        high, split = number % 2, "dev" if number >= 14 else "train"
+        time = np.arange(rng.integers(6000, 14000)) / 24000
+        wave = 0.4 * np.sin(2 * np.pi * rng.uniform(0.9, 1.1) * (400, 2500)[high] * time)
+        soundfile.write(folder / "corpus" / f"{number}.wav", wave, 24000)
+        label = {"class": ("bell", "bird")[high]}
+        lines.append(
+            {"id": f"clip-{number}", "path": f"{number}.wav", "split": split, "kind": "sound", "labels": label}
+        )
+    (folder / "corpus" / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "text.txt").write_text(
+        "\n".join(("a bell. what do you hear? bell", "a bird. what do you hear? bird") * 50)
+    )
+    for name, width, steps in (("text", 32, 12), ("wider", 48, 1)):
+        values = {
+            "out": str(folder / name),
+            "steps": steps,
+            "log_every": 60,
+            "optimiser": {"lr": 1e-2, "warmup_steps": 3},
+            "texts": [str(folder / "text.txt")],
+            "vocabulary": 400,
+            "layers": 1,
+            "width": width,
+            "mlp": 32,
+            "context": 48,
+            "batch": 2,
+        }
+        train_text(parse(TextModelRecipe, values, "the test"))
+    config = replace(
+        SMALL,
+        descriptive=replace(SMALL.descriptive, quantiser=STEADY),
+        structural=replace(SMALL.structural, quantiser=STEADY),
+    )
+    give_listener(small_codec(config), folder, folder / "codec")
+    return folder
+
+
+def give_listener(codec, parts, folder):
+    """Save a codec and a listener to its branch."""
+    text_model = str(parts / "text" / "model")
+    torch.manual_seed(3)
+    listener = Listener(codec.descriptive, text_model, TextTokenizer.from_pretrained(text_model), Lora(2, 4, 0.0), True)
+    codec.save_pretrained(folder)
+    learnt = {n for n, p in listener.named_parameters() if p.requires_grad and not n.startswith("branch.")}
+    save_listener({n: t for n, t in listener.state_dict().items() if n in learnt}, 2.0, folder / FILES[1])
+
+
+def recipe_of(parts, out, **changes):
+    values = {
+        "out": str(out),
+        "corpora": [str(parts / "corpus")],
+        "init": str(parts / "codec"),
+        "listener": str(parts / "codec"),
+        "text_model": str(parts / "text" / "model"),
+        "tasks": {"audio_qa:class": 1.0},
+        "held_out_tasks": ["audio_qa:class"],
+        "batch": 3,
+        "crop_seconds": 0.4,
+        "steps": 4,
+        "save_every": 2,
+        "keep": 3,
+        "log_every": 1,
+        "optimiser": {"lr": 1e-3, "warmup_steps": 1},
+    }
+    return parse(JointRecipe, values | changes, "a test")
+
+
+def joint_of(parts):
+    """The model of a run before its first step, and its codec."""
+    codec, text_model = load_tokenizer(parts / "codec"), str(parts / "text" / "model")
+    for part in (codec.experts, codec.scalar):
+        part.requires_grad_(False)
+    tokenizer = TextTokenizer.from_pretrained(text_model)
+    listener, *_ = load_listener(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
+    return Joint(listener, codec), codec
+
+
+def test_both_branches_learn_and_no_expert(parts, tmp_path):
+    folder = run(recipe_of(parts, tmp_path / "run", steps=2, validate_every=2, keep_heard=True))
+    before, after = (load_file(place / FILES[0]) for place in (parts / "codec", folder))
+    assert before.keys() == after.keys()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    codec = load_tokenizer(folder)
+    still = {"flow.latent_mean", "flow.latent_spread", "structural.no_condition"}
+    learns = {n for n, _ in codec.named_parameters() if n.startswith(("descriptive.", "structural.", "flow."))} - still
+    assert learns <= changed
+    assert all(name.startswith(("descriptive.", "structural.", "flow.")) for name in changed - still)
+    for branch in ("descriptive.quantiser", "structural.quantiser.acoustic"):  # codebooks follow the data
+        assert f"{branch}.layers.0._codebook.embed" in changed
+
+    before, after = (load_file(place / FILES[1]) for place in (parts / "codec", folder))
+    assert before.keys() == after.keys() and any("lora_B" in name for name in after)
+    for name, tensor in after.items():
+        assert torch.equal(tensor, before[name]) == name.startswith("alignment."), name
+
+    first, *_, last = read_journal(tmp_path / "run")
+    losses = {"loss", "answer", "descriptive_commitment", "flow", "phone", "commitment", "grad_norm"}
+    health = {"descriptive_usage", "descriptive_perplexity", "phone_usage", "acoustic_perplexity"}
+    assert losses | health <= first.keys()
+    total = first["answer"] + first["descriptive_commitment"] + first["flow"] + 0.1 * first["phone"]
+    assert first["loss"] == pytest.approx(total + 0.5 * first["commitment"], rel=1e-4)
+    assert {"held_out_audio_qa:class", "held_out_flow"} <= last.keys()
+
+
+def test_what_a_run_writes_is_what_a_run_starts_from(parts, tmp_path):
+    first = run(recipe_of(parts, tmp_path / "first", steps=1))
+    tokens = load_tokenizer(first).encode(noise(9_000)[None])[0]
+    assert load_tokenizer(first).decode([tokens], steps=1)[0].shape == (9_000,)
+    assert Ears.load(first / FILES[1]).differences
+    run(recipe_of(parts, tmp_path / "second", init=str(tmp_path / "first"), listener=str(tmp_path / "first"), steps=1))
+
+
+def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
+    """The gradient that nothing was asked for: there with FiLM, gone where clips go without."""
+    crops_of = recipe_of(parts, "x")
+    for drop, learns in ((0.0, True), (1.0, False)):
+        model, codec = joint_of(parts)
+        codec.structural.config = replace(codec.structural.config, film_drop=drop)
+        frozen = FrozenCodec(codec, keep=False, describe=False)
+        crops, _ = train_and_held_out(crops_of.corpora, 2, 0.4, 0)
+        heard = frozen(crops.batch(0), torch.device("cpu"))
+        codec.eval()
+        model.train()
+        out = model(None, heard, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+        assert out.understood is None
+        out.rebuilt.flow.backward()
+        assert bool(codec.descriptive.merge.weight.grad.abs().sum() > 0) == learns
+
+
+@torch.no_grad()
+def test_crops_are_described_as_the_codec_describes_them(parts):
+    """Kept or not, in a batch of unlike lengths: the ids of the codec's own encoding, of either branch."""
+    model, codec = joint_of(parts)
+    recipe = recipe_of(parts, "x", crop_seconds=9.0)
+    crops = train_and_held_out(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
+    assert len({crop.length for crop in crops}) > 1
+    heard = FrozenCodec(codec, keep=False, describe=False)(crops, torch.device("cpu"))
+    out = model.eval()(None, heard, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
+    for row, crop in enumerate(crops):
+        tokens = codec.encode(crop.load()[None])[0]
+        descriptive, structural = out.codes[row].T, out.rebuilt.ids[row].T
+        frames = tokens.descriptive.shape[1], tokens.structural.shape[1]
+        assert (descriptive[:, : frames[0]] == tokens.descriptive).float().mean() > 0.97
+        assert (structural[:, : frames[1]] == tokens.structural).float().mean() > 0.97
+        assert (descriptive[:, frames[0] :] == -1).all() and (structural[:, frames[1] :] == -1).all()
+
+
+def test_interrupted_equals_uninterrupted(parts, tmp_path):
+    whole = run(recipe_of(parts, tmp_path / "whole", keep_heard=True))
+    run(recipe_of(parts, tmp_path / "cut", keep_heard=True))
+    (tmp_path / "cut" / "checkpoints" / "step-00000004").rename(tmp_path / "set_aside")  # as if killed before it
+    resumed = run(recipe_of(parts, tmp_path / "cut", keep_heard=True), resume=True)
+    for name in FILES:
+        ours, theirs = load_file(whole / name), load_file(resumed / name)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.slow
+def test_both_losses_fall(parts, tmp_path):
+    """The answers' by little: the text model is frozen, and knows little more than which words there are."""
+    run(recipe_of(parts, tmp_path / "run", steps=25, save_every=25, optimiser={"lr": 3e-3, "warmup_steps": 3}))
+    entries = read_journal(tmp_path / "run")
+    for name, share in (("answer", 0.97), ("phone", 0.7)):
+        early, late = (sum(entry[name] for entry in part) / len(part) for part in (entries[:6], entries[-6:]))
+        assert late < share * early, name
+
+
+@pytest.mark.parametrize(
+    "engine", [{"precision": "mixed", "micro_batches": 2}, {"zero_stage": 2, "precision": "mixed"}]
+)
+def test_other_engines_learn_alike(parts, tmp_path, engine):
+    run(recipe_of(parts, tmp_path / "plain", steps=1))
+    run(recipe_of(parts, tmp_path / "other", steps=1, engine=engine))
+    plain, other = (read_journal(tmp_path / name)[0] for name in ("plain", "other"))
+    if "micro_batches" not in engine:
+        assert other["loss"] == pytest.approx(plain["loss"], rel=2e-2)
+    assert other["grad_norm"] > 0
+
+
+def test_a_listener_of_another_text_model_is_refused(parts, tmp_path):
+    with pytest.raises(UserError, match="listener.safetensors: does not fit .*wider.*; name the text model"):
+        run(recipe_of(parts, tmp_path / "run", text_model=str(parts / "wider" / "model")))
+
+
+def test_a_listener_of_another_branch_is_refused(parts, tmp_path):
+    give_listener(small_codec(seed=5), parts, tmp_path / "other")
+    with pytest.raises(UserError, match="its descriptive branch is not the codec's"):
+        run(recipe_of(parts, tmp_path / "run", listener=str(tmp_path / "other")))
+    # A descriptive run's folder holds the branch alone, under its own names.
+    codec = load_tokenizer(parts / "codec")
+    DescriptiveEncoder.of_codec(codec).save_pretrained(tmp_path / "descriptive")
+    (tmp_path / "descriptive" / FILES[1]).write_bytes((parts / "codec" / FILES[1]).read_bytes())
+    run(recipe_of(parts, tmp_path / "run2", listener=str(tmp_path / "descriptive"), steps=1))
+
+
+def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
+    small_codec().save_pretrained(tmp_path / "deaf")
+    with pytest.raises(UserError, match="listener.safetensors: cannot be read"):
+        run(recipe_of(parts, tmp_path / "a", listener=str(tmp_path / "deaf")))
+    small_codec(replace(SMALL, decode_steps=2, decode_guidance=1.0)).save_pretrained(tmp_path / "distilled")
+    with pytest.raises(UserError, match="its decoder is distilled"):
+        run(recipe_of(parts, tmp_path / "b", init=str(tmp_path / "distilled")))
+    load_tokenizer(parts / "codec").scalar.save_pretrained(tmp_path / "scalar")
+    with pytest.raises(UserError):
+        run(recipe_of(parts, tmp_path / "c", init=str(tmp_path / "scalar")))
+
+
+def test_another_listener_is_refused_when_resumed(parts, tmp_path):
+    give_listener(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
+    recipe = recipe_of(parts, tmp_path / "run", listener=str(tmp_path / "mine"), steps=1)
+    run(recipe)
+    state = load_file(tmp_path / "mine" / FILES[1])
+    save_file({n: t + 1e-3 for n, t in state.items()}, tmp_path / "mine" / FILES[1], {"lora_scale": "2.0"})
+    with pytest.raises(UserError, match="listener: .*not what the run was trained on"):
+        run(recipe, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reconstruction_weight": 0.0}, "'reconstruction_weight' must be above 0"),
+        ({"descriptive_commitment_weight": -1.0}, "at least 0"),
+        ({"tasks": {}}, "tasks: name at least one"),
+        ({"batch": 0}, "'batch' must be at least 1"),
+        ({"corpora": []}, "'corpora' must not be empty"),
+    ],
+)
+def test_recipes_that_make_no_sense(parts, changes, message):
+    with pytest.raises(UserError, match=message):
+        recipe_of(parts, "x", **changes)
+
+
+@pytest.mark.parametrize("name", ["starter/joint.yaml", "full/joint.yaml"])
+def test_the_shipped_recipes_are_valid(name):
+    assert isinstance(load_recipe(RECIPES / name), JointRecipe)

@@ -1,0 +1,174 @@
+"""The reconstruction stage: what is frozen stays, what learns learns, and a resumed run is the uninterrupted one."""
+
+import json
+
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from codec.experts.base import ExpertConfig
+from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
+from codec.io.errors import UserError
+from codec.reasoning.config import QuantiserConfig
+from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.descriptive_encoder import DescriptiveEncoder
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
+from codec.tokenizer import load_tokenizer
+from tests.factories.codec import SMALL_SCALAR, noise
+from training.codec.train_structural import StructuralRecipe, draw_conditions, run
+from training.metrics import read_journal
+from training.recipe import parse
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A corpus, a scalar autoencoder and a descriptive branch, all tiny."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "corpus").mkdir()
+    lines = []
+    for i in range(10):
+        soundfile.write(folder / "corpus" / f"{i}.wav", noise(4000 + 900 * i, seed=i).numpy(), 24_000)
+        split = "dev" if i > 7 else "train"
+        lines.append(json.dumps({"id": f"clip{i}", "path": f"{i}.wav", "kind": "sound", "split": split}) + "\n")
+    (folder / "corpus" / "clips.jsonl").write_text("".join(lines))
+    torch.manual_seed(0)
+    ScalarAutoencoder(SMALL_SCALAR).save_pretrained(folder / "scalar")
+    sizes = DescriptiveConfig(
+        speech_dim=128,
+        music_dim=120,
+        dim=16,
+        heads=2,
+        rope_dims=4,
+        blocks=1,
+        quantiser=QuantiserConfig(codebook_size=8, codebook_dim=4, kmeans_init=False),
+    )
+    DescriptiveEncoder((ExpertConfig("speech_text"), ExpertConfig("music")), sizes).save_pretrained(folder / "describe")
+    return folder
+
+
+def recipe_of(parts, out, **changes):
+    values = {
+        "out": str(out),
+        "corpora": [str(parts / "corpus")],
+        "scalar": str(parts / "scalar"),
+        "descriptive": str(parts / "describe"),
+        "structural": {"dim": 16, "quantiser": {"codebook_size": 16, "codebook_dim": 4, "dead_code_threshold": 0.02}},
+        "flow": {"layers": 1, "heads": 2, "head_dim": 8, "window_frames": 100, "overlap_frames": 4},
+        "batch": 3,
+        "crop_seconds": 0.4,
+        "steps": 4,
+        "save_every": 2,
+        "log_every": 1,
+        "optimiser": {"lr": 1e-3, "warmup_steps": 2},
+    }
+    return parse(StructuralRecipe, values | changes, "a test")
+
+
+def weights_of(model):
+    return load_file(model / "model.safetensors")
+
+
+def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
+    folder = run(recipe_of(parts, tmp_path / "run", keep_heard=True, validate_every=2))
+    codec = load_tokenizer(folder)
+    for ours, theirs in ((codec.scalar, "scalar"), (codec.descriptive, "describe")):
+        state = ours.state_dict()
+        for name, value in load_file(parts / theirs / "model.safetensors").items():  # weights, codebooks, averages
+            assert torch.equal(state[name], value), name
+    first = weights_of(run(recipe_of(parts, tmp_path / "short", keep_heard=True, steps=1)))
+    state = codec.state_dict()
+    still = {"flow.latent_mean", "flow.latent_spread", "structural.no_condition"}
+    for name, _ in codec.named_parameters():
+        if name.startswith(("structural.", "flow.")) and name not in still:
+            assert not torch.equal(state[name], first[name]), name
+    assert all(torch.equal(state[name], first[name]) for name in still)
+    assert (codec.flow.latent_spread != 1).all()
+    entries = read_journal(tmp_path / "run")
+    expected = {"loss", "flow", "phone", "commitment", "grad_norm", "phone_usage", "acoustic_perplexity"}
+    assert expected <= set(entries[0])
+    assert any("held_out_flow" in entry for entry in entries)
+    tokens = codec.encode(noise(9_000)[None])[0]
+    assert codec.decode([tokens], steps=1)[0].shape == (9_000,)
+
+
+def test_no_buffer_of_an_expert_changes(parts, tmp_path):
+    """A music encoder has batch norms, whose means would follow the data in training mode."""
+    torch.manual_seed(1)
+    sizes = MusicEncoderConfig(dim=16, heads=2, feed_forward=32, layers=2, kernel=5, channels=4, mel_bands=16)
+    MusicEncoder(sizes).save_pretrained(tmp_path / "music")
+    taps = {"music_acoustic": (1,), "music_semantic": (2,)}
+    experts = ExpertConfig("speech_text"), ExpertConfig("music", "conformer", str(tmp_path / "music"), taps)
+    quantiser = QuantiserConfig(codebook_size=8, codebook_dim=4, kmeans_init=False)
+    branch = DescriptiveConfig(
+        speech_dim=128, music_dim=16, dim=16, heads=2, rope_dims=4, blocks=1, quantiser=quantiser
+    )
+    DescriptiveEncoder(experts, branch).save_pretrained(tmp_path / "describe")
+    after = weights_of(run(recipe_of(parts, tmp_path / "run", descriptive=str(tmp_path / "describe"))))
+    before = load_file(tmp_path / "music" / "model.safetensors")
+    assert any(name.endswith("running_mean") for name in before)
+    for name, value in before.items():
+        assert torch.equal(after[f"experts.music.encoder.{name}"], value), name
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep):
+    # The schedule depends on `steps` after the warm-up only, so the first run stays inside a longer one.
+    changes = {"keep_heard": keep, "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
+    straight = weights_of(run(recipe_of(parts, tmp_path / "straight", **changes)))
+    run(recipe_of(parts, tmp_path / "cut", steps=2, **changes))
+    resumed = weights_of(run(recipe_of(parts, tmp_path / "cut", **changes), resume=True))
+    assert straight.keys() == resumed.keys()
+    for name, value in straight.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_kept_features_are_those_of_the_audio(parts, tmp_path):
+    """What is kept in memory, in 16 bits and clip by clip, trains the same model but for rounding."""
+    a = weights_of(run(recipe_of(parts, tmp_path / "a", keep_heard=True, steps=1)))
+    b = weights_of(run(recipe_of(parts, tmp_path / "b", keep_heard=False, steps=1)))
+    for name in ("flow.latent_mean", "structural.quantiser.phone.layers.0._codebook.embed"):
+        torch.testing.assert_close(a[name], b[name], atol=2e-2, rtol=1e-2)
+
+
+def test_training_follows_the_data(parts, tmp_path):
+    run(recipe_of(parts, tmp_path / "run", steps=40, save_every=40, optimiser={"lr": 3e-3, "warmup_steps": 5}))
+    entries = read_journal(tmp_path / "run")
+    early, late = (sum(e["loss"] for e in part) / len(part) for part in (entries[:10], entries[-10:]))
+    assert late < 0.9 * early
+
+
+def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts, tmp_path):
+    recipe = recipe_of(parts, tmp_path, prefix_chance=0.5, prefix_share=0.4, unconditional_chance=0.1)
+    torch.manual_seed(0)
+    drawn = draw_conditions(torch.full((4000,), 50), recipe)
+    assert 0.4 < (drawn["prefix_frames"] > 0).float().mean() < 0.52
+    assert drawn["prefix_frames"].max() <= 20
+    assert 0.08 < 1 - drawn["conditioned"].float().mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "'batch' must be at least 1"),
+        ({"prefix_share": 1.5}, "'prefix_share' must be .* at most 1"),
+        ({"corpora": []}, "'corpora' must not be empty"),
+        ({"scalar": "nowhere"}, "nowhere"),
+        ({"descriptive": "nowhere"}, "nowhere"),
+        ({"flow": {"window_frames": 10, "overlap_frames": 10}}, "longer than its overlap"),
+        ({"flow": {"window_frames": 10, "overlap_frames": 6}}, "6 frames of context, training at most 5"),
+        ({"prefix_chance": 0.0}, "training at most 0"),
+    ],
+)
+def test_bad_recipes_are_one_sentence(parts, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        run(recipe_of(parts, tmp_path / "run", **changes))
+
+
+def test_mixed_precision_leaves_the_codes_alone(parts, tmp_path):
+    full = weights_of(run(recipe_of(parts, tmp_path / "full", steps=1)))
+    mixed = weights_of(run(recipe_of(parts, tmp_path / "mixed", steps=1, engine={"precision": "mixed"})))
+    for name, value in full.items():
+        if "_codebook" in name:
+            assert torch.equal(value, mixed[name]), name
+    assert any(not torch.equal(value, mixed[name]) for name, value in full.items() if name.startswith("flow."))

@@ -1,0 +1,124 @@
+"""What a new language model inherits: the codec's codebooks, and the ears that a listener has grown."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from codec.io.errors import UserError
+from codec.tokenizer import load_tokenizer
+from lm.text_tokenizer import TextTokenizer
+from tests.factories import stages
+from training.codec.audio_llm import Listener, Lora, save_listener
+from training.lm.initialisation import Ears, codebook_vectors, frame_scale
+from training.lm.recipe import LanguageModelRecipe
+from training.lm.starting_point import StartingPoint
+from training.recipe import parse
+
+CODES = stages.CODES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    stages.prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def listener(folder) -> Listener:
+    """A listener whose every tensor matters, saved beside the codec."""
+    torch.manual_seed(1)
+    text = str(folder / "text")
+    listener = Listener(
+        load_tokenizer(folder / "codec").descriptive,
+        text,
+        TextTokenizer.from_pretrained(text),
+        Lora(4, 8, 0.0),
+        align=True,
+    )
+    own = {n: p for n, p in listener.named_parameters() if p.requires_grad and not n.startswith("branch.")}
+    for parameter in own.values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_listener(own, 8 / 4, folder / "listener.safetensors")
+    return listener.eval()
+
+
+def start(folder: Path, **more) -> StartingPoint:
+    return StartingPoint.load(parse(LanguageModelRecipe, stages.recipe(folder, 1, **more), "the test"))
+
+
+def random_ids(*shape: int) -> torch.Tensor:
+    return torch.randint(CODES, shape, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("branch", ["descriptive", "structural"])
+def test_vectors_of_single_codes_sum_to_the_quantised_frame(branch):
+    module, ids = getattr(stages.tiny_codec(), branch), random_ids(1, 50, 8)
+    vectors = codebook_vectors(module.dequantise, CODES)
+    summed = sum(vectors[codebook, ids[0, :, codebook]] for codebook in range(8))
+    torch.testing.assert_close(summed, module.dequantise(ids)[0], atol=1e-5, rtol=1e-5)
+    assert frame_scale(vectors).item() == pytest.approx(summed.square().mean().sqrt().item(), rel=0.15)
+
+
+@torch.no_grad()
+def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, listener):
+    model = start(folder, listener=str(folder / "listener.safetensors")).model.eval()
+    ids = random_ids(1, 12, 8)
+    heard = listener.projection(listener.branch.dequantise(ids))
+    torch.testing.assert_close(model.embed_frames(ids), heard, atol=1e-5, rtol=1e-5)
+    # At first the understanding layers only bring every row to one loudness: that of the listener's frames.
+    gain = model.understanding.norm.weight[0]
+    assert gain.item() == pytest.approx(heard.square().mean().sqrt().item(), rel=0.15)
+    rows = torch.cat([ids, torch.zeros(1, 12, 1, dtype=torch.int64)], dim=-1)
+    mask = torch.ones_like(rows, dtype=torch.bool)
+    mask[..., -1] = False
+    even = heard / heard.square().mean(-1, keepdim=True).sqrt() * gain
+    read = model.cross_modal(inputs_embeds=even).last_hidden_state
+    logits = listener.text_model(inputs_embeds=even).logits
+    torch.testing.assert_close(model.lm_head(read)[..., : logits.shape[-1]], logits, atol=1e-4, rtol=1e-3)
+    passed = model.generation(inputs_embeds=read, use_cache=False).last_hidden_state
+    torch.testing.assert_close(model.final_vectors(rows, mask), passed, atol=1e-4, rtol=1e-3)
+
+
+def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
+    start_ = start(folder)
+    model, codec, layout = start_.model, load_tokenizer(folder / "codec"), start_.layout
+    table = model.audio_embeddings.weight.detach().view(8, layout.audio_size, -1)
+    for dequantise, first in (
+        (codec.descriptive.dequantise, 0),
+        (codec.structural.dequantise, layout.structural_offset),
+    ):
+        vectors = codebook_vectors(dequantise, CODES).detach()
+        ours = table[:, first : first + CODES]
+        heads = model.audio_head.detach().mT[:, first : first + CODES]  # (8, codes, d)
+        distances = [torch.pdist(t[0]) for t in (vectors, ours, heads)]
+        assert torch.corrcoef(torch.stack(distances))[0, 1:].min() > 0.7
+        logits = heads @ torch.randn(heads.shape[-1], 256)  # (8, codes, vectors)
+        assert logits.square().mean().sqrt().item() == pytest.approx(1, rel=0.2)
+    assert frame_scale(table[:, :CODES]).item() == pytest.approx(model.understanding.norm.weight[0].item(), rel=0.01)
+
+
+def test_a_listener_of_another_text_model_is_refused(folder, listener, tmp_path):
+    ears = Ears.load(folder / "listener.safetensors")
+    assert len(ears.differences) == 14  # seven matrices of two layers
+    state = {"projection.weight": torch.zeros(48, 16), "projection.bias": torch.zeros(48)}
+    save_listener(state, 2.0, tmp_path / "wide.safetensors")
+    with pytest.raises(UserError, match="projects 16 to 48 dimensions"):
+        start(folder, listener=str(tmp_path / "wide.safetensors"))
+    name = "text_model.base_model.model.model.layers.7.mlp.up_proj.lora_{}.default.weight"
+    state |= {name.format("A"): torch.zeros(4, 32), name.format("B"): torch.zeros(64, 4)}
+    save_listener(state, 2.0, tmp_path / "deep.safetensors")
+    with pytest.raises(UserError, match=r"adapts 'layers\.7\.mlp\.up_proj'"):
+        start(folder, listener=str(tmp_path / "deep.safetensors"))
+
+
+def test_a_file_that_holds_no_listener_is_named(folder, tmp_path):
+    with pytest.raises(UserError, match=r"gone\.safetensors: no listener can be read"):
+        start(folder, listener=str(tmp_path / "gone.safetensors"))
+    save_file({"projection.weight": torch.zeros(2, 2)}, tmp_path / "old.safetensors")
+    with pytest.raises(UserError, match=r"old\.safetensors: no listener can be read"):
+        start(folder, listener=str(tmp_path / "old.safetensors"))
+    with pytest.raises(UserError, match="listener is for a new model"):
+        stages.parse(LanguageModelRecipe, stages.recipe(folder, 2, folder, listener="x"), "the test")

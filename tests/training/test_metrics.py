@@ -1,0 +1,44 @@
+"""The journal: what is written, and what a resumed run finds."""
+
+from __future__ import annotations
+
+import json
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.metrics import Journal, read_journal
+
+
+def write(run, steps, start=0):
+    journal = Journal(run, "tiny", 9, start)
+    for step in steps:
+        journal.count(rows=step)
+        journal.write(step, {"loss": 1.0 / step})
+    journal.close()
+
+
+def test_lines_events_and_console(tmp_path, capsys):
+    write(tmp_path, [1, 2])
+    entries = read_journal(tmp_path)
+    assert [entry["step"] for entry in entries] == [1, 2]
+    assert entries[1]["loss"] == 0.5 and entries[1]["rows_per_second"] > 0
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == [1.0, 0.5]
+    assert "tiny 2/9  loss 0.5" in capsys.readouterr().out  # plain lines: this is no terminal
+
+
+def test_a_resumed_journal_tells_one_story(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed in the middle of a line
+    write(tmp_path, [3, 4], start=2)
+    assert [entry["step"] for entry in read_journal(tmp_path)] == [1, 2, 3, 4]
+    assert all(json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines())
+
+
+def test_text_in_brackets_is_printed_as_it_is(tmp_path, capsys):
+    journal = Journal(tmp_path, "tiny", 1)
+    journal.say("[bold]examples: a[0]")
+    journal.close()
+    assert "[bold]examples: a[0]" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""Trainers of the codec, one visible loop each."""

@@ -1,0 +1,87 @@
+"""Crops of audio for the codec's trainers: a pure function of the recipe's seed and the batch's number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from auditory_sentences.corpora.read import Clip, read_corpora
+from auditory_sentences.rng import Draws, stable_hash
+from codec.audio.waveform import audio_length, load_audio
+from codec.io.errors import UserError
+from codec.tokens import SAMPLE_RATE
+
+_POOL = 8  # batches that are drawn together and sorted by length, so that little of a batch is padding
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A stretch of a clip: `length` samples at 24 kHz from `start`."""
+
+    clip: Clip
+    start: int
+    length: int
+
+    def load(self) -> Tensor:
+        """(length,) float32."""
+        return load_audio(self.clip.path)[self.start : self.start + self.length]
+
+
+class AudioCrops:
+    """Batches of clips of similar length, cut to at most `crop_seconds` at a random place.
+
+    clips: to draw from, each with the same chance; batch: clips in a batch; key: what the draws depend on, such as seed
+    """
+
+    def __init__(self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: object) -> None:
+        if not clips:
+            raise UserError("no clip to learn from: look at the corpora and their splits")
+        self.clips, self.size, self.key = list(clips), batch, key
+        self.most = round(crop_seconds * SAMPLE_RATE)
+        self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of which clips there are and how long they are."""
+        return f"{stable_hash(*(f'{c.id} {n}' for c, n in zip(self.clips, self.lengths, strict=True))):016x}"
+
+    def batch(self, index: int) -> list[Crop]:
+        """The crops of batch `index`."""
+        pool, position = divmod(index, _POOL)
+        draws = Draws("crop", *self.key, index)
+        crops = []
+        for place in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
+            length = min(self.lengths[place], self.most)
+            crops.append(Crop(self.clips[place], draws.between(0, self.lengths[place] - length), length))
+        return crops
+
+
+def load_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Waveforms (B, n) float32, zero beyond their lengths (B,) in samples."""
+    waveforms = torch.nn.utils.rnn.pad_sequence([crop.load() for crop in crops], batch_first=True)
+    return waveforms, torch.tensor([crop.length for crop in crops])
+
+
+@lru_cache(maxsize=4)
+def _pool(lengths: tuple[int, ...], most: int, size: int, key: tuple) -> list[list[int]]:
+    """Places of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
+    draws = Draws("pool", *key)
+    places = [draws.below(len(lengths)) for _ in range(_POOL * size)]
+    places.sort(key=lambda place: min(lengths[place], most))
+    return draws.shuffled([places[i * size : (i + 1) * size] for i in range(_POOL)])
+
+
+def train_and_held_out(
+    corpora: Sequence[str], batch: int, crop_seconds: float, seed: int
+) -> tuple[AudioCrops, AudioCrops]:
+    """Crops of the corpora's train clips, and of their dev clips."""
+    clips = read_corpora(corpora)
+    train, held_out = (
+        AudioCrops([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split)
+        for split in ("train", "dev")
+    )
+    return train, held_out

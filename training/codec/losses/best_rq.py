@@ -1,0 +1,118 @@
+"""BEST-RQ: an encoder learns from sound alone by naming what is hidden from it (Chiu et al. 2022, arXiv 2202.01855).
+
+The names come from a quantiser that nobody trains: a random projection of the spectra and a random codebook. Spans of
+the spectra are replaced by noise, and the encoder says which code stood in each hidden frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.experts.music_encoder import STACK, MusicEncoder
+from codec.io.errors import UserError
+
+
+@dataclass(frozen=True)
+class MaskedPredictionConfig:
+    """The task. Codebook sizes are those of the published music encoder, span and noise of the paper.
+
+    codes, code_dim: of the random codebook
+    span: frames that are hidden together; hidden: share of the frames that is hidden, on average
+    noise: deviation of what stands in their place, in the scale of the normalised spectra
+    """
+
+    codes: int = 4096
+    code_dim: int = 16
+    span: int = 10
+    hidden: float = 0.6
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.codes < 2 or self.code_dim < 1 or self.span < 1:
+            raise UserError("codes of masked prediction must be at least 2, code_dim and span at least 1")
+        if not 0 < self.hidden < 1 or self.noise < 0:
+            raise UserError("hidden must lie between 0 and 1, and noise be at least 0")
+
+
+class RandomProjectionQuantiser(nn.Module):
+    """Vectors -> codes, by a projection and a codebook that are random and stay what they are (BEST-RQ §3.1).
+
+    The projection is Xavier-initialised, the codebook normal; the nearest code is found among normalised vectors, so
+    that no code is the nearest only because it is short. Vectors are standardised first, each dimension over the
+    corpus (`measure`): else what all spectra have in common decides, and nearly all frames get the same few codes.
+    """
+
+    def __init__(self, dim: int, codes: int, code_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("projection", nn.init.xavier_normal_(torch.empty(dim, code_dim)))
+        self.register_buffer("codebook", F.normalize(torch.randn(codes, code_dim), dim=1))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("deviation", torch.ones(dim))
+
+    @torch.no_grad()
+    def measure(self, vectors: Tensor) -> None:
+        """Set mean and deviation to those of (N, dim) vectors."""
+        self.mean.copy_(vectors.mean(0))
+        self.deviation.copy_(vectors.std(0, correction=0).clamp(min=1e-3))  # a band that is always silent stays silent
+
+    @torch.no_grad()
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., dim) -> (...) int64."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            # Of vectors on the unit sphere, the nearest is the one with the largest product; the projected vector's
+            # own length changes nothing.
+            standardised = (vectors.float() - self.mean) / self.deviation
+            return (standardised @ self.projection @ self.codebook.T).argmax(-1)
+
+
+@dataclass
+class MaskedPredictionOutput:
+    loss: Tensor  # scalar: mean cross-entropy over the hidden frames, in nats
+    accuracy: Tensor  # scalar: share of the hidden frames whose code was named
+    targets: Tensor  # (hidden frames,) int64
+
+
+class MaskedPrediction(nn.Module):
+    """An encoder with quantiser and head. Only the encoder is kept when it has learned."""
+
+    def __init__(self, encoder: MusicEncoder, config: MaskedPredictionConfig) -> None:
+        super().__init__()
+        self.config, self.encoder = config, encoder
+        self.quantiser = RandomProjectionQuantiser(STACK * encoder.config.mel_bands, config.codes, config.code_dim)
+        self.head = nn.Linear(encoder.config.dim, config.codes)
+
+    def forward(self, waveforms: Tensor) -> MaskedPredictionOutput:
+        """waveforms (B, n), all sound, a frame long or more. Draws from torch's generator on the CPU."""
+        mel = self.encoder.mel(waveforms)  # (B, bands, 4 T)
+        targets = self.quantiser(stacked(mel))  # (B, T)
+        hidden = draw_spans(*targets.shape, self.config.span, self.config.hidden).to(mel.device)
+        noise = self.config.noise * torch.randn(mel.shape).to(mel.device)
+        masked = torch.where(hidden.repeat_interleave(STACK, dim=1)[:, None], noise, mel)
+        logits = self.head(self.encoder.states(masked)[-1][hidden]).float()  # (hidden frames, codes)
+        targets = targets[hidden]
+        accuracy = (logits.argmax(1) == targets).float().mean()
+        return MaskedPredictionOutput(F.cross_entropy(logits, targets), accuracy, targets)
+
+
+def stacked(mel: Tensor) -> Tensor:
+    """Spectra (B, bands, 4 T) -> what the quantiser sees of each frame, (B, T, 4 bands): spectrum-major, band-minor."""
+    return mel.unflatten(2, (-1, STACK)).permute(0, 2, 3, 1).flatten(2)
+
+
+def draw_spans(clips: int, frames: int, span: int, hidden: float) -> Tensor:
+    """(clips, frames) bool: which frames are hidden.
+
+    Each clip is cut into spans from a random place on, and each span hidden with probability `hidden`; where chance
+    hides nothing at all, the first span is. Draws from torch's generator.
+    """
+    starts = torch.randint(span, (clips, 1))
+    chosen = torch.rand(clips, -(-frames // span) + 1) < hidden  # (clips, spans)
+    spans = (torch.arange(frames) + starts) // span  # (clips, frames) number of each frame's span
+    mask = chosen.gather(1, spans)
+    if not mask.any():
+        mask[:, :span] = True
+    return mask

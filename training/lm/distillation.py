@@ -1,0 +1,71 @@
+"""Semantic distillation of stage 1 (UniAudio 2.0 §4.4, Eq. 13-14): the understanding layers must keep what was heard.
+
+The paper has a light decoder reconstruct the semantic features of a frozen encoder from the understanding layers'
+output. Language-model training reads tokens and no waveforms here, so the target is the nearest thing that tokens
+determine: the vectors the frozen codec's codebooks hold for them. For a descriptive frame that is the sum of its eight
+residual codes (supervised with text through a language model), for a structural frame the sum of its branches (phone
+codes are trained to spell out the phone encoder's features).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.reasoning.codec import ReasoningCodec
+from lm.vocabulary import VocabularyLayout
+
+KINDS = ("descriptive", "structural")
+
+
+class Target(NamedTuple):
+    """vectors (B, S, dim) and the rows (B, S) bool they stand for."""
+
+    vectors: Tensor
+    rows: Tensor
+
+
+class SemanticTargets:
+    """Looks up a frozen codec's vectors for the audio rows of a batch. No module: its codebooks are never trained."""
+
+    def __init__(self, codec: ReasoningCodec, layout: VocabularyLayout, device: torch.device) -> None:
+        self.codec, self.layout = codec.to(device).eval(), layout
+        self.dims = {"descriptive": codec.config.descriptive.dim, "structural": codec.config.structural.dim}
+
+    @torch.no_grad()
+    def __call__(self, ids: Tensor, mask: Tensor) -> dict[str, Target]:
+        """ids, mask (B, S, 9) -> the target of each kind. Rows that hold a BOS, EOS or padding frame have none."""
+        layout, frames = self.layout, ids[..., :-1]
+        places = {
+            "descriptive": (0, layout.descriptive_codes, self.codec.descriptive.dequantise),
+            "structural": (layout.structural_offset, layout.structural_codes, self.codec.structural.dequantise),
+        }
+        targets = {}
+        for kind, (offset, codes, dequantise) in places.items():
+            local = frames - offset  # (B, S, 8)
+            rows = mask[..., 0] & ((local >= 0) & (local < codes)).all(-1)
+            vectors = dequantise(local.clamp(0, codes - 1)).float()
+            targets[kind] = Target(F.layer_norm(vectors, vectors.shape[-1:]), rows)  # the same scale for every codec
+        return targets
+
+
+class SemanticDecoder(nn.Module):
+    """Two layers from an understanding vector to the vector of each kind; light, and thrown away after stage 1."""
+
+    def __init__(self, width: int, dims: dict[str, int]) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, width)
+        self.heads = nn.ModuleDict({kind: nn.Linear(width, dims[kind]) for kind in KINDS})
+
+    def loss(self, understood: Tensor, targets: dict[str, Target]) -> Tensor:
+        """Mean squared error per row and dimension, averaged over the kinds. understood (B, S, width)."""
+        hidden = F.gelu(self.hidden(understood))
+        losses = []
+        for kind in KINDS:
+            vectors, rows = targets[kind]
+            error = (self.heads[kind](hidden).float() - vectors).square().mean(-1)  # (B, S)
+            losses.append((error * rows).sum() / rows.sum().clamp(min=1))
+        return torch.stack(losses).mean()

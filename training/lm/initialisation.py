@@ -1,0 +1,140 @@
+"""What a new language model inherits from the codec and from the listener that the codec was trained with.
+
+The codec's codebooks say which audio ids are alike, and the listener (training/codec/audio_llm.py) has already taught a
+text model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the model
+as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its eight
+codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that are
+alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
+nothing of where its audio embeddings and heads start; this is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec.io.errors import UserError
+from codec.reasoning.codec import ReasoningCodec
+from codec.tokens import NUM_CODEBOOKS
+from lm.model import UniAudioForConditionalGeneration
+from training.codec.audio_llm import read_listener
+
+_ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
+_UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
+
+
+@dataclass(frozen=True)
+class Ears:
+    """What a listener adds to its text model: projection of descriptive frames, low-rank differences of the layers.
+
+    projection (width, dim), bias (width,): of a quantised descriptive frame to the text model's vectors
+    differences: module of the text model's decoder, such as "layers.0.mlp.up_proj" -> what is added to its weight
+    """
+
+    projection: Tensor
+    bias: Tensor
+    differences: Mapping[str, Tensor]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ears:
+        """Read a listener.safetensors. Raises UserError naming the file where it is none."""
+        state, scale = read_listener(path)
+        differences = {
+            name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up.float() @ state[name.replace(_UP, _DOWN)].float()
+            for name, up in state.items()
+            if name.endswith(_UP)
+        }
+        if not {"projection.weight", "projection.bias"} <= state.keys():
+            raise UserError(f"{path}: no listener can be read (it has no projection); name a run of kind descriptive")
+        return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
+
+
+def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tensor:
+    """(8, codes, dim): one vector for each code of each codebook; eight of them sum to what `dequantise` gives.
+
+    dequantise: ids (B, T, 8) -> vectors (B, T, dim), affine in the sum over codebooks
+    """
+    ids = torch.zeros(NUM_CODEBOOKS, codes, NUM_CODEBOOKS, dtype=torch.int64)
+    for codebook in range(NUM_CODEBOOKS):
+        ids[codebook, :, codebook] = torch.arange(codes)
+    first = dequantise(ids[:1, :1])[0, 0]  # every codebook's code 0
+    return dequantise(ids) - first * (1 - 1 / NUM_CODEBOOKS)
+
+
+@torch.no_grad()
+def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears: Ears | None) -> None:
+    """Give a new model the codec's codebooks as audio embeddings and heads, and from `ears` a text model that can hear.
+
+    Descriptive embeddings are the listener's projection of the codebooks; structural ones, both without ears, and the
+    heads are random projections that keep distances. Ids that are no codes keep what is random. The scale of audio
+    rows, at which they enter the cross-modal layers, becomes that of the descriptive frames.
+    Raises UserError where the listener belongs to another codec or text model.
+    """
+    layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
+    width, dtype = table.shape[1], table.dtype
+    scale = model.understanding.norm.weight.float().mean()  # of the text model's embeddings
+    rows = table.view(NUM_CODEBOOKS, layout.audio_size, width)
+
+    descriptive = codebook_vectors(codec.descriptive.dequantise, layout.descriptive_codes).float()
+    structural = codebook_vectors(codec.structural.dequantise, layout.structural_codes).float()
+    if ears is None:
+        heard = _projected(descriptive, width, scale)
+    else:
+        _adapt(model, ears.differences)
+        if ears.projection.shape != (width, descriptive.shape[-1]):
+            raise UserError(
+                f"the listener projects {ears.projection.shape[1]} to {ears.projection.shape[0]} dimensions, but the "
+                f"codec's frames have {descriptive.shape[-1]} and the text model {width}; use those it was trained with"
+            )
+        heard = descriptive @ ears.projection.T + ears.bias / NUM_CODEBOOKS
+        scale = frame_scale(heard)
+        model.understanding.norm.weight.fill_(scale)
+    rows.normal_(std=float(scale) / NUM_CODEBOOKS**0.5)
+    rows[:, : layout.descriptive_codes] = heard.to(dtype)
+    heads[..., : layout.descriptive_codes] = _heads(descriptive, heads.shape[1]).to(dtype)
+    here = slice(layout.structural_offset, layout.structural_offset + layout.structural_codes)
+    rows[:, here] = _projected(structural, width, scale).to(dtype)
+    heads[..., here] = _heads(structural, heads.shape[1]).to(dtype)
+
+
+def frame_scale(vectors: Tensor) -> Tensor:
+    """Root mean square of the sums of one vector from each codebook (8, codes, dim), as if drawn independently."""
+    mean = vectors.mean(1)  # (8, dim)
+    spread = (vectors - mean[:, None]).square().mean((1, 2)).sum()
+    return (mean.sum(0).square().mean() + spread).sqrt()
+
+
+def _projected(vectors: Tensor, width: int, scale: Tensor) -> Tensor:
+    """(8, codes, dim) -> (8, codes, width) through one random matrix, its sums of scale `scale` and mean 0."""
+    vectors = vectors - vectors.mean(1, keepdim=True)
+    projected = vectors @ torch.randn(vectors.shape[-1], width)
+    return projected * (scale / frame_scale(projected).clamp(min=1e-12))
+
+
+def _heads(vectors: Tensor, width: int) -> Tensor:
+    """(8, codes, dim) -> (8, width, codes): the logits of each codebook start with a standard deviation of about 1.
+
+    The depth decoder's vectors, which are multiplied with it, have a mean square of 1.
+    """
+    vectors = vectors - vectors.mean(1, keepdim=True)
+    projected = vectors @ torch.randn(vectors.shape[-1], width)
+    scale = projected.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    return (projected / (scale * width**0.5)).mT
+
+
+def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Tensor]) -> None:
+    for name, difference in differences.items():
+        try:
+            weight = model.cross_modal.get_submodule(name).weight
+        except AttributeError as error:
+            raise UserError(f"the listener adapts '{name}', which the text model does not have") from error
+        if weight.shape != difference.shape:
+            raise UserError(
+                f"the listener's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
+                "use the text model that it was trained with"
+            )
+        weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))

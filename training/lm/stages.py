@@ -1,0 +1,102 @@
+"""The four stages of the language model (UniAudio 2.0 §4.4): what learns in each, in full or through LoRA.
+
+| stage | learns | loss |
+|---|---|---|
+| 1 understanding warm-up | understanding layers, audio embeddings | text + semantic distillation |
+| 2 generation warm-up | generation layers, depth decoder, audio head | audio: streams 2/8 x 3, 1/8 x 5 |
+| 3 audio-text pre-training | everything | 1.6 text + 1 audio |
+| 4 audio-text mid-training | everything, on longer contexts of auditory sentences | 1.6 text + 1 audio |
+
+The weights stand in the recipes; this table is what the code knows. With LoRA the groups it names, by default the
+cross-modal layers, keep their weights and learn low-rank differences; their embeddings and heads stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft import inject_adapter_in_model
+from torch import Tensor, nn
+
+from codec.io.errors import UserError
+from codec.io.numbers import NonNegative
+from lm.losses import LossCounts, LossSettings
+from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
+from training.lm.distillation import SemanticDecoder, SemanticTargets
+from training.lm.lora import LoraRecipe
+
+Stage = Literal[1, 2, 3, 4]
+
+EVERYTHING = ("understanding", "audio_embeddings", "cross_modal", "generation", "depth", "audio_head")
+LEARNS: dict[int, tuple[str, ...]] = {
+    1: ("understanding", "audio_embeddings"),
+    2: ("generation", "depth", "audio_head"),
+    3: EVERYTHING,
+    4: EVERYTHING,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """Weights of the loss: text x text loss + audio x sum over streams + distillation x distillation loss.
+
+    streams: of the eight codebooks (Eq. 16-17). distillation: the lambda_rec of Eq. 13, whose value is not published.
+    """
+
+    text: NonNegative
+    audio: NonNegative
+    streams: tuple[(NonNegative,) * 8]
+    distillation: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.text + self.distillation and not (self.audio and sum(self.streams)):
+            raise UserError("loss: text, audio and distillation must not all be without a weight")
+
+    @property
+    def settings(self) -> LossSettings:
+        return LossSettings(self.text, self.audio, self.streams)
+
+
+def set_learning(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
+    """Mark what learns in the stage and freeze the rest, after adding LoRA where it is asked for."""
+    if lora is not None:
+        inject_adapter_in_model(lora.config, model)
+    for group, members in model.named_groups().items():
+        adapted = lora is not None and group in lora.groups
+        frozen = group not in LEARNS[stage] or (lora is not None and lora.freeze_rest and not adapted)
+        for name, parameter in members:
+            parameter.requires_grad_(not frozen and (not adapted or ".lora_" in name))
+
+
+class Learner(nn.Module):
+    """What the engine trains: the model, and in stage 1 the decoder of the distillation, which is then thrown away."""
+
+    def __init__(
+        self, model: UniAudioForConditionalGeneration, loss: LossRecipe, targets: SemanticTargets | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.loss_recipe, self.targets = model, loss, targets
+        self.decoder = None
+        if targets is not None:
+            self.decoder = SemanticDecoder(model.config.cross_modal.hidden_size, targets.dims)
+            model.understanding.register_forward_hook(self._keep_understood)
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, loss: Tensor, position_ids: Tensor, counts: LossCounts
+    ) -> tuple[UniAudioOutput, Tensor]:
+        """Packed rows as `UniAudioForConditionalGeneration.forward` takes them.
+
+        Returns the model's output, its losses divided by `counts`, and the distillation loss of this batch (0 without).
+        """
+        output = self.model(ids, mask, loss, position_ids, self.loss_recipe.settings, counts)
+        if self.targets is None:
+            return output, torch.zeros((), device=ids.device)
+        return output, self.decoder.loss(self._understood, self.targets(ids[:, :-1], mask[:, :-1]))
+
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict) -> None:
+        self.model.activation_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def _keep_understood(self, module: nn.Module, inputs: tuple, output) -> None:
+        self._understood = output.last_hidden_state  # (B, S, d)

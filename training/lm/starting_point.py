@@ -1,0 +1,137 @@
+"""Where a language-model stage starts: the stage before, or a text model and a codec; checked to belong together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
+from codec.io.errors import UserError
+from codec.reasoning.codec import ReasoningCodec
+from codec.tokenizer import load_tokenizer
+from lm.model import UniAudioForConditionalGeneration
+from lm.text_backbone import from_text_backbone
+from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import VocabularyLayout
+from training.engine import processes
+from training.engine.checkpoint import resolve_model
+from training.lm.distillation import SemanticTargets
+from training.lm.initialisation import Ears, inherit
+from training.lm.lora import LoraRecipe, merge_lora, save_adapter
+from training.lm.recipe import LanguageModelRecipe
+from uniaudio.model import load_language_model
+from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
+
+ADAPTER_FOLDER = "adapter"  # of a model folder
+
+
+@dataclass
+class StartingPoint:
+    """Model, tokenizers and data of a stage.
+
+    audio_tokenizer: folder or hub id of the codec, copied into every model that is written
+    facts: what must still hold when the run is resumed
+    """
+
+    model: UniAudioForConditionalGeneration
+    layout: VocabularyLayout
+    tokenizer: TextTokenizer
+    audio_tokenizer: str | Path
+    store: TokenStore | JoinedStores
+
+    @classmethod
+    def load(cls, recipe: LanguageModelRecipe) -> StartingPoint:
+        """Read everything. Raises UserError where the parts were not made for each other."""
+        dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
+        store = open_stores(recipe.store)
+        if recipe.init:
+            folder = resolve_model(recipe.init)
+            model = load_language_model(folder, dtype)
+            tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
+            layout, audio_tokenizer = model.config.layout, folder / AUDIO_FOLDER
+        else:
+            tokenizer = TextTokenizer.from_pretrained(_model_or_id(recipe.text_model))
+            audio_tokenizer = _model_or_id(recipe.audio_tokenizer)
+            codec = _reasoning_codec(audio_tokenizer)
+            descriptive, structural = codec.config.descriptive.quantiser, codec.config.structural.quantiser
+            layout = VocabularyLayout.build(
+                tokenizer, descriptive.codebook_size, structural.codebook_size, codec.fingerprint
+            )
+            model = from_text_backbone(
+                _model_or_id(recipe.text_model),
+                layout,
+                recipe.depth.config,
+                recipe.understanding_layers,
+                recipe.generation_layers,
+                dtype,
+            )
+            inherit(model, codec, Ears.load(recipe.listener) if recipe.listener else None)
+        for what, ours, theirs, where in (
+            ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
+            ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"{where}: made with {what} tokenizer {theirs}, but the model reads {ours}; use the same"
+                )
+        store.require_codes((layout.descriptive_codes, layout.structural_codes))
+        return cls(model, layout, tokenizer, audio_tokenizer, store)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What makes this run this run: compared when it is resumed."""
+        return {
+            "vocabulary": self.layout.hash,
+            "text_tokenizer": self.layout.text_fingerprint,
+            "audio_tokenizer": self.layout.audio_fingerprint,
+            "token_store": self.store.data_hash,
+        }
+
+    def semantic_targets(self, weight: float) -> SemanticTargets | None:
+        """Targets of the semantic distillation, where it has a weight."""
+        if weight == 0:
+            return None
+        return SemanticTargets(_reasoning_codec(self.audio_tokenizer), self.layout, processes.device())
+
+    def writer(self, lora: LoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
+        """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged.
+
+        Where LoRA's differences are all that was learned, they stand in adapter/ too, as peft reads them, to be put on
+        the model `init`. (In the folder itself, transformers would put them on the merged model.)
+        """
+
+        def write(folder: Path, state: dict[str, Tensor]) -> None:
+            weights = {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
+            if lora is not None and lora.freeze_rest:
+                save_adapter(weights, lora, init, folder / ADAPTER_FOLDER)
+            if lora is not None:
+                weights = merge_lora(weights, lora)
+            self.model.save_pretrained(folder, state_dict=weights)
+            self.layout.save(folder / VOCABULARY_FILE)
+            self.tokenizer.save_pretrained(folder / TEXT_FOLDER)
+            if Path(self.audio_tokenizer).is_dir():
+                shutil.copytree(self.audio_tokenizer, folder / AUDIO_FOLDER)
+            else:
+                _reasoning_codec(self.audio_tokenizer).save_pretrained(folder / AUDIO_FOLDER)
+
+        return write
+
+
+def _model_or_id(source: str) -> str | Path:
+    """The model folder behind a run's folder; anything that is no folder is left to the hub."""
+    return resolve_model(source) if Path(source).is_dir() else source
+
+
+def _reasoning_codec(source: str | Path) -> ReasoningCodec:
+    codec = load_tokenizer(source)
+    if not isinstance(codec, ReasoningCodec):
+        raise UserError(
+            f"{source}: a {codec.tokenizer_type} has no descriptive and structural tokens; use a ReasoningCodec"
+        )
+    return codec

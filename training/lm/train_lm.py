@@ -1,0 +1,115 @@
+"""Stages 1 to 4 of the language model (UniAudio 2.0 §4.4): one loop, four recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditory_sentences.stream.mixing import SentenceStream
+from auditory_sentences.stream.packing import PackedBatch, Packing
+from lm.losses import LossCounts, select_targets
+from training.engine import processes
+from training.engine.engine import Engine
+from training.lm.recipe import LanguageModelRecipe
+from training.lm.stages import Learner, set_learning
+from training.lm.starting_point import StartingPoint
+from training.lm.train_text import read_lines
+from training.resume import Resume
+from training.run import Run
+
+
+def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
+    """Train one stage, and return the folder of model and tokenizers, which UniAudio.from_pretrained reads."""
+    with Run(recipe, resume) as run:
+        start = StartingPoint.load(recipe)
+        packing = _packing(recipe, start, "train")
+        held_out = _packing(recipe, start, "dev") if recipe.validate_every else None
+        facts = start.facts | {"order_of_sentences": packing.stream.hash}
+        run.check(facts)
+        set_learning(start.model, recipe.stage, recipe.lora)
+        if processes.device().type == "cpu":  # a quarter of the step faster there, least where sequences are long
+            start.model.set_attn_implementation("eager")
+        learner = Learner(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
+        engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        learner.train()
+
+        cursor = run.checkpoint.position("cursor") if run.checkpoint else 0
+        batches = packing.read(cursor, recipe.batch, processes.rank(), processes.world_size())
+        for step in run.steps():
+            mine = [next(batches) for _ in range(engine.share)]
+            counts = global_counts(mine)
+            for batch, _ in zip(mine, engine.micro_batches(step), strict=True):
+                losses = micro_batch_losses(engine, batch, counts, recipe)
+                engine.backward(losses["loss"], names=batch.names)
+                engine.record(**losses)
+                run.journal.count(rows=int(batch.mask.any(-1).sum()))
+            engine.step()
+            if run.log_due(step):
+                run.journal.write(step, engine.metrics())
+            if run.validate_due(step):
+                run.journal.write(step, validate(engine, held_out, recipe))
+            if run.save_due(step):
+                write = start.writer(recipe.lora, recipe.init)
+                run.save(step, {"model": engine}, write, facts | {"cursor": mine[-1].cursor})
+    return run.model
+
+
+def validate(engine: Engine, packing: Packing, recipe: LanguageModelRecipe) -> dict[str, float]:
+    """Losses and accuracies on the same sentences of the dev split every time: no dropout, nothing hidden."""
+    batches = packing.read(0, recipe.batch, processes.rank(), processes.world_size())
+    with engine.evaluating():
+        for _ in range(recipe.validation_steps):
+            mine = list(islice(batches, engine.share))
+            counts = global_counts(mine)
+            for batch in mine:
+                engine.record(**micro_batch_losses(engine, batch, counts, recipe))
+    return {f"validation_{name}": value for name, value in engine.recorded().items()}
+
+
+def global_counts(batches: Sequence[PackedBatch]) -> LossCounts:
+    """Targets in the micro-batches of one step, over all processes. Collective."""
+    text = audio = 0.0
+    for batch in batches:
+        is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
+        text, audio = text + float((weight * is_text).sum()), audio + float(is_audio.sum())
+    return LossCounts(*(torch.tensor(count, device=processes.device()) for count in processes.total(text, audio)))
+
+
+def micro_batch_losses(
+    engine: Engine, batch: PackedBatch, counts: LossCounts, recipe: LanguageModelRecipe
+) -> dict[str, Tensor]:
+    """Losses of a micro-batch, scaled so that their mean over the step's micro-batches is the exact loss of the step.
+
+    The model divides its sums by the counts of the whole step, on all processes; the engine averages micro-batches.
+    Losses without a weight in this recipe, and accuracies without a target in this batch, are left out.
+    """
+    loss, scale = recipe.loss, recipe.engine.micro_batches
+    output, distillation = engine(*(part.to(engine.device) for part in batch[:4]), counts)
+    losses = {"loss": output.loss * scale + loss.distillation * distillation}
+    if loss.text:
+        losses["text_loss"] = output.text_loss * scale
+    if loss.audio:
+        losses["audio_loss"] = output.audio_loss * scale
+    if loss.distillation:
+        losses["distillation"] = distillation
+    is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
+    if loss.text and (weight * is_text).any():
+        losses["text_accuracy"] = output.text_accuracy
+    if loss.audio and (weight * is_audio).any():
+        losses["audio_accuracy"] = output.per_stream_accuracy.mean()
+    return losses
+
+
+def _packing(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> Packing:
+    """The recipe's sentences. Those of the dev split keep their conditions, and their texts are their own clips'."""
+    mixture, options = recipe.mixture, {}
+    if split == "dev":
+        mixture, options = recipe.validation_mixture or mixture, {"guidance_dropout": 0.0}
+    else:
+        options["texts"] = [line for path in recipe.texts for line in read_lines(path)]
+    stream = SentenceStream(start.store, mixture, recipe.seed, split, max_rows=recipe.context, **options)
+    return Packing(stream, start.layout, start.tokenizer, recipe.context)

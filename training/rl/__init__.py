@@ -1,0 +1,1 @@
+"""Reinforcement learning of the codec's analyses: policy, loss, rewards (ReasoningCodec, GRPO)."""

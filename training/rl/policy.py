@@ -1,0 +1,149 @@
+"""The policy of GRPO: a listener that says analyses at random, and how likely it and its former self say them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from lm.text_tokenizer import TextTokenizer
+from training.codec.audio_llm import Listener
+from training.codec.prompt_template import Dialogue
+
+
+@dataclass
+class PolicyOutput:
+    """log_probs, reference (N, L): natural logarithms, 0 beyond an answer; reference is None where not asked for."""
+
+    log_probs: Tensor
+    reference: Tensor | None
+    mask: Tensor  # (N, L) bool: ids of the answers, their end included
+    commitment: Tensor
+
+
+class Policy(nn.Module):
+    """A listener as a policy over analyses.
+
+    What supervised training taught goes on learning: branch, projection, adapters. The codebooks stay as they are and
+    gradients pass them; nothing is dropped at random, or the ratio of two passes would not be that of two
+    policies. The reference is the listener as it is when the policy is made: a copy of what learns, no second text
+    model.
+
+    temperature: of sampling; the policy whose probabilities are compared is the one that is sampled from
+    """
+
+    def __init__(self, listener: Listener, temperature: float) -> None:
+        super().__init__()
+        self.listener, self.temperature = listener, temperature
+        listener.branch.quantiser.straight_through = True
+        # Not buffers: every checkpoint would hold what is already in the folder that the run starts from.
+        self._reference = {n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad}
+        self.train()
+
+    def train(self, mode: bool = True) -> Policy:
+        """Never training mode: see above."""
+        return super().train(False)
+
+    def forward(
+        self,
+        speech: Tensor,
+        music: Tensor,
+        frames: Tensor,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[int]],
+        with_reference: bool = False,
+    ) -> PolicyOutput:
+        """How likely the answers to a batch of questions are.
+
+        Features as for DescriptiveBranch, of B clips. answers: N = B G lists of ids, the first clip's G first
+        """
+        heard = self.listener.branch(speech, music, frames)
+        prompts = self.listener.prompts(heard, _pieces(questions, self.listener.tokenizer))
+        prompts = [prompt for prompt in prompts for _ in range(len(answers) // len(prompts))]
+        ids = [torch.tensor(answer, device=speech.device) for answer in answers]
+        sequences = [torch.cat([p, self.listener.embed(a[:-1])]) for p, a in zip(prompts, ids, strict=True)]
+        # Padding on the right needs no mask: attention looks back only.
+        text_model = self.listener.text_model.get_base_model()
+        states = text_model.base_model(inputs_embeds=pad_sequence(sequences, batch_first=True)).last_hidden_state
+        # An answer's first id is predicted at the last position of the prompt.
+        saying = torch.cat([s[len(p) - 1 : len(p) - 1 + len(a)] for s, p, a in zip(states, prompts, ids, strict=True)])
+        logits = text_model.get_output_embeddings()(saying).float() / self.temperature  # the vocabulary at answers only
+        chosen = logits.gather(1, torch.cat(ids)[:, None])[:, 0] - logits.logsumexp(1)
+        lengths = [len(answer) for answer in ids]
+        log_probs = pad_sequence(list(chosen.split(lengths)), batch_first=True)  # (N, L)
+        mask = torch.arange(max(lengths), device=speech.device) < torch.tensor(lengths, device=speech.device)[:, None]
+        reference = None
+        if with_reference:
+            self._reference = {name: tensor.to(speech.device) for name, tensor in self._reference.items()}
+            with torch.no_grad():
+                out = functional_call(self, self._reference, (speech, music, frames, questions, answers))
+            reference = out.log_probs
+        return PolicyOutput(log_probs, reference, mask, heard.commitment)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        speech: Tensor,
+        music: Tensor,
+        frames: Tensor,
+        questions: Sequence[str],
+        seeds: Sequence[int],
+        max_ids: int,
+    ) -> list[list[int]]:
+        """Answers drawn from the policy, ids with EOS last but for those that were cut off at `max_ids`.
+
+        seeds: N = B G, one for each answer, the first clip's G first: what an answer draws is its seed's alone, whoever
+            else is in the batch. Nothing cuts off the tail of the distribution: the ratio needs the policy as it is.
+        """
+        heard = self.listener.branch(speech, music, frames)
+        prompts = self.listener.prompts(heard, _pieces(questions, self.listener.tokenizer))
+        group, eos = len(seeds) // len(prompts), self.listener.tokenizer.eos
+        draws = torch.stack([torch.rand(max_ids, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        draws = draws.to(speech.device, torch.float64)  # (N, max_ids) in [0, 1)
+
+        # Left padding, so that all answers begin at the same place; each clip is read once for its whole group.
+        most, cache = max(len(prompt) for prompt in prompts), DynamicCache()
+        rows = torch.stack([nn.functional.pad(p, (0, 0, most - len(p), 0)) for p in prompts])  # (B, most, width)
+        mask = torch.tensor([[0] * (most - len(p)) + [1] * len(p) for p in prompts], device=speech.device)
+        text_model = self.listener.text_model.get_base_model()
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self._logits(text_model, rows, mask, positions, cache).repeat_interleave(group, 0)  # (N, ids)
+        cache.batch_repeat_interleave(group)
+        mask, positions = mask.repeat_interleave(group, 0), positions[:, -1:].repeat_interleave(group, 0)
+
+        said = []
+        done = torch.zeros(len(seeds), dtype=torch.bool, device=speech.device)
+        for place in range(max_ids):
+            ladder = (logits.double() / self.temperature).softmax(1).cumsum(1)  # (N, ids)
+            height = draws[:, place, None] * ladder[:, -1:]
+            ids = torch.searchsorted(ladder, height, right=True)[:, 0].clamp(max=ladder.shape[1] - 1)
+            said.append(ids.masked_fill(done, eos))
+            done = done | (ids == eos)
+            if done.all() or place == max_ids - 1:
+                break
+            mask, positions = torch.cat([mask, mask.new_ones(len(seeds), 1)], 1), positions + 1
+            logits = self._logits(text_model, self.listener.embed(said[-1])[:, None], mask, positions, cache)
+        answers = torch.stack(said, 1).tolist()
+        return [answer[: answer.index(eos) + 1] if eos in answer else answer for answer in answers]
+
+    @staticmethod
+    def _logits(model: nn.Module, rows: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """(rows, ids) logits of what comes next."""
+        out = model(
+            inputs_embeds=rows,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1]
+
+
+def _pieces(questions: Sequence[str], tokenizer: TextTokenizer) -> list[tuple[list[int], list[int], list[int]]]:
+    return [Dialogue(question, "").ids(tokenizer) for question in questions]

@@ -1,0 +1,1 @@
+"""The front door: a model with its tokenizers, the processor, released weights."""

@@ -1,0 +1,315 @@
+"""UniAudio: the language model and its two tokenizers together. Everything that talks to a model goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from auditory_sentences.builders.prompts import PromptBank
+from auditory_sentences.builders.tasks import Request, request
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
+from codec.io.errors import UserError
+from codec.io.hub import local_folder
+from codec.pretrained import CONFIG_FILE, saved_folder
+from codec.tokenizer import AudioTokenizer, load_tokenizer
+from codec.tokens import AudioTokens
+from lm.generation.generate import (
+    AudioGeneration,
+    GenerationSettings,
+    Reason,
+    StreamedFrame,
+    generate_audio,
+    generate_text,
+    score_text,
+    stream_audio,
+)
+from lm.model import UniAudioForConditionalGeneration
+from lm.rows import Rows
+from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import VocabularyLayout
+from uniaudio.processor import (
+    AUDIO_FOLDER,
+    TEXT_FOLDER,
+    VOCABULARY_FILE,
+    UniAudioProcessor,
+    require_parts,
+)
+from uniaudio.release_prompts import bank_of, save_prompts
+
+BATCH = 16  # requests generated at once
+
+Role = TextRole | AudioRole
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model said.
+
+    segment: of the role asked for, not marked as learned; None where audio ended before it had a frame of both kinds
+    reason: "end" where the model ended by itself, "max_rows" or "context" where it was cut off
+    """
+
+    segment: Segment | None
+    reason: Reason
+
+
+class SoundStream:
+    """Sound while it is being made: iterate once for its pieces, (n,) float32 at 24 kHz on the CPU, n >= 1.
+
+    completion: what `UniAudio.complete` would have given; None until the last piece has come
+    """
+
+    completion: Completion | None = None
+
+    def __init__(self, pieces: Generator[Tensor, None, Completion]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.completion = yield from self._pieces
+
+
+class UniAudio:
+    """A model with its tokenizers, as one folder: config.json, model.safetensors, vocabulary.json, text_tokenizer/,
+    audio_tokenizer/, and prompts.json where a release has prompts of its own.
+
+    bank: how tasks are put into words for this model
+    Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
+    source: folder that they come from, for that message
+    """
+
+    def __init__(
+        self,
+        model: UniAudioForConditionalGeneration,
+        text_tokenizer: TextTokenizer,
+        codec: AudioTokenizer,
+        source: Path | None = None,
+        bank: PromptBank | None = None,
+    ) -> None:
+        self.model, self.text_tokenizer, self.codec = model.eval(), text_tokenizer, codec.eval()
+        self.layout: VocabularyLayout = model.config.layout
+        self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout, source)
+        self.bank = bank or PromptBank.load()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
+        """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
+        folder = local_folder(source, "model", option="--model")
+        require_parts(folder, (CONFIG_FILE, VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
+        model = load_language_model(folder)
+        layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
+        layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
+        text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
+        codec = load_tokenizer(folder / AUDIO_FOLDER).to(device)
+        return cls(model.to(device), text_tokenizer, codec, folder, bank_of(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything that `from_pretrained` reads."""
+        ours = PromptBank.load().prompts
+        released = {task: sentences for task, sentences in self.bank.prompts.items() if sentences != ours.get(task)}
+        with saved_folder(folder) as scratch:
+            self.processor.save_pretrained(scratch)
+            self.model.save_pretrained(scratch)
+            if released:
+                save_prompts(released, scratch)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    # ---- audio in and out
+
+    def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
+        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
+        return self.processor.tokens_of(audio)
+
+    def waveform(
+        self, tokens: AudioTokens, steps: int | None = None, seed: int = 0, guidance: float | None = None
+    ) -> Tensor:
+        """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU.
+
+        steps, guidance: of the codec's decoder; None: what it was made for
+        """
+        return self.waveforms([tokens], steps, [seed], guidance)[0]
+
+    def waveforms(
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int | None = None,
+        seeds: Sequence[int] | None = None,
+        guidance: float | None = None,
+    ) -> list[Tensor]:
+        """Like `waveform`, for many clips in batches; each clip sounds the same in any batch."""
+        return self.processor.waveforms(tokens, steps, seeds, guidance)
+
+    # ---- requests
+
+    def request(self, name: str, prompt: str | None = None, **contents: str | AudioTokens) -> Request:
+        """A request for a task, put into the words that this model knows; errors as `tasks.request`.
+
+        prompt: the words to put it into, in place of the model's own
+        """
+        return request(name, bank=self.bank, prompt=prompt, **contents)
+
+    def complete(
+        self,
+        sentences: Sequence[AuditorySentence],
+        role: Role | Sequence[Role],
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+    ) -> list[Completion]:
+        """Continue each sentence with one segment of the role: text in any role but "prompt", or "audio".
+
+        role: one for all, or one per sentence: requests for text and for audio may be mixed. A completion depends on
+            its sentence, its seed and the settings alone, not on what else is asked.
+        Everything given is condition, so guidance compares with a prompt in which all of it is hidden.
+        Raises UserError where a sentence does not fit the model's context, or holds another tokenizer's audio.
+        """
+        roles = [role] * len(sentences) if isinstance(role, str) else list(role)
+        if not len(sentences) == len(roles) == len(seeds):
+            raise ValueError(
+                f"{len(sentences)} sentences, {len(roles)} roles and {len(seeds)} seeds do not go together"
+            )
+        for asked in roles:
+            if asked not in get_args(TextRole) + ("audio",) or asked == "prompt":
+                raise ValueError(f"a sentence cannot be completed with '{asked}'; ask for text, or for whole audio")
+        given = [_as_condition(sentence) for sentence in sentences]
+        prompts = [self._opened(s, r) if r != "audio" else self._rows(s) for s, r in zip(given, roles, strict=True)]
+        completions: dict[int, Completion] = {}
+
+        def run(chosen: list[int], generate: Callable[[list[int]], list[Completion]]) -> None:
+            """In batches of prompts of like length, so that little is padding."""
+            chosen = sorted(chosen, key=lambda i: len(prompts[i]))
+            for start in range(0, len(chosen), BATCH):
+                some = chosen[start : start + BATCH]
+                completions.update(zip(some, generate(some), strict=True))
+
+        def write(some: list[int]) -> list[Completion]:
+            made = generate_text(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some])
+            pairs = zip(some, made, strict=True)
+            return [Completion(Segment(roles[i], self.text_tokenizer.decode(m.ids)), m.reason) for i, m in pairs]
+
+        def play(some: list[int]) -> list[Completion]:
+            hidden = [self._rows(given[i], hide=True) for i in some] if settings.guided else None
+            made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
+            pairs = [(self.processor.audio_tokens(m), m.reason) for m in made]
+            return [Completion(tokens and Segment("audio", tokens), reason) for tokens, reason in pairs]
+
+        run([i for i, asked in enumerate(roles) if asked != "audio"], write)
+        run([i for i, asked in enumerate(roles) if asked == "audio"], play)
+        return [completions[i] for i in range(len(sentences))]
+
+    def stream(
+        self,
+        sentence: AuditorySentence,
+        settings: GenerationSettings,
+        seed: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> SoundStream:
+        """Continue a sentence with audio, and decode it while the model still generates.
+
+        The tokens are those of `complete`. The sound is that of `codec.decode` with the same seed and
+        first_window=codec.early_window: the codec begins with a short window, so that the first piece comes early.
+        steps, guidance: of the codec's decoder; None: what it was made for
+        Raises UserError where the sentence does not fit the model's context, or holds another tokenizer's audio.
+        """
+        given = _as_condition(sentence)
+        prompt = self._rows(given)
+        hidden = [self._rows(given, hide=True)] if settings.guided else None
+        decoder = self.codec.stream(steps=steps, seed=seed, guidance=guidance, first_window=self.codec.early_window)
+
+        def pieces() -> Generator[Tensor, None, Completion]:
+            frames: dict[str, list[list[int]]] = {"descriptive": [], "structural": []}
+            reasons: list[Reason] = []
+
+            def generated() -> Iterator[StreamedFrame]:
+                reasons.extend((yield from stream_audio(self.model, [prompt], settings, [seed], hidden)))
+
+            for frame in generated():
+                frames[frame.kind].append(frame.codes)
+                if frame.kind == "structural":
+                    piece = decoder.feed(torch.tensor(frame.codes)[:, None])
+                    if len(piece):
+                        yield piece
+            made = AudioGeneration.of_frames(*frames.values(), reasons[0])
+            tokens = self.processor.audio_tokens(made)
+            rest = decoder.finish()
+            if len(rest):
+                yield rest
+            return Completion(tokens and Segment("audio", tokens), made.reason)
+
+        return SoundStream(pieces())
+
+    def choose(
+        self, sentences: Sequence[AuditorySentence], role: TextRole, options: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """How likely each option is as the next segment: per sentence, one natural log-probability for each option.
+
+        The probability is that of the whole segment, its end included, so options of any length compare, and over all
+        texts it sums to one. Raises UserError where a sentence with its option does not fit the model's context.
+        """
+        if len(sentences) != len(options):
+            raise ValueError(f"{len(sentences)} sentences and {len(options)} lists of options do not go together")
+        prompts, continuations = [], []
+        for sentence, choices in zip(sentences, options, strict=True):
+            prompt = self._opened(_as_condition(sentence), role)
+            for option in choices:
+                ids = [*self.text_tokenizer.encode(option), self.layout.text_eos]
+                self._require_room(len(prompt) + len(ids), sentence)
+                prompts.append(prompt)
+                continuations.append(ids)
+        scores = iter(score_text(self.model, prompts, continuations))
+        return [[next(scores) for _ in choices] for choices in options]
+
+    def room_after(self, sentence: AuditorySentence) -> int:
+        """Rows that the model's context still has after a sentence; below 0 where the sentence alone is too long."""
+        return self.context - len(to_rows(sentence, self.layout, self.text_tokenizer))
+
+    def require_room(self, sentence: AuditorySentence, role: Role) -> None:
+        """Raise UserError where a sentence leaves no room in the model's context for an answer of the role."""
+        self._rows(sentence) if role == "audio" else self._opened(sentence, role)
+
+    # ---- how sentences become prompts
+
+    @property
+    def context(self) -> int:
+        """Rows that the model sees at most, what it generates included."""
+        return self.model.config.cross_modal.max_position_embeddings
+
+    def _rows(self, sentence: AuditorySentence, hide: bool = False) -> Rows:
+        rows = to_rows(sentence, self.layout, self.text_tokenizer, hide_conditions=hide)
+        self._require_room(len(rows) + 1, sentence)
+        return rows
+
+    def _opened(self, sentence: AuditorySentence, role: TextRole) -> Rows:
+        """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
+        rows = opened_rows(sentence, role, self.layout, self.text_tokenizer)
+        self._require_room(len(rows) + 1, sentence)
+        return rows
+
+    def _require_room(self, rows: int, sentence: AuditorySentence) -> None:
+        if rows > self.context:
+            raise UserError(
+                f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {self.context}; "
+                "use shorter audio, less text or fewer examples"
+            )
+
+
+def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
+    """The same sentence with nothing in it to be learned."""
+    return AuditorySentence(tuple(replace(segment, learn=False) for segment in sentence.segments), sentence.name)
+
+
+def load_language_model(
+    folder: str | Path, dtype: torch.dtype | Literal["auto"] = "auto"
+) -> UniAudioForConditionalGeneration:
+    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole.
+
+    dtype: of the parameters; "auto": as stored
+    """
+    return UniAudioForConditionalGeneration.from_pretrained(local_folder(folder, "model"), dtype=dtype)

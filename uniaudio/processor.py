@@ -1,0 +1,236 @@
+"""The processor of transformers' conventions: messages in, the model's rows out, and what was generated back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature
+
+import lm.model  # noqa: F401 (makes the model known to the Auto classes, as this module does the processor)
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
+from codec.audio.waveform import as_waveform, audio_length, iterate_audio
+from codec.io.errors import UserError
+from codec.io.files import write_text
+from codec.io.hub import local_folder
+from codec.pretrained import saved_folder
+from codec.tokenizer import AudioTokenizer, load_tokenizer
+from codec.tokens import AudioTokens
+from lm.config import UniAudioConfig
+from lm.generation.generate import AudioGeneration
+from lm.rows import Rows, collate
+from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import VocabularyLayout
+
+VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER = "vocabulary.json", "text_tokenizer", "audio_tokenizer"
+PROCESSOR_FILE = "processor_config.json"
+BATCH = 16  # clips decoded at once
+
+Message = Mapping[str, Any]
+SPEAKERS = ("system", "user", "assistant")
+PART_ROLES = {"text": get_args(TextRole), "audio": get_args(AudioRole)}  # what a content part of each type may be
+RESPONSE_ROLES = (*(role for role in get_args(TextRole) if role != "prompt"), "audio")
+
+
+class UniAudioProcessor:
+    """Text tokenizer, codec and vocabulary layout as one: what stands between people's material and rows.
+
+    A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a text or a list of parts:
+    `{"type": "text", "text": ...}` or `{"type": "audio", "audio": ...}`, where audio is a sound file, a mono waveform
+    (n,) at 24 kHz (`tokens_of` says of which types), or `AudioTokens`. A part may say which role it has in the auditory
+    sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them). Without,
+    audio is "audio", the assistant's text is "text", and all other text is "prompt".
+
+    Raises UserError where a tokenizer is not the one that the layout was made with.
+    source: folder that they come from, for that message
+    """
+
+    model_input_names = ["ids", "mask"]
+
+    def __init__(
+        self, tokenizer: TextTokenizer, codec: AudioTokenizer, layout: VocabularyLayout, source: Path | None = None
+    ) -> None:
+        self.tokenizer, self.codec, self.layout = tokenizer, codec.eval(), layout
+        for what, wanted, there, part in (
+            ("text", layout.text_fingerprint, tokenizer.fingerprint, TEXT_FOLDER),
+            ("audio", layout.audio_fingerprint, codec.fingerprint, AUDIO_FOLDER),
+        ):
+            if wanted and wanted != there:
+                where = f"{source / part}: " if source else ""
+                raise UserError(
+                    f"{where}the model reads the {what} tokenizer {wanted}, but was given {there}; "
+                    f"use the {what} tokenizer that it was trained with"
+                )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **auto: Any) -> UniAudioProcessor:
+        """Of a model folder or the id of one on the hub; the model itself is not read.
+
+        auto: what AutoProcessor hands on; nothing else is taken. Raises UserError naming the file that is missing.
+        """
+        unknown = {name for name, value in auto.items() if value is not None} - {"_from_auto", "trust_remote_code"}
+        if unknown:
+            raise TypeError(f"from_pretrained() takes no {', '.join(sorted(unknown))}")
+        folder = local_folder(source, "model")
+        require_parts(folder, (VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
+        layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
+        tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
+        return cls(tokenizer, load_tokenizer(folder / AUDIO_FOLDER), layout, folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything that `from_pretrained` reads; a model saved to the same folder makes it a model folder."""
+        values = json.dumps({"processor_class": type(self).__name__}, indent=2) + "\n"
+        with saved_folder(folder) as scratch:
+            self.layout.save(scratch / VOCABULARY_FILE)
+            self.tokenizer.save_pretrained(scratch / TEXT_FOLDER)
+            self.codec.save_pretrained(scratch / AUDIO_FOLDER)
+            write_text(scratch / PROCESSOR_FILE, values)
+
+    # ---- people's material into rows
+
+    def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+        """Tokens of a sound file, however long, or of a mono waveform (n,) at 24 kHz.
+
+        A waveform of floats lies in [-1, 1]; one of 16-bit or 32-bit integers, or of 8-bit ones without sign, is scaled
+        as in a WAV file: int16 samples give the ids of the same samples divided by 32768.
+        Raises UserError where the file is none that can be read, or the waveform is empty, not finite, not mono, of
+        another type, or of floats that can't lie in [-1, 1] (samples of integers that were cast, not scaled).
+        """
+        weight = next(self.codec.parameters(), None)
+        with torch.inference_mode():
+            if isinstance(audio, str | Path):
+                return self.codec.encode_blocks(iterate_audio(audio), audio_length(audio))
+            waveform = as_waveform(audio)
+            return self.codec.encode(waveform[None].to(waveform.device if weight is None else weight.device))[0]
+
+    def sentence(self, messages: Sequence[Message], learn: bool = False) -> AuditorySentence:
+        """The auditory sentence of a conversation, one segment a part; with `learn`, the assistant's are learned.
+
+        Raises ValueError naming the message and the part that cannot be read as one.
+        """
+        if not messages:
+            raise ValueError("a conversation needs at least one message")
+        segments = []
+        for number, message in enumerate(messages):
+            where = f"message {number}"
+            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                raise ValueError(f"{where} must have a 'role' and a 'content', not {message!r}")
+            speaker, content = message["role"], message["content"]
+            if speaker not in SPEAKERS:
+                raise ValueError(f"{where}: the role {speaker!r} is none of {', '.join(SPEAKERS)}")
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            if not isinstance(parts, Sequence) or not parts:
+                raise ValueError(f"{where}: the content must be a text or a list of parts, not {content!r}")
+            answer = speaker == "assistant"
+            for place, part in enumerate(parts):
+                segments.append(self._segment(part, answer, answer and learn, f"{where}, part {place}"))
+        return AuditorySentence(tuple(segments), "conversation")
+
+    def _segment(self, part: Any, answer: bool, learn: bool, where: str) -> Segment:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in PART_ROLES:
+            raise ValueError(f"{where} must have the type 'text' or 'audio', not {kind!r}")
+        unknown = set(part) - {"type", "role", kind}
+        if unknown or kind not in part:
+            said = f"has the unknown key {sorted(unknown)[0]!r}" if unknown else f"has no {kind!r}"
+            raise ValueError(f"{where} {said}; a part of type {kind!r} holds 'type', {kind!r} and perhaps 'role'")
+        role = part.get("role") or ("audio" if kind == "audio" else "text" if answer else "prompt")
+        if role not in PART_ROLES[kind]:
+            raise ValueError(f"{where}: {role!r} is no role of {kind}; it may be {', '.join(PART_ROLES[kind])}")
+        content = part[kind]
+        if kind == "text" and not isinstance(content, str):
+            raise ValueError(f"{where}: its text must be a string, not {type(content).__name__}")
+        if kind == "audio" and not isinstance(content, AudioTokens):
+            if not isinstance(content, str | Path | Tensor | np.ndarray):
+                raise ValueError(
+                    f"{where}: its audio must be a file, a waveform or AudioTokens, not {type(content).__name__}"
+                )
+            content = self.tokens_of(content)
+        return Segment(role, content, learn)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        add_generation_prompt: bool = False,
+        response_role: TextRole | AudioRole = "text",
+        output_labels: bool = False,
+    ) -> BatchFeature:
+        """Rows of one conversation or of several, padded on the right: `ids` and `mask` (B, T, 9).
+
+        output_labels: also `loss` (B, T), 1 where the assistant speaks and 0 elsewhere: `model(**rows)` is the loss.
+        add_generation_prompt: ready for `model.generate(**rows)`. `response_role` says what the assistant shall say
+            next: a text, begun with its tag and BOS, or "audio"; then `negative_ids` and `negative_mask` hold the
+            same rows with all that is given hidden, for guidance.
+        Raises ValueError for messages that cannot be read, UserError for a sound file that cannot.
+        """
+        if add_generation_prompt and output_labels:
+            raise ValueError("labels are for answers that are there: give add_generation_prompt or output_labels")
+        if response_role not in RESPONSE_ROLES:
+            raise ValueError(f"response_role {response_role!r} is none of {', '.join(RESPONSE_ROLES)}")
+        several = bool(messages) and not isinstance(messages[0], Mapping)
+        sentences = [self.sentence(one, output_labels) for one in (messages if several else [messages])]
+        if add_generation_prompt and response_role != "audio":
+            rows = self._batch([opened_rows(s, response_role, self.layout, self.tokenizer) for s in sentences])
+        else:
+            rows = self._batch([to_rows(s, self.layout, self.tokenizer) for s in sentences])
+        made: dict[str, Any] = {"ids": rows.ids, "mask": rows.mask}
+        if output_labels:
+            made["loss"] = rows.loss
+        if add_generation_prompt:
+            made["output_modality"] = "audio" if response_role == "audio" else "text"
+        if add_generation_prompt and response_role == "audio":
+            hidden = self._batch([to_rows(s, self.layout, self.tokenizer, hide_conditions=True) for s in sentences])
+            made |= {"negative_ids": hidden.ids, "negative_mask": hidden.mask}
+        return BatchFeature(made)
+
+    def _batch(self, sentences: Sequence[Rows]) -> Rows:
+        return collate(sentences, self.layout)
+
+    # ---- what was generated, for people
+
+    def decode(self, ids: Tensor | Sequence[int]) -> str:
+        """Text of the ids (T,); special ids and padding are dropped."""
+        return self.tokenizer.decode(ids.tolist() if isinstance(ids, Tensor) else ids)
+
+    def batch_decode(self, ids: Tensor | Sequence[Sequence[int]]) -> list[str]:
+        """Texts of what `generate` gives for text, (B, T)."""
+        return [self.decode(row) for row in ids]
+
+    def audio_tokens(self, made: AudioGeneration) -> AudioTokens | None:
+        """What `generate` gives for audio as tokens; None where it ended before there was a frame of both kinds."""
+        if made.descriptive.shape[1] == 0 or made.structural.shape[1] == 0:
+            return None
+        return AudioTokens.from_frames(made.descriptive, made.structural, self.codec.fingerprint)
+
+    def waveforms(
+        self,
+        tokens: Sequence[AudioTokens],
+        steps: int | None = None,
+        seeds: Sequence[int] | None = None,
+        guidance: float | None = None,
+    ) -> list[Tensor]:
+        """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch.
+
+        steps, guidance: of the codec's decoder; None: what it was made for
+        """
+        seeds, made = list(seeds or [0] * len(tokens)), []
+        with torch.inference_mode():
+            for start in range(0, len(tokens), BATCH):
+                some = slice(start, start + BATCH)
+                made += self.codec.decode(tokens[some], steps=steps, seed=seeds[some], guidance=guidance)
+        return [wave.cpu() for wave in made]
+
+
+def require_parts(folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError where a model folder lacks one of its files or folders."""
+    for name in names:
+        if not (folder / name).exists():
+            raise UserError(f"{folder}: has no {name}, so it is not a complete model; train one or copy it again")
+
+
+AutoProcessor.register(UniAudioConfig, UniAudioProcessor)
