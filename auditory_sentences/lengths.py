@@ -55,10 +55,10 @@ def units_in(rows: int) -> int:
     return max(0, (rows - 2 * _EDGES) // (_UNIT_DESCRIPTIVE + _UNIT_STRUCTURAL))
 
 
-def excerpt(tokens: AudioTokens, start: int, units: int) -> AudioTokens:
+def crop(tokens: AudioTokens, start: int, units: int) -> AudioTokens:
     """The tokens of `units` units of 0.4 s from unit `start` on.
 
-    One sample shorter than that time, which makes it exactly 2 descriptive and 5 structural frames a unit: excerpts
+    One sample shorter than that time, which makes it exactly 2 descriptive and 5 structural frames a unit: crops
     that follow each other share no frame and leave none out.
     """
     if units < 1 or start < 0 or start + units > whole_units(tokens):

@@ -23,35 +23,35 @@ def _mix(x: int) -> int:
     return x ^ (x >> 31)
 
 
-class Draws:
+class KeyedRng:
     """A stream of random draws that starts from a key. Cheap to start: one is made for every sentence."""
 
     def __init__(self, *key: object) -> None:
         self._state = stable_hash(*key)
 
-    def below(self, n: int) -> int:
+    def randrange(self, n: int) -> int:
         """A whole number in [0, n)."""
         self._state = (self._state + 0x9E3779B97F4A7C15) & _64
         return _mix(self._state) * n >> 64
 
-    def between(self, low: int, high: int) -> int:
+    def randint(self, low: int, high: int) -> int:
         """A whole number in [low, high], both ends included."""
-        return low + self.below(high - low + 1)
+        return low + self.randrange(high - low + 1)
 
-    def chance(self, p: float) -> bool:
+    def bernoulli(self, p: float) -> bool:
         """True with probability p."""
-        return self.below(1 << 53) < p * (1 << 53)
+        return self.randrange(1 << 53) < p * (1 << 53)
 
-    def pick(self, items: Sequence[T]) -> T:
+    def choice(self, items: Sequence[T]) -> T:
         """One of the items."""
-        return items[self.below(len(items))]
+        return items[self.randrange(len(items))]
 
     def sample(self, items: Sequence[T], k: int) -> list[T]:
         """At most k different places of `items`, in random order; all of them, shuffled, where k >= len(items)."""
         swapped: dict[int, int] = {}  # a Fisher-Yates shuffle that touches k places only, however long `items` is
         chosen = []
         for i in range(min(k, len(items))):
-            j = self.between(i, len(items) - 1)
+            j = self.randint(i, len(items) - 1)
             chosen.append(items[swapped.get(j, j)])
             swapped[j] = swapped.get(i, i)
         return chosen

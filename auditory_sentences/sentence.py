@@ -25,12 +25,12 @@ class Segment:
     role of audio: "audio" (descriptive, then structural tokens), "descriptive" or "structural" (that kind alone),
         "audio_prompt" (structural tokens of a reference voice or sound)
     content: str or AudioTokens, as the role demands
-    learn: the model learns to say this
+    is_target: the model learns to say this
     """
 
     role: TextRole | AudioRole
     content: str | AudioTokens
-    learn: bool = False
+    is_target: bool = False
 
     def __post_init__(self) -> None:
         expected = str if self.role in get_args(TextRole) else AudioTokens if self.role in get_args(AudioRole) else None
@@ -57,11 +57,11 @@ class AuditorySentence:
 
 
 def to_rows(
-    sentence: AuditorySentence, layout: VocabularyLayout, text_tokenizer: TextTokenizer, hide_conditions: bool = False
+    sentence: AuditorySentence, layout: VocabularyLayout, text_tokenizer: TextTokenizer, drop_conditions: bool = False
 ) -> Rows:
     """The rows of a sentence: the only place where segments become the model's tensor.
 
-    hide_conditions: every segment that is not learned is replaced by padding ids of the same length, for guidance
+    drop_conditions: every segment that is not learned is replaced by padding ids of the same length, for guidance
         dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
     Raises UserError where audio was made by another tokenizer than the layout's, and ValueError for an empty sentence.
     """
@@ -70,12 +70,12 @@ def to_rows(
     parts = []
     for segment in sentence.segments:
         for part, structural in _segment_rows(segment, layout, text_tokenizer):
-            hide = hide_conditions and not segment.learn
-            parts.append(row_layout.hidden(part, layout, structural) if hide else part)
+            hide = drop_conditions and not segment.is_target
+            parts.append(row_layout.drop_conditions(part, layout, structural) if hide else part)
     return row_layout.concatenate(parts)
 
 
-def opened_rows(
+def with_generation_prompt(
     sentence: AuditorySentence, role: TextRole, layout: VocabularyLayout, text_tokenizer: TextTokenizer
 ) -> Rows:
     """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
@@ -92,7 +92,7 @@ def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTok
         if segment.role in TAGGED_ROLES:
             opening, closing = layout.tags[segment.role]
             ids = [opening, *ids, closing]
-        return [(row_layout.text_rows(ids, segment.learn), False)]
+        return [(row_layout.text_rows(ids, segment.is_target), False)]
     tokens = segment.content
     if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
         raise UserError(
@@ -103,11 +103,11 @@ def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTok
     pieces = []
     if segment.role in ("audio", "descriptive"):
         frames = row_layout.descriptive_frames_in_rows(tokens.descriptive, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.learn), False))
+        pieces.append((row_layout.audio_rows(frames, segment.is_target), False))
     if segment.role in ("audio", "structural"):
         frames = row_layout.structural_frames_in_rows(tokens.structural, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.learn), True))
+        pieces.append((row_layout.audio_rows(frames, segment.is_target), True))
     if segment.role == "audio_prompt":
         frames = row_layout.audio_prompt_frames_in_rows(tokens.structural, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.learn), True))
+        pieces.append((row_layout.audio_rows(frames, segment.is_target), True))
     return pieces

@@ -264,7 +264,7 @@ def main() -> int:
     published: dict[tuple[str, float], Case] = {}
     for dtype in sorted(options.dtype, reverse=True):  # float32, with which the published code is compared, first
         if dtype != "float32":
-            codec.decode_in(getattr(torch, dtype))
+            codec.set_decoder_dtype(getattr(torch, dtype))
         names = [name for name in options.cases if dtype == "float32" or name == "decode"]
         cases = [bench.case(n, s, b) for n in names for s in options.seconds for b in options.batch]
         if dtype == "float32":

@@ -38,7 +38,7 @@ from evaluation.items import Questions
 from evaluation.judges.pool import Judges
 from evaluation.metrics.registry import METRICS
 from evaluation.recordings import Recordings
-from evaluation.runner import CodecRespondent
+from evaluation.runner import CodecRunner
 from evaluation.scoring import Scorer
 from evaluation.task import Score, Task, load_task
 
@@ -65,7 +65,7 @@ def main() -> int:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
         scorer = Scorer(questions, judges)
-        respondents = {source: CodecRespondent(codec, cache) for source, codec in codecs.items()}
+        respondents = {source: CodecRunner(codec, cache) for source, codec in codecs.items()}
         for task in tasks:
             rows = []
             for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
@@ -77,7 +77,7 @@ def main() -> int:
 
 def measure(
     task: Task,
-    respondents: dict[str, CodecRespondent],
+    respondents: dict[str, CodecRunner],
     scorer: Scorer,
     steps: Sequence[int],
     guidances: Sequence[float] | None,

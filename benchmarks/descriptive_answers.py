@@ -4,7 +4,7 @@
     python benchmarks/descriptive_answers.py CODEC --text-model FOLDER --corpora CORPUS
 
 RUN is the folder of a descriptive or GRPO run, whose recipe says which text model and corpora; CODEC a codec with its
-listener.safetensors. Prints the word error rate of the transcripts, digits and sentences apart, the share of right
+audio_llm.safetensors. Prints the word error rate of the transcripts, digits and sentences apart, the share of right
 answers to every question that a label of the clips answers, and the verifiable rewards of the likeliest detailed
 analyses (training/rl/rewards.py; means over the clips that each applies to), with the number of clips and chance: the
 share of the commonest answer. --continuous reads the vectors before quantisation instead.
@@ -31,8 +31,8 @@ from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import Listener, load_listener
-from training.codec.audio_qa import Augmentation, Example, Listening
+from training.codec.audio_llm import AudioLLM, load_listener
+from training.codec.audio_qa import AudioQADataset, Augmentation, Example
 from training.engine.checkpoint import resolve_model
 from training.recipe import load_recipe
 from training.rl.rewards import REWARDS, verified
@@ -47,12 +47,16 @@ class Score(NamedTuple):
     chance: float | None
 
 
-def answers(listener: Listener, data: Listening, task: str, limit: int, quantise: bool) -> list[tuple[Example, str]]:
+def answers(
+    audio_llm: AudioLLM, data: AudioQADataset, task: str, limit: int, quantise: bool
+) -> list[tuple[Example, str]]:
     """Questions of a task and what is said."""
     pairs, most = [], _ANALYSIS_IDS if task == "analysis" else 48
     for batch in data.questions(task, limit):
         questions = [example.dialogue.question for example in batch.examples]
-        said = listener.answer(batch.speech, batch.music, batch.frames, questions, quantise=quantise, max_ids=most)
+        said = audio_llm.answer(
+            batch.speech, batch.music, batch.frames, questions, quantise=quantise, max_new_tokens=most
+        )
         pairs += zip(batch.examples, said, strict=True)
     return pairs
 
@@ -101,8 +105,8 @@ def report(arguments: argparse.Namespace) -> None:
     text_model, corpora = text_model or recipe.text_model, corpora or recipe.corpora
     encoder = DescriptiveEncoder.from_pretrained(model)
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    listener, *_ = load_listener(encoder.branch, model, text_model, tokenizer, torch.float32)
-    listener.eval()
+    audio_llm, *_ = load_listener(encoder.branch, model, text_model, tokenizer, torch.float32)
+    audio_llm.eval()
     every = read_corpora(corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
     names = [
@@ -112,7 +116,7 @@ def report(arguments: argparse.Namespace) -> None:
         "speaker_verification",
         "analysis",
     ]
-    data = Listening(
+    data = AudioQADataset(
         clips,
         dict.fromkeys(names, 1.0),
         encoder,
@@ -125,7 +129,7 @@ def report(arguments: argparse.Namespace) -> None:
     table = Table("task", "clips", "score", "chance")
     results = {}
     for task in data.clips_of:
-        for name, score in scores(task, answers(listener, data, task, arguments.limit, not arguments.continuous)):
+        for name, score in scores(task, answers(audio_llm, data, task, arguments.limit, not arguments.continuous)):
             chance = "–" if score.chance is None else f"{score.chance:.3f}"
             table.add_row(name, str(score.clips), f"{score.value:.3f}", chance)
             results[name] = round(score.value, 4)

@@ -49,7 +49,7 @@ from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation.generate import GenerationSettings, generate_audio, generate_text
 from lm.generation.int8 import quantise_weights
 from lm.model import UniAudioForConditionalGeneration
-from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
+from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
 from lm.vocabulary import VocabularyLayout
 from training.engine import processes  # noqa: F401 (quiets DeepSpeed, which transformers imports and which writes to stdout)
 
@@ -106,12 +106,12 @@ class Bench:
     def __init__(self, model: UniAudioForConditionalGeneration, rows: int):
         self.model, self.rows = model, rows
         self.layout = model.config.layout
-        self.text_prompt = text_rows(torch.randint(9, self.layout.text_size, (64,)).tolist(), learn=False)
+        self.text_prompt = text_rows(torch.randint(9, self.layout.text_size, (64,)).tolist(), is_target=False)
 
     def audio(self, batch: int, guidance: float = 1.0, compiled: bool = False) -> tuple[int, float]:
         settings = GenerationSettings(max_rows=self.rows, guidance=guidance)
         prompts = [self.text_prompt] * batch
-        negatives = [hidden(self.text_prompt, self.layout, structural=False)] * batch
+        negatives = [drop_conditions(self.text_prompt, self.layout, structural=False)] * batch
         start = self.clock()
         results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives, compiled=compiled)
         seconds = self.clock() - start
@@ -139,9 +139,9 @@ class Bench:
     def mixed_prompt(self, rows: int) -> Rows:
         """Half text, half audio."""
         half = rows // 2
-        words = text_rows(torch.randint(9, self.layout.text_size, (rows - half,)).tolist(), learn=False)
+        words = text_rows(torch.randint(9, self.layout.text_size, (rows - half,)).tolist(), is_target=False)
         frames = torch.randint(0, self.layout.descriptive_codes, (8, half))
-        return concatenate([words, audio_rows(frames, learn=False)])
+        return concatenate([words, audio_rows(frames, is_target=False)])
 
     def clock(self) -> float:
         if self.model.device.type == "cuda":
@@ -172,7 +172,7 @@ class Bench:
 def decoded_logits(model: UniAudioForConditionalGeneration, rows: int = 16) -> list[torch.Tensor]:
     """Logits of cached decoding fed fixed ids, fp32 on the CPU: of audio (8 rows, V), of text (rows, text ids)."""
     layout, generator = model.config.layout, torch.Generator().manual_seed(0)
-    prompt = text_rows(torch.randint(9, layout.text_size, (64,), generator=generator).tolist(), learn=False)
+    prompt = text_rows(torch.randint(9, layout.text_size, (64,), generator=generator).tolist(), is_target=False)
     frames = torch.randint(0, layout.descriptive_codes, (rows, 8), generator=generator).to(model.device)
     words = torch.randint(9, layout.text_size, (rows,), generator=generator).to(model.device)
     heads, depth, logits = AudioHeads(model.audio_head, 1), FrameDecoder(model, 1), []

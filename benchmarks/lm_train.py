@@ -70,7 +70,7 @@ def pad(sentences: list[Rows], layout: VocabularyLayout) -> Batch:
 def straightforward_loss(model: UniAudioForConditionalGeneration, batch: Batch, plain: frozenset[str]) -> Tensor:
     """The loss of `model.forward`, with the steps named in `plain` as one would write them first."""
     positions = None if batch.position_ids is None else batch.position_ids[:, :-1]
-    vectors = gathered_final_vectors if "embeddings" in plain else UniAudioForConditionalGeneration.final_vectors
+    vectors = gathered_final_vectors if "embeddings" in plain else UniAudioForConditionalGeneration.last_hidden_state
     final = vectors(model, batch.ids[:, :-1], batch.mask[:, :-1], positions).flatten(0, 1)  # (R, d)
     is_text, is_audio, weight = select_targets(batch.mask, batch.loss, batch.position_ids)
     targets = batch.ids[:, 1:].flatten(0, 1)  # (R, 9)
@@ -84,7 +84,7 @@ def straightforward_loss(model: UniAudioForConditionalGeneration, batch: Batch, 
     # The depth decoder spells out text rows too: their audio columns hold ids, and weight 0 hides the result.
     chosen = torch.arange(len(final)) if "depth_decoder" in plain else audio_weight.nonzero()[:, 0]
     frames = targets[chosen, :-1]  # (N, 8)
-    states = model.depth_states(final[chosen], frames)  # (N, 8, d_depth)
+    states = model.depth_hidden_states(final[chosen], frames)  # (N, 8, d_depth)
     streams = sums(states, model.audio_head, frames, audio_weight[chosen])  # (8,)
 
     settings = LossSettings()
@@ -95,7 +95,7 @@ def straightforward_loss(model: UniAudioForConditionalGeneration, batch: Batch, 
 def gathered_final_vectors(
     model: UniAudioForConditionalGeneration, ids: Tensor, mask: Tensor, position_ids: Tensor | None
 ) -> Tensor:
-    """`final_vectors`, from the eight embeddings of every row, masked and summed."""
+    """`last_hidden_state`, from the eight embeddings of every row, masked and summed."""
     audio_gate, text_gate = mask[..., :1], mask[..., -1:]  # (B, S, 1)
     if position_ids is None:
         position_ids = torch.arange(ids.shape[1])[None]

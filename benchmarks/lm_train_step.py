@@ -6,10 +6,10 @@
     full, full_checkpointing    everything learns, as in stage 4
     lora, lora_checkpointing    only low-rank differences of all layers learn, as in recipes/full/finetune_lora.yaml
 
-The step is that of training/lm/train_lm.py: Learner, Engine, losses and accuracies; on a CPU with the attention it
-takes there. What is not in it: drawing sentences from a store, the journal, checkpoints. A micro-batch is one packed
-sequence of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches` of them in a step.
-Rows are drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
+The step is that of training/lm/train_lm.py: TrainingModule, Engine, losses and accuracies; on a CPU with the attention
+it takes there. What is not in it: drawing sentences from a store, the metrics log, checkpoints. A micro-batch is one
+packed sequence of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches` of them in
+a step. Rows are drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
 
 A step takes as long as in its slowest process. rows_per_s counts the rows of sentences over all processes, never
 padding: of the median step, and the spread (smallest and largest) over `--repeats` steps after one to warm up. peak_mib
@@ -50,7 +50,7 @@ from training.engine.engine import Engine
 from training.engine.processes import deepspeed
 from training.lm.lora import LoraRecipe
 from training.lm.recipe import LanguageModelRecipe
-from training.lm.stages import Learner, LossRecipe, set_learning
+from training.lm.stages import LossRecipe, TrainingModule, freeze_for_stage
 from training.lm.train_lm import global_counts, micro_batch_losses
 from training.recipe import EngineRecipe
 
@@ -91,7 +91,7 @@ class TrainingSteps:
         processes.join()
         with processes.device():  # large weights are drawn where they will be used
             model = workload.model.build()
-        set_learning(model, recipe.stage, recipe.lora)
+        freeze_for_stage(model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":
             model.set_attn_implementation("eager")
         batch = draw_batch(workload, recipe.engine.micro_batches)
@@ -104,7 +104,7 @@ class TrainingSteps:
             PackedBatch(*(part[i : i + 1] for part in batch[:4]), cursor=0, names=[batch.names[i]])
             for i in range(processes.rank(), len(batch.names), processes.world_size())
         ]
-        learner = Learner(model, recipe.loss)
+        learner = TrainingModule(model, recipe.loss)
         self.engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed)
         learner.train()
 

@@ -119,22 +119,22 @@ def draw_sentences(workload: Workload, seed: int = 0) -> list[Rows]:
         words = max(3, round(4 * seconds))  # text ids: speech has about three words a second
         task = draw.choices(("transcribe", "speak", "caption", "text"), (4, 3, 2, 1))[0]
         if task == "transcribe":
-            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, words, layout, learn=True)]
+            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, words, layout, is_target=True)]
         elif task == "speak":
-            parts = [_text(draw, 8 + words, layout), _clip(draw, seconds, layout, learn=True)]
+            parts = [_text(draw, 8 + words, layout), _clip(draw, seconds, layout, is_target=True)]
         elif task == "caption":
-            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, 12, layout, learn=True)]
+            parts = [_text(draw, 8, layout), _clip(draw, seconds, layout), _text(draw, 12, layout, is_target=True)]
         else:
-            parts = [_text(draw, draw.randint(16, workload.context // 2), layout, learn=True)]
+            parts = [_text(draw, draw.randint(16, workload.context // 2), layout, is_target=True)]
         sentences.append(concatenate(parts).prefix(workload.context))
     return sentences
 
 
-def _text(draw: random.Random, length: int, layout: VocabularyLayout, learn: bool = False) -> Rows:
-    return text_rows([draw.randrange(9, layout.text_size) for _ in range(length)], learn)
+def _text(draw: random.Random, length: int, layout: VocabularyLayout, is_target: bool = False) -> Rows:
+    return text_rows([draw.randrange(9, layout.text_size) for _ in range(length)], is_target)
 
 
-def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, learn: bool = False) -> Rows:
+def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, is_target: bool = False) -> Rows:
     """Descriptive frames at 5 Hz, then structural ones at 12.5 Hz."""
 
     def codes(cards: int, rate: float) -> Tensor:
@@ -142,13 +142,13 @@ def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, learn: 
 
     low = descriptive_frames_in_rows(codes(layout.descriptive_codes, 5), layout)
     high = structural_frames_in_rows(codes(layout.structural_codes, 12.5), layout)
-    return concatenate([audio_rows(low, learn), audio_rows(high, learn)])
+    return concatenate([audio_rows(low, is_target), audio_rows(high, is_target)])
 
 
 def pack(sentences: list[Rows], context: int, layout: VocabularyLayout) -> Batch:
     """Sentences end to end in entries of `context` rows, padding included, with positions that restart."""
     packs = best_fit({i: len(rows) for i, rows in enumerate(sentences)}, context)
-    full = text_rows([0] * context, learn=False)  # the others are padded to its length
+    full = text_rows([0] * context, is_target=False)  # the others are padded to its length
     rows = collate([full, *(concatenate([sentences[i] for i in members]) for members in packs)], layout)
     positions = torch.zeros(len(packs), context, dtype=torch.int64)
     for entry, members in zip(positions, packs, strict=True):

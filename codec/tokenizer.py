@@ -35,7 +35,7 @@ class AudioTokenizer(nn.Module, ABC):
     """Waveform <-> tokens, batched, deterministic: a clip gives the same tokens alone, in a batch, or later."""
 
     tokenizer_type: ClassVar[str]
-    early_window: int | None = None  # the `first_window` of a stream that somebody waits for
+    low_latency_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
     _stored_in: Mapping[str, torch.dtype] = MappingProxyType({})  # of a loaded one: types that its file keeps
 

@@ -15,7 +15,7 @@ from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, find_task, is_eligible, request_of
 from auditory_sentences.corpora.read import Clip
-from auditory_sentences.rng import Draws, stable_hash
+from auditory_sentences.rng import KeyedRng, stable_hash
 from auditory_sentences.sentence import AuditorySentence
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
@@ -169,16 +169,18 @@ class Questions:
         return len(named) if len(named) > 1 and not score.choices else len(phrases)
 
     def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:
-        draws = Draws("evaluation", self.seed, task.task, clip.id)
+        rng = KeyedRng("evaluation", self.seed, task.task, clip.id)
         options: tuple[str, ...] = ()
         if task.episode:
             e = task.episode
-            sentence, options = self._episodes.of_label(e.label, clip, e.ways, shots, draws, e.examples_as)
+            sentence, options = self._episodes.of_label(e.label, clip, e.ways, shots, rng, e.examples_as)
         elif shots:
-            sentence = self._episodes.of_task(task.request, clip, shots, draws)
+            sentence = self._episodes.from_task(task.request, clip, shots, rng)
         else:
-            sentence = build(task.request, clip, draws, self.bank)
-        if all(segment.learn for segment in sentence.segments):  # nothing is given: only its likelihood can be asked
+            sentence = build(task.request, clip, rng, self.bank)
+        if all(
+            segment.is_target for segment in sentence.segments
+        ):  # nothing is given: only its likelihood can be asked
             (only,) = sentence.segments
             return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content)
         request = request_of(sentence)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from evaluation.cache import Cache
     from evaluation.items import Questions
     from evaluation.results_folder import ResultsFolder
-    from evaluation.runner import CodecRespondent, ModelRespondent
+    from evaluation.runner import CodecRunner, ModelRunner
     from evaluation.task import Suite, Task
 
 
@@ -205,19 +205,19 @@ class _Respondents:
         from transformers.utils import logging
 
         from codec.tokenizer import load_tokenizer
-        from evaluation.runner import CodecRespondent, ModelRespondent
+        from evaluation.runner import CodecRunner, ModelRunner
         from uniaudio.model import UniAudio
 
         logging.disable_progress_bar()
         self.model_source, self.codec_source = model, codec
         uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
-        self.model = ModelRespondent.trained(uniaudio, cache, seed) if uniaudio else None
-        self.model_untrained = ModelRespondent.untrained(uniaudio, cache, seed) if uniaudio else None
-        self.codec = CodecRespondent(load_tokenizer(codec).to(device) if codec else uniaudio.codec, cache)
+        self.model = ModelRunner.trained(uniaudio, cache, seed) if uniaudio else None
+        self.model_untrained = ModelRunner.untrained(uniaudio, cache, seed) if uniaudio else None
+        self.codec = CodecRunner(load_tokenizer(codec).to(device) if codec else uniaudio.codec, cache)
         needed = untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
-        self.codec_untrained = CodecRespondent.untrained(self.codec.codec, cache, seed) if needed else None
+        self.codec_untrained = CodecRunner.untrained(self.codec.codec, cache, seed) if needed else None
 
-    def of(self, task: Task) -> tuple[ModelRespondent | CodecRespondent, ModelRespondent | CodecRespondent | None]:
+    def of(self, task: Task) -> tuple[ModelRunner | CodecRunner, ModelRunner | CodecRunner | None]:
         """Trained and untrained respondent of a task."""
         if task.is_reconstruction:
             return self.codec, self.codec_untrained

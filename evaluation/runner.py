@@ -46,15 +46,15 @@ class Answer:
         return self.content if isinstance(self.content, AudioTokens) else None
 
 
-class ModelRespondent:
+class ModelRunner:
     """A model that answers: the trained one, or the same untrained."""
 
     def __init__(self, uniaudio: UniAudio | _Untrained, fingerprint: str, cache: Cache, seed: int = 0) -> None:
         self.uniaudio, self.fingerprint, self.cache, self.seed = uniaudio, fingerprint, cache, seed
-        self.speaker = Speaker(uniaudio.codec, cache)
+        self.speaker = CachedDecoder(uniaudio.codec, cache)
 
     @classmethod
-    def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+    def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRunner:
         """The model as it is; its fingerprint is a hash of configuration and weights."""
         digest = hashlib.sha256(_configuration(uniaudio).encode())
         for name, tensor in sorted(uniaudio.model.state_dict().items()):
@@ -63,7 +63,7 @@ class ModelRespondent:
         return cls(uniaudio, digest.hexdigest()[:16], cache, seed)
 
     @classmethod
-    def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRespondent:
+    def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRunner:
         """The same configuration with new random weights, the text layers untrained too; made when first needed."""
         fingerprint = f"untrained-{key_of(config=_configuration(uniaudio), seed=seed)[:16]}"
         return cls(_Untrained(uniaudio, seed), fingerprint, cache, seed)
@@ -104,7 +104,7 @@ class ModelRespondent:
                 self.cache.put_json(keys[i], scores)
         return found
 
-    def surprise(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
+    def negative_log_likelihood(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
         """(nats, tokens) of each item's right text after its request, end of text included."""
         scores = self.log_probabilities(task, items, [[item.answer] for item in items])
         count = self.uniaudio.text_tokenizer.encode
@@ -122,15 +122,15 @@ class ModelRespondent:
         )
 
 
-class CodecRespondent:
+class CodecRunner:
     """A codec that answers a recording with its tokens: the trained codec, or the same untrained."""
 
     def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
         self.codec, self.fingerprint, self.cache = codec, codec.fingerprint, cache
-        self.speaker = Speaker(codec, cache)
+        self.speaker = CachedDecoder(codec, cache)
 
     @classmethod
-    def untrained(cls, codec: AudioTokenizer, cache: Cache, seed: int = 0) -> CodecRespondent:
+    def untrained(cls, codec: AudioTokenizer, cache: Cache, seed: int = 0) -> CodecRunner:
         """The same configuration with new random weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -158,7 +158,7 @@ class CodecRespondent:
         return answers
 
 
-class Speaker:
+class CachedDecoder:
     """Turns tokens into waveforms through the codec, from the cache where it has done so before."""
 
     def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
@@ -217,7 +217,7 @@ def _configuration(uniaudio: UniAudio) -> str:
 
 def _given(sentence: AuditorySentence) -> AuditorySentence:
     """What is not to be said; nothing where a text is scored alone."""
-    return AuditorySentence(tuple(segment for segment in sentence.segments if not segment.learn), sentence.name)
+    return AuditorySentence(tuple(segment for segment in sentence.segments if not segment.is_target), sentence.name)
 
 
 def _random_codebooks(values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scoring: answers become readings, readings become scores, each beside chance and its ceilings."""
+"""Scoring: answers become predictions, predictions become scores, each beside chance and its ceilings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from evaluation.judges.pool import MAX_EXAMPLES, Judges, SignalJudge, named
 from evaluation.judges.recogniser import Grammar, grammar, knows_any
 from evaluation.metrics.estimate import Estimate
 from evaluation.metrics.registry import METRICS
-from evaluation.runner import Answer, ModelRespondent, Speaker
+from evaluation.runner import Answer, CachedDecoder, ModelRunner
 from evaluation.task import Score, Task
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     """One score of one set of answers.
 
-    readings: what was read or heard, per item, None where nothing could be; unparsed: how many of these
+    predictions: what was read or heard, per item, None where nothing could be; unparsed: how many of these
     references: what would have been right; empty_references: how many of these hold no word, where words are compared
     """
 
     estimate: Estimate
-    readings: list[Any] = field(repr=False)
+    predictions: list[Any] = field(repr=False)
     references: list[Any] = field(repr=False)
     unparsed: int = 0
     empty_references: int = 0
@@ -46,16 +46,16 @@ class Scorer:
         self.grammar = memoised(self._make_grammar)
 
     def read_answers(
-        self, task: Task, score: Score, items: Sequence[Item], answers: Sequence[Answer], speaker: Speaker
-    ) -> Reading:
+        self, task: Task, score: Score, items: Sequence[Item], answers: Sequence[Answer], speaker: CachedDecoder
+    ) -> Prediction:
         """The score of a model's answers; `speaker` turns their tokens into waveforms."""
         if score.judge in ("text", "named"):
-            readings = [self._read_text(score, item, a.text) for item, a in zip(items, answers, strict=True)]
+            predictions = [self._read_text(score, item, a.text) for item, a in zip(items, answers, strict=True)]
         else:
-            readings = self._read_audio(task, score, speaker.waveforms([a.tokens for a in answers]))
-        return self._compare(score, items, readings)
+            predictions = self._read_audio(task, score, speaker.waveforms([a.tokens for a in answers]))
+        return self._compare(score, items, predictions)
 
-    def read_originals(self, task: Task, score: Score, items: Sequence[Item]) -> Reading | None:
+    def read_originals(self, task: Task, score: Score, items: Sequence[Item]) -> Prediction | None:
         """The score of the original recordings: what could be reached. Of those that can be read.
 
         None for scores that read text, for originals compared with themselves, and where no recording can be read.
@@ -66,22 +66,26 @@ class Scorer:
         heard = self._read_audio(task, score, [item.recording for item in readable])
         return self._compare(score, readable, heard)
 
-    def read_reconstructions(self, task: Task, score: Score, items: Sequence[Item], codec: Speaker) -> Reading | None:
+    def read_reconstructions(
+        self, task: Task, score: Score, items: Sequence[Item], codec: CachedDecoder
+    ) -> Prediction | None:
         """The score of what the codec makes of the originals' tokens. None for scores that read text."""
         if score.judge not in ("recogniser", "signal", "waveform"):
             return None
         return self._compare(score, items, self._read_audio(task, score, codec.waveforms([i.tokens for i in items])))
 
-    def read_choices(self, task: Task, score: Score, items: Sequence[Item], who: ModelRespondent) -> Reading:
+    def read_choices(self, task: Task, score: Score, items: Sequence[Item], who: ModelRunner) -> Prediction:
         """The score of the values that a model finds likeliest."""
         options = [tuple(self.questions.choices(score, item)) for item in items]
         scores = who.log_probabilities(task, items, options)
-        readings = [o[int(np.argmax(s))] for o, s in zip(options, scores, strict=True)]
-        return self._compare(score, items, readings)
+        predictions = [o[int(np.argmax(s))] for o, s in zip(options, scores, strict=True)]
+        return self._compare(score, items, predictions)
 
-    def likelihood(self, score: Score, items: Sequence[Item], surprise: Sequence[tuple[float, float]]) -> Reading:
+    def likelihood(
+        self, score: Score, items: Sequence[Item], negative_log_likelihood: Sequence[tuple[float, float]]
+    ) -> Prediction:
         """The score of (nats, tokens) per item."""
-        return self._compare(score, items, list(surprise))
+        return self._compare(score, items, list(negative_log_likelihood))
 
     def chance(self, score: Score, items: Sequence[Item]) -> float | None:
         """What answering without listening scores (evaluation.metrics.Metric.chance)."""
@@ -91,11 +95,13 @@ class Scorer:
             counts = [self.questions.number_of_choices(score, item) for item in items]
         return metric.chance(self._references(score, items), counts)
 
-    def _compare(self, score: Score, items: Sequence[Item], readings: list[Any]) -> Reading:
+    def _compare(self, score: Score, items: Sequence[Item], predictions: list[Any]) -> Prediction:
         references = self._references(score, items)
         metric = METRICS[score.metric]
-        unparsed = sum(reading is None for reading in readings)
-        return Reading(metric.score(readings, references), readings, references, unparsed, metric.empty(references))
+        unparsed = sum(reading is None for reading in predictions)
+        return Prediction(
+            metric.score(predictions, references), predictions, references, unparsed, metric.empty(references)
+        )
 
     def _references(self, score: Score, items: Sequence[Item]) -> list[Any]:
         if METRICS[score.metric].takes == "audio":

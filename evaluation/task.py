@@ -166,7 +166,7 @@ class Task:
                 kinds = " or ".join(sorted(asked.kinds))
                 raise ValueError(f"the request '{self.request}' is for clips of {kinds}, not of {self.data.kind}")
             role = asked.parts[-1].role
-            of_text, examples = role in get_args(TextRole), not all(part.learn for part in asked.parts)
+            of_text, examples = role in get_args(TextRole), not all(part.is_target for part in asked.parts)
             if not (of_text or role == "audio") or not (examples or judges == {"likelihood"}):
                 raise ValueError(f"the request '{self.request}' cannot be answered alone; choose another one")
         if any((judge in _OF_TEXT) != of_text for judge in judges):

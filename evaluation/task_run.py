@@ -1,4 +1,4 @@
-"""One task at one number of shots: items, answers, readings, scores, samples."""
+"""One task at one number of shots: items, answers, predictions, scores, samples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from evaluation.cache import CannotGoOn
 from evaluation.items import Item, Questions
 from evaluation.metrics.registry import METRICS
 from evaluation.results_folder import AUDIO
-from evaluation.runner import Answer, CodecRespondent, ModelRespondent, flac
-from evaluation.scoring import Reading, Scorer
+from evaluation.runner import Answer, CodecRunner, ModelRunner, flac
+from evaluation.scoring import Prediction, Scorer
 from evaluation.task import Score, Task
 
-Respondent = ModelRespondent | CodecRespondent
+Respondent = ModelRunner | CodecRunner
 
 
 def evaluate_task(
@@ -39,13 +39,13 @@ def evaluate_task(
     }  # fmt: skip
     try:
         items, unreadable = _with_recordings(task, questions.items(task, shots, limit))
-        answers, readings = _answer_and_read(task, items, scorer, trained)
+        answers, predictions = _answer_and_read(task, items, scorer, trained)
         few = items[:untrained_limit]
         untrained_readings = (
             _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
         )
         scores, heard = [], []
-        for score, reading, fresh in zip(task.scores, readings, untrained_readings, strict=True):
+        for score, reading, fresh in zip(task.scores, predictions, untrained_readings, strict=True):
             original, coded = scorer.read_originals(task, score, items), None
             if not task.is_reconstruction:
                 coded = scorer.read_reconstructions(task, score, items, trained.speaker)
@@ -84,11 +84,11 @@ def _with_recordings(task: Task, items: list[Item]) -> tuple[list[Item], list[di
 
 def _answer_and_read(
     task: Task, items: Sequence[Item], scorer: Scorer, who: Respondent
-) -> tuple[list[Answer], list[Reading]]:
+) -> tuple[list[Answer], list[Prediction]]:
     if all(score.judge == "likelihood" for score in task.scores):
-        surprise = who.surprise(task, items)
+        negative_log_likelihood = who.negative_log_likelihood(task, items)
         nothing = [Answer(None, "scored") for _ in items]
-        return nothing, [scorer.likelihood(score, items, surprise) for score in task.scores]
+        return nothing, [scorer.likelihood(score, items, negative_log_likelihood) for score in task.scores]
     answers = who.answer(task, items)
     return answers, [
         scorer.read_choices(task, score, items, who)
@@ -99,10 +99,10 @@ def _answer_and_read(
 
 
 def _score_entry(
-    score: Score, reading: Reading, fresh: Reading | None, chance: float | None, original: Reading | None,
-    coded: Reading | None,
+    score: Score, reading: Prediction, fresh: Prediction | None, chance: float | None, original: Prediction | None,
+    coded: Prediction | None,
 ) -> dict[str, Any]:  # fmt: skip
-    def plain(of: Reading | None) -> dict[str, Any] | None:
+    def plain(of: Prediction | None) -> dict[str, Any] | None:
         if of is None:
             return None
         return asdict(of.estimate) | {"unparsed": of.unparsed, "empty_references": of.empty_references}
@@ -118,7 +118,7 @@ def _score_entry(
 
 def _write_samples(
     entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer],
-    heard: Sequence[tuple[Score, Reading, Reading | None]], waveforms: Sequence[np.ndarray | None], out: Path,
+    heard: Sequence[tuple[Score, Prediction, Prediction | None]], waveforms: Sequence[np.ndarray | None], out: Path,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What was asked, answered and read, item by item; the answers' audio goes to out/audio/TASK-SHOTS/."""
     samples = []
@@ -130,9 +130,9 @@ def _write_samples(
             "given": [s.content if s.is_text else f"<{s.role}>" for s in item.sentence.segments],
             "expected": item.answer if isinstance(item.answer, str) else item.clip.text or item.clip.caption,
             "answer": answer.text, "reason": answer.reason,
-            "readings": {
+            "predictions": {
                 score.name: {
-                    "read": _short(reading.readings[i]), "reference": _short(reading.references[i]),
+                    "read": _short(reading.predictions[i]), "reference": _short(reading.references[i]),
                     "original": _short(originals.get(item.id)),
                 }
                 for (score, reading, _), originals in zip(heard, of_originals, strict=True)
@@ -147,12 +147,12 @@ def _write_samples(
     return samples
 
 
-def _by_item(items: Sequence[Item], original: Reading | None) -> dict[str, Any]:
+def _by_item(items: Sequence[Item], original: Prediction | None) -> dict[str, Any]:
     """What was heard in the originals that can be read, by the id of the item."""
     if original is None:
         return {}
     readable = [item.id for item in items if not item.unreadable]
-    return dict(zip(readable, original.readings, strict=True))
+    return dict(zip(readable, original.predictions, strict=True))
 
 
 def _short(reading: Any) -> str | None:

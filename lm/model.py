@@ -26,7 +26,7 @@ from lm.generation.int8 import Int8Heads
 from lm.generation.sampling import GenerationSettings
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
 from lm.model_folder import check_adapter, check_config, require_finite_model, stored_shards
-from lm.rows import separate
+from lm.rows import unpad
 
 
 @dataclass
@@ -183,7 +183,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         """Ids of codebooks 0..k-1 (..., k) -> their embeddings (..., k, d)."""
         return self.audio_embeddings(ids + self.codebook_offsets[: ids.shape[-1]])
 
-    def final_vectors(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
+    def last_hidden_state(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """Steps 1 to 6: ids (B, S, 9), mask (B, S, 9) bool, position_ids (B, S) -> f (B, S, d).
 
         Sentences packed in one sequence are told apart by positions that restart; none attends to another.
@@ -227,7 +227,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
 
         return create_causal_mask(self.config.cross_modal, vectors, None, None, and_mask_function=audio_or_self)
 
-    def depth_states(self, final: Tensor, frames: Tensor) -> Tensor:
+    def depth_hidden_states(self, final: Tensor, frames: Tensor) -> Tensor:
         """Step 8, teacher-forced: final vectors (N, d) and target frames (N, 8) -> decoder states (N, 8, d_depth)."""
         return self.depth_decoder(final, self.embed_codebooks(frames[:, :-1]))
 
@@ -248,10 +248,12 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         every packed sentence. The first S rows are the input, the last S the targets.
         With `loss` the losses are returned, divided by `counts` (default: this batch's own); without it, the logits.
         """
-        final = self.final_vectors(ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1])
+        final = self.last_hidden_state(
+            ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1]
+        )
         if loss is None:
             is_audio = select_targets(mask, mask[..., 0], position_ids)[1]
-            states = self.depth_states(final[is_audio], ids[:, 1:, :-1][is_audio])
+            states = self.depth_hidden_states(final[is_audio], ids[:, 1:, :-1][is_audio])
             head = self.audio_head
             if isinstance(head, Int8Heads):
                 head = head.unpacked(states.dtype)
@@ -274,7 +276,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
 
         chosen, weights = _rows_with_weight(weight * is_audio)
         frames = ids[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, 8)
-        states = self.depth_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, 8, d_depth)
+        states = self.depth_hidden_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, 8, d_depth)
         stream_sums, stream_correct = cross_entropy(states, self.audio_head, frames, weights)
         per_stream = stream_sums / counts.audio.clamp(min=1)
         audio_loss = (per_stream * per_stream.new_tensor(settings.stream_weights)).sum()
@@ -331,7 +333,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
                 raise ValueError(f"guidance_scale {guidance_scale} is for audio; text is generated without guidance")
             if structural_temperature is not None or structural_guidance_scale is not None:
                 raise ValueError("structural_temperature and structural_guidance_scale are for audio, not for text")
-        prompts, layout = separate(ids, mask), self.config.layout
+        prompts, layout = unpad(ids, mask), self.config.layout
         if seed is None:
             seed = torch.randint(2**62, (len(prompts),)).tolist()
         seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
@@ -354,7 +356,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             return rows
         negatives = None
         if settings.guided and negative_ids is not None and negative_mask is not None:
-            negatives = separate(negative_ids, negative_mask)
+            negatives = unpad(negative_ids, negative_mask)
         return generate_audio(self, prompts, settings, seeds, negatives)
 
 

@@ -37,23 +37,23 @@ class Rows:
         return Rows(self.ids[:length], self.mask[:length], self.loss[:length])
 
 
-def text_rows(ids: Sequence[int], learn: bool) -> Rows:
+def text_rows(ids: Sequence[int], is_target: bool) -> Rows:
     """One row per text id; the audio columns are 0 and inactive."""
     rows = torch.zeros(len(ids), NUM_COLUMNS, dtype=torch.int64)
     rows[:, TEXT_COLUMN] = torch.as_tensor(ids, dtype=torch.int64)
     mask = torch.zeros(len(ids), NUM_COLUMNS, dtype=torch.bool)
     mask[:, TEXT_COLUMN] = True
-    return Rows(rows, mask, torch.full((len(ids),), float(learn)))
+    return Rows(rows, mask, torch.full((len(ids),), float(is_target)))
 
 
-def audio_rows(frames: Tensor, learn: bool) -> Rows:
+def audio_rows(frames: Tensor, is_target: bool) -> Rows:
     """One row per frame of `frames` (8, T), ids as they stand in a row; the text column is 0 and inactive."""
     length = frames.shape[1]
     rows = torch.zeros(length, NUM_COLUMNS, dtype=torch.int64)
     rows[:, :NUM_CODEBOOKS] = frames.T
     mask = torch.ones(length, NUM_COLUMNS, dtype=torch.bool)
     mask[:, TEXT_COLUMN] = False
-    return Rows(rows, mask, torch.full((length,), float(learn)))
+    return Rows(rows, mask, torch.full((length,), float(is_target)))
 
 
 def descriptive_frames_in_rows(codes: Tensor, layout: VocabularyLayout) -> Tensor:
@@ -91,7 +91,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def hidden(rows: Rows, layout: VocabularyLayout, structural: bool) -> Rows:
+def drop_conditions(rows: Rows, layout: VocabularyLayout, structural: bool) -> Rows:
     """The same rows with every id replaced by a padding id: the unconditional half of guidance (§B.4).
 
     Masks and length stay. `structural` chooses the structural padding id for audio rows, the descriptive one otherwise.
@@ -118,7 +118,7 @@ def collate(batch: Sequence[Rows], layout: VocabularyLayout) -> Rows:
     return Rows(ids, mask, loss)
 
 
-def separate(ids: Tensor, mask: Tensor) -> list[Rows]:
+def unpad(ids: Tensor, mask: Tensor) -> list[Rows]:
     """What `collate` put together, (B, T, 9) twice, as rows of each entry without padding, on the CPU; nothing learned.
 
     Padding is what has no active column, at either end.

@@ -1,4 +1,4 @@
-"""The journal of a run: JSON lines and TensorBoard scalars; a progress bar or plain lines on the console."""
+"""The metrics log of a run: JSON lines and TensorBoard scalars; a progress bar or plain lines on the console."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from codec.io.terminal import printable
 from training.engine import processes
 from training.tensorboard_events import ScalarEvents
 
-FILE = "journal.jsonl"
+FILE = "metrics.jsonl"
 
 
-class Journal:
-    """Writes RUN/journal.jsonl and RUN/tensorboard. Only the first process writes; all must call `write`.
+class MetricLogger:
+    """Writes RUN/metrics.jsonl and RUN/tensorboard. Only the first process writes; all must call `write`.
 
-    step: where the run goes on; entries after it, left by a run that was killed, are dropped, so that the journal
+    step: where the run goes on; entries after it, left by a run that was killed, are dropped, so that the metrics log
         tells one story.
     before_first: called in the first process before the first entry, until which nothing is written
     """
@@ -111,8 +111,8 @@ class Journal:
             raise of_system(error, self._run) from error
 
 
-def read_journal(run: str | Path) -> list[dict[str, Any]]:
-    """The entries of a run's journal, oldest first; None for a value that was no number.
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """The entries of a run's metrics log, oldest first; None for a value that was no number.
 
     Lines that cannot be read are left out, with one warning that says which. Raises UserError where there is none.
     """
@@ -139,12 +139,12 @@ def _entries(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     if damaged:
         shown = ", ".join(map(str, damaged[:8])) + (", ..." if len(damaged) > 8 else "")
         which = f"line {shown} is" if len(damaged) == 1 else f"lines {shown} are"
-        warnings.warn(f"{path}: {which} no entry of a journal and left out; the others are read", stacklevel=3)
+        warnings.warn(f"{path}: {which} no entry of a metrics log and left out; the others are read", stacklevel=3)
     return found
 
 
 def _reopen(path: Path, step: int) -> BinaryIO:
-    """The journal, open for appending, without torn lines and without entries after `step`."""
+    """The metrics log, open for appending, without torn lines and without entries after `step`."""
     if path.exists():
         kept = [line for line, entry in _entries(path) if entry["step"] <= step]
         with replace_file(path) as temporary:

@@ -93,7 +93,7 @@ class EngineRecipe:
 class Recipe:
     """What every training run states. A trainer's own recipe adds its data, model and losses.
 
-    out: the run's folder: recipe, journal, TensorBoard events, checkpoints
+    out: the run's folder: recipe, metrics log, TensorBoard events, checkpoints
     steps: number of updates; seed: of initialisation, sample order and every random draw
     save_every, log_every, validate_every: in steps (validate_every 0: never); keep: newest checkpoints that stay
     """

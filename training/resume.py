@@ -34,7 +34,7 @@ FACT_KEYS = {
     "clips": ("corpora",),
     "init": ("init",),
     "supervised_model": ("init",),
-    "listener": ("listener",),
+    "audio_llm": ("audio_llm",),
     "token_store": ("store",),
     "order_of_sentences": ("store", "mixture", "texts", "seed", "context"),
 }

@@ -23,11 +23,11 @@ from training.engine import checkpoint, processes
 from training.engine.checkpoint import Checkpoint
 from training.engine.engine import Engine, seed_everything
 from training.inputs import contents
-from training.metrics import Journal
+from training.metrics import MetricLogger
 from training.recipe import Recipe, kind_of, to_yaml
 from training.resume import Continuation, Resume, compare_contents, compare_facts, compare_recipes, continuation
 
-OWN = ("recipe.yaml", "journal.jsonl", "checkpoints", "tensorboard", "model")  # what a run's folder holds
+OWN = ("recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "model")  # what a run's folder holds
 
 _ECHO = 2.0  # seconds within which a launcher passes on the signal that its processes had from the terminal already
 
@@ -87,10 +87,10 @@ class Run:
                     "raise steps or change out"
                 )
             kind = kind_of(self.recipe)
-            self.journal = Journal(self.folder, kind, self.recipe.steps, self.step, self._begin)
-            stack.callback(self.journal.close)
+            self.metric_logger = MetricLogger(self.folder, kind, self.recipe.steps, self.step, self._begin)
+            stack.callback(self.metric_logger.close)
             for message in messages:
-                self.journal.say(message)
+                self.metric_logger.say(message)
             seed_everything(self.recipe.seed, -1)  # initial weights; micro-batches are numbered from 0
             self._stack = stack.pop_all()
         return self
@@ -121,18 +121,18 @@ class Run:
         changes, unknown = compare_facts(found.description, facts, str(found.folder), asked)
         self._changes += changes
         for change in changes:
-            self.journal.say(f"allowed: {change}")
+            self.metric_logger.say(f"allowed: {change}")
         if unknown:
-            self.journal.say(f"{found.folder}: does not say its {', '.join(unknown)}, which is not compared")
+            self.metric_logger.say(f"{found.folder}: does not say its {', '.join(unknown)}, which is not compared")
 
     def steps(self) -> Iterator[int]:
         """Numbers of the updates still to do, from 1; ends the program after the step in which it was interrupted."""
         self._is_training = True
         for step in range(self.step + 1, self.recipe.steps + 1):
             yield step
-            self.journal.advance(step)
+            self.metric_logger.advance(step)
             if self._interrupted:
-                self.journal.say(f"stopped after step {step}; everything is saved: go on with --resume")
+                self.metric_logger.say(f"stopped after step {step}; everything is saved: go on with --resume")
                 raise SystemExit(128 + (self._signal[0] if self._signal else signal.SIGTERM))
         with processes.together():
             self._begin()  # nothing may have been left to do but this
@@ -184,7 +184,9 @@ class Run:
             say("stopped before the first step; nothing was written")
         if first is not None or not self._is_training:
             raise SystemExit(128 + number)
-        self.journal.say(f"{signal.Signals(number).name}: finishing this step and saving; once more stops at once")
+        self.metric_logger.say(
+            f"{signal.Signals(number).name}: finishing this step and saving; once more stops at once"
+        )
 
     def _begin(self) -> None:
         """Make the folder a run's, once a step is done. Only the first process has anything to do."""
@@ -195,7 +197,7 @@ class Run:
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             for folder, sentence in self._damaged.items():
-                self.journal.say(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
+                self.metric_logger.say(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
             write_text(self.folder / "recipe.yaml", to_yaml(self.recipe))
             if self.checkpoint is not None:
                 checkpoint.link(self.model, self.checkpoint.model)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import Request, request
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.pretrained import CONFIG_FILE, saved_folder
@@ -221,7 +221,9 @@ class UniAudio:
         given = _as_condition(sentence)
         prompt = self._rows(given)
         hidden = [self._rows(given, hide=True)] if settings.guided else None
-        decoder = self.codec.stream(steps=steps, seed=seed, guidance=guidance, first_window=self.codec.early_window)
+        decoder = self.codec.stream(
+            steps=steps, seed=seed, guidance=guidance, first_window=self.codec.low_latency_window
+        )
 
         def pieces() -> Generator[Tensor, None, Completion]:
             frames: dict[str, list[list[int]]] = {"descriptive": [], "structural": []}
@@ -236,7 +238,7 @@ class UniAudio:
                     piece = decoder.feed(torch.tensor(frame.codes)[:, None])
                     if len(piece):
                         yield piece
-            made = AudioGeneration.of_frames(*frames.values(), reasons[0])
+            made = AudioGeneration.from_frames(*frames.values(), reasons[0])
             tokens = self.processor.audio_tokens(made)
             rest = decoder.finish()
             if len(rest):
@@ -282,13 +284,13 @@ class UniAudio:
         return self.model.config.cross_modal.max_position_embeddings
 
     def _rows(self, sentence: AuditorySentence, hide: bool = False) -> Rows:
-        rows = to_rows(sentence, self.layout, self.text_tokenizer, hide_conditions=hide)
+        rows = to_rows(sentence, self.layout, self.text_tokenizer, drop_conditions=hide)
         self._require_room(len(rows) + 1, sentence)
         return rows
 
     def _opened(self, sentence: AuditorySentence, role: TextRole) -> Rows:
         """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
-        rows = opened_rows(sentence, role, self.layout, self.text_tokenizer)
+        rows = with_generation_prompt(sentence, role, self.layout, self.text_tokenizer)
         self._require_room(len(rows) + 1, sentence)
         return rows
 
@@ -302,7 +304,7 @@ class UniAudio:
 
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
     """The same sentence with nothing in it to be learned."""
-    return AuditorySentence(tuple(replace(segment, learn=False) for segment in sentence.segments), sentence.name)
+    return AuditorySentence(tuple(replace(segment, is_target=False) for segment in sentence.segments), sentence.name)
 
 
 def load_language_model(

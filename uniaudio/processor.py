@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature
 
 import lm.model  # noqa: F401 (makes the model known to the Auto classes, as this module does the processor)
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, opened_rows, to_rows
+from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
 from codec.audio.waveform import as_waveform, audio_length, iterate_audio
 from codec.io.errors import UserError
 from codec.io.files import write_text
@@ -32,7 +32,7 @@ PROCESSOR_FILE = "processor_config.json"
 BATCH = 16  # clips decoded at once
 
 Message = Mapping[str, Any]
-SPEAKERS = ("system", "user", "assistant")
+CHAT_ROLES = ("system", "user", "assistant")
 PART_ROLES = {"text": get_args(TextRole), "audio": get_args(AudioRole)}  # what a content part of each type may be
 RESPONSE_ROLES = (*(role for role in get_args(TextRole) if role != "prompt"), "audio")
 
@@ -108,8 +108,8 @@ class UniAudioProcessor:
             waveform = as_waveform(audio)
             return self.codec.encode(waveform[None].to(waveform.device if weight is None else weight.device))[0]
 
-    def sentence(self, messages: Sequence[Message], learn: bool = False) -> AuditorySentence:
-        """The auditory sentence of a conversation, one segment a part; with `learn`, the assistant's are learned.
+    def sentence(self, messages: Sequence[Message], is_target: bool = False) -> AuditorySentence:
+        """The auditory sentence of a conversation, one segment a part; with `is_target`, the assistant's are learned.
 
         Raises ValueError naming the message and the part that cannot be read as one.
         """
@@ -121,17 +121,17 @@ class UniAudioProcessor:
             if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
                 raise ValueError(f"{where} must have a 'role' and a 'content', not {message!r}")
             speaker, content = message["role"], message["content"]
-            if speaker not in SPEAKERS:
-                raise ValueError(f"{where}: the role {speaker!r} is none of {', '.join(SPEAKERS)}")
+            if speaker not in CHAT_ROLES:
+                raise ValueError(f"{where}: the role {speaker!r} is none of {', '.join(CHAT_ROLES)}")
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
             if not isinstance(parts, Sequence) or not parts:
                 raise ValueError(f"{where}: the content must be a text or a list of parts, not {content!r}")
             answer = speaker == "assistant"
             for place, part in enumerate(parts):
-                segments.append(self._segment(part, answer, answer and learn, f"{where}, part {place}"))
+                segments.append(self._segment(part, answer, answer and is_target, f"{where}, part {place}"))
         return AuditorySentence(tuple(segments), "conversation")
 
-    def _segment(self, part: Any, answer: bool, learn: bool, where: str) -> Segment:
+    def _segment(self, part: Any, answer: bool, is_target: bool, where: str) -> Segment:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind not in PART_ROLES:
             raise ValueError(f"{where} must have the type 'text' or 'audio', not {kind!r}")
@@ -151,7 +151,7 @@ class UniAudioProcessor:
                     f"{where}: its audio must be a file, a waveform or AudioTokens, not {type(content).__name__}"
                 )
             content = self.tokens_of(content)
-        return Segment(role, content, learn)
+        return Segment(role, content, is_target)
 
     def apply_chat_template(
         self,
@@ -175,7 +175,9 @@ class UniAudioProcessor:
         several = bool(messages) and not isinstance(messages[0], Mapping)
         sentences = [self.sentence(one, output_labels) for one in (messages if several else [messages])]
         if add_generation_prompt and response_role != "audio":
-            rows = self._batch([opened_rows(s, response_role, self.layout, self.tokenizer) for s in sentences])
+            rows = self._batch(
+                [with_generation_prompt(s, response_role, self.layout, self.tokenizer) for s in sentences]
+            )
         else:
             rows = self._batch([to_rows(s, self.layout, self.tokenizer) for s in sentences])
         made: dict[str, Any] = {"ids": rows.ids, "mask": rows.mask}
@@ -184,7 +186,7 @@ class UniAudioProcessor:
         if add_generation_prompt:
             made["output_modality"] = "audio" if response_role == "audio" else "text"
         if add_generation_prompt and response_role == "audio":
-            hidden = self._batch([to_rows(s, self.layout, self.tokenizer, hide_conditions=True) for s in sentences])
+            hidden = self._batch([to_rows(s, self.layout, self.tokenizer, drop_conditions=True) for s in sentences])
             made |= {"negative_ids": hidden.ids, "negative_mask": hidden.mask}
         return BatchFeature(made)
 

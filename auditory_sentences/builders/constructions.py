@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from auditory_sentences.builders.catalogue import Catalogue
-from auditory_sentences.lengths import UNIT_SECONDS, excerpt, row_limit, whole_units
-from auditory_sentences.rng import Draws
+from auditory_sentences.lengths import UNIT_SECONDS, crop, row_limit, whole_units
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 
 MIN_SEGMENTS, MAX_SEGMENTS = 2, 8
@@ -30,16 +30,16 @@ class Construction:
 
     name: str
     anchors: Callable[[Catalogue], Sequence[Any]]
-    groups: Callable[[Catalogue, Any, Draws], list[list[Segment]]]
+    groups: Callable[[Catalogue, Any, KeyedRng], list[list[Segment]]]
 
-    def build(self, catalogue: Catalogue, anchor: Any, draws: Draws, max_rows: int) -> AuditorySentence:
+    def build(self, catalogue: Catalogue, anchor: Any, rng: KeyedRng, max_rows: int) -> AuditorySentence:
         """The sentence around an anchor: a pure function of its arguments.
 
         Groups that no longer fit into 8 segments and `max_rows` rows are left out from the end. What is needed for two
         segments is kept whatever it takes; packing skips, and counts, what is too long for its context.
         """
         chosen: list[Segment] = []
-        for group in self.groups(catalogue, anchor, draws):
+        for group in self.groups(catalogue, anchor, rng):
             longer = [*chosen, *group]
             fits = len(longer) <= MAX_SEGMENTS and row_limit(longer) <= max_rows
             if len(chosen) >= MIN_SEGMENTS and not fits:
@@ -50,7 +50,7 @@ class Construction:
 
 
 def _said(role: str, content) -> Segment:
-    return Segment(role, content, learn=True)
+    return Segment(role, content, is_target=True)
 
 
 # 1. Long audio cut into segments
@@ -63,20 +63,20 @@ def _long_audio(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return [*catalogue.recordings, *alone]
 
 
-def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], draws: Draws):
+def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], rng: KeyedRng):
     """A run of consecutive clips, or one clip cut at random whole units of 0.4 s."""
     if len(recording) > 1:
-        count = draws.between(MIN_SEGMENTS, min(MAX_SEGMENTS, len(recording)))
-        start = draws.between(0, len(recording) - count)
+        count = rng.randint(MIN_SEGMENTS, min(MAX_SEGMENTS, len(recording)))
+        start = rng.randint(0, len(recording) - count)
         return [[_said("audio", catalogue.stored(i).tokens)] for i in recording[start : start + count]]
     tokens = catalogue.stored(recording[0]).tokens
     units = whole_units(tokens)
-    count = draws.between(MIN_SEGMENTS, max(MIN_SEGMENTS, min(MAX_SEGMENTS, units // MIN_PIECE)))
+    count = rng.randint(MIN_SEGMENTS, max(MIN_SEGMENTS, min(MAX_SEGMENTS, units // MIN_PIECE)))
     slack = units - count * MIN_PIECE
-    cuts = sorted(draws.between(0, slack) for _ in range(count - 1))  # where the slack goes
+    cuts = sorted(rng.randint(0, slack) for _ in range(count - 1))  # where the slack goes
     edges = [0, *(cut + MIN_PIECE * (k + 1) for k, cut in enumerate(cuts)), units]
     pieces = zip(edges[:-1], edges[1:], strict=True)
-    return [[_said("audio", excerpt(tokens, start, end - start))] for start, end in pieces]
+    return [[_said("audio", crop(tokens, start, end - start))] for start, end in pieces]
 
 
 # 2. Speech and text by turns
@@ -92,7 +92,7 @@ def _speech_with_text(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.by_kind["speech"] if catalogue.clip(i).text and has_company(i)]
 
 
-def _speech_text(catalogue: Catalogue, first: int, draws: Draws):
+def _speech_text(catalogue: Catalogue, first: int, rng: KeyedRng):
     """Utterances in order, of one recording or else of one speaker.
 
     Three ways, drawn once a sentence: every utterance as audio and then as words (what recognition needs), as words and
@@ -104,13 +104,13 @@ def _speech_text(catalogue: Catalogue, first: int, draws: Draws):
         if len(utterances) < 2:
             utterances = list(recording[-2:])
     else:
-        others = draws.sample(catalogue.by_speaker[catalogue.clip(first).speaker], MAX_SEGMENTS)
+        others = rng.sample(catalogue.by_speaker[catalogue.clip(first).speaker], MAX_SEGMENTS)
         utterances = [first, *(i for i in others if i != first)]
     utterances = [i for i in utterances if catalogue.clip(i).text]
-    way = draws.below(3 if len(recording) > 1 and len(utterances) > 1 else 2)
+    way = rng.randrange(3 if len(recording) > 1 and len(utterances) > 1 else 2)
     groups = []
-    audio_turn = draws.chance(0.5)
-    for i in utterances[: draws.between(2, MAX_SEGMENTS if way == 2 else MAX_SEGMENTS // 2)]:
+    audio_turn = rng.bernoulli(0.5)
+    for i in utterances[: rng.randint(2, MAX_SEGMENTS if way == 2 else MAX_SEGMENTS // 2)]:
         clip = catalogue.stored(i)
         audio, words = _said("audio", clip.tokens), _said("transcription", clip.text)
         if way == 2:
@@ -128,17 +128,17 @@ def _captioned(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.members if catalogue.clip(i).kind != "speech" and catalogue.clip(i).caption]
 
 
-def _audio_caption(catalogue: Catalogue, first: int, draws: Draws):
+def _audio_caption(catalogue: Catalogue, first: int, rng: KeyedRng):
     """Clips of one kind with their captions, half of the time sharing a label, captions before or after the audio."""
     clip = catalogue.clip(first)
     relatives: Sequence[int] = catalogue.by_kind[clip.kind]
-    if clip.labels and draws.chance(0.5):
-        label = draws.pick(sorted(clip.labels))
+    if clip.labels and rng.bernoulli(0.5):
+        label = rng.choice(sorted(clip.labels))
         relatives = catalogue.by_label[clip.kind, label, clip.labels[label]]
-    others = [i for i in draws.sample(relatives, MAX_SEGMENTS) if i != first and catalogue.clip(i).caption]
-    caption_first = draws.chance(0.5)
+    others = [i for i in rng.sample(relatives, MAX_SEGMENTS) if i != first and catalogue.clip(i).caption]
+    caption_first = rng.bernoulli(0.5)
     groups = []
-    for i in [first, *others][: draws.between(1, MAX_SEGMENTS // 2)]:
+    for i in [first, *others][: rng.randint(1, MAX_SEGMENTS // 2)]:
         stored = catalogue.stored(i)
         pair = [_said("audio", stored.tokens), _said("caption", stored.caption)]
         groups.append(pair[::-1] if caption_first else pair)
@@ -152,12 +152,12 @@ def _mixtures(catalogue: Catalogue) -> list[int]:
     return list(catalogue.parts_of)
 
 
-def _mixture_parts(catalogue: Catalogue, mixture: int, draws: Draws):
+def _mixture_parts(catalogue: Catalogue, mixture: int, rng: KeyedRng):
     """The mixture, then its parts in random order, or the parts first: to take apart and to put together."""
     whole = _said("audio", catalogue.stored(mixture).tokens)
-    parts = draws.shuffled(catalogue.parts_of[mixture])[: MAX_SEGMENTS - 1]
+    parts = rng.shuffled(catalogue.parts_of[mixture])[: MAX_SEGMENTS - 1]
     clean = [_said("audio", catalogue.stored(i).tokens) for i in parts]
-    return [[whole, *clean] if draws.chance(0.5) else [*clean, whole]]
+    return [[whole, *clean] if rng.bernoulli(0.5) else [*clean, whole]]
 
 
 # 5. The same text in different voices
@@ -167,15 +167,15 @@ def _same_text(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return catalogue.same_text
 
 
-def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], draws: Draws):
+def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], rng: KeyedRng):
     """One clip per speaker; half of the time the words come first, half of the time a caption before each voice."""
     by_speaker: dict[str, list[int]] = {}
     for i in clips:
         by_speaker.setdefault(catalogue.clip(i).speaker, []).append(i)
-    voices = [draws.pick(of_one) for of_one in draws.sample(list(by_speaker.values()), MAX_SEGMENTS)]
-    voices = voices[: draws.between(2, max(2, len(voices)))]
-    with_words = draws.chance(0.5)
-    described = draws.chance(0.5) and all(catalogue.clip(i).caption for i in voices)
+    voices = [rng.choice(of_one) for of_one in rng.sample(list(by_speaker.values()), MAX_SEGMENTS)]
+    voices = voices[: rng.randint(2, max(2, len(voices)))]
+    with_words = rng.bernoulli(0.5)
+    described = rng.bernoulli(0.5) and all(catalogue.clip(i).caption for i in voices)
     groups = [[_said("transcription", catalogue.clip(voices[0]).text)]] if with_words else []
     for i in voices:
         stored = catalogue.stored(i)

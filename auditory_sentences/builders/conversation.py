@@ -11,7 +11,7 @@ from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import TASKS, build, is_eligible
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 
 MIN_TURNS, MAX_TURNS = 2, 4
@@ -26,18 +26,18 @@ def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[s
     return [task.name for task in TURNS if is_eligible(task, catalogue.clip(position), bank)]
 
 
-def conversation(catalogue: Catalogue, bank: PromptBank, first: int, draws: Draws, max_rows: int) -> AuditorySentence:
+def conversation(catalogue: Catalogue, bank: PromptBank, first: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
     """2 to 4 turns, the first of them about clip `first`; every answer is learned. A pure function of its arguments.
 
     Turns that do not fit into `max_rows` rows are left out from the end.
     """
     segments: list[Segment] = []
-    clips = [first, *draws.sample(catalogue.members, draws.between(MIN_TURNS, MAX_TURNS) - 1)]
+    clips = [first, *rng.sample(catalogue.members, rng.randint(MIN_TURNS, MAX_TURNS) - 1)]
     for position in clips:
         names = turns_about(catalogue, position, bank)
         if not names:
             continue
-        longer = [*segments, *build(draws.pick(names), catalogue.stored(position), draws, bank).segments]
+        longer = [*segments, *build(rng.choice(names), catalogue.stored(position), rng, bank).segments]
         if segments and row_limit(longer) > max_rows:
             break
         segments = longer

@@ -20,7 +20,7 @@ from auditory_sentences.builders.tasks import (
     task_segments,
 )
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
 
@@ -63,8 +63,8 @@ class Episodes:
         self.bank = bank
         self._eligible: dict[str, list[int]] = {}
 
-    def of_task(
-        self, task: Task | str, query: StoredClip, shots: int, draws: Draws, shot_audio: ShotAudio = "audio"
+    def from_task(
+        self, task: Task | str, query: StoredClip, shots: int, rng: KeyedRng, shot_audio: ShotAudio = "audio"
     ) -> AuditorySentence:
         """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
 
@@ -72,23 +72,23 @@ class Episodes:
         """
         task = find_task(task) if isinstance(task, str) else task
         if shots == 0:
-            return build(task, query, draws, self.bank)
-        if shot_audio != "audio" and any(part.learn and part.content == "audio" for part in task.parts):
+            return build(task, query, rng, self.bank)
+        if shot_audio != "audio" and any(part.is_target and part.content == "audio" for part in task.parts):
             raise ValueError(f"the examples of '{task.name}' must be whole audio: audio is what the query's answer is")
         if task.label is None and any(part.content in QUESTIONS for part in task.parts):
-            label = draws.pick(askable_labels(task, query, self.bank) or [""])
+            label = rng.choice(askable_labels(task, query, self.bank) or [""])
             task = replace(task, label=label or None)
         candidates = self.eligible(task)
-        segments = list(prompt_segments(task, draws, self.bank))
+        segments = list(prompt_segments(task, rng, self.bank))
         says_words = any(part.content == "text" for part in task.parts)
-        for i in self._examples(candidates, shots, query, draws, task.name, other_words=says_words):
-            example = task_segments(task, self.pool.stored(i), draws, self.bank)
+        for i in self._examples(candidates, shots, query, rng, task.name, other_words=says_words):
+            example = task_segments(task, self.pool.stored(i), rng, self.bank)
             segments += [_as_shot(segment, shot_audio) for segment in example]
-        segments += task_segments(task, query, draws, self.bank)
+        segments += task_segments(task, query, rng, self.bank)
         return AuditorySentence(tuple(segments), f"few_shot:{task.name}:{shots}:{query.id}")
 
     def of_label(
-        self, label: str, query: StoredClip, ways: int, shots: int, draws: Draws, shot_audio: ShotAudio = "audio"
+        self, label: str, query: StoredClip, ways: int, shots: int, rng: KeyedRng, shot_audio: ShotAudio = "audio"
     ) -> Episode:
         """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
 
@@ -102,7 +102,7 @@ class Episodes:
             value: self.pool.by_label.get((query.kind, label, value), []) for value in self.bank.label_values[label]
         }
         others = [value for value, clips in by_value.items() if value != answer and len(clips) >= max(shots, 1)]
-        options = draws.shuffled([answer, *draws.sample(others, ways - 1)])
+        options = rng.shuffled([answer, *rng.sample(others, ways - 1)])
         if len(options) < 2:
             raise TooFewExamples(
                 f"split '{self.pool.split}' has no second value of '{label}' with {shots} clips of {query.kind}; "
@@ -111,14 +111,14 @@ class Episodes:
         examples = [
             (i, value)
             for value in options
-            for i in self._examples(by_value[value], shots, query, draws, f"{label} = {value}")
+            for i in self._examples(by_value[value], shots, query, rng, f"{label} = {value}")
         ]
-        prompt = self.bank.prompt("classification", draws).format(label=self.bank.name(label), options=listed(options))
+        prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listed(options))
         segments = [Segment("prompt", prompt)]
-        for i, value in draws.shuffled(examples):
+        for i, value in rng.shuffled(examples):
             audio = _as_shot(Segment("audio", self.pool.stored(i).tokens), shot_audio)
-            segments += [audio, Segment("text", value, learn=True)]
-        segments += [Segment("audio", query.tokens), Segment("text", answer, learn=True)]
+            segments += [audio, Segment("text", value, is_target=True)]
+        segments += [Segment("audio", query.tokens), Segment("text", answer, is_target=True)]
         name = f"classification:{label}:{len(options)}x{shots}:{query.id}"
         return Episode(AuditorySentence(tuple(segments), name), tuple(options))
 
@@ -130,25 +130,25 @@ class Episodes:
             self._eligible[key] = [i for i in pool.members if is_eligible(task, pool.clip(i), self.bank)]
         return self._eligible[key]
 
-    def draw_of_task(self, task: Task, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
+    def draw_of_task(self, task: Task, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
         """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit `max_rows`."""
         query = self.pool.stored(position)
-        says_audio = any(part.learn and part.content == "audio" for part in task.parts)
+        says_audio = any(part.is_target and part.content == "audio" for part in task.parts)
 
-        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
-            return self.of_task(task, query, shots, draws, shot_audio)
+        def episode(shots: int, rng: KeyedRng, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.from_task(task, query, shots, rng, shot_audio)
 
-        return _largest_that_fits(episode, draws, max_rows, whole_audio=says_audio)
+        return _largest_that_fits(episode, rng, max_rows, whole_audio=says_audio)
 
-    def draw_of_label(self, label: str | None, position: int, draws: Draws, max_rows: int) -> AuditorySentence:
+    def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
         """A training episode around a clip of the pool, classified by `label` or by one of its own, drawn."""
         query = self.pool.stored(position)
-        chosen, ways = label or draws.pick(self.class_labels(query)), draws.between(2, MAX_WAYS)
+        chosen, ways = label or rng.choice(self.class_labels(query)), rng.randint(2, MAX_WAYS)
 
-        def episode(shots: int, draws: Draws, shot_audio: ShotAudio) -> AuditorySentence:
-            return self.of_label(chosen, query, ways, shots, draws, shot_audio).sentence
+        def episode(shots: int, rng: KeyedRng, shot_audio: ShotAudio) -> AuditorySentence:
+            return self.of_label(chosen, query, ways, shots, rng, shot_audio).sentence
 
-        return _largest_that_fits(episode, draws, max_rows, whole_audio=False)
+        return _largest_that_fits(episode, rng, max_rows, whole_audio=False)
 
     def class_labels(self, clip: Clip) -> list[str]:
         """The clip's labels by which an episode of the pool can classify it: another value of the label is there."""
@@ -160,15 +160,15 @@ class Episodes:
         return found
 
     def _examples(
-        self, candidates: Sequence[int], count: int, query: Clip, draws: Draws, what: str, other_words: bool = False
+        self, candidates: Sequence[int], count: int, query: Clip, rng: KeyedRng, what: str, other_words: bool = False
     ) -> list[int]:
         """`count` different candidates that give nothing of the query away."""
-        seed = draws.below(1 << 62)
+        seed = rng.randrange(1 << 62)
         words = normalised(query.text) if other_words else None
         for looked_at in (count + 8, 8 * count + 64, len(candidates)):
             fair = (
                 i
-                for i in Draws("examples", seed).sample(candidates, looked_at)
+                for i in KeyedRng("examples", seed).sample(candidates, looked_at)
                 if not _related(clip := self.pool.clip(i), query) and (words is None or normalised(clip.text) != words)
             )
             chosen = list(islice(fair, count))
@@ -196,22 +196,22 @@ def _as_shot(segment: Segment, shot_audio: ShotAudio) -> Segment:
 
 
 def _largest_that_fits(
-    episode: Callable[[int, Draws, ShotAudio], AuditorySentence], draws: Draws, max_rows: int, whole_audio: bool
+    episode: Callable[[int, KeyedRng, ShotAudio], AuditorySentence], rng: KeyedRng, max_rows: int, whole_audio: bool
 ) -> AuditorySentence:
     """The episode with the drawn number of shots, 1 to 4; with fewer where there are fewer or too many rows.
 
     Unless `whole_audio`, the shots' audio is descriptive tokens alone half of the time, and where only that fits.
     """
-    most, seed = draws.between(1, MAX_SHOTS), draws.below(1 << 62)
+    most, seed = rng.randint(1, MAX_SHOTS), rng.randrange(1 << 62)
     roles: tuple[ShotAudio, ...] = ("audio",)
     if not whole_audio:
-        roles = ("descriptive",) if draws.chance(0.5) else ("audio", "descriptive")
+        roles = ("descriptive",) if rng.bernoulli(0.5) else ("audio", "descriptive")
     for shots in range(most, 0, -1):
         for role in roles:
             try:
-                sentence = episode(shots, Draws("episode", seed), role)
+                sentence = episode(shots, KeyedRng("episode", seed), role)
             except TooFewExamples:
                 continue
             if row_limit(sentence.segments) <= max_rows:
                 return sentence
-    return episode(0, Draws("episode", seed), "audio")
+    return episode(0, KeyedRng("episode", seed), "audio")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from codec.io.reading import read_json
 from codec.io.strict import parse
@@ -49,35 +49,35 @@ class PromptBank:
         """The same phrasings for the labels of some data."""
         return replace(self, label_values=label_values)
 
-    def prompt(self, task: str, draws: Draws) -> str:
+    def prompt(self, task: str, rng: KeyedRng) -> str:
         """One of the task's instructions."""
         if task not in self.prompts:
             raise UserError(f"the prompt bank has no prompts for '{task}'; add some under \"prompts\"")
-        return draws.pick(self.prompts[task])
+        return rng.choice(self.prompts[task])
 
-    def question(self, label: str, answer: str, draws: Draws) -> str:
+    def question(self, label: str, answer: str, rng: KeyedRng) -> str:
         """An open question whose answer is `answer`."""
-        phrasing = draws.pick(self.questions.get(label, self.questions[ANY_LABEL]))
-        return phrasing.format(label=self.name(label), options=listed(self.options(label, answer, draws, MAX_OPTIONS)))
+        phrasing = rng.choice(self.questions.get(label, self.questions[ANY_LABEL]))
+        return phrasing.format(label=self.name(label), options=listed(self.options(label, answer, rng, MAX_OPTIONS)))
 
-    def yes_no_question(self, label: str, truth: str, draws: Draws) -> tuple[str, str]:
+    def yes_no_question(self, label: str, truth: str, rng: KeyedRng) -> tuple[str, str]:
         """A question about the label and its answer, yes or no with equal chance.
 
         Where the data know one value only, the answer is yes.
         """
         others = [value for value in self.label_values.get(label, ()) if value != truth]
-        value, answer = (draws.pick(others), "no") if others and draws.chance(0.5) else (truth, "yes")
-        phrasing = draws.pick(self.yes_no.get(label, self.yes_no[ANY_LABEL]))
+        value, answer = (rng.choice(others), "no") if others and rng.bernoulli(0.5) else (truth, "yes")
+        phrasing = rng.choice(self.yes_no.get(label, self.yes_no[ANY_LABEL]))
         return phrasing.format(label=self.name(label), value=value), answer
 
     def name(self, label: str) -> str:
         """The label as a person would call it."""
         return self.names.get(label, label.replace("_", " "))
 
-    def options(self, label: str, answer: str, draws: Draws, count: int) -> list[str]:
+    def options(self, label: str, answer: str, rng: KeyedRng, count: int) -> list[str]:
         """At most `count` values of the label, the answer among them, in random order."""
         others = [value for value in self.label_values.get(label, ()) if value != answer]
-        return draws.shuffled([answer, *draws.sample(others, count - 1)])
+        return rng.shuffled([answer, *rng.sample(others, count - 1)])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from auditory_sentences.builders.analysis import write_analysis
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
 from codec.io.errors import UserError
 from codec.io.terminal import shown
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     role: TextRole | AudioRole
     content: str
-    learn: bool = False
+    is_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Task:
     @property
     def generates_audio(self) -> bool:
         """Text in, audio out: the sentences in which guidance dropout hides the conditions (published model, §B.4)."""
-        return any(p.learn and p.role in get_args(AudioRole) for p in self.parts) and any(
-            not p.learn and p.role in get_args(TextRole) for p in self.parts
+        return any(p.is_target and p.role in get_args(AudioRole) for p in self.parts) and any(
+            not p.is_target and p.role in get_args(TextRole) for p in self.parts
         )
 
     @property
@@ -64,30 +64,34 @@ class Task:
 SPEECH, SOUND, MUSIC = frozenset({"speech"}), frozenset({"sound", "mixture"}), frozenset({"music"})
 ANY = SPEECH | SOUND | MUSIC
 
-AUDIO, SAY_AUDIO = Part("audio", "audio"), Part("audio", "audio", learn=True)
-WORDS, SAY_WORDS = Part("transcription", "text"), Part("transcription", "text", learn=True)
-LYRIC, SAY_LYRIC = Part("lyric", "text"), Part("lyric", "text", learn=True)
-CAPTION, SAY_CAPTION = Part("caption", "caption"), Part("caption", "caption", learn=True)
+AUDIO, TARGET_AUDIO = Part("audio", "audio"), Part("audio", "audio", is_target=True)
+WORDS, TARGET_WORDS = Part("transcription", "text"), Part("transcription", "text", is_target=True)
+LYRIC, TARGET_LYRIC = Part("lyric", "text"), Part("lyric", "text", is_target=True)
+CAPTION, TARGET_CAPTION = Part("caption", "caption"), Part("caption", "caption", is_target=True)
 
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("asr", SPEECH, (AUDIO, SAY_WORDS)),
-        Task("tts", SPEECH, (WORDS, SAY_AUDIO)),
-        Task("instruct_tts", SPEECH, (CAPTION, WORDS, SAY_AUDIO)),
-        Task("speech_caption", SPEECH, (AUDIO, SAY_CAPTION)),
-        Task("lyric_recognition", MUSIC, (AUDIO, SAY_LYRIC)),
-        Task("song_generation", MUSIC, (LYRIC, SAY_AUDIO)),
-        Task("sound_caption", SOUND, (AUDIO, SAY_CAPTION)),
-        Task("sound_generation", SOUND, (CAPTION, SAY_AUDIO)),
-        Task("music_caption", MUSIC, (AUDIO, SAY_CAPTION)),
-        Task("music_generation", MUSIC, (CAPTION, SAY_AUDIO)),
-        Task("audio_qa", ANY, (Part("text", "question"), AUDIO, Part("text", "answer", learn=True))),
-        Task("audio_yes_no", ANY, (Part("text", "yes_no_question"), AUDIO, Part("text", "yes_no", learn=True))),
-        Task("analysis", ANY, (AUDIO, Part("text", "analysis", learn=True))),
-        Task("descriptive_to_structural", ANY, (Part("descriptive", "audio"), Part("structural", "audio", learn=True))),
-        Task("audio_only", ANY, (SAY_AUDIO,), prompted=False),
-        Task("text_only", ANY, (Part("text", "words", learn=True),), prompted=False),
+        Task("asr", SPEECH, (AUDIO, TARGET_WORDS)),
+        Task("tts", SPEECH, (WORDS, TARGET_AUDIO)),
+        Task("instruct_tts", SPEECH, (CAPTION, WORDS, TARGET_AUDIO)),
+        Task("speech_caption", SPEECH, (AUDIO, TARGET_CAPTION)),
+        Task("lyric_recognition", MUSIC, (AUDIO, TARGET_LYRIC)),
+        Task("song_generation", MUSIC, (LYRIC, TARGET_AUDIO)),
+        Task("sound_caption", SOUND, (AUDIO, TARGET_CAPTION)),
+        Task("sound_generation", SOUND, (CAPTION, TARGET_AUDIO)),
+        Task("music_caption", MUSIC, (AUDIO, TARGET_CAPTION)),
+        Task("music_generation", MUSIC, (CAPTION, TARGET_AUDIO)),
+        Task("audio_qa", ANY, (Part("text", "question"), AUDIO, Part("text", "answer", is_target=True))),
+        Task("audio_yes_no", ANY, (Part("text", "yes_no_question"), AUDIO, Part("text", "yes_no", is_target=True))),
+        Task("analysis", ANY, (AUDIO, Part("text", "analysis", is_target=True))),
+        Task(
+            "descriptive_to_structural",
+            ANY,
+            (Part("descriptive", "audio"), Part("structural", "audio", is_target=True)),
+        ),
+        Task("audio_only", ANY, (TARGET_AUDIO,), prompted=False),
+        Task("text_only", ANY, (Part("text", "words", is_target=True),), prompted=False),
     )
 }
 
@@ -100,18 +104,18 @@ CONTENTS: Mapping[str, Callable[[Clip], str]] = {
 }
 
 
-def _open_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
+def _open_question(clip: Clip, label: str, rng: KeyedRng, bank: PromptBank) -> dict[str, str]:
     answer = clip.labels[label]
-    return {"question": bank.question(label, answer, draws), "answer": answer}
+    return {"question": bank.question(label, answer, rng), "answer": answer}
 
 
-def _yes_no_question(clip: Clip, label: str, draws: Draws, bank: PromptBank) -> dict[str, str]:
-    question, answer = bank.yes_no_question(label, clip.labels[label], draws)
+def _yes_no_question(clip: Clip, label: str, rng: KeyedRng, bank: PromptBank) -> dict[str, str]:
+    question, answer = bank.yes_no_question(label, clip.labels[label], rng)
     return {"yes_no_question": question, "yes_no": answer}
 
 
 # Parts that are drawn together from one of the clip's labels.
-QUESTIONS: Mapping[str, Callable[[Clip, str, Draws, PromptBank], dict[str, str]]] = {
+QUESTIONS: Mapping[str, Callable[[Clip, str, KeyedRng, PromptBank], dict[str, str]]] = {
     "question": _open_question,
     "yes_no_question": _yes_no_question,
 }
@@ -129,8 +133,8 @@ def find_task(name: str) -> Task:
         near = get_close_matches(base, TASKS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
         raise UserError(f"there is no task '{name}'; {hint}")
-    if label == "descriptive" and SAY_AUDIO in task.parts:
-        parts = tuple(part._replace(role="descriptive") if part == SAY_AUDIO else part for part in task.parts)
+    if label == "descriptive" and TARGET_AUDIO in task.parts:
+        parts = tuple(part._replace(role="descriptive") if part == TARGET_AUDIO else part for part in task.parts)
         return replace(task, name=name, parts=parts)
     if label and not any(part.content in QUESTIONS for part in task.parts):
         raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
@@ -152,7 +156,7 @@ def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
     return all(CONTENTS[part.content](clip) for part in task.parts if part.content in CONTENTS)
 
 
-def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+def task_segments(task: Task, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
     """The task's segments for this clip, without the prompt. Raises UserError where the clip cannot serve the task."""
     if not is_eligible(task, clip, bank):
         raise UserError(
@@ -161,26 +165,26 @@ def task_segments(task: Task, clip: StoredClip, draws: Draws, bank: PromptBank) 
     contents: dict[str, str | AudioTokens] = {"audio": clip.tokens}
     for part in task.parts:
         if part.content in QUESTIONS:
-            label = draws.pick(askable_labels(task, clip, bank))
-            contents |= QUESTIONS[part.content](clip, label, draws, bank)
+            label = rng.choice(askable_labels(task, clip, bank))
+            contents |= QUESTIONS[part.content](clip, label, rng, bank)
         elif part.content in CONTENTS:
             contents[part.content] = CONTENTS[part.content](clip)
-    return tuple(Segment(role, contents[content], learn) for role, content, learn in task.parts)
+    return tuple(Segment(role, contents[content], is_target) for role, content, is_target in task.parts)
 
 
-def prompt_segments(task: Task, draws: Draws, bank: PromptBank) -> tuple[Segment, ...]:
+def prompt_segments(task: Task, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
     """The task's prompt as a segment; none for tasks without one."""
-    return (Segment("prompt", bank.prompt(task.base, draws)),) if task.prompted else ()
+    return (Segment("prompt", bank.prompt(task.base, rng)),) if task.prompted else ()
 
 
-def build(task: Task | str, clip: StoredClip, draws: Draws, bank: PromptBank) -> AuditorySentence:
+def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> AuditorySentence:
     """The clip as an example of the task: prompt, conditions, then what is learned.
 
-    A pure function of its arguments; `draws` chooses prompt and question. Raises UserError where the clip does not fit.
+    A pure function of its arguments; `rng` chooses prompt and question. Raises UserError where the clip does not fit.
     """
     task = find_task(task) if isinstance(task, str) else task
-    prompt = prompt_segments(task, draws, bank)
-    return AuditorySentence(prompt + task_segments(task, clip, draws, bank), f"{task.name}:{clip.id}")
+    prompt = prompt_segments(task, rng, bank)
+    return AuditorySentence(prompt + task_segments(task, clip, rng, bank), f"{task.name}:{clip.id}")
 
 
 class Request(NamedTuple):
@@ -193,7 +197,7 @@ class Request(NamedTuple):
 
 def request(
     name: str,
-    draws: Draws | None = None,
+    rng: KeyedRng | None = None,
     bank: PromptBank | None = None,
     prompt: str | None = None,
     **contents: str | AudioTokens,
@@ -202,24 +206,24 @@ def request(
 
     contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
         `request("audio_qa", question="Which instrument plays?", audio=tokens)`
-    draws: chooses the prompt; without it, the same prompt every time
+    rng: chooses the prompt; without it, the same prompt every time
     prompt: the prompt itself, in place of the bank's
     Raises UserError where the prompt is empty, ValueError where a condition is missing or one is given that the task
     does not have.
     """
     task = find_task(name)
-    given = [part for part in task.parts if not part.learn]
+    given = [part for part in task.parts if not part.is_target]
     needed = {part.content for part in given}
     if needed != set(contents) or not given:
         raise ValueError(f"a request for '{name}' is made of {sorted(needed) or 'nothing'}, not of {sorted(contents)}")
     if prompt is None:
-        asked = prompt_segments(task, draws or Draws("request"), bank or PromptBank.load())
+        asked = prompt_segments(task, rng or KeyedRng("request"), bank or PromptBank.load())
     elif not prompt.strip():
         raise UserError("the prompt is empty; write what the model shall do, or leave --prompt out")
     else:
         asked = (Segment("prompt", prompt),)
     segments = asked + tuple(Segment(role, contents[content]) for role, content, _ in given)
-    return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.learn))
+    return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.is_target))
 
 
 USES: Mapping[str, Use] = {"transcription": "words", "lyric": "words", "caption": "description"}
@@ -254,9 +258,9 @@ def request_of(sentence: AuditorySentence) -> Request:
     Raises ValueError where the last segment is not learned, or where nothing is left to answer to.
     """
     *given, last = sentence.segments
-    if not last.learn:
+    if not last.is_target:
         raise ValueError(f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for")
     if not given:
         raise ValueError(f"'{sentence.name}' is one segment only; without it there is nothing to ask with")
-    conditions = tuple(replace(segment, learn=False) for segment in given)
+    conditions = tuple(replace(segment, is_target=False) for segment in given)
     return Request(AuditorySentence(conditions, sentence.name), last.role, last.content)

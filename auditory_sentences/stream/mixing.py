@@ -14,8 +14,8 @@ from auditory_sentences.builders.conversation import conversation, turns_about
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible
-from auditory_sentences.lengths import audio_row_count, excerpt, units_in, whole_units
-from auditory_sentences.rng import Draws, permuted, stable_hash
+from auditory_sentences.lengths import audio_row_count, crop, units_in, whole_units
+from auditory_sentences.rng import KeyedRng, permuted, stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
 
@@ -26,11 +26,11 @@ GUIDANCE_DROPOUT = 0.1  # share of generation sentences whose conditions are hid
 FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
 
 
-class Drawn(NamedTuple):
-    """A sentence of the stream, and whether its conditions are to be hidden (to_rows' hide_conditions)."""
+class SampledSentence(NamedTuple):
+    """A sentence of the stream, and whether its conditions are to be hidden (to_rows' drop_conditions)."""
 
     sentence: AuditorySentence
-    hide_conditions: bool
+    drop_conditions: bool
 
 
 class Source(NamedTuple):
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
     name: str
     anchors: Sequence[Any]
-    build: Callable[[Any, Draws], AuditorySentence]
+    build: Callable[[Any, KeyedRng], AuditorySentence]
     generates_audio: bool = False
 
 
@@ -109,15 +109,15 @@ class SentenceStream:
         )
         return f"{stable_hash('stream', *key):016x}"
 
-    def __getitem__(self, at: tuple[int, int]) -> Drawn:
+    def __getitem__(self, at: tuple[int, int]) -> SampledSentence:
         """Sentence i of epoch e. Raises IndexError for i outside [0, len(self)) or a negative epoch."""
         epoch, i = at
         if epoch < 0:
             raise IndexError(f"epoch {epoch} is negative")
         source, anchor = self.place(epoch, i)
-        draws = Draws(self.seed, self.split, "sentence", epoch, i)
-        hide = source.generates_audio and draws.chance(self.guidance_dropout)
-        return Drawn(source.build(source.anchors[anchor], draws), hide)
+        rng = KeyedRng(self.seed, self.split, "sentence", epoch, i)
+        hide = source.generates_audio and rng.bernoulli(self.guidance_dropout)
+        return SampledSentence(source.build(source.anchors[anchor], rng), hide)
 
     def place(self, epoch: int, i: int) -> tuple[Source, int]:
         """Which source sentence i of the epoch comes from, and the index of its anchor there."""
@@ -172,19 +172,19 @@ class SentenceStream:
             return Source(task.name, eligible, self._audio_only)
         return Source(task.name, eligible, partial(self._example, task), task.generates_audio)
 
-    def _example(self, task: Task, position: int, draws: Draws) -> AuditorySentence:
-        return build(task, self.catalogue.stored(position), draws, self.bank)
+    def _example(self, task: Task, position: int, rng: KeyedRng) -> AuditorySentence:
+        return build(task, self.catalogue.stored(position), rng, self.bank)
 
-    def _plain_text(self, line: int, draws: Draws) -> AuditorySentence:
-        return AuditorySentence((Segment("text", self.texts[line], learn=True),), f"text_only:line {line}")
+    def _plain_text(self, line: int, rng: KeyedRng) -> AuditorySentence:
+        return AuditorySentence((Segment("text", self.texts[line], is_target=True),), f"text_only:line {line}")
 
-    def _audio_only(self, position: int, draws: Draws) -> AuditorySentence:
-        """The clip; of one that is longer than max_rows, an excerpt that fits, from another place every time."""
+    def _audio_only(self, position: int, rng: KeyedRng) -> AuditorySentence:
+        """The clip; of one that is longer than max_rows, a crop that fits, from another place every time."""
         clip = self.catalogue.stored(position)
         tokens, units = clip.tokens, units_in(self.max_rows)
         if audio_row_count(tokens, "audio") > self.max_rows and 0 < units <= whole_units(tokens):
-            tokens = excerpt(tokens, draws.between(0, whole_units(tokens) - units), units)
-        return AuditorySentence((Segment("audio", tokens, learn=True),), f"audio_only:{clip.id}")
+            tokens = crop(tokens, rng.randint(0, whole_units(tokens) - units), units)
+        return AuditorySentence((Segment("audio", tokens, is_target=True),), f"audio_only:{clip.id}")
 
     def _classes(self, position: int, label: str) -> bool:
         labels = self.episodes.class_labels(self.catalogue.clip(position))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from auditory_sentences.lengths import audio_row_count
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
-from auditory_sentences.stream.mixing import Drawn
+from auditory_sentences.stream.mixing import SampledSentence
 from codec.io.errors import UserError
 from lm.rows import Rows, collate, text_rows
 from lm.text_tokenizer import TextTokenizer
@@ -30,7 +30,7 @@ class Sentences(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, at: tuple[int, int]) -> Drawn: ...
+    def __getitem__(self, at: tuple[int, int]) -> SampledSentence: ...
 
 
 class PackedBatch(NamedTuple):
@@ -54,7 +54,7 @@ class _Window(NamedTuple):
     """WINDOW consecutive sentences of the stream, and which of them share a pack."""
 
     number: int
-    drawn: list[Drawn]
+    drawn: list[SampledSentence]
     packs: list[list[int]]
 
 
@@ -75,7 +75,7 @@ class Packing:
         self.skipped: Counter[str] = Counter()
         self._texts: dict[tuple, Rows] = {}
         self._window: _Window | None = None
-        padding = collate([text_rows([0] * context, learn=False), text_rows([], learn=False)], layout)
+        padding = collate([text_rows([0] * context, is_target=False), text_rows([], is_target=False)], layout)
         self._blank = Rows(padding.ids[1], padding.mask[1], padding.loss[1])
 
     def read(self, cursor: int = 0, batch_size: int = 1, reader: int = 0, readers: int = 1) -> Iterator[PackedBatch]:
@@ -124,9 +124,9 @@ class Packing:
                 lengths[i] = length
         return _Window(number, drawn, best_fit(lengths, self.context))
 
-    def _length(self, drawn: Drawn) -> int:
+    def _length(self, drawn: SampledSentence) -> int:
         return sum(
-            len(self._text(segment, drawn.hide_conditions))
+            len(self._text(segment, drawn.drop_conditions))
             if segment.is_text
             else audio_row_count(segment.content, segment.role)
             for segment in drawn.sentence.segments
@@ -141,7 +141,7 @@ class Packing:
             drawn = window.drawn[i]
             start = end
             for segment in drawn.sentence.segments:
-                rows = self._rows(segment, drawn.hide_conditions)
+                rows = self._rows(segment, drawn.drop_conditions)
                 here = slice(end, end + len(rows))
                 ids[here], mask[here], loss[here] = rows.ids, rows.mask, rows.loss
                 end += len(rows)
@@ -149,18 +149,18 @@ class Packing:
         position_ids[end:] = torch.arange(self.context - end)
         return ids, mask, loss, position_ids
 
-    def _rows(self, segment: Segment, hide_conditions: bool) -> Rows:
+    def _rows(self, segment: Segment, drop_conditions: bool) -> Rows:
         """The rows of one segment; those of a sentence are the rows of its segments."""
         if segment.is_text:
-            return self._text(segment, hide_conditions)
-        return to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, hide_conditions)
+            return self._text(segment, drop_conditions)
+        return to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, drop_conditions)
 
-    def _text(self, segment: Segment, hide_conditions: bool) -> Rows:
-        key = (segment.role, segment.content, segment.learn, hide_conditions)
+    def _text(self, segment: Segment, drop_conditions: bool) -> Rows:
+        key = (segment.role, segment.content, segment.is_target, drop_conditions)
         if key not in self._texts:
             if len(self._texts) >= _CACHED_TEXTS:
                 self._texts.clear()
-            self._texts[key] = to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, hide_conditions)
+            self._texts[key] = to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, drop_conditions)
         return self._texts[key]
 
 

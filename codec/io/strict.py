@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.numbers import ANY, Filled, Range
 from codec.io.terminal import shown
@@ -26,11 +27,13 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
 
     source: names the file in errors; key: the place in it
     Raises UserError for a key that is unknown, with the nearest known one, or missing, and for a value of another type.
-    What the dataclass itself refuses, as a UserError or ValueError, is passed on with the file's name.
+    Former names of keys and values are read too (codec/io/aliases.py). What the dataclass itself refuses, as a
+    UserError or ValueError, is passed on with the file's name.
     """
     where = f"{source}: {key}: " if key else f"{source}: "
     if not isinstance(tree, dict):
         raise UserError(f"{where}expected keys and values, found {shown(tree)}")
+    tree = aliases.present(cls, tree, source)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     hints = _hints(cls)
     for name in tree:

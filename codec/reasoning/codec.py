@@ -165,7 +165,7 @@ class ReasoningCodec(AudioTokenizer):
         return cls(parse(ReasoningCodecConfig, values, source))
 
     @torch.no_grad()
-    def features(
+    def extract_features(
         self, waveforms: Tensor, lengths: Tensor, blocks: Tensor | None = None, whole_frames: bool = False
     ) -> Features:
         """What the experts hear in waveforms (B, n) of `lengths` (B,) samples.
@@ -188,7 +188,7 @@ class ReasoningCodec(AudioTokenizer):
         structural_mask = torch.arange(most * 5, device=waveforms.device) < structural[:, None]
         return Features(values, frames, structural_mask)
 
-    def describe(self, features: Features) -> tuple[Tensor, Tensor]:
+    def encode_descriptive(self, features: Features) -> tuple[Tensor, Tensor]:
         """Quantised descriptive frames (B, T5, dim) and their ids (B, T5, 8), two a block; ids beyond a clip are -1."""
         out = self.descriptive(features.values["speech_text"], features.values["music_semantic"], features.frames)
         missing = features.structural_mask.shape[1] * 2 // 5 - out.codes.shape[1]  # beyond all clips
@@ -270,8 +270,8 @@ class ReasoningCodec(AudioTokenizer):
         audio = pad_sequence(list(pieces), batch_first=True).float().to(device)
         samples = torch.tensor([len(piece) for piece in pieces], device=device)
         blocks = torch.tensor([w.read_stop - w.read_start for w in windows], device=device)
-        features = self.features(audio, samples, blocks, whole_frames=self.config.published_encoding)
-        quantised, descriptive = self.describe(features)
+        features = self.extract_features(audio, samples, blocks, whole_frames=self.config.published_encoding)
+        quantised, descriptive = self.encode_descriptive(features)
         return descriptive, self.structural(features.values, quantised, features.structural_mask).ids
 
     @torch.no_grad()
@@ -314,13 +314,13 @@ class ReasoningCodec(AudioTokenizer):
     ) -> StreamingDecoder:
         """A decoder of one clip whose frames come bit by bit: with equal arguments it makes what `decode` makes.
 
-        first_window: None is the default of `decode`; `early_window` gives sound as soon as that is sensible
+        first_window: None is the default of `decode`; `low_latency_window` gives sound as soon as that is sensible
         """
         self._require_eval("stream")
         self._check_first_window(first_window)
         return StreamingDecoder(self, seed, *self._decode_settings(steps, guidance), solver, first_window)
 
-    def decode_in(self, dtype: torch.dtype) -> Self:
+    def set_decoder_dtype(self, dtype: torch.dtype) -> Self:
         """Evaluate the flow's estimator, nearly all the work of decoding, in `dtype` from now on; returns the codec.
 
         For decoding alone: the ids and the fingerprint stay those of the weights before, so do it last, after `to`, and
@@ -332,8 +332,8 @@ class ReasoningCodec(AudioTokenizer):
         return self
 
     @property
-    def early_window(self) -> int:
-        """First window for a listener who waits: a second of sound and what the scalar decoder looks ahead."""
+    def low_latency_window(self) -> int:
+        """First window for somebody who waits: a second of sound and what the scalar decoder looks ahead."""
         frames = self.scalar.config.decoder_reach[1] + _EARLY_FRAMES
         return min(frames + frames % 2, self.config.flow.window_frames)
 

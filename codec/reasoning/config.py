@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from codec.io.aliases import former
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, NonNegative, Range, Share, Width
 
@@ -74,14 +75,15 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def without_defaults(config: Any) -> Any:
-    """The same but for what has its default value: what stays equal when the dataclass gains a field."""
+    """The same without default values, in the names that keys first had: equal when a field is new or renamed."""
     if dataclasses.is_dataclass(config):
         values = {}
         for known in dataclasses.fields(config):
             value = getattr(config, known.name)
             default = known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
             if value != default:
-                values[known.name] = without_defaults(value)
+                key, value = former(type(config), known.name, value)
+                values[key] = without_defaults(value)
         return values
     if isinstance(config, dict):
         return {name: without_defaults(value) for name, value in config.items()}

@@ -25,8 +25,8 @@ from codec.reasoning.config import QuantiserConfig
 class DescriptiveConfig:
     """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder).
 
-    gather: how 25 Hz becomes 5 Hz. "queries": by a learned query after every five frames, as published; "pooling": by
-        the mean of the five after the last block, without queries (an ablation)
+    downsampling: how 25 Hz becomes 5 Hz. "query": by a learned query after every five frames, as published;
+        "mean_pool": by the mean of the five after the last block, without queries (an ablation)
     """
 
     speech_dim: Width = 1024  # channels of the speech-text features
@@ -37,7 +37,7 @@ class DescriptiveConfig:
     rope_base: Annotated[float, Range(1)] = 10000.0
     blocks: Layers = 5
     feed_forward_multiple: Width = 4
-    gather: Literal["queries", "pooling"] = "queries"
+    downsampling: Literal["query", "mean_pool"] = "query"
     query_every: Samples = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
     layer_scale: NonNegative = 0.1  # start value of the residual scales
     levels: Layers = 8
@@ -51,8 +51,8 @@ class DescriptiveConfig:
                 f"a width of {self.dim} in {self.heads} heads with {self.rope_dims} rotated dimensions is not possible:"
                 " heads must divide the width, and the rotated dimensions be even and within one head"
             )
-        if self.gather not in ("queries", "pooling"):
-            raise ValueError(f"gather must be 'queries' or 'pooling', not {self.gather!r}")
+        if self.downsampling not in ("query", "mean_pool"):
+            raise ValueError(f"downsampling must be 'query' or 'mean_pool', not {self.downsampling!r}")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class DescriptiveBranch(nn.Module):
         self.config = config
         self.downsample = nn.Conv1d(config.speech_dim, config.speech_dim, kernel_size=2, stride=2)
         self.merge = nn.Linear(config.speech_dim + config.music_dim, config.dim)
-        self.query = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.gather == "queries" else None
+        self.query = nn.Parameter(0.02 * torch.randn(1, config.dim)) if config.downsampling == "query" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.quantiser = residual_quantiser(config.dim, config.levels, config.quantiser)
 

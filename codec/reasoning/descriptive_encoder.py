@@ -62,7 +62,7 @@ class DescriptiveEncoder(nn.Module):
         self.branch = DescriptiveBranch(config)
 
     @torch.no_grad()
-    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def extract_features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Speech-text (B, C, T50) and music features (B, C, T25) of waveforms (B, n); 25 Hz frames (B,) of each."""
         speech = self.experts["speech_text"].features(waveforms, lengths)["speech_text"]
         music = self.experts["music"].features(waveforms, lengths)["music_semantic"]
@@ -70,7 +70,7 @@ class DescriptiveEncoder(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> DescriptiveOutput:
         """Describe (B, n) float32 waveforms at 24 kHz of `lengths` (B,) samples."""
-        return self.branch(*self.features(waveforms, lengths))
+        return self.branch(*self.extract_features(waveforms, lengths))
 
     def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write config.json and model.safetensors. state: of the branch, where it is not the module's own."""
@@ -83,7 +83,7 @@ class DescriptiveEncoder(nn.Module):
             (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def of_codec(cls, codec: ReasoningCodec) -> Self:
+    def from_codec(cls, codec: ReasoningCodec) -> Self:
         """The encoder inside a whole codec: its own modules, no copies."""
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
@@ -100,7 +100,7 @@ class DescriptiveEncoder(nn.Module):
         """
         folder = Path(folder)
         if ReasoningCodec.is_in(folder):
-            return cls.of_codec(ReasoningCodec.from_pretrained(folder)).eval()
+            return cls.from_codec(ReasoningCodec.from_pretrained(folder)).eval()
         values = read_config(folder, "trained descriptive branch", _MADE_BY)
         if not {"experts", "descriptive"} <= set(values):
             raise UserError(f"{folder / CONFIG_FILE}: {folder} holds no trained descriptive branch; {_MADE_BY}")

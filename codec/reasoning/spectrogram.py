@@ -25,7 +25,7 @@ def phase_reach(fft_size: int, hop: int, iterations: int) -> tuple[int, int]:
 class LogMagnitudeSpectrogram(nn.Module):
     """Log magnitudes of a short-time Fourier transform, and a waveform that has these magnitudes.
 
-    The frames hold no phase. A model that codes them is not asked to code what no listener hears and no language model
+    The frames hold no phase. A model that codes them is not asked to code what no audio LLM hears and no language model
     could predict; the phase is found afterwards as the one most consistent with the magnitudes: the fast Griffin-Lim
     algorithm (Perraudin et al. 2013), deterministic, from zero phase. It looks at the whole clip, so it is not causal.
 

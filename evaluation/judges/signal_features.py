@@ -28,7 +28,7 @@ def signal_features(waveform: np.ndarray) -> np.ndarray:
         waveform = np.pad(waveform, (0, 2 * WINDOW - len(waveform)))
     power = power_spectrogram(waveform) + 1e-12  # (513, T)
     energy = 10 * np.log10(power.sum(axis=0))  # (T,) dB
-    active = energy > energy.max() - 35  # what a listener hears of it
+    active = energy > energy.max() - 35  # what can be heard of it
     mel = mel_filters(_BANDS) @ power  # (32, T)
     parts = [
         _timbre(mel, active),

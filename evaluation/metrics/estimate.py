@@ -52,10 +52,10 @@ def ratio(
             share = (each.sum() + 2) / (len(each) + 4)
             return Estimate(value, math.sqrt(share * (1 - share) / (len(each) + 4)), len(each))
         return Estimate(value, float(np.std(each, ddof=1) / math.sqrt(len(each))), len(each))
-    draws = np.random.default_rng(seed).integers(0, len(a), size=(RESAMPLES, len(a)))  # (R, n)
-    totals = w[draws].sum(axis=1)
+    rng = np.random.default_rng(seed).integers(0, len(a), size=(RESAMPLES, len(a)))  # (R, n)
+    totals = w[rng].sum(axis=1)
     if not w.any():
         totals = np.ones(RESAMPLES)
-    drawn = transform(a[draws].sum(axis=1)[totals > 0] / totals[totals > 0])
+    drawn = transform(a[rng].sum(axis=1)[totals > 0] / totals[totals > 0])
     error = float(np.std(drawn, ddof=1))
     return Estimate(value, error if math.isfinite(error) else None, len(a))

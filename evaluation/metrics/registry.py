@@ -33,9 +33,9 @@ class Metric:
     measure: Callable[[Any, Any], tuple[float, float] | None]
     transform: Callable[[np.ndarray], np.ndarray] = lambda ratios: ratios
 
-    def score(self, readings: Sequence[Any], references: Sequence[Any]) -> Estimate:
+    def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> Estimate:
         """The score over items, with its standard error; items without a measurement do not count in n."""
-        measured = [self.measure(r, t) for r, t in zip(readings, references, strict=True)]
+        measured = [self.measure(r, t) for r, t in zip(predictions, references, strict=True)]
         measured = [pair for pair in measured if pair is not None]
         return ratio([a for a, _ in measured], [w for _, w in measured], self.transform)
 
@@ -169,7 +169,7 @@ def perceived_quality(reading: np.ndarray | None, reference: np.ndarray) -> tupl
 
 
 @metric("perplexity", takes="likelihood", direction="lower", transform=np.exp)
-def surprise(reading: tuple[float, float] | None, reference: Any) -> tuple[float, float] | None:
+def negative_log_likelihood(reading: tuple[float, float] | None, reference: Any) -> tuple[float, float] | None:
     """exp of the mean negative log likelihood per token; the reading is (sum of nats, tokens)."""
     return reading
 

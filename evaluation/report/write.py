@@ -249,7 +249,7 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
         said.append(("expected", _e(sample["expected"])))
     if sample["answer"] is not None:
         said.append(("answer", _marked(sample, task)))
-    for name, reading in sample["readings"].items():
+    for name, reading in sample["predictions"].items():
         if reading["read"] is None:
             continue
         right = normalise(reading["read"]) == normalise(reading["reference"] or "")

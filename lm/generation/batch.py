@@ -163,7 +163,7 @@ class AudioRun(_Run):
         layout, count = model.config.layout, len(prompts)
         both = [*prompts, *negatives]
         if structured:  # the BOS frame is known: it joins the prompt
-            opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), learn=False)
+            opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), is_target=False)
             both = [concatenate([prompt, opening]) for prompt in both]
         with torch.inference_mode():
             self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)

@@ -41,7 +41,7 @@ class AudioGeneration:
     reason: Reason
 
     @classmethod
-    def of_frames(cls, descriptive: Sequence[list[int]], structural: Sequence[list[int]], reason: Reason) -> Self:
+    def from_frames(cls, descriptive: Sequence[list[int]], structural: Sequence[list[int]], reason: Reason) -> Self:
         """From frames of eight codes each, any number of either kind."""
         parts = (descriptive, structural)
         codes = [torch.tensor(part, dtype=torch.int64).reshape(-1, NUM_CODEBOOKS).T.contiguous() for part in parts]
@@ -105,7 +105,7 @@ def generate_audio(
     Raises ValueError for an empty prompt, or guidance without negatives.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
-    results = [AudioGeneration.of_frames([], [], "context") for _ in prompts]
+    results = [AudioGeneration.from_frames([], [], "context") for _ in prompts]
     fitting = _fitting(model, prompts, negatives, structured)
     if not fitting:
         return results
@@ -125,7 +125,7 @@ def generate_audio(
         reader, parts = FrameReader(model.config.layout), ([], [])
         for frame in filter(None, map(reader.read, frames[:rows])):
             parts[frame[0]].append(frame[1])
-        results[request] = AudioGeneration.of_frames(*parts, reason)
+        results[request] = AudioGeneration.from_frames(*parts, reason)
     return results
 
 
@@ -185,10 +185,10 @@ def score_text(
     with evaluating(model):
         for start in range(0, len(prompts), SCORE_BATCH):
             pairs = list(zip(prompts, continuations, strict=True))[start : start + SCORE_BATCH]
-            sentences = [concatenate([prompt, text_rows(ids, learn=True)]) for prompt, ids in pairs]
+            sentences = [concatenate([prompt, text_rows(ids, is_target=True)]) for prompt, ids in pairs]
             rows = collate(sentences, model.config.layout)
             ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
-            final = model.final_vectors(ids[:, :-1], mask[:, :-1])
+            final = model.last_hidden_state(ids[:, :-1], mask[:, :-1])
             for i, (prompt, continuation) in enumerate(pairs):
                 asked = slice(len(prompt) - 1, len(prompt) + len(continuation) - 1)
                 log_probs = model.lm_head(final[i, asked]).float().log_softmax(-1)

@@ -26,6 +26,6 @@ step "Codec stage 3: the structural branch and the flow decoder; stages 0 and 1 
 train recipes/starter/codec.yaml out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
 
 # What the text model learned to hear is where the language model starts.
-cp "$run/descriptive/model/listener.safetensors" "$run/codec/model/"
+cp "$run/descriptive/model/audio_llm.safetensors" "$run/codec/model/"
 
 step "Done. Use it with: recipes/starter/demo.sh RUN_FOLDER $run/codec/model $run/text/model"

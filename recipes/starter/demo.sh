@@ -19,7 +19,7 @@ uniaudio corpus store "$run/corpus" --codec "$codec" --out "$run/tokens"
 
 step "Stage 1 of 4, understanding warm-up: the understanding layers learn to hear, the text model is frozen"
 train recipes/starter/stage1.yaml out="$run/stage1" store="$run/tokens" text_model="$text_model" audio_tokenizer="$codec" \
-    listener="$codec/listener.safetensors" --resume
+    audio_llm="$codec/audio_llm.safetensors" --resume
 
 step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
 train recipes/starter/stage2.yaml out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume

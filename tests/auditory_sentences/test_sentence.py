@@ -67,7 +67,7 @@ def published_layout(facts, tensors):
 def segments_of(task, tensors):
     """The fixture's fields as segments; a reason field and the semantic field after it keep their own loss flags."""
     for field in task["fields"]:
-        learn = field in task["loss_fields"]
+        is_target = field in task["loss_fields"]
         if field == "prompt":
             yield Segment("prompt", "prompt")
         elif field.startswith(("reason", "semantic")):
@@ -78,10 +78,10 @@ def segments_of(task, tensors):
                 partner = tensors[f"in.{other}_seq2"]
             descriptive, structural = (codes, partner) if other == "semantic" else (partner, codes)
             tokens = AudioTokens(descriptive, structural, samples_of(descriptive, structural), "")
-            yield Segment("descriptive" if other == "semantic" else "structural", tokens, learn)
+            yield Segment("descriptive" if other == "semantic" else "structural", tokens, is_target)
         else:
             role = field.split("_")[0]
-            yield Segment(role if role in ("transcription", "lyric", "caption") else "text", field, learn)
+            yield Segment(role if role in ("transcription", "lyric", "caption") else "text", field, is_target)
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,16 @@ def test_prompts_negatives_and_dropped_conditions_as_published(published):
     facts, tensors, tokenizer, layout = published
     checked = 0
     for name, task in facts["tasks"].items():
-        conditions = tuple(s for s in segments_of(task, tensors) if not s.learn)
+        conditions = tuple(s for s in segments_of(task, tensors) if not s.is_target)
         if f"{name}.infer.tokens" in tensors:
             rows = to_rows(AuditorySentence(conditions), layout, tokenizer)
             assert torch.equal(rows.ids, tensors[f"{name}.infer.tokens"]), name
             checked += 1
         if f"{name}.infer_negative.tokens" in tensors:
-            rows = to_rows(AuditorySentence(conditions), layout, tokenizer, hide_conditions=True)
+            rows = to_rows(AuditorySentence(conditions), layout, tokenizer, drop_conditions=True)
             assert torch.equal(rows.ids, tensors[f"{name}.infer_negative.tokens"]), name
         if name in facts["cfg_dropped_tasks"]:
-            rows = to_rows(AuditorySentence(tuple(segments_of(task, tensors))), layout, tokenizer, hide_conditions=True)
+            rows = to_rows(AuditorySentence(tuple(segments_of(task, tensors))), layout, tokenizer, drop_conditions=True)
             assert torch.equal(rows.ids, tensors[f"{name}.train_cfg_dropped.tokens"]), name
             assert torch.equal(rows.mask, tensors[f"{name}.train_cfg_dropped.mask"].bool()), name
     assert checked >= 10

@@ -74,7 +74,7 @@ def test_flop_of_lora_counted_by_hand(lm_train_step):
     workload, rank = lm_train_step.WORKLOADS["tiny"], 2
     recipe = lm_train_step.recipe_of("lora", rank, lm_train_step.EngineRecipe(), 1)
     model = workload.model.build()
-    lm_train_step.set_learning(model, recipe.stage, recipe.lora)
+    lm_train_step.freeze_for_stage(model, recipe.stage, recipe.lora)
     demand = lm_train_step.Demand(rows=7, audio_rows=5, text_targets=2, audio_targets=3, pairs=28)
 
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64  # queries and output, keys and values (2 of 4 heads), MLP

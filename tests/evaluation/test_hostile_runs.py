@@ -15,7 +15,7 @@ from codec.io.locks import locked
 from evaluation.items import Questions
 from evaluation.recordings import Recordings
 from evaluation.run_suite import run
-from evaluation.runner import CodecRespondent
+from evaluation.runner import CodecRunner
 from evaluation.task import load_task
 
 TASK = """
@@ -266,14 +266,14 @@ def test_a_kill_in_the_middle_goes_on(codec, tmp_path, monkeypatch):
         "corpora": [corpus(tmp_path / "c", "a", "b")],
         "out": tmp_path / "o",
     }
-    answer = CodecRespondent.answer
+    answer = CodecRunner.answer
 
     def dies(self, *arguments):
         answer(self, *arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(CodecRespondent, "answer", dies)
+    monkeypatch.setattr(CodecRunner, "answer", dies)
     with pytest.raises(KeyboardInterrupt):
         run(**asked, **ONE)
-    monkeypatch.setattr(CodecRespondent, "answer", answer)
+    monkeypatch.setattr(CodecRunner, "answer", answer)
     assert run(**asked, **ONE)["cache"] == {"hits": 2, "misses": 4} or run(**asked, **ONE)["cache"]["misses"] == 0

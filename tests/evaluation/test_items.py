@@ -66,7 +66,7 @@ def test_the_request_holds_no_answer(store):
     for name in ("asr", "sound_caption", "tts", "music_generation"):
         for item in Questions(store).items(load_task(name), 0, 3):
             given = item.sentence.segments
-            assert not any(segment.learn for segment in given)
+            assert not any(segment.is_target for segment in given)
             assert all(segment.content is not item.answer for segment in given)
 
 

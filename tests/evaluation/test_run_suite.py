@@ -71,9 +71,9 @@ def test_a_random_models_captions_are_unparsed_and_wrong(done):
     results, out = done
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     score = next(task for task in results["tasks"] if task["task"] == "sound_caption")["scores"][0]
-    readings = [sample["readings"]["class"] for sample in samples if sample["task"] == "sound_caption"]
-    assert score["unparsed"] == sum(reading["read"] is None for reading in readings)
-    right = sum(reading["read"] == reading["reference"] for reading in readings)
+    predictions = [sample["predictions"]["class"] for sample in samples if sample["task"] == "sound_caption"]
+    assert score["unparsed"] == sum(reading["read"] is None for reading in predictions)
+    right = sum(reading["read"] == reading["reference"] for reading in predictions)
     assert score["value"] == pytest.approx(right / 3)
 
 
@@ -86,7 +86,7 @@ def test_likeliest_options_are_the_models_own_and_never_unparsed(done, model):
     (likely,) = UniAudio.from_pretrained(model).choose([item.sentence], item.role, [item.options])
     sample = json.loads((out / "samples.jsonl").read_text().splitlines()[6])
     assert (sample["task"], sample["shots"], sample["id"]) == ("sound_2_way", 0, item.id)
-    assert sample["readings"]["likeliest class"]["read"] == item.options[likely.index(max(likely))]
+    assert sample["predictions"]["likeliest class"]["read"] == item.options[likely.index(max(likely))]
 
 
 def test_generated_audio_is_saved(done):

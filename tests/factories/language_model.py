@@ -62,19 +62,19 @@ def tiny_model(seed: int = 0, **more) -> UniAudioForConditionalGeneration:
     return UniAudioForConditionalGeneration(tiny_config(**more)).eval()
 
 
-def text(length: int, seed: int, learn: bool = False) -> Rows:
+def text(length: int, seed: int, is_target: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(seed)
-    return text_rows(torch.randint(9, TEXT_IDS, (length,), generator=generator).tolist(), learn)
+    return text_rows(torch.randint(9, TEXT_IDS, (length,), generator=generator).tolist(), is_target)
 
 
-def audio(descriptive: int, structural: int, seed: int, learn: bool = False) -> Rows:
+def audio(descriptive: int, structural: int, seed: int, is_target: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(seed)
     low = torch.randint(0, LAYOUT.descriptive_codes, (8, descriptive), generator=generator)
     high = torch.randint(0, LAYOUT.structural_codes, (8, structural), generator=generator)
     return concatenate(
         [
-            audio_rows(descriptive_frames_in_rows(low, LAYOUT), learn),
-            audio_rows(structural_frames_in_rows(high, LAYOUT), learn),
+            audio_rows(descriptive_frames_in_rows(low, LAYOUT), is_target),
+            audio_rows(structural_frames_in_rows(high, LAYOUT), is_target),
         ]
     )
 
@@ -82,8 +82,8 @@ def audio(descriptive: int, structural: int, seed: int, learn: bool = False) -> 
 def sentences() -> list[Rows]:
     """Four sentences of unequal length: transcription, speech, several turns, text alone."""
     return [
-        concatenate([text(4, 1), audio(2, 5, 2), text(6, 3, learn=True)]),
-        concatenate([text(5, 4), audio(3, 7, 5, learn=True)]),
-        concatenate([text(3, 6), audio(1, 2, 7), text(4, 8, learn=True), audio(2, 4, 9, learn=True)]),
-        text(6, 10, learn=True),
+        concatenate([text(4, 1), audio(2, 5, 2), text(6, 3, is_target=True)]),
+        concatenate([text(5, 4), audio(3, 7, 5, is_target=True)]),
+        concatenate([text(3, 6), audio(1, 2, 7), text(4, 8, is_target=True), audio(2, 4, 9, is_target=True)]),
+        text(6, 10, is_target=True),
     ]

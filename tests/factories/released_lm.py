@@ -71,7 +71,7 @@ def published_state(config: UniAudioConfig, legacy: bool = False, prefix: str = 
 
 
 def save_released(path: Path, state: dict, **more) -> Path:
-    """The state with what a trainer stores beside it: Adam's moments, and a journal with times and numpy numbers."""
+    """The state with what a trainer stores beside it: Adam's moments, a metrics log with times and numpy numbers."""
     import numpy as np
 
     weight = torch.nn.Parameter(torch.zeros(3))

@@ -78,12 +78,12 @@ def run(recipe: TinyRecipe, resume: Resume = False) -> Path:
                 loss = engine(x, y, use_extra=index % 3 == 0)
                 engine.backward(loss * float("nan") if index == recipe.poison else loss, names=[f"clip-{index}"])
                 engine.record(loss=loss)
-                run.journal.count(rows=len(x))
+                run.metric_logger.count(rows=len(x))
                 if recipe.pause:
                     time.sleep(recipe.pause)
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.save_due(step):
                 run.save(
                     step, {"model": engine}, lambda folder, state: save_file(state, folder / "model.safetensors"), {}

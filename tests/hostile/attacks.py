@@ -223,7 +223,7 @@ def checkpoint(world: World, folder: Path, rng: Random) -> Trial:
     """A run whose newest checkpoint, or log, is damaged, and which is to go on."""
     shutil.copytree(world.run, folder / "run", symlinks=True)
     newest = sorted((folder / "run" / "checkpoints").iterdir())[-1]
-    places = [p for p in newest.rglob("*") if p.is_file()] + [folder / "run" / "journal.jsonl"]
+    places = [p for p in newest.rglob("*") if p.is_file()] + [folder / "run" / "metrics.jsonl"]
     path = rng.choice(sorted(p for p in places if p.exists()))
     before = path.read_bytes()
     what = str(path.relative_to(folder))

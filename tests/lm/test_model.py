@@ -74,13 +74,13 @@ def test_hidden_modalities_do_not_reach_the_experts():
         for length in (1, 6):
             rows = concatenate([text(length, length), clip])
             positions = torch.arange(len(rows))[None] + 6 - length  # the same positions for the audio both times
-            model.final_vectors(rows.ids[None], rows.mask[None], positions)
+            model.last_hidden_state(rows.ids[None], rows.mask[None], positions)
         assert torch.allclose(*seen, atol=1e-5) == masked
 
 
 def test_a_text_only_model_gets_zero_audio_loss_and_the_other_way_round():
     model = tiny_model()
-    for rows, silent in ((text(7, 1, learn=True), "audio_loss"), (audio(2, 3, 1, learn=True), "text_loss")):
+    for rows, silent in ((text(7, 1, is_target=True), "audio_loss"), (audio(2, 3, 1, is_target=True), "text_loss")):
         output = model(rows.ids[None], rows.mask[None], rows.loss[None])
         assert getattr(output, silent).item() == 0
         assert output.loss.item() > 0 and torch.isfinite(output.loss)
@@ -223,7 +223,7 @@ def test_text_backbone_speaks_as_before(tmp_path, family, tied, extra):
     original.save_pretrained(tmp_path, max_shard_size="20KB")
     layout = replace(LAYOUT, text_size=TEXT_IDS + extra)
     model = from_text_backbone(tmp_path, layout, depth=shape(16, 1), understanding_layers=1, generation_layers=1).eval()
-    rows = text_rows(list(range(9, 30)), learn=False)
+    rows = text_rows(list(range(9, 30)), is_target=False)
     expected = original(rows.ids[None, :-1, -1]).logits
     ours = model(rows.ids[None], rows.mask[None]).text_logits
     assert ours.shape[-1] == TEXT_IDS + extra

@@ -18,17 +18,17 @@ def test_frames_are_bracketed_by_one_id_over_all_codebooks():
 
 def test_hidden_rows_keep_masks_and_length_and_lose_every_id():
     layout = small_layout()
-    text = rows.text_rows([1, 2, 3], learn=False)
-    gone = rows.hidden(text, layout, structural=False)
+    text = rows.text_rows([1, 2, 3], is_target=False)
+    gone = rows.drop_conditions(text, layout, structural=False)
     assert torch.equal(gone.mask, text.mask) and (gone.ids[:, rows.TEXT_COLUMN] == layout.text_pad).all()
-    audio = rows.audio_rows(torch.zeros(8, 2, dtype=torch.int64), learn=True)
-    gone = rows.hidden(audio, layout, structural=True)
+    audio = rows.audio_rows(torch.zeros(8, 2, dtype=torch.int64), is_target=True)
+    gone = rows.drop_conditions(audio, layout, structural=True)
     assert (gone.ids[:, :8] == layout.structural_pad + layout.structural_offset).all()
 
 
 def test_collate_pads_right_with_inactive_rows():
     layout = small_layout()
-    short, long = rows.text_rows([1], learn=True), rows.text_rows([1, 2, 3], learn=True)
+    short, long = rows.text_rows([1], is_target=True), rows.text_rows([1, 2, 3], is_target=True)
     batch = rows.collate([short, long], layout)
     assert batch.ids.shape == (2, 3, 9) and not batch.mask[0, 1:].any() and batch.loss[0].tolist() == [1, 0, 0]
     assert torch.equal(batch.ids[1], long.ids)

@@ -1,4 +1,4 @@
-"""The journal: what is written, and what a resumed run finds."""
+"""The metrics log: what is written, and what a resumed run finds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.metrics import Journal, read_journal
+from training.metrics import MetricLogger, read_metrics
 
 
 def write(run, steps, start=0):
-    journal = Journal(run, "tiny", 9, start)
+    metric_logger = MetricLogger(run, "tiny", 9, start)
     for step in steps:
-        journal.count(rows=step)
-        journal.write(step, {"loss": 1.0 / step})
-    journal.close()
+        metric_logger.count(rows=step)
+        metric_logger.write(step, {"loss": 1.0 / step})
+    metric_logger.close()
 
 
 def test_lines_events_and_console(tmp_path, capsys):
     write(tmp_path, [1, 2])
-    entries = read_journal(tmp_path)
+    entries = read_metrics(tmp_path)
     assert [entry["step"] for entry in entries] == [1, 2]
     assert entries[1]["loss"] == 0.5 and entries[1]["rows_per_second"] > 0
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -30,15 +30,15 @@ def test_lines_events_and_console(tmp_path, capsys):
 
 def test_a_resumed_journal_tells_one_story(tmp_path):
     write(tmp_path, [1, 2, 3])
-    with (tmp_path / "journal.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # killed in the middle of a line
     write(tmp_path, [3, 4], start=2)
-    assert [entry["step"] for entry in read_journal(tmp_path)] == [1, 2, 3, 4]
-    assert all(json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines())
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    assert all(json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
 
 
 def test_text_in_brackets_is_printed_as_it_is(tmp_path, capsys):
-    journal = Journal(tmp_path, "tiny", 1)
-    journal.say("[bold]examples: a[0]")
-    journal.close()
+    metric_logger = MetricLogger(tmp_path, "tiny", 1)
+    metric_logger.say("[bold]examples: a[0]")
+    metric_logger.close()
     assert "[bold]examples: a[0]" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from codec.io.errors import UserError
 from tests.factories import children, trainer
 from training.engine import checkpoint, optimiser_state
-from training.metrics import read_journal
+from training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 def assert_same(run: Path, uninterrupted: Path) -> None:
     assert trainer.weights(run) == trainer.weights(uninterrupted)
     ours, theirs = (
-        [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in read_journal(folder)]
+        [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in read_metrics(folder)]
         for folder in (run, uninterrupted)
     )
     assert ours == theirs
@@ -72,7 +72,7 @@ def test_kill_minus_9(tmp_path, uninterrupted, where):
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number):
     values = trainer.values(tmp_path / "run", save_every=100)
     (child,) = children.start(trainer.train, values | {"pause": 0.05}, out=tmp_path)
-    wait_for(lambda: len(journal(tmp_path / "run")) >= 3)
+    wait_for(lambda: len(metric_logger(tmp_path / "run")) >= 3)
     os.kill(child.pid, number)
     assert children.finish([child]) == [128 + number]
     said = (tmp_path / "rank0.txt").read_text()
@@ -166,9 +166,9 @@ def test_another_recipe_is_not_a_continuation(uninterrupted, change, words):
         trainer.train(trainer.values(uninterrupted, **change), resume=True)
 
 
-def journal(run: Path) -> list:
+def metric_logger(run: Path) -> list:
     try:
-        return read_journal(run)
+        return read_metrics(run)
     except UserError:  # there is none yet
         return []
 

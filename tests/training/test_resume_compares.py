@@ -284,17 +284,17 @@ DAMAGED_LINES = {
 
 @pytest.mark.parametrize("damage", DAMAGED_LINES)
 def test_a_damaged_line_costs_that_line(tmp_path, damage):
-    from training.metrics import Journal, read_journal
+    from training.metrics import MetricLogger, read_metrics
 
     lines = [b'{"step": 1, "loss": 2.5}', DAMAGED_LINES[damage], b'{"step": 2, "loss": 1.5}', b""]
-    (tmp_path / "journal.jsonl").write_bytes(b"\n".join(lines))
-    with pytest.warns(UserWarning, match="journal.jsonl: line 2 is no entry") as seen:
-        assert [entry["step"] for entry in read_journal(tmp_path)] == [1, 2]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.warns(UserWarning, match="metrics.jsonl: line 2 is no entry") as seen:
+        assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
     assert len(seen) == 1
-    journal = Journal(tmp_path, "tiny", 4, 2)
+    metric_logger = MetricLogger(tmp_path, "tiny", 4, 2)
     with pytest.warns(UserWarning, match="line 2"):
-        journal.write(3, {"loss": 1.0})
-    journal.close()
+        metric_logger.write(3, {"loss": 1.0})
+    metric_logger.close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [entry["step"] for entry in read_journal(tmp_path)] == [1, 2, 3]  # whole again
+        assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3]  # whole again

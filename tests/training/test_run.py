@@ -19,7 +19,7 @@ from training import metrics
 from training.engine import checkpoint
 from training.engine.engine import Engine
 from training.lm.train_text import TextModelRecipe
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import parse
 from training.run import OWN, Run, check_place
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_does_not_fit(tmp_path, world):
     trainer.train(values, resume=True)
 
 
-@pytest.mark.parametrize("name", ["journal.jsonl", "tensorboard", "recipe.yaml"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "recipe.yaml"])
 def test_a_disk_that_is_full_for_the_small_files(tmp_path, monkeypatch, name):
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -204,7 +204,7 @@ def test_a_disk_that_is_full_for_the_small_files(tmp_path, monkeypatch, name):
         trainer.train(trainer.values(tmp_path / "run"))
     monkeypatch.undo()
     trainer.train(trainer.values(tmp_path / "run"), resume=True)
-    assert [entry["step"] for entry in read_journal(tmp_path / "run")] == list(range(1, 9))
+    assert [entry["step"] for entry in read_metrics(tmp_path / "run")] == list(range(1, 9))
 
 
 @pytest.mark.parametrize("hidden", ["OSError", "SafetensorError", "RuntimeError"])
@@ -253,7 +253,7 @@ def test_what_is_said_shows_as_it_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Engine, "metrics", lambda self: {"loss\x1b[2J": float("nan")})
     trainer.train(trainer.values(tmp_path / "run", steps=1))
     assert "\x1b[2J" not in capsys.readouterr().out
-    assert read_journal(tmp_path / "run")[0]["loss\x1b[2J"] is None
+    assert read_metrics(tmp_path / "run")[0]["loss\x1b[2J"] is None
 
 
 def wait_for(condition, seconds: float = 60) -> None:

@@ -12,7 +12,7 @@ import torch
 from auditory_sentences.builders.catalogue import label_values
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, request_of
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from auditory_sentences.stream.mixing import SentenceStream
 from auditory_sentences.stream.packing import Packing
@@ -111,7 +111,7 @@ def trained(store, codec, bank):
 
 
 def requests(store, bank, task):
-    return [request_of(build(task, store[i], Draws(i), bank)) for i in range(len(store))]
+    return [request_of(build(task, store[i], KeyedRng(i), bank)) for i in range(len(store))]
 
 
 def ask(uniaudio, asked, settings=GREEDY):
@@ -155,7 +155,7 @@ def test_scores_are_log_probabilities_of_the_whole_answer(trained, store, bank):
     """The same number as the model's own loss gives, end of the answer included."""
     r = requests(store, bank, "asr")[0]
     ((score,),) = trained.choose([r.sentence], "transcription", [["five"]])
-    whole = r.sentence.then(Segment("transcription", "five", learn=True))
+    whole = r.sentence.then(Segment("transcription", "five", is_target=True))
     rows = to_rows(whole, trained.layout, trained.text_tokenizer)
     with torch.no_grad():
         logits = trained.model(rows.ids[None], rows.mask[None]).text_logits[0].log_softmax(-1)
@@ -188,9 +188,9 @@ def test_seeds_differ_and_repeat(untrained, store, bank):
 
 
 def test_guidance_changes_audio_and_hides_all_that_is_given(untrained, store, bank):
-    sentence = build("tts", store[0], Draws(), bank)
+    sentence = build("tts", store[0], KeyedRng(), bank)
     given = AuditorySentence(sentence.segments[:-1])
-    learned = AuditorySentence(tuple(Segment(s.role, s.content, learn=True) for s in given.segments))
+    learned = AuditorySentence(tuple(Segment(s.role, s.content, is_target=True) for s in given.segments))
     settings = GenerationSettings(max_rows=12, temperature=0.9, top_k=4, guidance=3.0)
     plain = untrained.complete([given], "audio", GenerationSettings(12, 0.9, 4), [0])[0]
     guided = untrained.complete([given], "audio", settings, [0])[0]
@@ -528,7 +528,7 @@ def test_a_stream_is_the_completion_while_it_is_being_made(guidance):
         pieces.append(piece)
         early += stream.completion is None
     assert stream.completion.segment.content.equal(made.segment.content) and stream.completion.reason == made.reason
-    whole = model.codec.decode([made.segment.content], steps=1, seed=0, first_window=model.codec.early_window)[0]
+    whole = model.codec.decode([made.segment.content], steps=1, seed=0, first_window=model.codec.low_latency_window)[0]
     heard = torch.cat(pieces)
     assert early == len(pieces) >= 2 and heard.shape == whole.shape
     assert (heard - whole).square().mean() < 1e-3 * whole.square().mean()  # a phase search enlarges rounding

@@ -56,12 +56,12 @@ def segments(tokens):
     return (
         Segment("prompt", "Write what is said."),
         Segment("audio", tokens),
-        Segment("transcription", "the red bird", learn=True),
+        Segment("transcription", "the red bird", is_target=True),
         Segment("prompt", "Say it so."),
         Segment("audio_prompt", tokens),
         Segment("caption", "low"),
-        Segment("audio", tokens, learn=True),
-        Segment("text", "there it is", learn=True),
+        Segment("audio", tokens, is_target=True),
+        Segment("text", "there it is", is_target=True),
     )
 
 
@@ -83,7 +83,7 @@ def test_the_loss_is_that_of_training(uniaudio, clip):
     batch = processor.apply_chat_template([conversation(wave), short], output_labels=True)
     sentences = [
         AuditorySentence(segments(tokens)),
-        AuditorySentence((Segment("prompt", "Speak."), Segment("text", "hello", learn=True))),
+        AuditorySentence((Segment("prompt", "Speak."), Segment("text", "hello", is_target=True))),
     ]
     parts = [to_rows(sentence, processor.layout, processor.tokenizer) for sentence in sentences]
     positions = torch.cat([torch.arange(len(part)) for part in parts])

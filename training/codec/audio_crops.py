@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from auditory_sentences.corpora.read import Clip, read_corpora
-from auditory_sentences.rng import Draws, stable_hash
+from auditory_sentences.rng import KeyedRng, stable_hash
 from codec.audio.waveform import audio_length, load_audio
 from codec.io.errors import UserError
 from codec.tokens import SAMPLE_RATE
@@ -52,11 +52,11 @@ class AudioCrops:
     def batch(self, index: int) -> list[Crop]:
         """The crops of batch `index`."""
         pool, position = divmod(index, _POOL)
-        draws = Draws("crop", *self.key, index)
+        rng = KeyedRng("crop", *self.key, index)
         crops = []
         for place in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
             length = min(self.lengths[place], self.most)
-            crops.append(Crop(self.clips[place], draws.between(0, self.lengths[place] - length), length))
+            crops.append(Crop(self.clips[place], rng.randint(0, self.lengths[place] - length), length))
         return crops
 
 
@@ -69,10 +69,10 @@ def load_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=4)
 def _pool(lengths: tuple[int, ...], most: int, size: int, key: tuple) -> list[list[int]]:
     """Places of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
-    draws = Draws("pool", *key)
-    places = [draws.below(len(lengths)) for _ in range(_POOL * size)]
+    rng = KeyedRng("pool", *key)
+    places = [rng.randrange(len(lengths)) for _ in range(_POOL * size)]
     places.sort(key=lambda place: min(lengths[place], most))
-    return draws.shuffled([places[i * size : (i + 1) * size] for i in range(_POOL)])
+    return rng.shuffled([places[i * size : (i + 1) * size] for i in range(_POOL)])
 
 
 def train_and_held_out(

@@ -1,4 +1,4 @@
-"""The listener: descriptive branch, projection, and a frozen text model with LoRA that answers from what it hears.
+"""The audio LLM: descriptive branch, projection, and a frozen text model with LoRA that answers from what it hears.
 
 Supervised training of the descriptive branch (ReasoningCodec, stage 1): the text model reads the quantised descriptive
 frames in the place of the recording and must give the answer, so that the frames come to hold what words can say.
@@ -27,7 +27,7 @@ from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
 from training.codec.prompt_template import Dialogue
 
-LISTENER_FILE = "listener.safetensors"  # beside the branch that it listens through
+LISTENER_FILE = "audio_llm.safetensors"  # beside the branch that it listens through
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ListenerLosses:
     codes: Tensor | None  # (B, T5, 8), -1 beyond each clip; None where quantisation was left out
 
 
-class Listener(nn.Module):
+class AudioLLM(nn.Module):
     """Answers questions about recordings.
 
     text_model: folder or hub id of a causal language model; frozen but for its adapters
@@ -120,7 +120,7 @@ class Listener(nn.Module):
         frames: Tensor,
         questions: Sequence[str],
         quantise: bool = True,
-        max_ids: int = 48,
+        max_new_tokens: int = 48,
     ) -> list[str]:
         """The likeliest answers, word for word, of a batch of questions."""
         heard = self.branch(speech, music, frames, quantise)
@@ -131,7 +131,7 @@ class Listener(nn.Module):
         ids = self.text_model.generate(
             inputs_embeds=embeddings,
             attention_mask=mask,
-            max_new_tokens=max_ids,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             use_cache=True,
             eos_token_id=self.tokenizer.eos,
@@ -172,7 +172,7 @@ class Listener(nn.Module):
 
 
 def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) -> None:
-    """Write a listener's own tensors (projection, adapters, auxiliary head) where `Ears.load` finds them.
+    """Write an audio LLM's own tensors (projection, adapters, auxiliary head) where `AudioProjector.load` finds them.
 
     lora_scale: what the product of the low-rank matrices is multiplied with
     """
@@ -180,14 +180,14 @@ def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) ->
 
 
 def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:
-    """A listener's own tensors as saved, and the scale of its adapters. Raises UserError where the file is none."""
+    """An audio LLM's own tensors as saved, and the scale of its adapters. Raises UserError where the file is none."""
     try:
         with safe_open(path, "pt") as file:
             scale = float((file.metadata() or {})["lora_scale"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: no listener can be read ({error}); name a run of kind descriptive, or the {LISTENER_FILE} of one"
+            f"{path}: no audio LLM can be read ({error}); name a run of kind descriptive, or the {LISTENER_FILE} of one"
         ) from error
     return state, scale
 
@@ -200,10 +200,10 @@ def load_listener(
     precision: torch.dtype,
     align: bool = False,
     dropout: float = 0.0,
-) -> tuple[Listener, dict[str, Tensor], float]:
-    """The listener of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
+) -> tuple[AudioLLM, dict[str, Tensor], float]:
+    """The audio LLM of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
 
-    folder: holds listener.safetensors, branch is what was trained with it
+    folder: holds audio_llm.safetensors, branch is what was trained with it
     align: with an auxiliary head, the saved one or else a new one; without, a saved one is left aside
     dropout: of the adapters
     Raises UserError naming the file where it is missing, damaged, or belongs to another text model.
@@ -212,18 +212,18 @@ def load_listener(
     state, scale = read_listener(path)
     rank = next((len(tensor) for name, tensor in state.items() if ".lora_A." in name), None)
     if rank is None:
-        raise UserError(f"{path}: no listener can be read (it has no adapters); name a run of kind descriptive")
+        raise UserError(f"{path}: no audio LLM can be read (it has no adapters); name a run of kind descriptive")
     lora = Lora(rank, round(scale * rank), dropout)
-    listener = Listener(branch, text_model, tokenizer, lora, align, precision)
+    audio_llm = AudioLLM(branch, text_model, tokenizer, lora, align, precision)
     own = {name: t for name, t in state.items() if align or not name.startswith("alignment.")}
     try:
-        found = listener.load_state_dict(own, strict=False)
+        found = audio_llm.load_state_dict(own, strict=False)
     except RuntimeError as error:
         raise UserError(
             f"{path}: does not fit {text_model} ({' '.join(str(error).split())[:300]}); name the text model that the "
             "descriptive run was trained with"
         ) from error
-    parameters = {name for name, p in listener.named_parameters() if p.requires_grad}
+    parameters = {name for name, p in audio_llm.named_parameters() if p.requires_grad}
     learns = {name for name in parameters if not name.startswith(("branch.", "alignment."))}
     if found.unexpected_keys or learns - own.keys():
         odd = sorted({*found.unexpected_keys, *(learns - own.keys())})
@@ -231,11 +231,11 @@ def load_listener(
             f"{path}: does not fit {text_model} (such as {odd[0]}); name the text model that the descriptive run was "
             "trained with"
         )
-    return listener, state, scale
+    return audio_llm, state, scale
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Hash of the weights in a listener's folder: its own, and the model's beside them."""
+    """Hash of the weights in an audio LLM's folder: its own, and the model's beside them."""
     digest = hashlib.sha256()
     for name in ("model.safetensors", LISTENER_FILE):
         try:

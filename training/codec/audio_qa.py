@@ -14,7 +14,7 @@ from auditory_sentences.builders.catalogue import label_values
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import CONTENTS, QUESTIONS, Task, find_task, is_eligible
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.rng import Draws, stable_hash
+from auditory_sentences.rng import KeyedRng, stable_hash
 from codec.audio.waveform import audio_length, load_audio
 from codec.experts.base import MelExpert, feature_frames
 from codec.io.errors import UserError
@@ -68,7 +68,7 @@ class ListeningBatch:
     frames: Tensor
 
     def inputs(self, device: torch.device) -> dict[str, object]:
-        """Arguments of Listener.forward but for `quantise`."""
+        """Arguments of Audio LLM.forward but for `quantise`."""
         return {
             "speech": self.speech.to(device),
             "music": self.music.to(device),
@@ -78,7 +78,7 @@ class ListeningBatch:
         }
 
 
-class Listening:
+class AudioQADataset:
     """Batches of examples: batch i is a pure function of the clips, the tasks and the key.
 
     tasks: name -> weight, of auditory_sentences.tasks or training.speaker_pairs. A task is drawn first, then one of the
@@ -130,50 +130,51 @@ class Listening:
     def batch(self, index: int) -> ListeningBatch:
         """Batch `index`: examples of similar length, their features changed at random."""
         pool, position = divmod(index, _POOL)
-        draws = Draws("pool", *self.key, pool)
-        drawn = [self._draw(draws) for _ in range(_POOL * self.size)]
+        rng = KeyedRng("pool", *self.key, pool)
+        drawn = [self._draw(rng) for _ in range(_POOL * self.size)]
         order = sorted(range(len(drawn)), key=lambda i: self.lengths[drawn[i][1].id])
-        slices = draws.shuffled([order[i * self.size : (i + 1) * self.size] for i in range(_POOL)])
-        draws = Draws("question", *self.key, index)
-        examples = [self._example(name, clip, draws) for name, clip in (drawn[i] for i in slices[position])]
-        return self._with_features(examples, Draws("augment", *self.key, index))
+        slices = rng.shuffled([order[i * self.size : (i + 1) * self.size] for i in range(_POOL)])
+        rng = KeyedRng("question", *self.key, index)
+        examples = [self._example(name, clip, rng) for name, clip in (drawn[i] for i in slices[position])]
+        return self._with_features(examples, KeyedRng("augment", *self.key, index))
 
     def questions(self, task: str, limit: int) -> list[ListeningBatch]:
         """The same question about each of the first `limit` clips that can serve the task, unchanged, in batches."""
         examples = [
-            self._example(task, clip, Draws("held out", task, clip.id)) for clip in self.clips_of.get(task, [])[:limit]
+            self._example(task, clip, KeyedRng("held out", task, clip.id))
+            for clip in self.clips_of.get(task, [])[:limit]
         ]
         examples.sort(key=self._length)
         return [self._with_features(examples[i : i + 32], None) for i in range(0, len(examples), 32)]
 
-    def _draw(self, draws: Draws) -> tuple[str, Clip]:
-        place = draws.below(1 << 53) / (1 << 53)
+    def _draw(self, rng: KeyedRng) -> tuple[str, Clip]:
+        place = rng.randrange(1 << 53) / (1 << 53)
         name = next((name for name, end in self.shares if place < end), self.shares[-1][0])
-        return name, draws.pick(self.clips_of[name])
+        return name, rng.choice(self.clips_of[name])
 
-    def _example(self, name: str, clip: Clip, draws: Draws) -> Example:
+    def _example(self, name: str, clip: Clip, rng: KeyedRng) -> Example:
         if name == speaker_pairs.TASK:
-            other, answer = self.pairs.partner(clip, draws)
-            return Example(clip, name, Dialogue(self.bank.prompt(name, draws), answer), other)
-        return Example(clip, name, self._dialogue(find_task(name), clip, draws))
+            other, answer = self.pairs.partner(clip, rng)
+            return Example(clip, name, Dialogue(self.bank.prompt(name, rng), answer), other)
+        return Example(clip, name, self._dialogue(find_task(name), clip, rng))
 
     def _length(self, example: Example) -> int:
         """Samples of what is heard."""
         more = 0 if example.other is None else speaker_pairs.GAP + self.lengths[example.other.id]
         return self.lengths[example.clip.id] + more
 
-    def _dialogue(self, task: Task, clip: Clip, draws: Draws) -> Dialogue:
+    def _dialogue(self, task: Task, clip: Clip, rng: KeyedRng) -> Dialogue:
         for part in task.parts:
             if part.content in QUESTIONS:
                 labels = [task.label] if task.label else [n for n in sorted(clip.labels) if n in self.bank.label_values]
-                question, answer = QUESTIONS[part.content](clip, draws.pick(labels), draws, self.bank).values()
+                question, answer = QUESTIONS[part.content](clip, rng.choice(labels), rng, self.bank).values()
                 return Dialogue(question, answer)
-        return Dialogue(self.bank.prompt(task.base, draws), CONTENTS[task.parts[-1].content](clip))
+        return Dialogue(self.bank.prompt(task.base, rng), CONTENTS[task.parts[-1].content](clip))
 
-    def _with_features(self, examples: Sequence[Example], draws: Draws | None) -> ListeningBatch:
+    def _with_features(self, examples: Sequence[Example], rng: KeyedRng | None) -> ListeningBatch:
         features = self._features(examples)
-        if draws is not None:
-            features = [self._changed(speech, music, draws) for speech, music in features]
+        if rng is not None:
+            features = [self._changed(speech, music, rng) for speech, music in features]
         return ListeningBatch(
             tuple(examples),
             pad_sequence([speech.T for speech, _ in features], batch_first=True).transpose(1, 2),
@@ -200,28 +201,28 @@ class Listening:
         audio = [_audio(example) for example in examples]
         lengths = torch.tensor([len(waveform) for waveform in audio])
         device = self.encoder.branch.merge.weight.device
-        heard = self.encoder.features(pad_sequence(audio, batch_first=True).to(device), lengths.to(device))
+        heard = self.encoder.extract_features(pad_sequence(audio, batch_first=True).to(device), lengths.to(device))
         return [
             (speech[:, : feature_frames(len(waveform), 50)], music[:, : feature_frames(len(waveform), 25)])
             for waveform, speech, music in zip(audio, heard[0], heard[1], strict=True)
         ]
 
-    def _changed(self, speech: Tensor, music: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _changed(self, speech: Tensor, music: Tensor, rng: KeyedRng) -> tuple[Tensor, Tensor]:
         change = self.augmentation
         expert = self.encoder.experts["speech_text"]
         if change.warp and isinstance(expert, MelExpert):
-            share = (2 * draws.below(1 << 20) / (1 << 20) - 1) * change.warp
+            share = (2 * rng.randrange(1 << 20) / (1 << 20) - 1) * change.warp
             speech = warped(speech, 1 + share, expert.views["speech_text"].stack)
         speech, music = speech.clone(), music.clone()
         for _ in range(change.time_masks):
-            width = draws.between(0, change.time_width)
-            start = draws.between(0, max(0, music.shape[1] - width))
+            width = rng.randint(0, change.time_width)
+            start = rng.randint(0, max(0, music.shape[1] - width))
             speech[:, 2 * start : 2 * (start + width)] = 0
             music[:, start : start + width] = 0
         for features in (speech, music):
             for _ in range(change.band_masks):
-                width = draws.between(0, round(change.band_width * len(features)))
-                start = draws.between(0, len(features) - width)
+                width = rng.randint(0, round(change.band_width * len(features)))
+                start = rng.randint(0, len(features) - width)
                 features[start : start + width] = 0
         return speech, music
 
@@ -236,10 +237,10 @@ def _audio(example: Example) -> Tensor:
 
 def train_and_held_out(
     clips: Sequence[Clip], tasks: Mapping[str, float], held_out_tasks: Sequence[str], *rest: object
-) -> tuple[Listening, Listening]:
-    """Questions about the train clips, and about the dev clips. rest: of Listening's arguments, from `encoder` on."""
+) -> tuple[AudioQADataset, AudioQADataset]:
+    """Questions about train clips, and about dev clips. rest: of AudioQADataset's arguments, from `encoder` on."""
     train, held_out = (
-        Listening([clip for clip in clips if clip.split == split], wanted, *rest, split)
+        AudioQADataset([clip for clip in clips if clip.split == split], wanted, *rest, split)
         for split, wanted in (("train", tasks), ("dev", dict.fromkeys(held_out_tasks, 1.0)))
     )
     return train, held_out

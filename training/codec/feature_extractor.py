@@ -15,13 +15,13 @@ from training.codec.audio_crops import Crop, load_batch
 
 
 @dataclass
-class Heard:
+class FrozenFeatures:
     """A batch as the frozen parts hear it.
 
     features: name -> (B, C, T) for StructuralBranch; structural_mask: (B, T12) bool
     descriptive: (B, T5, dim) quantised descriptive frames; None where that branch is not frozen
     latents: (B, T25, latent_dim) before rounding; latent_frames: (B,) of each clip
-    feature_frames: (B,) 25 Hz frames of each clip, as ReasoningCodec.describe wants them
+    feature_frames: (B,) 25 Hz frames of each clip, as ReasoningCodec.encode_descriptive wants them
     """
 
     features: dict[str, Tensor]
@@ -32,7 +32,7 @@ class Heard:
     feature_frames: Tensor | None = None
 
 
-class FrozenCodec:
+class FeatureExtractor:
     """Runs the frozen parts, always in eval mode and without gradients.
 
     keep: whether to keep what was heard in memory, in 16 bits, so that later epochs cost nothing: for corpora of a few
@@ -44,7 +44,7 @@ class FrozenCodec:
         self.codec, self.describe = codec, describe
         self._kept: dict[tuple[str, int, int], dict[str, Tensor]] | None = {} if keep else None
 
-    def __call__(self, crops: Sequence[Crop], device: torch.device) -> Heard:
+    def __call__(self, crops: Sequence[Crop], device: torch.device) -> FrozenFeatures:
         if self._kept is None:
             heard = self._hear(*(value.to(device) for value in load_batch(crops)))
         else:
@@ -53,12 +53,12 @@ class FrozenCodec:
         return heard
 
     @torch.no_grad()
-    def _hear(self, waveforms: Tensor, lengths: Tensor) -> Heard:
-        features = self.codec.features(waveforms, lengths)
-        descriptive = self.codec.describe(features)[0] if self.describe else None
+    def _hear(self, waveforms: Tensor, lengths: Tensor) -> FrozenFeatures:
+        features = self.codec.extract_features(waveforms, lengths)
+        descriptive = self.codec.encode_descriptive(features)[0] if self.describe else None
         latents = self.codec.scalar.encode(waveforms, lengths).transpose(1, 2)
         frames = -(-lengths // self.codec.config.scalar.samples_per_frame)
-        return Heard(features.values, features.structural_mask, descriptive, latents, frames)
+        return FrozenFeatures(features.values, features.structural_mask, descriptive, latents, frames)
 
     def _one(self, crop: Crop, device: torch.device) -> dict[str, Tensor]:
         key = (crop.clip.id, crop.start, crop.length)
@@ -74,13 +74,13 @@ class FrozenCodec:
             }
         return self._kept[key]
 
-    def _together(self, clips: list[dict[str, Tensor]], device: torch.device) -> Heard:
+    def _together(self, clips: list[dict[str, Tensor]], device: torch.device) -> FrozenFeatures:
         def padded(name: str) -> Tensor:
             rows = pad_sequence([clip[name] for clip in clips], batch_first=True)
             return (rows if name == "mask" else rows.float()).to(device)
 
         names = clips[0].keys() - {"mask", "latents", "descriptive"}
-        return Heard(
+        return FrozenFeatures(
             {name: padded(name).transpose(1, 2) for name in sorted(names)},
             padded("mask"),
             padded("descriptive") if self.describe else None,

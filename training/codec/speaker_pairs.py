@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from codec.tokens import SAMPLE_RATE
 
 TASK = "speaker_verification"
@@ -29,11 +29,11 @@ class SpeakerPairs:
         """The clips that have a partner of either kind: another clip of their speaker, and another speaker."""
         return [clip for clip in self._short if len(self._of[clip.speaker]) > 1] if len(self._of) > 1 else []
 
-    def partner(self, first: Clip, draws: Draws) -> tuple[Clip, str]:
+    def partner(self, first: Clip, rng: KeyedRng) -> tuple[Clip, str]:
         """Another clip, of the same speaker with chance one half, and the answer: "yes" or "no"."""
-        same = draws.chance(0.5)
+        same = rng.bernoulli(0.5)
         among = self._of[first.speaker] if same else self._short
         while True:
-            other = draws.pick(among)
+            other = rng.choice(among)
             if other.id != first.id and (other.speaker == first.speaker) == same:
                 return other, "yes" if same else "no"

@@ -29,9 +29,9 @@ from codec.io.numbers import Count, Filled, Index, Name, NonNegative, Seconds, S
 from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import LISTENER_FILE, Listener, Lora, fingerprint_of, load_listener, save_listener
-from training.codec.audio_qa import Augmentation, Listening, train_and_held_out
-from training.codec.losses.codebook_usage import CodebookHealth
+from training.codec.audio_llm import LISTENER_FILE, AudioLLM, Lora, fingerprint_of, load_listener, save_listener
+from training.codec.audio_qa import AudioQADataset, Augmentation, train_and_held_out
+from training.codec.losses.codebook_usage import CodebookUsage
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
 from training.recipe import Corpora, Recipe, Weights, check_weights
@@ -49,7 +49,7 @@ class DescriptiveRecipe(Recipe):
 
     corpora: folders or descriptions of corpora; their train clips teach, their dev clips are held out
     text_model: folder or hub id of the text model, tokenizer included; text_precision: it is frozen in this type
-    init: a descriptive run, or a codec with its listener beside it, that learns on; empty: from nothing
+    init: a descriptive run, or a codec with its audio LLM beside it, that learns on; empty: from nothing
     experts: of the roles speech_text and music; descriptive: sizes of the branch
     tasks: name -> weight; prompts: a prompt bank (JSON), empty for the project's own
     batch: examples in a micro-batch; max_seconds: longer clips are left out
@@ -87,7 +87,7 @@ class DescriptiveRecipe(Recipe):
 def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the branch, which DescriptiveEncoder.from_pretrained reads.
 
-    Beside the branch lies listener.safetensors: projection, adapters and auxiliary head,
+    Beside the branch lies audio_llm.safetensors: projection, adapters and auxiliary head,
     with which the language model starts (training/lm/initialisation.py).
     """
     with Run(recipe, resume) as run:
@@ -113,16 +113,16 @@ def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
         run.check(facts)
         precision, align = PRECISION[recipe.text_precision], recipe.alignment_weight > 0
         if start:
-            listener, _, scale = load_listener(
+            audio_llm, _, scale = load_listener(
                 encoder.branch, start, recipe.text_model, tokenizer, precision, align, recipe.lora.dropout
             )
-            listener.train()
+            audio_llm.train()
         else:
-            listener = Listener(encoder.branch, recipe.text_model, tokenizer, recipe.lora, align, precision)
+            audio_llm = AudioLLM(encoder.branch, recipe.text_model, tokenizer, recipe.lora, align, precision)
             scale = recipe.lora.alpha / recipe.lora.rank
-        engine = Engine(listener, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        engine = Engine(audio_llm, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         encoder.to(engine.device)
-        health = CodebookHealth(recipe.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
+        usage = CodebookUsage(recipe.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
@@ -140,15 +140,15 @@ def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
                 engine.backward(loss, names=[example.name for example in batch.examples])
                 engine.record(loss=loss, answer=out.answer, commitment=out.commitment, alignment=out.alignment)
                 if out.codes is not None:
-                    health.count(out.codes)
-                run.journal.count(audio_seconds=int(batch.frames.sum()) / 25)
+                    usage.count(out.codes)
+                run.metric_logger.count(audio_seconds=int(batch.frames.sum()) / 25)
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics() | (health.report() if quantise else {}))
+                run.metric_logger.write(step, engine.metrics() | (usage.report() if quantise else {}))
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(
-                        step, held_out_scores(listener, held_out, recipe.held_out_limit, quantise, engine.device)
+                    run.metric_logger.write(
+                        step, held_out_scores(audio_llm, held_out, recipe.held_out_limit, quantise, engine.device)
                     )
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, facts)
@@ -176,7 +176,7 @@ def plain_attention(device: torch.device) -> contextlib.AbstractContextManager[N
 
 
 def held_out_scores(
-    listener: Listener, held_out: Listening, limit: int, quantise: bool, device: torch.device
+    audio_llm: AudioLLM, held_out: AudioQADataset, limit: int, quantise: bool, device: torch.device
 ) -> dict[str, Any]:
     """Word error rate of transcripts, share of right answers of every other task, on at most `limit` dev clips each."""
     scores = {}
@@ -186,7 +186,7 @@ def held_out_scores(
             inputs = batch.inputs(device)
             dialogues = inputs.pop("dialogues")
             inputs.pop("transcripts")
-            said += listener.answer(**inputs, questions=[d.question for d in dialogues], quantise=quantise)
+            said += audio_llm.answer(**inputs, questions=[d.question for d in dialogues], quantise=quantise)
             truth += [d.answer for d in dialogues]
         if task == "asr":
             scores["held_out_wer"] = jiwer.wer(truth, said)

@@ -19,7 +19,7 @@ from codec.io.numbers import Count, Seconds, Size
 from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, Crop, load_batch, train_and_held_out
 from training.codec.losses.best_rq import MaskedPrediction, MaskedPredictionConfig, stacked
-from training.codec.losses.codebook_usage import CodebookHealth
+from training.codec.losses.codebook_usage import CodebookUsage
 from training.engine.engine import Engine, seed_everything
 from training.recipe import Corpora, Recipe
 from training.resume import Resume
@@ -66,7 +66,7 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
         if run.checkpoint is None:
             measure_spectra(model, train, recipe.statistics_batches)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
-        health = CodebookHealth(recipe.prediction.codes, {"targets": range(1)})
+        usage = CodebookUsage(recipe.prediction.codes, {"targets": range(1)})
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
             encoder.save_pretrained(
@@ -80,17 +80,17 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
                 out = engine(waveforms)
                 engine.backward(out.loss, names=[crop.clip.id for crop in crops])
                 engine.record(loss=out.loss, accuracy=out.accuracy)
-                health.count(out.targets[:, None])
-                run.journal.count(audio_seconds=waveforms.numel() / SAMPLE_RATE)
+                usage.count(out.targets[:, None])
+                run.metric_logger.count(audio_seconds=waveforms.numel() / SAMPLE_RATE)
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics() | health.report())
+                run.metric_logger.write(step, engine.metrics() | usage.report())
             validate_due, save_due = run.validate_due(step), run.save_due(step)
             if validate_due or save_due:
                 settle_statistics(engine, train, recipe)
             if validate_due:
                 with engine.evaluating():
-                    run.journal.write(step, validate(engine, held_out, recipe))
+                    run.metric_logger.write(step, validate(engine, held_out, recipe))
             if save_due:
                 run.save(step, {"model": engine}, write_model, facts)
     return run.model

@@ -1,6 +1,6 @@
 """Codec stage 1, second part: GRPO on the detailed analysis (ReasoningCodec §A.2; formulas: rl/policy_loss.py).
 
-The listener of a descriptive run says several analyses of each clip at random; those that agree better with the ground
+The audio LLM of a descriptive run says several analyses of each clip at random; those that agree better with the ground
 truth than the rest of their group become likelier, within a clipped distance of the policy that said them and at a
 price for leaving the supervised model. Published: the order (supervised, then GRPO) and the reward (a language model
 judges the consistency with the ground truth), off by default here in favour of rewards that can be verified. Not
@@ -26,7 +26,7 @@ from codec.io.numbers import Below, Count, Filled, Name, NonNegative, Positive, 
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
 from training.codec.audio_llm import LISTENER_FILE, fingerprint_of, load_listener, save_listener
-from training.codec.audio_qa import Augmentation, Listening, ListeningBatch, train_and_held_out
+from training.codec.audio_qa import AudioQADataset, Augmentation, ListeningBatch, train_and_held_out
 from training.codec.train_descriptive import PRECISION, plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
@@ -49,7 +49,8 @@ class GrpoRecipe(Recipe):
     steps: batches of groups that are sampled; each makes `updates` updates of the weights
     init: a descriptive run whose tasks had `analysis` among them; text_model: the one that it was trained with
     corpora, prompts, max_seconds, cache_features: as in a descriptive recipe
-    batch: clips in a micro-batch; group: analyses of each, sampled at `temperature`, of at most `max_ids` ids; one that
+    batch: clips in a micro-batch; group: analyses of each, sampled at `temperature`, of at most `max_new_tokens` ids;
+    one that
         has not ended by then earns nothing
     rewards: name -> weight in the mean over those that apply to a clip
     judge: who gives the reward "judge"; needed where that has a weight
@@ -72,7 +73,7 @@ class GrpoRecipe(Recipe):
     cache_features: bool = False
     group: Annotated[int, Range(2, 2**20)] = 8
     temperature: Annotated[float, Range(0, 1000, open=True)] = 1.0
-    max_ids: Size = 256
+    max_new_tokens: Size = 256
     updates: Count = 1
     rewards: Annotated[dict[str, Positive], Filled()] = field(default_factory=lambda: dict(_REWARDS))
     judge: JudgeRecipe | None = None
@@ -103,7 +104,7 @@ class Rollout:
     batch: ListeningBatch
     answers: list[list[int]]
     advantages: Tensor  # (N,)
-    facts: dict[str, float]  # means, for the journal
+    facts: dict[str, float]  # means, for the metrics log
     old: Tensor | None = None
     reference: Tensor | None = None
 
@@ -136,9 +137,9 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
         }
         run.check(facts)
         precision = PRECISION[recipe.text_precision]
-        listener, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
-        listener.branch.requires_grad_(recipe.branch_learns)
-        policy = Policy(listener, recipe.temperature)
+        audio_llm, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
+        audio_llm.branch.requires_grad_(recipe.branch_learns)
+        policy = Policy(audio_llm, recipe.temperature)
         updates = recipe.steps * recipe.updates
         engine = Engine(policy, recipe.optimiser, recipe.engine, updates, recipe.seed, run.engine_state())
         encoder.to(engine.device)
@@ -146,7 +147,7 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
         judge = load_judge(recipe.judge, engine.device) if recipe.judge else None
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
-            state = {name.removeprefix("listener."): tensor for name, tensor in state.items()}
+            state = {name.removeprefix("audio_llm."): tensor for name, tensor in state.items()}
             branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
             encoder.save_pretrained(folder, branch)
             save_listener({name: state.get(name, t) for name, t in supervised.items()}, scale, folder / LISTENER_FILE)
@@ -171,12 +172,12 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
                     engine.backward(loss, names=[example.name for example in rollout.batch.examples])
                     engine.record(policy=gain, kl=kl, clipped=clipped, commitment=out.commitment, **rollout.facts)
                 engine.step()
-            run.journal.count(analyses=sum(len(rollout.answers) for rollout in rollouts))
+            run.metric_logger.count(analyses=sum(len(rollout.answers) for rollout in rollouts))
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, held_out_rewards(policy, held_out, recipe, engine.device))
+                    run.metric_logger.write(step, held_out_rewards(policy, held_out, recipe, engine.device))
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, facts)
     return run.model
@@ -194,8 +195,8 @@ def roll_out(
     count = len(batch.examples) * recipe.group
     seeds = [stable_hash("analysis", recipe.seed, *key, number) >> 1 for number in range(count)]
     with plain_attention(device):
-        answers = policy.sample(**policy_inputs(batch, device), seeds=seeds, max_ids=recipe.max_ids)
-    tokenizer = policy.listener.tokenizer
+        answers = policy.sample(**policy_inputs(batch, device), seeds=seeds, max_new_tokens=recipe.max_new_tokens)
+    tokenizer = policy.audio_llm.tokenizer
     said = [tokenizer.decode(answer).strip() for answer in answers]
     examples = [example for example in batch.examples for _ in range(recipe.group)]
     scores = [verified(example.clip, text, recipe.rewards) for example, text in zip(examples, said, strict=True)]
@@ -227,11 +228,13 @@ def policy_inputs(batch: ListeningBatch, device: torch.device) -> dict[str, Any]
     }
 
 
-def held_out_rewards(policy: Policy, held_out: Listening, recipe: GrpoRecipe, device: torch.device) -> dict[str, float]:
+def held_out_rewards(
+    policy: Policy, held_out: AudioQADataset, recipe: GrpoRecipe, device: torch.device
+) -> dict[str, float]:
     """Mean verifiable rewards of the likeliest analyses of dev clips."""
     scores = []
     for batch in held_out.questions(TASK, recipe.held_out_limit):
-        said = policy.listener.answer(**policy_inputs(batch, device), max_ids=recipe.max_ids)
+        said = policy.audio_llm.answer(**policy_inputs(batch, device), max_new_tokens=recipe.max_new_tokens)
         scores += [verified(e.clip, text, recipe.rewards) for e, text in zip(batch.examples, said, strict=True)]
     total = [weighted_mean(score, recipe.rewards) for score in scores]
     means = {f"held_out_reward_{name}": value for name, value in _means(scores).items()}

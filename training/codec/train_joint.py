@@ -1,8 +1,9 @@
 """Codec stage 4, joint fine-tuning of both branches (ReasoningCodec §2.5: after reconstruction, both learn together).
 
-A whole codec goes on from where reconstruction left it, with the listener that its descriptive branch was taught by.
-Each micro-batch asks the listener about whole clips and rebuilds crops of clips: a crop has lost part of what was said.
-Loss = answers + commitment + weight * (flow + 0.1 phone features + 0.5 commitment), the two losses of stages 1 and 3.
+A whole codec goes on from where reconstruction left it, with the audio LLM that its descriptive branch was taught by.
+Each micro-batch asks the audio LLM about whole clips and rebuilds crops of clips: a crop has lost part of what was
+said. Loss = answers + commitment + weight * (flow + 0.1 phone features + 0.5 commitment), the two losses of stages 1
+and 3.
 Descriptive frames are no longer constants to reconstruction: its gradient reaches their branch through FiLM. The paper
 names the stage only; that, the weights of the two losses, and that codebooks go on following the data are ours.
 Expert encoders, text model and scalar autoencoder are frozen.
@@ -32,14 +33,14 @@ from lm.text_tokenizer import TextTokenizer
 from training.codec import audio_crops, audio_qa
 from training.codec.audio_llm import (
     LISTENER_FILE,
-    Listener,
+    AudioLLM,
     ListenerLosses,
     fingerprint_of,
     load_listener,
     save_listener,
 )
-from training.codec.feature_extractor import FrozenCodec, Heard
-from training.codec.losses.codebook_usage import CodebookHealth
+from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
+from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.train_descriptive import HELD_OUT, PRECISION, TASKS, held_out_scores, plain_attention
 from training.codec.train_structural import (
     GROUPS,
@@ -61,19 +62,19 @@ class JointRecipe(ReconstructionRecipe):
     """What both branches learn from and how. Questions and crops come from the same corpora, `batch` clips of each.
 
     init: folder of the codec of a structural run
-    listener: folder with the listener.safetensors that belongs to the codec's descriptive branch: the descriptive or
+    audio_llm: folder with the audio_llm.safetensors that belongs to the codec's descriptive branch: the descriptive or
         GRPO run that the codec was made with, or init itself where a copy lies there
-    text_model: the one that the listener was trained with
+    text_model: the one that the audio LLM was trained with
     text_precision, tasks, prompts, max_seconds, augmentation, held_out_...: as in a descriptive recipe
     reconstruction_weight: of flow, phone and commitment loss together, beside the answers' loss
     descriptive_commitment_weight: of the descriptive branch; commitment_weight is the structural one's
-    keep_heard: keeps what the experts made of the clips of the questions, too
+    cache_features: keeps what the experts made of the clips of the questions, too
     """
 
-    READS = ("corpora", "init", "listener", "text_model", "prompts")
+    READS = ("corpora", "init", "audio_llm", "text_model", "prompts")
 
     init: Name
-    listener: Name
+    audio_llm: Name
     text_model: Name
     text_precision: Literal["fp32", "bf16"] = "fp32"
     tasks: Weights = field(default_factory=lambda: dict(TASKS))
@@ -97,18 +98,20 @@ class JointLosses:
 
 
 class Joint(nn.Module):
-    """Listener and reconstruction around one descriptive branch, which the listener holds."""
+    """Audio LLM and reconstruction around one descriptive branch, which the audio LLM holds."""
 
-    def __init__(self, listener: Listener, codec: ReasoningCodec) -> None:
+    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec) -> None:
         super().__init__()
-        self.listener, self.reconstruction = listener, Reconstruction(codec)
-        self._describe = codec.describe  # through the listener's branch; not the codec, whose other parts do not learn
+        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec)
+        self._describe = (
+            codec.encode_descriptive
+        )  # through the audio LLM's branch; other parts stay
 
     def forward(
-        self, questions: Mapping[str, Any] | None, heard: Heard, prefix_frames: Tensor, conditioned: Tensor
+        self, questions: Mapping[str, Any] | None, heard: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor
     ) -> JointLosses:
-        """questions: what Listener.forward takes, None for reconstruction alone; the others as for Reconstruction."""
-        understood = None if questions is None else self.listener(**questions, quantise=True)
+        """questions: what Audio LLM.forward takes, None for reconstruction alone; the others as for Reconstruction."""
+        understood = None if questions is None else self.audio_llm(**questions, quantise=True)
         features = Features(heard.features, heard.feature_frames, heard.structural_mask)
         with torch.autocast(heard.latents.device.type, enabled=False):  # as the codec will describe them
             descriptive, codes = self._describe(features)
@@ -117,10 +120,10 @@ class Joint(nn.Module):
 
 
 def run(recipe: JointRecipe, resume: Resume = False) -> Path:
-    """Train, and return the folder of the whole codec, with its listener.safetensors beside it."""
+    """Train, and return the folder of the whole codec, with its audio_llm.safetensors beside it."""
     with Run(recipe, resume) as run:
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
-        codec, start = trained_codec(recipe), resolve_model(recipe.listener)
+        codec, start = trained_codec(recipe), resolve_model(recipe.audio_llm)
         crops, held_out_crops = audio_crops.train_and_held_out(
             recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed
         )
@@ -128,35 +131,35 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
             read_corpora(recipe.corpora),
             recipe.tasks,
             recipe.held_out_tasks,
-            DescriptiveEncoder.of_codec(codec),
+            DescriptiveEncoder.from_codec(codec),
             PromptBank.load(recipe.prompts or None),
             recipe.batch,
             recipe.max_seconds,
             recipe.augmentation,
-            recipe.keep_heard,
+            recipe.cache_features,
             recipe.seed,
         )
         facts = {
             "clips": crops.fingerprint,
             "text_tokenizer": tokenizer.fingerprint,
             "init": codec.fingerprint,
-            "listener": fingerprint_of(start),
+            "audio_llm": fingerprint_of(start),
         }
         run.check(facts)
-        listener, supervised, scale = load_listener(
+        audio_llm, supervised, scale = load_listener(
             codec.descriptive, start, recipe.text_model, tokenizer, PRECISION[recipe.text_precision]
         )
         check_branch(codec, start)
-        model = Joint(listener, codec)
+        model = Joint(audio_llm, codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # what is frozen stays so; what learns gets its mode back below
         model.train()
-        frozen = FrozenCodec(codec, recipe.keep_heard, describe=False)
-        described = CodebookHealth(codec.config.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
-        structured = CodebookHealth(codec.config.structural.quantiser.codebook_size, GROUPS)
+        frozen = FeatureExtractor(codec, recipe.cache_features, describe=False)
+        described = CodebookUsage(codec.config.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
+        structured = CodebookUsage(codec.config.structural.quantiser.codebook_size, GROUPS)
 
         def write_model(folder: Path, state: dict[str, Tensor]) -> None:
-            learnt = {name.removeprefix("listener."): tensor for name, tensor in state.items()}
+            learnt = {name.removeprefix("audio_llm."): tensor for name, tensor in state.items()}
             codec.save_pretrained(folder, codec_state(state))
             save_listener({name: learnt.get(name, t) for name, t in supervised.items()}, scale, folder / LISTENER_FILE)
 
@@ -174,13 +177,15 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
                 engine.record(flow=rebuilt.flow, phone=rebuilt.phone, commitment=rebuilt.commitment)
                 described.count(out.codes)
                 structured.count(rebuilt.ids)
-                run.journal.count(audio_seconds=sum(c.length for c in cut) / SAMPLE_RATE + int(asked.frames.sum()) / 25)
+                run.metric_logger.count(
+                    audio_seconds=sum(c.length for c in cut) / SAMPLE_RATE + int(asked.frames.sum()) / 25
+                )
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics() | described.report() | structured.report())
+                run.metric_logger.write(step, engine.metrics() | described.report() | structured.report())
             if run.validate_due(step):
                 with engine.evaluating():
-                    scores = held_out_scores(listener, held_out_questions, recipe.held_out_limit, True, engine.device)
+                    scores = held_out_scores(audio_llm, held_out_questions, recipe.held_out_limit, True, engine.device)
                     flow = held_out_flow(
                         lambda *heard, **conditions: engine(None, *heard, **conditions).rebuilt,
                         frozen,
@@ -188,7 +193,7 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
                         recipe,
                         engine.device,
                     )
-                    run.journal.write(step, scores | {"held_out_flow": flow})
+                    run.metric_logger.write(step, scores | {"held_out_flow": flow})
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, facts)
     return run.model
@@ -211,7 +216,7 @@ def trained_codec(recipe: JointRecipe) -> ReasoningCodec:
 
 def codec_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What of Joint's state is the codec's, under its names there."""
-    places = {"listener.branch.": "descriptive.", "reconstruction.": ""}
+    places = {"audio_llm.branch.": "descriptive.", "reconstruction.": ""}
     return {
         place + name.removeprefix(prefix): tensor
         for prefix, place in places.items()
@@ -221,7 +226,7 @@ def codec_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_branch(codec: ReasoningCodec, folder: Path) -> None:
-    """Raise UserError where the listener's folder holds another descriptive branch than the codec."""
+    """Raise UserError where the audio LLM's folder holds another descriptive branch than the codec."""
     path = folder / "model.safetensors"
     try:
         theirs = {name.removeprefix("descriptive."): tensor for name, tensor in load_file(path).items()}

@@ -23,7 +23,7 @@ from codec.reasoning.flow_decoder import FlowDecoder
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, train_and_held_out
-from training.codec.feature_extractor import FrozenCodec, Heard
+from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.train_descriptive import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
@@ -104,7 +104,7 @@ class Teacher:
         self.flow = copy.deepcopy(codec.flow).requires_grad_(False)  # the codec's own becomes the student
 
     @torch.no_grad()
-    def pairs(self, heard: Heard) -> Pairs:
+    def pairs(self, heard: FrozenFeatures) -> Pairs:
         """From the seeded draws: a prefix for all clips of the micro-batch or for none, and the noise."""
         recipe, device = self.recipe, heard.latents.device
         structural = self.codec.structural
@@ -156,7 +156,7 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()
         teacher.flow.to(engine.device)
-        frozen = FrozenCodec(codec, keep=False)
+        frozen = FeatureExtractor(codec, keep=False)
 
         for step in run.steps():
             for index in engine.micro_batches(step):
@@ -164,20 +164,22 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
                 loss = engine(teacher.pairs(frozen(crops, engine.device)))
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
                 engine.record(loss=loss)
-                run.journal.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
+                run.metric_logger.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, held_out_distances(teacher, codec.flow, frozen, held_out, engine.device))
+                    run.metric_logger.write(
+                        step, held_out_distances(teacher, codec.flow, frozen, held_out, engine.device)
+                    )
             if run.save_due(step):
                 run.save(step, {"model": engine}, codec.save_pretrained, facts)
     return run.model
 
 
 def held_out_distances(
-    teacher: Teacher, student: FlowDecoder, frozen: FrozenCodec, crops: AudioCrops, device: torch.device
+    teacher: Teacher, student: FlowDecoder, frozen: FeatureExtractor, crops: AudioCrops, device: torch.device
 ) -> dict[str, float]:
     """How far from the teacher's many-step latents are the student's in few steps, and the teacher's own in as many?
 

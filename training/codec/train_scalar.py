@@ -97,7 +97,7 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
             critic = engines["critic"] = _engine(recipe, discriminator, adversary.optimiser, run, "critic")
 
         for step in run.steps():
-            fights = adversary is not None and step >= adversary.start_step
+            adversarial_active = adversary is not None and step >= adversary.start_step
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
                 waveforms, lengths = (x.to(engine.device) for x in load_batch(crops))
@@ -106,7 +106,7 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
                 loss, terms = reconstruction(signal, waveforms, lengths)
                 terms["latent_power"] = masked_mean(raw.square(), reconstruction.frames(lengths))
                 loss = loss + recipe.latent_weight * terms["latent_power"]
-                if fights:
+                if adversarial_active:
                     decoded = autoencoder.waveform(signal, lengths)
                     with critic.frozen():
                         real, fake = critic(waveforms), critic(decoded)
@@ -114,19 +114,19 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
                         terms["features"] = feature_matching_loss(real, fake)
                     loss = loss + adversary.weight * terms["adversarial"] + adversary.feature_weight * terms["features"]
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
-                if fights:
+                if adversarial_active:
                     terms["critic"] = discriminator_loss(critic(waveforms), critic(decoded.detach()))
                     critic.backward(terms["critic"], names=[crop.clip.id for crop in crops])
                 engine.record(loss=loss, **terms)
-                run.journal.count(audio_seconds=float(lengths.sum()) / SAMPLE_RATE)
+                run.metric_logger.count(audio_seconds=float(lengths.sum()) / SAMPLE_RATE)
             engine.step()
-            if fights:
+            if adversarial_active:
                 critic.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(step, validate(engine, reconstruction, held_out))
+                    run.metric_logger.write(step, validate(engine, reconstruction, held_out))
             if run.save_due(step):
                 run.save(step, engines, autoencoder.save_pretrained, facts)
     return run.model

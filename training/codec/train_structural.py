@@ -25,8 +25,8 @@ from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, load_batch, train_and_held_out
-from training.codec.feature_extractor import FrozenCodec, Heard
-from training.codec.losses.codebook_usage import CodebookHealth
+from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
+from training.codec.losses.codebook_usage import CodebookUsage
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
 from training.recipe import Corpora, Recipe
@@ -45,7 +45,7 @@ class ReconstructionRecipe(Recipe):
     phone_weight, commitment_weight: of the losses beside the flow loss
     prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
     unconditional_chance: of a clip losing its conditioning
-    keep_heard: whether to keep in memory what the frozen parts made of a clip (see FrozenCodec)
+    cache_features: whether to keep in memory what the frozen parts made of a clip (see FeatureExtractor)
     """
 
     corpora: Corpora
@@ -56,7 +56,7 @@ class ReconstructionRecipe(Recipe):
     prefix_chance: Share = 0.5
     prefix_share: Share = 0.5
     unconditional_chance: Share = 0.1
-    keep_heard: bool = False
+    cache_features: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Reconstruction(nn.Module):
         self.structural, self.flow = codec.structural, codec.flow
         self.structural.no_condition.requires_grad_(False)  # it stands for frames that training has no use for
 
-    def forward(self, heard: Heard, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
+    def forward(self, heard: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
         """heard: the batch; prefix_frames (B,) latents given as context; conditioned (B,) bool.
 
         Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
@@ -148,8 +148,8 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
         model.train()
-        frozen = FrozenCodec(codec, recipe.keep_heard)
-        health = CodebookHealth(recipe.structural.quantiser.codebook_size, GROUPS)
+        frozen = FeatureExtractor(codec, recipe.cache_features)
+        usage = CodebookUsage(recipe.structural.quantiser.codebook_size, GROUPS)
 
         for step in run.steps():
             for index in engine.micro_batches(step):
@@ -159,14 +159,14 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
                 loss = out.total(recipe)
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
                 engine.record(loss=loss, flow=out.flow, phone=out.phone, commitment=out.commitment)
-                health.count(out.ids)
-                run.journal.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
+                usage.count(out.ids)
+                run.metric_logger.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics() | health.report())
+                run.metric_logger.write(step, engine.metrics() | usage.report())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.journal.write(
+                    run.metric_logger.write(
                         step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe, engine.device)}
                     )
             if run.save_due(step):
@@ -183,7 +183,7 @@ def draw_conditions(latent_frames: Tensor, recipe: ReconstructionRecipe) -> dict
 
 def held_out_flow(
     rebuild: Callable[..., ReconstructionLosses],
-    frozen: FrozenCodec,
+    frozen: FeatureExtractor,
     crops: AudioCrops,
     recipe: ReconstructionRecipe,
     device: torch.device,

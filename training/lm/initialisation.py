@@ -1,10 +1,10 @@
-"""What a new language model inherits from the codec and from the listener that the codec was trained with.
+"""What a new language model inherits from the codec and from the audio LLM that the codec was trained with.
 
-The codec's codebooks say which audio ids are alike, and the listener (training/codec/audio_llm.py) has already taught a
-text model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the model
-as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its eight
-codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that are
-alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
+The codec's codebooks say which audio ids are alike, and the audio LLM (training/codec/audio_llm.py) has already taught
+a text model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the
+model as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its
+eight codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that
+are alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
 nothing of where its audio embeddings and heads start; this is ours.
 """
 
@@ -28,8 +28,8 @@ _UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
 
 
 @dataclass(frozen=True)
-class Ears:
-    """What a listener adds to its text model: projection of descriptive frames, low-rank differences of the layers.
+class AudioProjector:
+    """What an audio LLM adds to its text model: projection of descriptive frames, low-rank differences of the layers.
 
     projection (width, dim), bias (width,): of a quantised descriptive frame to the text model's vectors
     differences: module of the text model's decoder, such as "layers.0.mlp.up_proj" -> what is added to its weight
@@ -40,8 +40,8 @@ class Ears:
     differences: Mapping[str, Tensor]
 
     @classmethod
-    def load(cls, path: str | Path) -> Ears:
-        """Read a listener.safetensors. Raises UserError naming the file where it is none."""
+    def load(cls, path: str | Path) -> AudioProjector:
+        """Read a audio_llm.safetensors. Raises UserError naming the file where it is none."""
         state, scale = read_listener(path)
         differences = {
             name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up.float() @ state[name.replace(_UP, _DOWN)].float()
@@ -49,7 +49,7 @@ class Ears:
             if name.endswith(_UP)
         }
         if not {"projection.weight", "projection.bias"} <= state.keys():
-            raise UserError(f"{path}: no listener can be read (it has no projection); name a run of kind descriptive")
+            raise UserError(f"{path}: no audio LLM can be read (it has no projection); name a run of kind descriptive")
         return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
 
 
@@ -66,13 +66,15 @@ def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tens
 
 
 @torch.no_grad()
-def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears: Ears | None) -> None:
-    """Give a new model the codec's codebooks as audio embeddings and heads, and from `ears` a text model that can hear.
+def init_from_codec(
+    model: UniAudioForConditionalGeneration, codec: ReasoningCodec, projector: AudioProjector | None
+) -> None:
+    """Give a new model the codec's codebooks as audio embeddings and heads, and a text model that can hear.
 
-    Descriptive embeddings are the listener's projection of the codebooks; structural ones, both without ears, and the
+    Descriptive embeddings are the audio LLM's projection of the codebooks; structural ones, both without ears, and the
     heads are random projections that keep distances. Ids that are no codes keep what is random. The scale of audio
     rows, at which they enter the cross-modal layers, becomes that of the descriptive frames.
-    Raises UserError where the listener belongs to another codec or text model.
+    Raises UserError where the audio LLM belongs to another codec or text model.
     """
     layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
     width, dtype = table.shape[1], table.dtype
@@ -81,16 +83,17 @@ def inherit(model: UniAudioForConditionalGeneration, codec: ReasoningCodec, ears
 
     descriptive = codebook_vectors(codec.descriptive.dequantise, layout.descriptive_codes).float()
     structural = codebook_vectors(codec.structural.dequantise, layout.structural_codes).float()
-    if ears is None:
+    if projector is None:
         heard = _projected(descriptive, width, scale)
     else:
-        _adapt(model, ears.differences)
-        if ears.projection.shape != (width, descriptive.shape[-1]):
+        _adapt(model, projector.differences)
+        if projector.projection.shape != (width, descriptive.shape[-1]):
             raise UserError(
-                f"the listener projects {ears.projection.shape[1]} to {ears.projection.shape[0]} dimensions, but the "
-                f"codec's frames have {descriptive.shape[-1]} and the text model {width}; use those it was trained with"
+                f"the audio LLM projects {projector.projection.shape[1]} to {projector.projection.shape[0]} values, "
+                f"but the codec's frames have {descriptive.shape[-1]} and the text model {width}; use those it was "
+                "trained with"
             )
-        heard = descriptive @ ears.projection.T + ears.bias / NUM_CODEBOOKS
+        heard = descriptive @ projector.projection.T + projector.bias / NUM_CODEBOOKS
         scale = frame_scale(heard)
         model.understanding.norm.weight.fill_(scale)
     rows.normal_(std=float(scale) / NUM_CODEBOOKS**0.5)
@@ -131,10 +134,10 @@ def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Te
         try:
             weight = model.cross_modal.get_submodule(name).weight
         except AttributeError as error:
-            raise UserError(f"the listener adapts '{name}', which the text model does not have") from error
+            raise UserError(f"the audio LLM adapts '{name}', which the text model does not have") from error
         if weight.shape != difference.shape:
             raise UserError(
-                f"the listener's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
+                f"the audio LLM's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
                 "use the text model that it was trained with"
             )
         weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))

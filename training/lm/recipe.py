@@ -8,7 +8,7 @@ from typing import Annotated
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
 from training.lm.lora import LoraRecipe
-from training.lm.stages import LEARNS, LossRecipe, Stage
+from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights
 
 
@@ -45,7 +45,7 @@ class LanguageModelRecipe(Recipe):
     model with its tokenizer) and `audio_tokenizer` (folder or hub id of a codec), from which a new model is made with
     `understanding_layers`, `generation_layers` and `depth`.
 
-    listener: of a new model: listener.safetensors that supervised training of the codec's descriptive branch left
+    audio_llm: of a new model: audio_llm.safetensors that supervised training of the codec's descriptive branch left
         behind; the text model then starts with what it learned to hear there (training/lm/initialisation.py)
     store: folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
     mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/stream/mixing.py)
@@ -56,7 +56,7 @@ class LanguageModelRecipe(Recipe):
     validation_mixture: of the sentences of the dev split; empty: the mixture of training
     """
 
-    READS = ("init", "text_model", "audio_tokenizer", "listener", "texts")
+    READS = ("init", "text_model", "audio_tokenizer", "audio_llm", "texts")
 
     stage: Stage
     store: Name | Annotated[tuple[Name, ...], Filled()]
@@ -65,7 +65,7 @@ class LanguageModelRecipe(Recipe):
     init: str = ""
     text_model: str = ""
     audio_tokenizer: str = ""
-    listener: str = ""
+    audio_llm: str = ""
     understanding_layers: AnyLayers = 3
     generation_layers: AnyLayers = 2
     depth: DepthRecipe = DepthRecipe()
@@ -82,13 +82,13 @@ class LanguageModelRecipe(Recipe):
             check_weights("validation_mixture", self.validation_mixture)
         if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
             raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
-        if self.listener and self.init:
-            raise UserError("listener is for a new model; with init the model has its ears already")
-        idle = [group for group in self.lora.groups if group not in LEARNS[self.stage]] if self.lora else []
+        if self.audio_llm and self.init:
+            raise UserError("audio LLM is for a new model; with init the model has its ears already")
+        idle = [group for group in self.lora.groups if group not in TRAINABLE[self.stage]] if self.lora else []
         if idle:
             raise UserError(
                 f"lora.groups: {', '.join(idle)} would not learn in stage {self.stage}, which trains "
-                f"{', '.join(LEARNS[self.stage])}"
+                f"{', '.join(TRAINABLE[self.stage])}"
             )
         if self.lora and self.lora.freeze_rest and not self.init:
             raise UserError("lora.freeze_rest keeps the rest of a trained model: give init")

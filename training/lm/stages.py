@@ -30,7 +30,7 @@ from training.lm.lora import LoraRecipe
 Stage = Literal[1, 2, 3, 4]
 
 EVERYTHING = ("understanding", "audio_embeddings", "cross_modal", "generation", "depth", "audio_head")
-LEARNS: dict[int, tuple[str, ...]] = {
+TRAINABLE: dict[int, tuple[str, ...]] = {
     1: ("understanding", "audio_embeddings"),
     2: ("generation", "depth", "audio_head"),
     3: EVERYTHING,
@@ -59,18 +59,18 @@ class LossRecipe:
         return LossSettings(self.text, self.audio, self.streams)
 
 
-def set_learning(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
+def freeze_for_stage(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
     """Mark what learns in the stage and freeze the rest, after adding LoRA where it is asked for."""
     if lora is not None:
         inject_adapter_in_model(lora.config, model)
     for group, members in model.named_groups().items():
         adapted = lora is not None and group in lora.groups
-        frozen = group not in LEARNS[stage] or (lora is not None and lora.freeze_rest and not adapted)
+        frozen = group not in TRAINABLE[stage] or (lora is not None and lora.freeze_rest and not adapted)
         for name, parameter in members:
             parameter.requires_grad_(not frozen and (not adapted or ".lora_" in name))
 
 
-class Learner(nn.Module):
+class TrainingModule(nn.Module):
     """What the engine trains: the model, and in stage 1 the decoder of the distillation, which is then thrown away."""
 
     def __init__(

@@ -22,7 +22,7 @@ from lm.vocabulary import VocabularyLayout
 from training.engine import processes
 from training.engine.checkpoint import resolve_model
 from training.lm.distillation import SemanticTargets
-from training.lm.initialisation import Ears, inherit
+from training.lm.initialisation import AudioProjector, init_from_codec
 from training.lm.lora import LoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
 from uniaudio.model import load_language_model
@@ -71,7 +71,7 @@ class StartingPoint:
                 recipe.generation_layers,
                 dtype,
             )
-            inherit(model, codec, Ears.load(recipe.listener) if recipe.listener else None)
+            init_from_codec(model, codec, AudioProjector.load(recipe.audio_llm) if recipe.audio_llm else None)
         for what, ours, theirs, where in (
             ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
             ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),

@@ -15,7 +15,7 @@ from lm.losses import LossCounts, select_targets
 from training.engine import processes
 from training.engine.engine import Engine
 from training.lm.recipe import LanguageModelRecipe
-from training.lm.stages import Learner, set_learning
+from training.lm.stages import TrainingModule, freeze_for_stage
 from training.lm.starting_point import StartingPoint
 from training.lm.train_text import read_lines
 from training.resume import Resume
@@ -30,10 +30,10 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
         held_out = _packing(recipe, start, "dev") if recipe.validate_every else None
         facts = start.facts | {"order_of_sentences": packing.stream.hash}
         run.check(facts)
-        set_learning(start.model, recipe.stage, recipe.lora)
+        freeze_for_stage(start.model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":  # a quarter of the step faster there, least where sequences are long
             start.model.set_attn_implementation("eager")
-        learner = Learner(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
+        learner = TrainingModule(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
         engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         learner.train()
 
@@ -46,12 +46,12 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
                 losses = micro_batch_losses(engine, batch, counts, recipe)
                 engine.backward(losses["loss"], names=batch.names)
                 engine.record(**losses)
-                run.journal.count(rows=int(batch.mask.any(-1).sum()))
+                run.metric_logger.count(rows=int(batch.mask.any(-1).sum()))
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
-                run.journal.write(step, validate(engine, held_out, recipe))
+                run.metric_logger.write(step, validate(engine, held_out, recipe))
             if run.save_due(step):
                 write = start.writer(recipe.lora, recipe.init)
                 run.save(step, {"model": engine}, write, facts | {"cursor": mine[-1].cursor})

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from auditory_sentences.builders.analysis import write_analysis
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpora
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.starter.texts import starter_text
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, Name, Share, Size, Width
@@ -90,14 +90,14 @@ def run(recipe: TextModelRecipe, resume: Resume = False) -> Path:
                 loss = engine(input_ids=ids, labels=ids, use_cache=False).loss
                 engine.backward(loss)
                 engine.record(loss=loss)
-                run.journal.count(text_ids=ids.numel())
+                run.metric_logger.count(text_ids=ids.numel())
             engine.step()
             if run.log_due(step):
-                run.journal.write(step, engine.metrics())
+                run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
                     ids = text.batch(0, held_out=True).to(engine.device)
-                    run.journal.write(step, {"held_out_loss": float(engine(input_ids=ids, labels=ids).loss)})
+                    run.metric_logger.write(step, {"held_out_loss": float(engine(input_ids=ids, labels=ids).loss)})
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, {"tokenizer": tokenizer.fingerprint})
     return run.model
@@ -145,34 +145,34 @@ class Text:
 
     def _row(self, index: int, held_out: bool) -> list[int]:
         ids: list[int] = []
-        draws = Draws("text", self.recipe.seed, held_out, index)
+        rng = KeyedRng("text", self.recipe.seed, held_out, index)
         count = self.recipe.context // _LINE + 1
-        for line in self._lines(draws, count, held_out):
-            if draws.chance(self.recipe.dialogues):
-                line = self._dialogue(line, draws)
+        for line in self._lines(rng, count, held_out):
+            if rng.bernoulli(self.recipe.dialogues):
+                line = self._dialogue(line, rng)
             ids += self.tokenizer.wrap(line)
             if len(ids) >= self.recipe.context:
                 break
         # A text of very few, short lines repeats itself.
         return (ids * (self.recipe.context // len(ids) + 1))[: self.recipe.context]
 
-    def _lines(self, draws: Draws, count: int, held_out: bool) -> Iterator[str]:
-        starter = () if self.recipe.texts else tuple(starter_text(draws.below(1 << 62), count))
+    def _lines(self, rng: KeyedRng, count: int, held_out: bool) -> Iterator[str]:
+        starter = () if self.recipe.texts else tuple(starter_text(rng.randrange(1 << 62), count))
         for number in range(count):
-            which = draws.below(len(self.files) + bool(starter)) if self.files else 0
+            which = rng.randrange(len(self.files) + bool(starter)) if self.files else 0
             if which == len(self.files):
                 yield starter[number]
                 continue
             lines = self.files[which]
             # every fiftieth line of a file is held out
-            place = draws.below(len(lines))
+            place = rng.randrange(len(lines))
             yield lines[place - place % 50 if held_out else place if place % 50 else min(place + 1, len(lines) - 1)]
 
-    def _dialogue(self, line: str, draws: Draws) -> str:
+    def _dialogue(self, line: str, rng: KeyedRng) -> str:
         """The line as what is heard, and something to do with it."""
         heard, asked, answer = (
             line,
-            self.bank.prompt(draws.pick(("asr", "sound_caption", "music_caption")), draws),
+            self.bank.prompt(rng.choice(("asr", "sound_caption", "music_caption")), rng),
             line,
         )
         if "? " in line:  # a caption, a question and its answer

@@ -1,4 +1,4 @@
-"""The policy of GRPO: a listener that says analyses at random, and how likely it and its former self say them."""
+"""The policy of GRPO: an audio LLM that says analyses at random, and how likely it and its former self say them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import Listener
+from training.codec.audio_llm import AudioLLM
 from training.codec.prompt_template import Dialogue
 
 
@@ -27,20 +27,20 @@ class PolicyOutput:
 
 
 class Policy(nn.Module):
-    """A listener as a policy over analyses.
+    """An audio LLM as a policy over analyses.
 
     What supervised training taught goes on learning: branch, projection, adapters. The codebooks stay as they are and
     gradients pass them; nothing is dropped at random, or the ratio of two passes would not be that of two
-    policies. The reference is the listener as it is when the policy is made: a copy of what learns, no second text
+    policies. The reference is the audio LLM as it is when the policy is made: a copy of what learns, no second text
     model.
 
     temperature: of sampling; the policy whose probabilities are compared is the one that is sampled from
     """
 
-    def __init__(self, listener: Listener, temperature: float) -> None:
+    def __init__(self, audio_llm: AudioLLM, temperature: float) -> None:
         super().__init__()
-        self.listener, self.temperature = listener, temperature
-        listener.branch.quantiser.straight_through = True
+        self.audio_llm, self.temperature = audio_llm, temperature
+        audio_llm.branch.quantiser.straight_through = True
         # Not buffers: every checkpoint would hold what is already in the folder that the run starts from.
         self._reference = {n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad}
         self.train()
@@ -62,13 +62,13 @@ class Policy(nn.Module):
 
         Features as for DescriptiveBranch, of B clips. answers: N = B G lists of ids, the first clip's G first
         """
-        heard = self.listener.branch(speech, music, frames)
-        prompts = self.listener.prompts(heard, _pieces(questions, self.listener.tokenizer))
+        heard = self.audio_llm.branch(speech, music, frames)
+        prompts = self.audio_llm.prompts(heard, _pieces(questions, self.audio_llm.tokenizer))
         prompts = [prompt for prompt in prompts for _ in range(len(answers) // len(prompts))]
         ids = [torch.tensor(answer, device=speech.device) for answer in answers]
-        sequences = [torch.cat([p, self.listener.embed(a[:-1])]) for p, a in zip(prompts, ids, strict=True)]
+        sequences = [torch.cat([p, self.audio_llm.embed(a[:-1])]) for p, a in zip(prompts, ids, strict=True)]
         # Padding on the right needs no mask: attention looks back only.
-        text_model = self.listener.text_model.get_base_model()
+        text_model = self.audio_llm.text_model.get_base_model()
         states = text_model.base_model(inputs_embeds=pad_sequence(sequences, batch_first=True)).last_hidden_state
         # An answer's first id is predicted at the last position of the prompt.
         saying = torch.cat([s[len(p) - 1 : len(p) - 1 + len(a)] for s, p, a in zip(states, prompts, ids, strict=True)])
@@ -93,24 +93,24 @@ class Policy(nn.Module):
         frames: Tensor,
         questions: Sequence[str],
         seeds: Sequence[int],
-        max_ids: int,
+        max_new_tokens: int,
     ) -> list[list[int]]:
-        """Answers drawn from the policy, ids with EOS last but for those that were cut off at `max_ids`.
+        """Answers drawn from the policy, ids with EOS last but for those that were cut off at `max_new_tokens`.
 
         seeds: N = B G, one for each answer, the first clip's G first: what an answer draws is its seed's alone, whoever
             else is in the batch. Nothing cuts off the tail of the distribution: the ratio needs the policy as it is.
         """
-        heard = self.listener.branch(speech, music, frames)
-        prompts = self.listener.prompts(heard, _pieces(questions, self.listener.tokenizer))
-        group, eos = len(seeds) // len(prompts), self.listener.tokenizer.eos
-        draws = torch.stack([torch.rand(max_ids, generator=torch.Generator().manual_seed(s)) for s in seeds])
-        draws = draws.to(speech.device, torch.float64)  # (N, max_ids) in [0, 1)
+        heard = self.audio_llm.branch(speech, music, frames)
+        prompts = self.audio_llm.prompts(heard, _pieces(questions, self.audio_llm.tokenizer))
+        group, eos = len(seeds) // len(prompts), self.audio_llm.tokenizer.eos
+        rng = torch.stack([torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        rng = rng.to(speech.device, torch.float64)  # (N, max_new_tokens) in [0, 1)
 
         # Left padding, so that all answers begin at the same place; each clip is read once for its whole group.
         most, cache = max(len(prompt) for prompt in prompts), DynamicCache()
         rows = torch.stack([nn.functional.pad(p, (0, 0, most - len(p), 0)) for p in prompts])  # (B, most, width)
         mask = torch.tensor([[0] * (most - len(p)) + [1] * len(p) for p in prompts], device=speech.device)
-        text_model = self.listener.text_model.get_base_model()
+        text_model = self.audio_llm.text_model.get_base_model()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self._logits(text_model, rows, mask, positions, cache).repeat_interleave(group, 0)  # (N, ids)
         cache.batch_repeat_interleave(group)
@@ -118,16 +118,16 @@ class Policy(nn.Module):
 
         said = []
         done = torch.zeros(len(seeds), dtype=torch.bool, device=speech.device)
-        for place in range(max_ids):
+        for place in range(max_new_tokens):
             ladder = (logits.double() / self.temperature).softmax(1).cumsum(1)  # (N, ids)
-            height = draws[:, place, None] * ladder[:, -1:]
+            height = rng[:, place, None] * ladder[:, -1:]
             ids = torch.searchsorted(ladder, height, right=True)[:, 0].clamp(max=ladder.shape[1] - 1)
             said.append(ids.masked_fill(done, eos))
             done = done | (ids == eos)
-            if done.all() or place == max_ids - 1:
+            if done.all() or place == max_new_tokens - 1:
                 break
             mask, positions = torch.cat([mask, mask.new_ones(len(seeds), 1)], 1), positions + 1
-            logits = self._logits(text_model, self.listener.embed(said[-1])[:, None], mask, positions, cache)
+            logits = self._logits(text_model, self.audio_llm.embed(said[-1])[:, None], mask, positions, cache)
         answers = torch.stack(said, 1).tolist()
         return [answer[: answer.index(eos) + 1] if eos in answer else answer for answer in answers]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.lengths import excerpt, row_limit, units_in, whole_units
-from auditory_sentences.rng import Draws
+from auditory_sentences.lengths import crop, row_limit, units_in, whole_units
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows
 from tests.factories.store import TinyStore, random_tokens, tiny_layout, tiny_store, tiny_tokenizer
 
@@ -26,7 +26,9 @@ def catalogue():
 def sentences(catalogue, name, seeds=60, max_rows=2048):
     construction = CONSTRUCTIONS[name]
     anchors = construction.anchors(catalogue)
-    return [construction.build(catalogue, anchors[seed % len(anchors)], Draws(seed), max_rows) for seed in range(seeds)]
+    return [
+        construction.build(catalogue, anchors[seed % len(anchors)], KeyedRng(seed), max_rows) for seed in range(seeds)
+    ]
 
 
 def clip_of(catalogue, segment):
@@ -43,7 +45,7 @@ def test_two_to_eight_segments_all_learned_within_the_rows(catalogue, name, max_
     made = sentences(catalogue, name, max_rows=max_rows)
     counts = Counter(len(sentence.segments) for sentence in made)
     assert 2 <= min(counts) and max(counts) <= 8
-    assert all(segment.learn for sentence in made for segment in sentence.segments)
+    assert all(segment.is_target for sentence in made for segment in sentence.segments)
     if max_rows == 2048:
         assert len(counts) > 1 or name == "mixture_parts"
     for sentence in made:
@@ -95,13 +97,13 @@ def test_excerpts_are_whole_frames(num_samples, data):
     units = whole_units(tokens)
     start = data.draw(st.integers(0, units - 1))
     length = data.draw(st.integers(1, units - start))
-    part = excerpt(tokens, start, length)
+    part = crop(tokens, start, length)
     assert torch.equal(part.descriptive, tokens.descriptive[:, 2 * start : 2 * (start + length)])
     assert torch.equal(part.structural, tokens.structural[:, 5 * start : 5 * (start + length)])
     assert part.fingerprint == tokens.fingerprint
     assert units_in(row_limit([Segment("audio", part)])) == length
     with pytest.raises(ValueError, match="outside"):
-        excerpt(tokens, start, units - start + 1)
+        crop(tokens, start, units - start + 1)
 
 
 def test_speech_and_text_by_turns(catalogue):

@@ -6,7 +6,7 @@ from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.conversation import MAX_TURNS, conversation, turns_about
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from tests.factories.store import tiny_store
 
 
@@ -29,15 +29,15 @@ def test_a_conversation_is_whole_requests_that_fit(data, max_rows):
     seen = set()
     for number in range(60):
         first = catalogue.members[number % len(catalogue.members)]
-        sentence = conversation(catalogue, bank, first, Draws("test", number), max_rows)
+        sentence = conversation(catalogue, bank, first, KeyedRng("test", number), max_rows)
         found = turns(sentence)
         assert 1 <= len(found) <= MAX_TURNS
         assert len(found) == 1 or row_limit(sentence.segments) <= max_rows
         for turn in found:
             *given, answer = turn
-            assert answer.learn and given and not any(segment.learn for segment in given)
+            assert answer.is_target and given and not any(segment.is_target for segment in given)
         seen.add(len(found))
-        again = conversation(catalogue, bank, first, Draws("test", number), max_rows)
+        again = conversation(catalogue, bank, first, KeyedRng("test", number), max_rows)
         assert again.name == sentence.name and len(again.segments) == len(sentence.segments)
     assert max(seen) == MAX_TURNS or max_rows < 2000
 

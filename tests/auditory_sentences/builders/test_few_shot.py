@@ -10,7 +10,7 @@ from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, find_task, request_of
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import to_rows
 from codec.io.errors import UserError
 from tests.factories.store import TinyStore, tiny_layout, tiny_store, tiny_tokenizer
@@ -40,9 +40,9 @@ def names_of_audio(pool, sentence):
 def test_shots_have_the_form_of_the_query(pool, episodes, task, shots):
     for i in episodes.eligible(find_task(task))[:6]:
         query = pool.stored(i)
-        prompt, *segments = episodes.of_task(task, query, shots, Draws(i)).segments
+        prompt, *segments = episodes.from_task(task, query, shots, KeyedRng(i)).segments
         size = len(segments) // (shots + 1)
-        forms = [[(s.role, s.learn) for s in segments[k * size : (k + 1) * size]] for k in range(shots + 1)]
+        forms = [[(s.role, s.is_target) for s in segments[k * size : (k + 1) * size]] for k in range(shots + 1)]
         assert prompt.role == "prompt" and len(segments) == size * (shots + 1)
         assert all(one == forms[-1] for one in forms)
 
@@ -50,12 +50,12 @@ def test_shots_have_the_form_of_the_query(pool, episodes, task, shots):
 def test_zero_shots_is_the_task_itself(pool, episodes):
     query = pool.stored(0)
     for task in ("asr", "tts", "audio_qa"):
-        assert same(episodes.of_task(task, query, 0, Draws(3)), build(task, query, Draws(3), episodes.bank))
+        assert same(episodes.from_task(task, query, 0, KeyedRng(3)), build(task, query, KeyedRng(3), episodes.bank))
 
 
 def same(one, other):
-    return [(s.role, s.learn, s.content if s.is_text else s.content.num_samples) for s in one.segments] == [
-        (s.role, s.learn, s.content if s.is_text else s.content.num_samples) for s in other.segments
+    return [(s.role, s.is_target, s.content if s.is_text else s.content.num_samples) for s in one.segments] == [
+        (s.role, s.is_target, s.content if s.is_text else s.content.num_samples) for s in other.segments
     ]
 
 
@@ -64,7 +64,7 @@ def test_the_query_is_never_among_its_shots(pool, episodes):
     for i in episodes.eligible(find_task("asr")):
         query = pool.stored(i)
         for seed in range(4):
-            sentence = episodes.of_task("asr", query, 4, Draws(seed))
+            sentence = episodes.from_task("asr", query, 4, KeyedRng(seed))
             *shots, last = names_of_audio(pool, sentence)
             assert last == query.id and query.id not in shots and len(set(shots)) == 4
             clips = [stored(pool, name) for name in shots]
@@ -72,9 +72,11 @@ def test_the_query_is_never_among_its_shots(pool, episodes):
             assert all(plain(clip.text) != plain(query.text) for clip in clips)
     mixture = stored(pool, "train-mixture")
     for seed in range(200):
-        shots = names_of_audio(pool, episodes.of_task("sound_caption", mixture, 4, Draws(seed)))[:-1]
+        shots = names_of_audio(pool, episodes.from_task("sound_caption", mixture, 4, KeyedRng(seed)))[:-1]
         assert not {"train-mixture", *mixture.parts} & set(shots)
-        shots = names_of_audio(pool, episodes.of_task("sound_caption", stored(pool, "train-sound-0"), 4, Draws(seed)))
+        shots = names_of_audio(
+            pool, episodes.from_task("sound_caption", stored(pool, "train-sound-0"), 4, KeyedRng(seed))
+        )
         assert "train-mixture" not in shots
 
 
@@ -85,7 +87,7 @@ def plain(text):
 def test_queries_of_another_split(pool, episodes):
     dev = Catalogue(pool.store, "dev")
     query = dev.stored(dev.by_kind["music"][0])
-    sentence = episodes.of_task("music_caption", query, 4, Draws(0))
+    sentence = episodes.from_task("music_caption", query, 4, KeyedRng(0))
     *shots, _ = names_of_audio(pool, type(sentence)(sentence.segments[:-2]))
     assert len(shots) == 3 and all(name.startswith("train-") for name in shots)
     assert request_of(sentence).reference == query.caption
@@ -93,18 +95,18 @@ def test_queries_of_another_split(pool, episodes):
 
 def test_episodes_are_pure_functions(pool, episodes):
     query = pool.stored(0)
-    assert same(episodes.of_task("asr", query, 3, Draws(1)), episodes.of_task("asr", query, 3, Draws(1)))
-    different = {tuple(names_of_audio(pool, episodes.of_task("asr", query, 3, Draws(i)))) for i in range(20)}
+    assert same(episodes.from_task("asr", query, 3, KeyedRng(1)), episodes.from_task("asr", query, 3, KeyedRng(1)))
+    different = {tuple(names_of_audio(pool, episodes.from_task("asr", query, 3, KeyedRng(i)))) for i in range(20)}
     assert len(different) > 15
     fresh = Episodes(pool, episodes.bank)
-    assert same(fresh.of_task("asr", query, 3, Draws(1)), episodes.of_task("asr", query, 3, Draws(1)))
+    assert same(fresh.from_task("asr", query, 3, KeyedRng(1)), episodes.from_task("asr", query, 3, KeyedRng(1)))
 
 
 def test_questions_keep_to_one_label(pool, episodes):
     query = stored(pool, "train-music-0")
     for seed in range(30):
-        sentence = episodes.of_task("audio_qa", query, 3, Draws(seed))
-        answers = [s.content for s in sentence.segments if s.role == "text" and s.learn]
+        sentence = episodes.from_task("audio_qa", query, 3, KeyedRng(seed))
+        answers = [s.content for s in sentence.segments if s.role == "text" and s.is_target]
         label = next(k for k, v in query.labels.items() if v == answers[-1])
         assert set(answers) <= set(pool.label_values[label])
 
@@ -114,9 +116,9 @@ def test_classification(pool, episodes, ways, shots):
     query = stored(pool, "train-music-1")
     places = Counter()
     for seed in range(60):
-        sentence, options = episodes.of_label("instrument", query, ways, shots, Draws(seed))
+        sentence, options = episodes.of_label("instrument", query, ways, shots, KeyedRng(seed))
         assert len(set(options)) == ways and query.labels["instrument"] in options
-        answers = [s.content for s in sentence.segments if s.learn]
+        answers = [s.content for s in sentence.segments if s.is_target]
         assert Counter(answers[:-1]) == {option: shots for option in options if shots}
         assert answers[-1] == query.labels["instrument"]
         assert all(option in sentence.segments[0].content for option in options)
@@ -132,28 +134,28 @@ def test_four_shots_of_four_classes_fit_into_512_rows(pool, episodes):
     """With descriptive-only examples; clips of 1.5 to 1.8 s."""
     tokenizer = tiny_tokenizer()
     query = stored(pool, "train-music-1")
-    sentence, _ = episodes.of_label("instrument", query, 4, 4, Draws(0), shot_audio="descriptive")
+    sentence, _ = episodes.of_label("instrument", query, 4, 4, KeyedRng(0), shot_audio="descriptive")
     roles = [s.role for s in sentence.segments if not s.is_text]
     assert roles == ["descriptive"] * 16 + ["audio"]
     assert len(to_rows(sentence, tiny_layout(tokenizer), tokenizer)) <= 512
-    whole, _ = episodes.of_label("instrument", query, 2, 4, Draws(0))
+    whole, _ = episodes.of_label("instrument", query, 2, 4, KeyedRng(0))
     assert len(to_rows(whole, tiny_layout(tokenizer), tokenizer)) <= 512
 
 
 def test_answers_that_are_audio_are_shown_whole(pool, episodes):
     with pytest.raises(ValueError, match="must be whole audio"):
-        episodes.of_task("tts", pool.stored(0), 1, Draws(0), shot_audio="descriptive")
+        episodes.from_task("tts", pool.stored(0), 1, KeyedRng(0), shot_audio="descriptive")
 
 
 def test_too_few_clips_are_counted(pool):
     clips = [Clip(str(i), "x", "speech", "train", text=f"text {i}") for i in range(3)]
     catalogue = Catalogue(TinyStore(clips, [1] * 3), "train")
     episodes = Episodes(catalogue, PromptBank.load())
-    assert len(episodes.of_task("asr", catalogue.stored(0), 2, Draws(0)).segments) == 7
+    assert len(episodes.from_task("asr", catalogue.stored(0), 2, KeyedRng(0)).segments) == 7
     with pytest.raises(UserError, match="'train' has 2 clips .* 4 are asked for"):
-        episodes.of_task("asr", catalogue.stored(0), 4, Draws(0))
+        episodes.from_task("asr", catalogue.stored(0), 4, KeyedRng(0))
     with pytest.raises(UserError, match="no label 'gender'"):
-        episodes.of_label("gender", catalogue.stored(0), 2, 1, Draws(0))
+        episodes.of_label("gender", catalogue.stored(0), 2, 1, KeyedRng(0))
 
 
 @pytest.mark.parametrize("max_rows", [60, 150, 300, 2048])
@@ -162,10 +164,10 @@ def test_training_episodes_fit(pool, episodes, max_rows):
     for seed in range(40):
         task = find_task(("asr", "tts", "audio_qa")[seed % 3])
         position = episodes.eligible(task)[seed % 20]
-        sentence = episodes.draw_of_task(task, position, Draws(seed), max_rows)
-        count = sum(segment.learn for segment in sentence.segments) - 1
+        sentence = episodes.draw_of_task(task, position, KeyedRng(seed), max_rows)
+        count = sum(segment.is_target for segment in sentence.segments) - 1
         assert count == 0 or row_limit(sentence.segments) <= max_rows
         shots[count] += 1
-        sentence = episodes.draw_of_label(None, position, Draws(seed), max_rows)
+        sentence = episodes.draw_of_label(None, position, KeyedRng(seed), max_rows)
         assert len(sentence.segments) == 3 or row_limit(sentence.segments) <= max_rows
     assert set(shots) == {1, 2, 3, 4} if max_rows == 2048 else max(shots) < 4 if max_rows == 60 else True

@@ -9,7 +9,7 @@ from auditory_sentences.builders.catalogue import label_values
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import TASKS, build, find_task, is_eligible, request, request_of
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import to_rows
 from codec.io.errors import UserError
 from tests.factories.store import random_tokens, tiny_layout, tiny_store, tiny_tokenizer
@@ -56,7 +56,7 @@ def clips_for(store, task, bank):
 
 
 def form(segments):
-    return " ".join(segment.role + "*" * segment.learn for segment in segments)
+    return " ".join(segment.role + "*" * segment.is_target for segment in segments)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -65,7 +65,7 @@ def test_form_of_every_task(name, store, bank):
     clips = clips_for(store, task, bank)
     assert clips
     for clip in clips:
-        sentence = build(name, clip, Draws(clip.id), bank)
+        sentence = build(name, clip, KeyedRng(clip.id), bank)
         assert form(sentence.segments) == ("" if unprompted else "prompt ") + FORMS[name]
         assert sentence.name == f"{name}:{clip.id}"
     assert task.generates_audio == (name in GUIDED)
@@ -77,9 +77,9 @@ def test_a_task_up_to_its_descriptive_tokens_is_the_beginning_of_the_task(name, 
     layout = tiny_layout(tokenizer)
     assert find_task(f"{name}:descriptive").generates_audio
     for clip in clips_for(store, find_task(f"{name}:descriptive"), bank):
-        short = build(f"{name}:descriptive", clip, Draws(clip.id), bank)
+        short = build(f"{name}:descriptive", clip, KeyedRng(clip.id), bank)
         assert form(short.segments) == "prompt " + FORMS[name].replace("audio*", "descriptive*")
-        rows, whole = (to_rows(s, layout, tokenizer) for s in (short, build(name, clip, Draws(clip.id), bank)))
+        rows, whole = (to_rows(s, layout, tokenizer) for s in (short, build(name, clip, KeyedRng(clip.id), bank)))
         assert len(rows) < len(whole)
         for part in ("ids", "mask", "loss"):
             assert torch.equal(getattr(rows, part), getattr(whole, part)[: len(rows)])
@@ -91,16 +91,16 @@ def test_forms_are_listed_for_every_task():
 
 def test_contents_are_the_clips_own(store, bank):
     clip = clips_for(store, TASKS["instruct_tts"], bank)[0]
-    _, caption, words, audio = build("instruct_tts", clip, Draws(), bank).segments
+    _, caption, words, audio = build("instruct_tts", clip, KeyedRng(), bank).segments
     assert (caption.content, words.content) == (clip.caption, clip.text)
     assert audio.content.equal(clip.tokens)
 
 
 def test_same_draws_same_sentence_other_draws_other_prompt(store, bank):
     clip = store[0]
-    sentences = [build("asr", clip, Draws(i), bank) for i in range(100)]
+    sentences = [build("asr", clip, KeyedRng(i), bank) for i in range(100)]
     assert {s.segments[0].content for s in sentences} == set(bank.prompts["asr"])
-    again = build("asr", clip, Draws(5), bank)
+    again = build("asr", clip, KeyedRng(5), bank)
     assert [s.content for s in again.segments[::2]] == [s.content for s in sentences[5].segments[::2]]
 
 
@@ -108,26 +108,26 @@ def test_same_draws_same_sentence_other_draws_other_prompt(store, bank):
 def test_request_is_the_training_sentence_without_its_end(name, store, bank):
     """What evaluation asks is, segment for segment, what training showed before the answer."""
     clip = clips_for(store, TASKS[name], bank)[0]
-    sentence = build(name, clip, Draws(1), bank)
+    sentence = build(name, clip, KeyedRng(1), bank)
     asked = request_of(sentence)
     assert [(s.role, s.content) for s in asked.sentence.segments] == [
         (s.role, s.content) for s in sentence.segments[:-1]
     ]
-    assert not any(segment.learn for segment in asked.sentence.segments)
+    assert not any(segment.is_target for segment in asked.sentence.segments)
     assert (asked.role, asked.reference) == (sentence.segments[-1].role, sentence.segments[-1].content)
 
 
 @pytest.mark.parametrize("name", ["audio_only", "text_only"])
 def test_no_request_without_a_condition(name, store, bank):
     with pytest.raises(ValueError, match="one segment only"):
-        request_of(build(name, store[0], Draws(), bank))
+        request_of(build(name, store[0], KeyedRng(), bank))
     with pytest.raises(ValueError, match="made of nothing"):
         request(name)
 
 
 def test_a_request_of_ones_own_has_the_trained_form(store, bank):
     clip = clips_for(store, TASKS["audio_qa"], bank)[0]
-    trained = request_of(build("audio_qa", clip, Draws(), bank))
+    trained = request_of(build("audio_qa", clip, KeyedRng(), bank))
     own = request("audio_qa", question="Which instrument plays?", audio=clip.tokens)
     assert form(own.sentence.segments) == form(trained.sentence.segments)
     assert own.role == trained.role and own.reference is None
@@ -144,11 +144,11 @@ def test_a_request_names_what_it_is_made_of(contents):
 def test_questions_have_the_labels_answer(store, bank):
     for clip in clips_for(store, TASKS["audio_qa"], bank):
         for seed in range(20):
-            _, question, _, answer = build("audio_qa", clip, Draws(seed), bank).segments
+            _, question, _, answer = build("audio_qa", clip, KeyedRng(seed), bank).segments
             assert answer.content in clip.labels.values()
             assert "{" not in question.content
     clip = next(c for c in clips_for(store, TASKS["audio_qa"], bank) if c.kind == "music")
-    asked = [build("audio_qa:instrument", clip, Draws(seed), bank).segments for seed in range(40)]
+    asked = [build("audio_qa:instrument", clip, KeyedRng(seed), bank).segments for seed in range(40)]
     assert {segments[-1].content for segments in asked} == {clip.labels["instrument"]}
     assert len({segments[1].content for segments in asked}) >= 4  # phrasings
     with_options = [segments[1].content for segments in asked if " or " in segments[1].content]
@@ -159,7 +159,7 @@ def test_yes_and_no_are_true_and_balanced(store, bank):
     clip = next(c for c in clips_for(store, TASKS["audio_yes_no"], bank) if c.kind == "music")
     truth, answers = clip.labels["instrument"], []
     for seed in range(300):
-        _, question, _, answer = build("audio_yes_no:instrument", clip, Draws(seed), bank).segments
+        _, question, _, answer = build("audio_yes_no:instrument", clip, KeyedRng(seed), bank).segments
         assert (truth in question.content) == (answer.content == "yes")
         answers.append(answer.content)
     assert 110 < answers.count("yes") < 190
@@ -175,9 +175,9 @@ def test_numbers_names_and_constants_are_not_asked_about(store):
 def test_labels_without_phrasings_of_their_own():
     clips = [Clip(str(i), "x", "sound", "train", labels={"room_size": size}) for i, size in enumerate(("big", "small"))]
     bank = PromptBank.load().with_label_values(label_values(clips))
-    questions = {bank.question("room_size", "big", Draws(i)) for i in range(30)}
+    questions = {bank.question("room_size", "big", KeyedRng(i)) for i in range(30)}
     assert all("room size" in question for question in questions) and len(questions) >= 3
-    assert bank.yes_no_question("room_size", "big", Draws())[1] in ("yes", "no")
+    assert bank.yes_no_question("room_size", "big", KeyedRng())[1] in ("yes", "no")
 
 
 def test_clips_that_lack_something_are_not_eligible(bank):
@@ -187,7 +187,7 @@ def test_clips_that_lack_something_are_not_eligible(bank):
     assert not is_eligible(TASKS["sound_caption"], silent, bank)
     assert not is_eligible(TASKS["audio_qa"], silent, bank)
     with pytest.raises(UserError, match="'a' .*lacks.*'asr'"):
-        build("asr", silent, Draws(), bank)
+        build("asr", silent, KeyedRng(), bank)
 
 
 def test_unknown_tasks_name_the_nearest():
@@ -205,7 +205,7 @@ def test_every_prompted_task_has_eight_prompts_at_least():
         assert not task.prompted or len(set(bank.prompts[task.name])) >= 8
     assert len(set(bank.prompts["classification"])) >= 8
     for label in bank.questions:
-        bank.question(label, "x", Draws())  # every phrasing can be filled in
+        bank.question(label, "x", KeyedRng())  # every phrasing can be filled in
     for phrasings in (*bank.questions.values(), *bank.yes_no.values()):
         for phrasing in phrasings:
             phrasing.format(label="l", options="o", value="v")
@@ -244,7 +244,7 @@ def test_a_bad_prompt_bank_is_named(tmp_path, text, complaint):
 
 def test_a_missing_prompt_is_named(store):
     with pytest.raises(UserError, match="no prompts for 'asr'"):
-        build("asr", store[0], Draws(), PromptBank({}, {}, {}))
+        build("asr", store[0], KeyedRng(), PromptBank({}, {}, {}))
 
 
 def test_audio_of_a_request_is_checked():

@@ -47,7 +47,7 @@ def digest(stream, places):
         sentence, hidden = stream[at]
         total.update(repr((sentence.name, hidden)).encode())
         for segment in sentence.segments:
-            total.update(repr((segment.role, segment.learn)).encode())
+            total.update(repr((segment.role, segment.is_target)).encode())
             if segment.is_text:
                 total.update(segment.content.encode())
             else:
@@ -156,12 +156,12 @@ def test_guidance_dropout_hides_a_tenth_of_generation_and_nothing_else(store):
         for i in range(len(stream)):
             source, anchor = stream.place(epoch, i)
             all_of[source.name] += 1
-            hidden[source.name] += stream[epoch, i].hide_conditions
+            hidden[source.name] += stream[epoch, i].drop_conditions
     assert hidden["asr"] == 0
     for name in ("tts", "music_generation", "few_shot:tts"):
         assert 0.06 < hidden[name] / all_of[name] < 0.14
     plain = SentenceStream(store, {"tts": 1}, seed=0, max_rows=512, guidance_dropout=0)
-    assert not any(plain[0, i].hide_conditions for i in range(len(plain)))
+    assert not any(plain[0, i].drop_conditions for i in range(len(plain)))
 
 
 def test_text_only_reads_the_texts(store):

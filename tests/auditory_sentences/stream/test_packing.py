@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
-from auditory_sentences.stream.mixing import Drawn, SentenceStream
+from auditory_sentences.stream.mixing import SampledSentence, SentenceStream
 from auditory_sentences.stream.packing import WINDOW, Packing, best_fit
 from codec.io.errors import UserError
 from tests import ROOT
@@ -74,7 +74,7 @@ def test_every_row_and_every_loss_weight_is_kept(packing, stream, layout, tokeni
     expected = Counter()
     for i in range(windows * WINDOW):
         sentence, hide = stream[divmod(i, len(stream))]
-        rows = to_rows(sentence, layout, tokenizer, hide_conditions=hide)
+        rows = to_rows(sentence, layout, tokenizer, drop_conditions=hide)
         expected[key(rows.ids, rows.mask, rows.loss)] += 1
     assert packed == expected
 
@@ -169,11 +169,11 @@ class Listed:
         return len(self.sentences)
 
     def __getitem__(self, at):
-        return Drawn(self.sentences[at[1]], False)
+        return SampledSentence(self.sentences[at[1]], False)
 
 
 def audio(seconds, name):
-    return AuditorySentence((Segment("audio", random_tokens(round(24_000 * seconds)), learn=True),), name)
+    return AuditorySentence((Segment("audio", random_tokens(round(24_000 * seconds)), is_target=True),), name)
 
 
 def test_sentences_that_are_too_long_are_skipped_and_counted(layout, tokenizer, caplog):
@@ -193,15 +193,15 @@ def test_an_epoch_without_a_sentence_that_fits_is_an_error(layout, tokenizer):
 
 
 def test_hidden_conditions_are_hidden(layout, tokenizer):
-    words, sound = Segment("transcription", "one two"), Segment("audio", random_tokens(24_000), learn=True)
+    words, sound = Segment("transcription", "one two"), Segment("audio", random_tokens(24_000), is_target=True)
     sentence = AuditorySentence((words, sound), "tts:x")
 
     class Hidden(Listed):
         def __getitem__(self, at):
-            return Drawn(sentence, True)
+            return SampledSentence(sentence, True)
 
     (packed, *_) = sentences_in(next(Packing(Hidden([sentence]), layout, tokenizer, 100).read()))
-    rows = to_rows(sentence, layout, tokenizer, hide_conditions=True)
+    rows = to_rows(sentence, layout, tokenizer, drop_conditions=True)
     assert packed == key(rows.ids, rows.mask, rows.loss)
     assert packed != key(*(getattr(to_rows(sentence, layout, tokenizer), name) for name in ("ids", "mask", "loss")))
 
@@ -225,7 +225,7 @@ def test_packs_are_mixed(layout, tokenizer):
 
 def test_the_text_cache_is_bounded(layout, tokenizer, monkeypatch):
     monkeypatch.setattr("auditory_sentences.stream.packing._CACHED_TEXTS", 10)
-    texts = [AuditorySentence((Segment("text", f"line {i}", learn=True),), f"text_only:{i}") for i in range(50)]
+    texts = [AuditorySentence((Segment("text", f"line {i}", is_target=True),), f"text_only:{i}") for i in range(50)]
     packing = Packing(Listed(texts), layout, tokenizer, 64)
     batch = next(packing.read(batch_size=3))
     assert len(packing._texts) <= 10

@@ -22,7 +22,7 @@ from tests import ROOT
 def holder(folder: Path) -> subprocess.Popen:
     """Another process that holds the folder until its standard input is closed."""
     code = (
-        "import sys; from codec.locks import locked\n"
+        "import sys; from codec.io.locks import locked\n"
         "with locked(sys.argv[1], 'a token store'): print('held', flush=True); sys.stdin.read()"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

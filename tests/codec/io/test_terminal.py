@@ -179,7 +179,7 @@ def test_streams_that_are_closed_from_the_start():
     """No library's output ends in a file that got the number of a closed stream."""
     program = (
         "import os, sys\n"
-        "from codec.terminal import run_program\n"
+        "from codec.io.terminal import run_program\n"
         "def function():\n"
         "    with open(sys.argv[1], 'w') as file:\n"
         "        for number in (1, 2):\n"

@@ -94,9 +94,9 @@ def test_files_without_weights_are_named(tmp_path):
 
 
 def test_what_trainers_leave_beside_the_weights_is_read(tmp_path):
-    journal = {"epoch": 2, "loss": np.float64(1.5), "steps": np.int64(3), "took": datetime.timedelta(seconds=5)}
-    torch.save({"model": STATE, "reporter": journal, "args": argparse.Namespace(lr=0.1)}, tmp_path / "weights.pt")
-    assert read_pickle(tmp_path / "weights.pt")["reporter"] == journal
+    metric_logger = {"epoch": 2, "loss": np.float64(1.5), "steps": np.int64(3), "took": datetime.timedelta(seconds=5)}
+    torch.save({"model": STATE, "reporter": metric_logger, "args": argparse.Namespace(lr=0.1)}, tmp_path / "weights.pt")
+    assert read_pickle(tmp_path / "weights.pt")["reporter"] == metric_logger
 
 
 def test_tensors_that_are_not_plain_are_named(tmp_path):

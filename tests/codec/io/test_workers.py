@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import os, subprocess, sys, time
-worker = "import sys, time; from codec.workers import die_with_parent; die_with_parent(int(sys.argv[1]))"
+worker = "import sys, time; from codec.io.workers import die_with_parent; die_with_parent(int(sys.argv[1]))"
 worker += "; print(1, flush=True); time.sleep(60)"
 subprocess.Popen([sys.executable, "-c", worker, str(os.getpid())])
 time.sleep(60)

@@ -149,7 +149,7 @@ def test_a_clip_that_ends_on_a_block_edge_has_one_block_more_which_is_silent(cod
     """As docs/published.md says: frames as published, silence beyond the end, two windows for exactly one window."""
     for n in (edge - 1, edge, edge + 1):
         blocks = edge // 9_600 + (n >= edge)
-        features = codec.features(noise(n)[None], torch.tensor([n]))
+        features = codec.extract_features(noise(n)[None], torch.tensor([n]))
         assert features.frames.tolist() == [n // 960 + 1] and features.structural_mask.shape[1] == 5 * blocks
         assert features.structural_mask.sum() == structural_frames(n)
         for name, values in features.values.items():
@@ -278,7 +278,7 @@ def test_a_configuration_that_does_not_fit_is_refused():
 def test_decoding_in_bfloat16_is_near_and_leaves_ids_and_fingerprint():
     codec, plain = small_codec(), small_codec()
     tokens = plain.encode(noise(40_000)[None])
-    assert codec.decode_in(torch.bfloat16) is codec and codec.fingerprint == plain.fingerprint
+    assert codec.set_decoder_dtype(torch.bfloat16) is codec and codec.fingerprint == plain.fingerprint
     assert codec.encode(noise(40_000)[None])[0].equal(tokens[0])
     near, exact = (c._latents(tokens, [0], steps=4, guidance=1.5, solver="euler") for c in (codec, plain))
     assert near.dtype == torch.float32 and not torch.equal(near, exact)

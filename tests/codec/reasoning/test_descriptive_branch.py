@@ -25,9 +25,9 @@ SMALL = DescriptiveConfig(
 )
 
 
-def small_branch(seed: int = 0, gather: str = "queries") -> DescriptiveBranch:
+def small_branch(seed: int = 0, downsampling: str = "query") -> DescriptiveBranch:
     torch.manual_seed(seed)
-    return DescriptiveBranch(dataclasses.replace(SMALL, gather=gather))
+    return DescriptiveBranch(dataclasses.replace(SMALL, downsampling=downsampling))
 
 
 def features(batch: int, frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,10 +99,10 @@ def test_published_clips_of_unequal_length_give_the_codes_they_give_alone(publis
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.integers(1, 23), min_size=2, max_size=4), st.integers(0, 1000), st.sampled_from(["queries", "pooling"])
+    st.lists(st.integers(1, 23), min_size=2, max_size=4), st.integers(0, 1000), st.sampled_from(["query", "mean_pool"])
 )
-def test_a_clip_in_a_batch_equals_the_clip_alone(lengths, seed, gather):
-    branch = small_branch(gather=gather).eval()
+def test_a_clip_in_a_batch_equals_the_clip_alone(lengths, seed, downsampling):
+    branch = small_branch(downsampling=downsampling).eval()
     speech, music = features(len(lengths), max(lengths), seed)  # what lies beyond a clip's length is noise
     with torch.no_grad():
         together = branch(speech, music, torch.tensor(lengths))
@@ -133,15 +133,15 @@ def test_dequantised_codes_are_the_quantised_vectors():
 
 @torch.no_grad()
 def test_pooled_vectors_are_means_of_five_frames():
-    out = small_branch(gather="pooling").eval()(*features(1, 12))
+    out = small_branch(downsampling="mean_pool").eval()(*features(1, 12))
     assert out.frame_mask[0].tolist() == [True] * 12 + [False] * 3
     groups = out.frame_states[0, :5], out.frame_states[0, 5:10], out.frame_states[0, 10:12]
     torch.testing.assert_close(out.vectors[0], torch.stack([group.mean(0) for group in groups]))
 
 
-@pytest.mark.parametrize("gather", ["queries", "pooling"])
-def test_gradients_pass_the_quantiser_down_to_the_first_convolution(gather):
-    branch = small_branch(gather=gather).train()
+@pytest.mark.parametrize("downsampling", ["query", "mean_pool"])
+def test_gradients_pass_the_quantiser_down_to_the_first_convolution(downsampling):
+    branch = small_branch(downsampling=downsampling).train()
     out = branch(*features(2, 15))
     (out.quantised * torch.randn(out.quantised.shape)).sum().backward()
     for name, parameter in branch.named_parameters():
@@ -209,5 +209,5 @@ def test_too_few_speech_frames_are_refused():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="heads must divide"):
         DescriptiveConfig(dim=100, heads=3)
-    with pytest.raises(ValueError, match="gather must be"):
-        DescriptiveConfig(gather="pool")
+    with pytest.raises(ValueError, match="downsampling must be"):
+        DescriptiveConfig(downsampling="pool")

@@ -115,7 +115,7 @@ def test_the_first_sound_needs_the_first_window_and_one_frame_more(codec):
 
 
 def test_an_early_window_gives_a_second_of_sound(codec):
-    tokens, window = random_tokens(codec, 75), codec.early_window
+    tokens, window = random_tokens(codec, 75), codec.low_latency_window
     lengths = [len(piece) for piece in streamed(codec, tokens, [1], steps=1, first_window=window)]
     assert next(length for length in lengths if length) in (24 * 960, 25 * 960)
     assert next(frame for frame, length in enumerate(lengths, 1) if length) == window // 2 + 1
@@ -232,7 +232,7 @@ def test_the_shipped_codec_streams_what_it_decodes(monkeypatch):
     seconds = torch.arange(24_000 * 4) / 24_000
     audio = 0.2 * torch.sin(2 * torch.pi * (200 + 100 * seconds) * seconds) + 0.2 * noise(24_000 * 4)
     tokens = codec.encode(audio[None])[0]
-    how = {"steps": 2, "first_window": codec.early_window}
+    how = {"steps": 2, "first_window": codec.low_latency_window}
     pieces = streamed(codec, tokens, [1], **how)
     error = torch.cat(pieces) - codec.decode([tokens], **how)[0]
     assert sum(len(piece) > 0 for piece in pieces) > 1

@@ -24,5 +24,5 @@ def test_tables_by_their_names():
     assert is_table("embeddings.position_ids", torch.arange(5)[None], "x.pt")
     with pytest.raises(UserError, match="position_ids does not count"):
         is_table("embeddings.position_ids", torch.tensor([0, 2]), "x.pt")
-    for key in ("surprise.weight", "window.weight", "kernel.bias", "my_window", "fbx"):
+    for key in ("negative_log_likelihood.weight", "window.weight", "kernel.bias", "my_window", "fbx"):
         assert not is_table(key, torch.ones(3), "x.pt"), key

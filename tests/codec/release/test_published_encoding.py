@@ -52,9 +52,9 @@ def test_ids_are_those_of_the_segments(codec, samples):
     descriptive, structural = [], []
     for segment in segments_by_the_letter(clip)[: -(-samples // 720_000)]:
         blocks = torch.tensor([75])
-        features = codec.features(segment[None], torch.tensor([len(segment)]), blocks, whole_frames=True)
+        features = codec.extract_features(segment[None], torch.tensor([len(segment)]), blocks, whole_frames=True)
         assert features.frames.tolist() == [750] and features.values["phone"].shape[2] == 1500
-        quantised, ids = codec.describe(features)
+        quantised, ids = codec.encode_descriptive(features)
         descriptive.append(ids[0].T)
         structural.append(codec.structural(features.values, quantised, features.structural_mask).ids[0].T)
     heard = []

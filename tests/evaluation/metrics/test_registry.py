@@ -125,8 +125,8 @@ SPEECH = WORDS.map(" ".join)
 SILENCE = st.sampled_from(["", "...", "!?", " ", "\n", "–"])
 
 
-def wer(readings, references):
-    return METRICS["wer"].score(readings, references).value
+def wer(predictions, references):
+    return METRICS["wer"].score(predictions, references).value
 
 
 @given(SPEECH, SPEECH)

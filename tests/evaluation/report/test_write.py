@@ -77,7 +77,7 @@ def sample(tmp_path):
         "task": "mine", "shots": 0, "id": "clip-1", "path": str(tmp_path / "original.wav"),
         "given": ["Describe <this>.", "<audio>"], "expected": "a dog", "answer": "a <script>alert(1)</script>",
         "reason": "max_rows",
-        "readings": {"class": {"read": None, "reference": "dog", "original": None}}, "audio": "answer.flac",
+        "predictions": {"class": {"read": None, "reference": "dog", "original": None}}, "audio": "answer.flac",
     }  # fmt: skip
 
 
@@ -198,7 +198,7 @@ TEXT = st.text(alphabet=st.characters(exclude_categories=[]), max_size=30) | st.
 def test_no_text_breaks_the_page_or_the_table(tmp_path, sample, texts):
     title, about, name, given_, expected, answer, read, reference, skipped = texts
     reading = {"read": read, "reference": reference, "original": None}
-    odd = sample | {"given": [given_], "expected": expected, "answer": answer, "readings": {name: reading}}
+    odd = sample | {"given": [given_], "expected": expected, "answer": answer, "predictions": {name: reading}}
     made = results([odd])
     made["tasks"][0] |= {"title": title, "about": about, "scores": [score(name=name, about=about, metric="wer")]}
     made["tasks"][1] |= {"title": title, "skipped": skipped}

@@ -67,7 +67,7 @@ def test_decoding_starts_where_the_forward_pass_ends(attention):
     model, prompts = model_with(attention), sentences()
     starts = RowDecoder(model, prompts, max_rows=4).prefill()
     for rows, start in zip(prompts, starts, strict=True):
-        final = model.final_vectors(rows.ids[None], rows.mask[None])[0, -1]
+        final = model.last_hidden_state(rows.ids[None], rows.mask[None])[0, -1]
         torch.testing.assert_close(final, start, atol=1e-5, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from lm.generation import compiled_step
 from lm.generation.cached_model import RowDecoder
 from lm.generation.generate import generate_audio, generate_text
 from lm.generation.sampling import GenerationSettings
-from lm.rows import hidden
+from lm.rows import drop_conditions
 from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
 from tests.lm.generation.test_generate import same_audio
 
@@ -19,7 +19,7 @@ PROMPTS = [text(6, 4), audio(1, 3, 6), text(1, 7)]
 
 
 def same(model, settings, **more):
-    negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in PROMPTS]
+    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in PROMPTS]
     plain = generate_audio(model, PROMPTS, settings, SEEDS, negatives, **more)
     return plain, generate_audio(model, PROMPTS, settings, SEEDS, negatives, compiled=True, **more)
 

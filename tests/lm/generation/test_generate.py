@@ -13,7 +13,7 @@ from lm.generation import batch
 from lm.generation.cached_model import CachedLayers, FrameDecoder, Rotary, RowDecoder
 from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
 from lm.generation.sampling import GenerationSettings
-from lm.rows import Rows, audio_rows, concatenate, hidden, text_rows
+from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
 from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
 from tests.lm.test_model import text_model
 
@@ -51,7 +51,7 @@ def as_rows(generated):
     edge = torch.ones(8, 1, dtype=torch.int64)
     frames = [edge * LAYOUT.descriptive_bos, low, edge * LAYOUT.descriptive_eos, edge * LAYOUT.structural_bos
               + LAYOUT.structural_offset, high + LAYOUT.structural_offset]  # fmt: skip
-    return audio_rows(torch.cat(frames, dim=1), learn=False)
+    return audio_rows(torch.cat(frames, dim=1), is_target=False)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -95,7 +95,7 @@ def test_cached_equals_uncached(prompts, masked):
         finals.append(decoder.feed_audio(torch.stack([rows.ids[step, :8] for rows in more])))
     for i, prompt in enumerate(prompts):
         whole = concatenate([prompt, more[i]])
-        expected = model.final_vectors(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
+        expected = model.last_hidden_state(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
         ours = torch.stack([final[i] for final in finals])
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
@@ -106,8 +106,8 @@ def test_cached_text_equals_uncached(model, prompts):
     decoder = RowDecoder(model, prompts, 20)
     finals = [decoder.prefill(text_only=True)] + [decoder.feed_text(ids[:, step]) for step in range(5)]
     for i, prompt in enumerate(prompts):
-        whole = concatenate([prompt, text_rows(ids[i].tolist(), learn=False)])
-        expected = model.final_vectors(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
+        whole = concatenate([prompt, text_rows(ids[i].tolist(), is_target=False)])
+        expected = model.last_hidden_state(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
         torch.testing.assert_close(torch.stack([final[i] for final in finals]), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_frames_equal_the_teacher_forced_depth_decoder(model):
         return frames[:, codebook]
 
     assert torch.equal(FrameDecoder(model, 3).frame(final, choose), frames)
-    torch.testing.assert_close(torch.stack(states, 1), model.depth_states(final, frames), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.stack(states, 1), model.depth_hidden_states(final, frames), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def test_greedy_audio_equals_the_uncached_model(model, prompts):
 def test_a_request_does_not_depend_on_its_batch(model, prompts, guidance, structured):
     """Alone, in company, and at another place: the same ids for the same seed."""
     settings = replace(SETTINGS, guidance=guidance)
-    negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
     seeds = [11, 12, 13, 14]
     together = generate_audio(model, prompts, settings, seeds, negatives, structured=structured)
     turned = generate_audio(model, prompts[::-1], settings, seeds[::-1], negatives[::-1], structured=structured)[::-1]
@@ -235,7 +235,7 @@ def test_the_host_waits_for_the_device_only_to_look(model, prompts, monkeypatch,
 
 def test_guidance_of_one_is_no_guidance(model, prompts):
     """The guided path at a scale next to one gives what the unguided path gives."""
-    negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
     plain = generate_audio(model, prompts, SETTINGS, [1, 2, 3, 4])
     settings = replace(SETTINGS, guidance=1.0)
     assert all(map(same_audio, generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives), plain))
@@ -252,7 +252,7 @@ def test_guidance_of_one_is_no_guidance(model, prompts):
     ],
 )
 def test_structural_settings_leave_descriptive_frames_alone(model, prompts, structural):
-    negatives = [hidden(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
     settings, seeds = replace(SETTINGS, guidance=2.0, max_rows=60), [1, 2, 3, 4]
     plain = generate_audio(model, prompts, settings, seeds, negatives)
     same = replace(settings, structural_temperature=settings.temperature, structural_guidance=settings.guidance)
@@ -358,7 +358,7 @@ def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
 
 def test_text_that_ends_at_once():
     model = eager_to_end()
-    model.lm_head.weight.data[LAYOUT.text_eos] = model.final_vectors(*batch_of(text(3, 1)))[0, -1].detach()
+    model.lm_head.weight.data[LAYOUT.text_eos] = model.last_hidden_state(*batch_of(text(3, 1)))[0, -1].detach()
     (result,) = generate_text(model, [text(3, 1)], GenerationSettings(top_k=1), [0])
     assert (result.ids, result.reason) == ([], "end")
 
@@ -454,7 +454,7 @@ def test_scores_are_sums_of_log_probabilities(model, prompts):
     continuations = [[9, 10, 1], [11], [12, 13], [14, 15, 16, 17]]
     scores = score_text(model, prompts, continuations)
     for prompt, ids, score in zip(prompts, continuations, scores, strict=True):
-        whole = concatenate([prompt, text_rows(ids, learn=False)])
+        whole = concatenate([prompt, text_rows(ids, is_target=False)])
         log_probs = model(*batch_of(whole)).text_logits[0].log_softmax(-1)
         expected = sum(log_probs[len(prompt) - 1 + i, value].item() for i, value in enumerate(ids))
         assert score == pytest.approx(expected, abs=1e-4)
@@ -477,7 +477,7 @@ def test_adapters_take_part(prompts):
     frozen = {name: value.clone() for name, value in model.state_dict().items()}
     config = LoraConfig(r=2, target_modules=r"cross_modal\..*(q_proj|v_proj|down_proj)", init_lora_weights=False)
     adapted = get_peft_model(model, config)
-    rows = audio(2, 3, 1, learn=True)
+    rows = audio(2, 3, 1, is_target=True)
     optimiser = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
     adapted(rows.ids[None], rows.mask[None], rows.loss[None]).loss.backward()
     optimiser.step()

@@ -96,7 +96,7 @@ def test_cached_is_near_uncached(pair):
         plain = pair[0](rows.ids[None], rows.mask[None])
         assert spread_apart(whole.audio_logits, plain.audio_logits) < 0.2
         decoder = RowDecoder(small, [rows], 1)
-        assert spread_apart(decoder.prefill(), small.final_vectors(rows.ids[None], rows.mask[None])[:, -1]) < 0.1
+        assert spread_apart(decoder.prefill(), small.last_hidden_state(rows.ids[None], rows.mask[None])[:, -1]) < 0.1
 
 
 def test_all_kinds_of_generation(pair):

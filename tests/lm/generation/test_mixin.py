@@ -5,7 +5,7 @@ import torch
 
 from lm.generation.generate import generate_audio, generate_text
 from lm.generation.sampling import GenerationSettings
-from lm.rows import collate, hidden, separate
+from lm.rows import collate, drop_conditions, unpad
 from tests.factories.language_model import LAYOUT, audio, sentences, text, tiny_model
 from tests.lm.generation.test_generate import same_audio
 
@@ -36,7 +36,7 @@ def test_separate_undoes_collate_on_either_side(prompts, batch):
     for left in (0, 3):
         ids = torch.cat([torch.full((len(prompts), left, 9), 7), batch.ids], dim=1)
         mask = torch.cat([torch.zeros(len(prompts), left, 9, dtype=torch.bool), batch.mask], dim=1)
-        for ours, theirs in zip(separate(ids, mask), prompts, strict=True):
+        for ours, theirs in zip(unpad(ids, mask), prompts, strict=True):
             assert torch.equal(ours.ids, theirs.ids) and torch.equal(ours.mask, theirs.mask)
 
 
@@ -53,7 +53,7 @@ def test_text_is_that_of_generation(model, prompts, batch):
 
 def test_audio_is_that_of_generation(model, prompts, batch):
     settings = GenerationSettings(max_rows=20, temperature=1.0, top_k=None, guidance=2.0)
-    negatives = [hidden(rows, LAYOUT, structural=False) for rows in prompts]
+    negatives = [drop_conditions(rows, LAYOUT, structural=False) for rows in prompts]
     other = collate(negatives, LAYOUT)
     expected = generate_audio(model, prompts, settings, SEEDS, negatives)
     options = {"max_new_tokens": 20, "temperature": 1.0, "top_k": 0, "seed": SEEDS}
@@ -68,7 +68,7 @@ def test_audio_is_that_of_generation(model, prompts, batch):
 
 def test_structural_frames_have_settings_of_their_own(model, prompts, batch):
     """Guidance of the structural frames alone needs the negatives too; without sampling no temperature counts."""
-    negatives = [hidden(rows, LAYOUT, structural=False) for rows in prompts]
+    negatives = [drop_conditions(rows, LAYOUT, structural=False) for rows in prompts]
     other = collate(negatives, LAYOUT)
     settings = GenerationSettings(40, 0.5, None, 1.0, structural_temperature=1.5, structural_guidance=3.0)
     expected = generate_audio(model, prompts, settings, SEEDS, negatives)

@@ -11,9 +11,9 @@ from lm.generation.sampling import GenerationSettings, request_noise, sample
 def test_frequencies_follow_the_softmax():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0, float("-inf"), 0.5])
     settings = GenerationSettings(temperature=0.7, top_k=4)
-    draws = 200_000
-    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0))
-    counts = sample(logits.expand(draws, -1), settings, uniform).bincount(minlength=6) / draws
+    rng = 200_000
+    uniform = torch.rand(rng, generator=torch.Generator().manual_seed(0))
+    counts = sample(logits.expand(rng, -1), settings, uniform).bincount(minlength=6) / rng
     kept = torch.tensor([0.0, 1.0, 2.0, float("-inf"), float("-inf"), 0.5])  # the four likeliest
     assert (counts - (kept / 0.7).softmax(-1)).abs().max() < 5e-3
 

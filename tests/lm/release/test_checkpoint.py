@@ -109,13 +109,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_ran(config, tmp_pat
         ran.rmdir()
 
 
-class Journal:
+class MetricLogger:
     """A class of somebody's trainer."""
 
 
 def test_a_type_that_weights_do_not_need_is_named(config, tmp_path):
-    path = save_released(tmp_path / "x.checkpoint", published_state(config), reporter=Journal())
-    with pytest.raises(UserError, match=r"x.checkpoint: refused.*Journal.*save its model alone"):
+    path = save_released(tmp_path / "x.checkpoint", published_state(config), reporter=MetricLogger())
+    with pytest.raises(UserError, match=r"x.checkpoint: refused.*Metrics log.*save its model alone"):
         read_checkpoint(path)
 
 

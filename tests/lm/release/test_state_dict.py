@@ -55,7 +55,7 @@ def test_forward_taps_and_logits(forward, attention):
     output = model(tensors["tokens"], tensors["tokens_mask"].bool())
     for handle in [*handles, first_layer]:
         handle.remove()
-    taps["tap.final"] = model.final_vectors(tensors["tokens"][:, :-1], tensors["tokens_mask"][:, :-1].bool())
+    taps["tap.final"] = model.last_hidden_state(tensors["tokens"][:, :-1], tensors["tokens_mask"][:, :-1].bool())
 
     for name, value in tensors.items():
         if name.startswith("tap."):

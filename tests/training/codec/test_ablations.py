@@ -108,8 +108,8 @@ def test_without_film_the_descriptive_frames_have_no_say(trained):
         codec = load_tokenizer(trained("codec", name, changes))
         film = torch.cat([p.flatten() for p in codec.structural.film.parameters()])
         assert bool(film.abs().sum() > 0) == says
-        features = codec.features(noise(9_600)[None], torch.tensor([9_600]))
-        described, _ = codec.describe(features)
+        features = codec.extract_features(noise(9_600)[None], torch.tensor([9_600]))
+        described, _ = codec.encode_descriptive(features)
         fused = codec.structural.fuse(features.values)
         with torch.no_grad():
             modulated = codec.structural.modulate(fused, described + 1.0)
@@ -120,7 +120,7 @@ def test_pooling_trains_and_makes_a_codec(trained):
     folder = trained("descriptive", "pooling", COMMANDS["pooling"][1])
     assert "query" not in load_file(folder / "model.safetensors")
     codec = load_tokenizer(trained("codec", "pooling_codec", ["descriptive=runs/ablations/pooling"]))
-    assert codec.config.descriptive.gather == "pooling"
+    assert codec.config.descriptive.downsampling == "mean_pool"
     tokens = codec.encode(noise(9_000)[None])[0]
     assert tokens.descriptive.shape == (8, 2)
     assert codec.decode([tokens], steps=1)[0].shape == (9_000,)

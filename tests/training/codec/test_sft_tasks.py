@@ -16,7 +16,7 @@ from codec.io.errors import UserError
 from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from tests import ROOT
-from training.codec.audio_qa import Augmentation, Listening
+from training.codec.audio_qa import AudioQADataset, Augmentation
 from training.codec.speaker_pairs import GAP
 from training.recipe import load_recipe
 
@@ -49,7 +49,7 @@ def clips(tmp_path_factory):
 def listening(clips, tasks, cache=True, max_seconds=30.0):
     sizes = DescriptiveConfig(speech_dim=128, music_dim=120, dim=16, heads=2, rope_dims=4, blocks=1)
     encoder = DescriptiveEncoder((ExpertConfig("speech_text"), ExpertConfig("music")), sizes)
-    return Listening(clips, tasks, encoder, PromptBank.load(), 4, max_seconds, Augmentation(), cache, 0)
+    return AudioQADataset(clips, tasks, encoder, PromptBank.load(), 4, max_seconds, Augmentation(), cache, 0)
 
 
 def test_the_full_recipe_asks_all_that_the_paper_names(clips):
@@ -93,7 +93,7 @@ def test_two_voices_are_heard_one_after_the_other(clips, cache):
     for row, example in enumerate(batch.examples):
         first, second = (load_audio(clip.path) for clip in (example.clip, example.other))
         waveform = torch.cat([first, torch.zeros(GAP), second])
-        speech, music, frames = data.encoder.features(waveform[None], torch.tensor([len(waveform)]))
+        speech, music, frames = data.encoder.extract_features(waveform[None], torch.tensor([len(waveform)]))
         assert batch.frames[row] == frames[0] == feature_frames(len(waveform), 25)
         torch.testing.assert_close(batch.speech[row, :, : speech.shape[2]], speech[0], atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(batch.music[row, :, : music.shape[2]], music[0], atol=2e-3, rtol=2e-3)

@@ -1,4 +1,4 @@
-"""Supervised training of the descriptive branch: the listener reads right, learns, and resumes bit for bit."""
+"""Supervised training of the descriptive branch: the audio LLM reads right, learns, and resumes bit for bit."""
 
 import json
 import warnings
@@ -17,13 +17,13 @@ from codec.io.errors import UserError
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
-from training.codec.audio_llm import Listener, Lora
-from training.codec.audio_qa import Augmentation, Listening, warped
+from training.codec.audio_llm import AudioLLM, Lora
+from training.codec.audio_qa import AudioQADataset, Augmentation, warped
 from training.codec.prompt_template import Dialogue
 from training.codec.train_descriptive import DescriptiveRecipe, run, trained_encoder
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
 RECIPES = ROOT / "recipes"
@@ -106,11 +106,11 @@ def tiny(corpus: Path, text_model: str, out: Path, **changes) -> DescriptiveReci
 
 
 @pytest.fixture
-def listener(text_model):
+def audio_llm(text_model):
     torch.manual_seed(0)
     recipe = tiny(Path("x"), text_model, Path("x"))
     encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
-    return Listener(encoder.branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(4, 8, 0.0), align=True)
+    return AudioLLM(encoder.branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(4, 8, 0.0), align=True)
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ def batch():
     }
 
 
-def test_only_branch_projection_and_adapters_learn(listener, batch):
-    out = listener.train()(**batch, quantise=True)
+def test_only_branch_projection_and_adapters_learn(audio_llm, batch):
+    out = audio_llm.train()(**batch, quantise=True)
     (out.answer + out.commitment + out.alignment).backward()
-    learns = {name.split(".")[0] for name, p in listener.named_parameters() if p.requires_grad}
+    learns = {name.split(".")[0] for name, p in audio_llm.named_parameters() if p.requires_grad}
     assert learns == {"branch", "text_model", "projection", "alignment"}
-    for name, parameter in listener.named_parameters():
+    for name, parameter in audio_llm.named_parameters():
         if "text_model" in name:
             assert parameter.requires_grad == ("lora_" in name)
         elif not name.startswith("branch.quantiser"):
@@ -139,37 +139,39 @@ def test_only_branch_projection_and_adapters_learn(listener, batch):
 
 
 @torch.no_grad()
-def test_the_loss_is_that_of_the_answers_alone(listener, batch):
+def test_the_loss_is_that_of_the_answers_alone(audio_llm, batch):
     """Against one plain forward pass for each example."""
-    listener.train()(**batch, quantise=True)  # gives the codebooks their first codes
-    listener.eval()
+    audio_llm.train()(**batch, quantise=True)  # gives the codebooks their first codes
+    audio_llm.eval()
     total, count = 0.0, 0
-    table = listener.text_model.get_input_embeddings()
+    table = audio_llm.text_model.get_input_embeddings()
     for row, (frames, dialogue) in enumerate(zip([30, 12], batch["dialogues"], strict=True)):
-        heard = listener.branch(
+        heard = audio_llm.branch(
             batch["speech"][row : row + 1, :, : 2 * frames], batch["music"][row : row + 1, :, :frames]
         )
-        before, between, answer = (torch.tensor(ids) for ids in dialogue.ids(listener.tokenizer))
-        rows = [table(before), listener.projection(heard.quantised[0]), table(between), table(answer)]
-        logits = listener.text_model(inputs_embeds=torch.cat(rows)[None]).logits[0]
+        before, between, answer = (torch.tensor(ids) for ids in dialogue.ids(audio_llm.tokenizer))
+        rows = [table(before), audio_llm.projection(heard.quantised[0]), table(between), table(answer)]
+        logits = audio_llm.text_model(inputs_embeds=torch.cat(rows)[None]).logits[0]
         total += F.cross_entropy(logits[-len(answer) - 1 : -1], answer, reduction="sum")
         count += len(answer)
-    torch.testing.assert_close(listener(**batch, quantise=True).answer, total / count, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(audio_llm(**batch, quantise=True).answer, total / count, atol=1e-4, rtol=1e-4)
 
 
-def test_an_answer_in_a_batch_is_the_answer_alone(listener, batch):
-    listener.train()(**batch, quantise=True)
-    listener.eval()
+def test_an_answer_in_a_batch_is_the_answer_alone(audio_llm, batch):
+    audio_llm.train()(**batch, quantise=True)
+    audio_llm.eval()
     questions = [dialogue.question for dialogue in batch["dialogues"]]
-    together = listener.answer(batch["speech"], batch["music"], batch["frames"], questions, max_ids=6)
+    together = audio_llm.answer(batch["speech"], batch["music"], batch["frames"], questions, max_new_tokens=6)
     assert len(together) == 2
     for row, frames in enumerate((30, 12)):
         one = slice(row, row + 1)
         speech, music = batch["speech"][one, :, : 2 * frames], batch["music"][one, :, :frames]
-        assert listener.answer(speech, music, torch.tensor([frames]), questions[one], max_ids=6) == [together[row]]
+        assert audio_llm.answer(speech, music, torch.tensor([frames]), questions[one], max_new_tokens=6) == [
+            together[row]
+        ]
 
 
-def listening(corpus, text_model, **changes) -> Listening:
+def listening(corpus, text_model, **changes) -> AudioQADataset:
     recipe = tiny(corpus, text_model, Path("x"))
     arguments = {
         "clips": [clip for clip in read_corpus(corpus) if clip.split == "train"],
@@ -181,7 +183,7 @@ def listening(corpus, text_model, **changes) -> Listening:
         "augmentation": recipe.augmentation,
         "cache": True,
     }
-    return Listening(*(arguments | changes).values(), 7)
+    return AudioQADataset(*(arguments | changes).values(), 7)
 
 
 def test_batches_are_a_function_of_their_number(corpus, text_model):
@@ -248,7 +250,7 @@ def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
         "optimiser": {"lr": 1e-3, "warmup_steps": 10},
     }
     folder = run(tiny(corpus, text_model, tmp_path / "run", **changes))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     scores = [entry["held_out_audio_qa:class"] for entry in entries if "held_out_audio_qa:class" in entry]
     assert scores[-1] >= 0.75
     logged = [entry for entry in entries if "answer" in entry]
@@ -267,7 +269,7 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, tmp_path):
     run(tiny(corpus, text_model, tmp_path / "cut"))
     (tmp_path / "cut" / "checkpoints" / "step-00000004").rename(tmp_path / "set_aside")  # as if killed before it
     resumed = run(tiny(corpus, text_model, tmp_path / "cut"), resume=True)
-    for name in ("model.safetensors", "listener.safetensors"):
+    for name in ("model.safetensors", "audio_llm.safetensors"):
         ours, theirs = load_file(whole / name), load_file(resumed / name)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -277,7 +279,7 @@ def test_a_trained_branch_learns_on(corpus, text_model, tmp_path):
     still = {"lr": 1e-12, "warmup_steps": 0}
     changes = {"init": str(tmp_path / "first"), "quantise_after": 0, "steps": 1}
     second = run(tiny(corpus, text_model, tmp_path / "second", optimiser=still, **changes))
-    before, after = load_file(first / "listener.safetensors"), load_file(second / "listener.safetensors")
+    before, after = load_file(first / "audio_llm.safetensors"), load_file(second / "audio_llm.safetensors")
     assert before.keys() == after.keys() and "alignment.weight" in before
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     merge = "merge.weight"
@@ -296,7 +298,7 @@ def test_the_frozen_text_model_may_be_half_as_wide(corpus, text_model, tmp_path)
     folder = run(
         tiny(corpus, text_model, tmp_path / "run", text_precision="bf16", engine={"precision": "mixed"}, steps=2)
     )
-    assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "listener.safetensors").values())
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "audio_llm.safetensors").values())
 
 
 def test_clips_that_serve_no_task_are_an_error(corpus, text_model):
@@ -311,14 +313,14 @@ def test_a_listener_is_made_without_warnings(text_model):
     branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Listener(branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(), align=False)
+        AudioLLM(branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(), align=False)
 
 
 def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):
     recipe = tiny(Path("x"), text_model, Path("x"))
     branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
     with pytest.raises(UserError, match="holds no text model"):
-        Listener(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
+        AudioLLM(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
 
 
 def test_the_shipped_branch_can_be_taught_analyses():

@@ -17,7 +17,7 @@ from codec.io.errors import UserError
 from tests import ROOT
 from training.codec.audio_crops import AudioCrops
 from training.codec.train_expert import ExpertRecipe, equally_long, run
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
 RECIPES = ROOT / "recipes"
@@ -66,7 +66,7 @@ def tiny(corpus: Path, out: Path, **changes) -> ExpertRecipe:
 def test_learns_more_than_the_commonest_code_and_the_codec_can_listen(corpus, tmp_path):
     recipe = tiny(corpus, tmp_path / "run", steps=100, save_every=100, validate_every=20)
     model = run(recipe)
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     held_out = [entry for entry in entries if "held_out_loss" in entry]
     assert len(held_out) == 5 and held_out[-1]["held_out_loss"] < 0.9 * held_out[0]["held_out_loss"]
     assert held_out[-1]["held_out_accuracy"] > held_out[-1]["held_out_majority"] + 0.1
@@ -101,7 +101,7 @@ def test_interrupted_equals_uninterrupted(corpus, tmp_path, zero_stage):
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     strip = [
-        [{k: v for k, v in entry.items() if k != "time" and "per_second" not in k} for entry in read_journal(folder)]
+        [{k: v for k, v in entry.items() if k != "time" and "per_second" not in k} for entry in read_metrics(folder)]
         for folder in (tmp_path / "whole", tmp_path / "cut")
     ]
     assert len(strip[0]) == 6 and strip[0] == strip[1]
@@ -111,7 +111,7 @@ def test_mixed_precision_has_the_same_targets_and_nearly_the_same_losses(corpus,
     entries = []
     for precision in ("fp32", "mixed"):
         run(tiny(corpus, tmp_path / precision, steps=2, engine={"precision": precision}))
-        entries.append([entry for entry in read_journal(tmp_path / precision) if "accuracy" in entry])
+        entries.append([entry for entry in read_metrics(tmp_path / precision) if "accuracy" in entry])
     for exact, mixed in zip(*entries, strict=True):
         assert exact["targets_perplexity"] == mixed["targets_perplexity"]
         assert mixed["loss"] != exact["loss"] and mixed["loss"] == pytest.approx(exact["loss"], rel=0.03)

@@ -21,10 +21,10 @@ from training.codec.audio_llm import load_listener
 from training.codec.train_descriptive import DescriptiveRecipe
 from training.codec.train_descriptive import run as train_descriptive
 from training.codec.train_grpo import GrpoRecipe, run
-from training.lm.initialisation import Ears
+from training.lm.initialisation import AudioProjector
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 from training.rl.llm_judge import JudgeRecipe
 from training.rl.policy import Policy
@@ -118,7 +118,7 @@ def tiny(corpus: Path, text_model: str, supervised: str, out: Path, **changes) -
         "log_every": 1,
         "batch": 3,
         "group": 4,
-        "max_ids": 24,
+        "max_new_tokens": 24,
         "cache_features": True,
         "optimiser": {"lr": 2e-3, "warmup_steps": 1},
     }
@@ -129,8 +129,8 @@ def tiny(corpus: Path, text_model: str, supervised: str, out: Path, **changes) -
 def policy(text_model, supervised):
     branch = DescriptiveEncoder.from_pretrained(supervised).branch
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    listener, *_ = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
-    return Policy(listener, temperature=0.9)
+    audio_llm, *_ = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    return Policy(audio_llm, temperature=0.9)
 
 
 @pytest.fixture
@@ -157,29 +157,29 @@ def alone(batch: dict, row: int) -> dict:
 def test_the_listener_comes_back_as_it_was_trained(text_model, supervised):
     branch = DescriptiveEncoder.from_pretrained(supervised).branch
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    listener, state, scale = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
-    own, saved = listener.state_dict(), load_file(Path(supervised) / "listener.safetensors")
+    audio_llm, state, scale = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    own, saved = audio_llm.state_dict(), load_file(Path(supervised) / "audio_llm.safetensors")
     assert scale == 2.0 and state.keys() == saved.keys()
     assert all(torch.equal(own[name], tensor) for name, tensor in saved.items() if "alignment" not in name)
-    scalings = [m.scaling["default"] for m in listener.modules() if isinstance(m, LoraLayer)]
+    scalings = [m.scaling["default"] for m in audio_llm.modules() if isinstance(m, LoraLayer)]
     assert scalings and set(scalings) == {scale}
 
 
 def test_what_an_answer_draws_is_its_seeds_alone(policy, batch):
     seeds = [11, 12, 13, 14, 15, 16]
-    together = policy.sample(**batch, seeds=seeds, max_ids=12)
+    together = policy.sample(**batch, seeds=seeds, max_new_tokens=12)
     assert len(together) == 6 and len({tuple(answer) for answer in together}) > 1
     for row in range(2):
         group = slice(3 * row, 3 * row + 3)
-        assert policy.sample(**alone(batch, row), seeds=seeds[group], max_ids=12) == together[group]
-    assert policy.sample(**alone(batch, 1), seeds=[16], max_ids=12) == together[5:]
+        assert policy.sample(**alone(batch, row), seeds=seeds[group], max_new_tokens=12) == together[group]
+    assert policy.sample(**alone(batch, 1), seeds=[16], max_new_tokens=12) == together[5:]
 
 
 def test_every_id_is_drawn_from_what_the_forward_pass_says(policy, batch, monkeypatch):
     """Cached, with padding on the left, in a group: the same probabilities as uncached, padded on the right."""
     seen, logits = [], Policy._logits
     monkeypatch.setattr(Policy, "_logits", staticmethod(lambda *a: seen.append(logits(*a)) or seen[-1]))
-    answers = policy.sample(**batch, seeds=list(range(8)), max_ids=10)
+    answers = policy.sample(**batch, seeds=list(range(8)), max_new_tokens=10)
     with torch.no_grad():
         log_probs = policy(**batch, answers=answers).log_probs
     seen[0] = seen[0].repeat_interleave(4, 0)  # each clip is read once for its group
@@ -194,15 +194,15 @@ def test_every_id_is_drawn_from_what_the_forward_pass_says(policy, batch, monkey
 
 
 def test_answers_end_with_their_end_or_are_cut_off(policy, batch):
-    eos = policy.listener.tokenizer.eos
-    for answer in policy.sample(**batch, seeds=list(range(40)), max_ids=9):
+    eos = policy.audio_llm.tokenizer.eos
+    for answer in policy.sample(**batch, seeds=list(range(40)), max_new_tokens=9):
         assert eos not in answer[:-1] and (answer[-1] == eos or len(answer) == 9)
 
 
 def test_samples_follow_the_policys_probabilities(policy, batch):
     """First ids, drawn often, against the probabilities that the forward pass gives them."""
     one, count = alone(batch, 1), 3000
-    drawn = [answer[0] for answer in policy.sample(**one, seeds=list(range(count)), max_ids=1)]
+    drawn = [answer[0] for answer in policy.sample(**one, seeds=list(range(count)), max_new_tokens=1)]
     ids = sorted(set(drawn))
     chance = policy(**one, answers=[[i] for i in ids]).log_probs[:, 0].exp()
     shares = torch.tensor([drawn.count(i) / count for i in ids])
@@ -243,7 +243,7 @@ def test_branch_projection_and_adapters_learn_and_the_codebooks_stay(policy, bat
     for name, parameter in policy.named_parameters():
         assert parameter.requires_grad == (".text_model." not in f".{name}" or "lora_" in name), name
     for name in ("branch.query", "branch.merge.weight", "projection.weight"):
-        assert policy.listener.get_parameter(name).grad.abs().sum() > 0, name
+        assert policy.audio_llm.get_parameter(name).grad.abs().sum() > 0, name
     assert not any(module.training for module in policy.train().modules())
 
 
@@ -251,10 +251,10 @@ def test_equal_rewards_leave_every_weight_where_it_was(corpus, text_model, super
     """No advantage, no price: the update is exactly nothing."""
     monkeypatch.setattr(train_grpo, "weighted_mean", lambda *_: 0.3)
     changes = {"kl_weight": 0.0, "commitment_weight": 0.0, "optimiser": {"lr": 1e-2, "weight_decay": 0.0}}
-    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, max_ids=40, **changes))
-    entries = read_journal(tmp_path / "run")
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, max_new_tokens=40, **changes))
+    entries = read_metrics(tmp_path / "run")
     assert all(entry["ended"] == 1 and entry["grad_norm"] == 0 for entry in entries)
-    for name in ("model.safetensors", "listener.safetensors"):
+    for name in ("model.safetensors", "audio_llm.safetensors"):
         ours, theirs = load_file(folder / name), load_file(Path(supervised) / name)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -281,7 +281,7 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
         "optimiser": {"lr": 3e-3, "warmup_steps": 1, "schedule": "constant"},
     }
     folder = run(tiny(birds, text_model, supervised, tmp_path / "run", **changes))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     steps = [entry for entry in entries if "reward" in entry]
     first, last = (np.mean([entry["reward"] for entry in part]) for part in (steps[:5], steps[-5:]))
     assert last > first + 0.1
@@ -290,14 +290,14 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     assert {"reward_format", "reward_tags", "reward_deviation", "analyses_per_second"} <= steps[-1].keys()
     assert entries[-1]["held_out_reward"] > 0.75 and "held_out_reward_tags" in entries[-1]
     DescriptiveEncoder.from_pretrained(folder)
-    assert Ears.load(folder / "listener.safetensors").differences
+    assert AudioProjector.load(folder / "audio_llm.safetensors").differences
 
 
 def test_without_the_branch_every_clip_keeps_its_codes(corpus, text_model, supervised, tmp_path):
     folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", branch_learns=False, steps=2))
     before, after = (load_file(Path(place) / "model.safetensors") for place in (supervised, folder))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    before, after = (load_file(Path(place) / "listener.safetensors") for place in (supervised, folder))
+    before, after = (load_file(Path(place) / "audio_llm.safetensors") for place in (supervised, folder))
     assert not torch.equal(before["projection.weight"], after["projection.weight"])
 
 
@@ -307,11 +307,11 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, supervised, tmp_pa
     run(tiny(corpus, text_model, supervised, tmp_path / "cut", updates=updates))
     (tmp_path / "cut" / "checkpoints" / "step-00000004").rename(tmp_path / "set_aside")  # as if killed before it
     resumed = run(tiny(corpus, text_model, supervised, tmp_path / "cut", updates=updates), resume=True)
-    for name in ("model.safetensors", "listener.safetensors"):
+    for name in ("model.safetensors", "audio_llm.safetensors"):
         ours, theirs = load_file(whole / name), load_file(resumed / name)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     ours, theirs = (
-        [[e[name] for name in ("reward", "kl", "grad_norm")] for e in read_journal(tmp_path / run)]
+        [[e[name] for name in ("reward", "kl", "grad_norm")] for e in read_metrics(tmp_path / run)]
         for run in ("whole", "cut")
     )
     assert ours == theirs
@@ -327,7 +327,7 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, supervised, tmp_pa
 )
 def test_the_policy_starts_from_its_reference_in_every_engine(corpus, text_model, supervised, tmp_path, changes):
     run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, **changes))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     assert entries[0]["kl"] == entries[0]["clipped"] == 0 and entries[0]["grad_norm"] > 0 < entries[1]["kl"]
 
 
@@ -336,7 +336,7 @@ def test_the_same_updates_with_sharded_optimiser_states(corpus, text_model, supe
     entries = []
     for name, engine in (("plain", plain), ("sharded", sharded)):
         run(tiny(corpus, text_model, supervised, tmp_path / name, steps=2, updates=2, engine=engine))
-        entries.append([[e["kl"], e["policy"], e["grad_norm"]] for e in read_journal(tmp_path / name)])
+        entries.append([[e["kl"], e["policy"], e["grad_norm"]] for e in read_metrics(tmp_path / name)])
     np.testing.assert_allclose(*entries, rtol=1e-3, atol=1e-6)
 
 
@@ -363,9 +363,11 @@ class _Partial:
 
 def test_the_judges_reward_counts_and_no_score_pays_nothing(policy, corpus, text_model, supervised, tmp_path):
     judge = JudgeRecipe(kind="endpoint", model="m", url="http://x")
-    recipe = tiny(corpus, text_model, supervised, tmp_path, rewards={"judge": 1.0}, judge=vars(judge), max_ids=60)
+    recipe = tiny(
+        corpus, text_model, supervised, tmp_path, rewards={"judge": 1.0}, judge=vars(judge), max_new_tokens=60
+    )
     clips = [clip for clip in read_corpora(recipe.corpora) if clip.split == "train"]
-    data = train_grpo.Listening(
+    data = train_grpo.AudioQADataset(
         clips,
         {"analysis": 1.0},
         DescriptiveEncoder.from_pretrained(supervised),
@@ -377,9 +379,9 @@ def test_the_judges_reward_counts_and_no_score_pays_nothing(policy, corpus, text
         0,
     )
     rollout = train_grpo.roll_out(policy, data.batch(0), recipe, _Partial(), (1, 0), torch.device("cpu"))
-    said = [policy.listener.tokenizer.decode(answer) for answer in rollout.answers]
+    said = [policy.audio_llm.tokenizer.decode(answer) for answer in rollout.answers]
     assert len(said) == 12 and 0 < rollout.facts["judge_unreadable"] < 1
-    ended = [answer[-1] == policy.listener.tokenizer.eos for answer in rollout.answers]
+    ended = [answer[-1] == policy.audio_llm.tokenizer.eos for answer in rollout.answers]
     rewards = torch.tensor([0.8 * ("bell" in text and end) for text, end in zip(said, ended, strict=True)])
     torch.testing.assert_close(rollout.advantages, group_advantages(rewards.view(3, 4)).flatten())
 
@@ -391,14 +393,14 @@ def test_a_start_that_is_no_descriptive_run_is_named(corpus, text_model, supervi
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_bytes((Path(supervised) / name).read_bytes())
-    with pytest.raises(UserError, match="listener.safetensors: cannot be read .* kind descriptive"):
+    with pytest.raises(UserError, match="audio_llm.safetensors: cannot be read .* kind descriptive"):
         run(tiny(corpus, text_model, str(folder), tmp_path / "b"))
-    save_file({"projection.weight": torch.zeros(2, 2)}, folder / "listener.safetensors", {"lora_scale": "1"})
-    with pytest.raises(UserError, match="listener.safetensors: no listener can be read"):
+    save_file({"projection.weight": torch.zeros(2, 2)}, folder / "audio_llm.safetensors", {"lora_scale": "1"})
+    with pytest.raises(UserError, match="audio_llm.safetensors: no audio LLM can be read"):
         run(tiny(corpus, text_model, str(folder), tmp_path / "c"))
-    state = load_file(Path(supervised) / "listener.safetensors")
+    state = load_file(Path(supervised) / "audio_llm.safetensors")
     odd = {name: t[:, :3].contiguous() if "lora_A" in name else t for name, t in state.items()}
-    save_file(odd, folder / "listener.safetensors", {"lora_scale": "2"})
+    save_file(odd, folder / "audio_llm.safetensors", {"lora_scale": "2"})
     with pytest.raises(UserError, match="does not fit .* the text model that the descriptive run"):
         run(tiny(corpus, text_model, str(folder), tmp_path / "d"))
 

@@ -16,24 +16,24 @@ from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
 from tests.factories.codec import QUANTISER, SMALL, noise, small_codec
 from training.codec.audio_crops import train_and_held_out
-from training.codec.audio_llm import Listener, Lora, load_listener, save_listener
-from training.codec.feature_extractor import FrozenCodec
+from training.codec.audio_llm import AudioLLM, Lora, load_listener, save_listener
+from training.codec.feature_extractor import FeatureExtractor
 from training.codec.train_joint import Joint, JointRecipe, run
-from training.lm.initialisation import Ears
+from training.lm.initialisation import AudioProjector
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
 RECIPES = ROOT / "recipes"
-FILES = ("model.safetensors", "listener.safetensors")
+FILES = ("model.safetensors", "audio_llm.safetensors")
 # A code that nobody chose is soon replaced by a random vector: not what these tests are about.
 STEADY = replace(QUANTISER, dead_code_threshold=0.0)
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """Corpus, two text models, and a codec with its listener: all tiny."""
+    """Corpus, two text models, and a codec with its audio LLM: all tiny."""
     folder = tmp_path_factory.mktemp("parts")
     rng, lines = np.random.default_rng(0), []
     (folder / "corpus").mkdir()
@@ -75,13 +75,15 @@ def parts(tmp_path_factory):
 
 
 def give_listener(codec, parts, folder):
-    """Save a codec and a listener to its branch."""
+    """Save a codec and an audio LLM to its branch."""
     text_model = str(parts / "text" / "model")
     torch.manual_seed(3)
-    listener = Listener(codec.descriptive, text_model, TextTokenizer.from_pretrained(text_model), Lora(2, 4, 0.0), True)
+    audio_llm = AudioLLM(
+        codec.descriptive, text_model, TextTokenizer.from_pretrained(text_model), Lora(2, 4, 0.0), True
+    )
     codec.save_pretrained(folder)
-    learnt = {n for n, p in listener.named_parameters() if p.requires_grad and not n.startswith("branch.")}
-    save_listener({n: t for n, t in listener.state_dict().items() if n in learnt}, 2.0, folder / FILES[1])
+    learnt = {n for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
+    save_listener({n: t for n, t in audio_llm.state_dict().items() if n in learnt}, 2.0, folder / FILES[1])
 
 
 def recipe_of(parts, out, **changes):
@@ -89,7 +91,7 @@ def recipe_of(parts, out, **changes):
         "out": str(out),
         "corpora": [str(parts / "corpus")],
         "init": str(parts / "codec"),
-        "listener": str(parts / "codec"),
+        "audio_llm": str(parts / "codec"),
         "text_model": str(parts / "text" / "model"),
         "tasks": {"audio_qa:class": 1.0},
         "held_out_tasks": ["audio_qa:class"],
@@ -110,12 +112,12 @@ def joint_of(parts):
     for part in (codec.experts, codec.scalar):
         part.requires_grad_(False)
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    listener, *_ = load_listener(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
-    return Joint(listener, codec), codec
+    audio_llm, *_ = load_listener(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
+    return Joint(audio_llm, codec), codec
 
 
 def test_both_branches_learn_and_no_expert(parts, tmp_path):
-    folder = run(recipe_of(parts, tmp_path / "run", steps=2, validate_every=2, keep_heard=True))
+    folder = run(recipe_of(parts, tmp_path / "run", steps=2, validate_every=2, cache_features=True))
     before, after = (load_file(place / FILES[0]) for place in (parts / "codec", folder))
     assert before.keys() == after.keys()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
@@ -132,7 +134,7 @@ def test_both_branches_learn_and_no_expert(parts, tmp_path):
     for name, tensor in after.items():
         assert torch.equal(tensor, before[name]) == name.startswith("alignment."), name
 
-    first, *_, last = read_journal(tmp_path / "run")
+    first, *_, last = read_metrics(tmp_path / "run")
     losses = {"loss", "answer", "descriptive_commitment", "flow", "phone", "commitment", "grad_norm"}
     health = {"descriptive_usage", "descriptive_perplexity", "phone_usage", "acoustic_perplexity"}
     assert losses | health <= first.keys()
@@ -145,8 +147,8 @@ def test_what_a_run_writes_is_what_a_run_starts_from(parts, tmp_path):
     first = run(recipe_of(parts, tmp_path / "first", steps=1))
     tokens = load_tokenizer(first).encode(noise(9_000)[None])[0]
     assert load_tokenizer(first).decode([tokens], steps=1)[0].shape == (9_000,)
-    assert Ears.load(first / FILES[1]).differences
-    run(recipe_of(parts, tmp_path / "second", init=str(tmp_path / "first"), listener=str(tmp_path / "first"), steps=1))
+    assert AudioProjector.load(first / FILES[1]).differences
+    run(recipe_of(parts, tmp_path / "second", init=str(tmp_path / "first"), audio_llm=str(tmp_path / "first"), steps=1))
 
 
 def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
@@ -155,7 +157,7 @@ def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
     for drop, learns in ((0.0, True), (1.0, False)):
         model, codec = joint_of(parts)
         codec.structural.config = replace(codec.structural.config, film_drop=drop)
-        frozen = FrozenCodec(codec, keep=False, describe=False)
+        frozen = FeatureExtractor(codec, keep=False, describe=False)
         crops, _ = train_and_held_out(crops_of.corpora, 2, 0.4, 0)
         heard = frozen(crops.batch(0), torch.device("cpu"))
         codec.eval()
@@ -173,7 +175,7 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
     recipe = recipe_of(parts, "x", crop_seconds=9.0)
     crops = train_and_held_out(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
     assert len({crop.length for crop in crops}) > 1
-    heard = FrozenCodec(codec, keep=False, describe=False)(crops, torch.device("cpu"))
+    heard = FeatureExtractor(codec, keep=False, describe=False)(crops, torch.device("cpu"))
     out = model.eval()(None, heard, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
     for row, crop in enumerate(crops):
         tokens = codec.encode(crop.load()[None])[0]
@@ -185,10 +187,10 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
 
 
 def test_interrupted_equals_uninterrupted(parts, tmp_path):
-    whole = run(recipe_of(parts, tmp_path / "whole", keep_heard=True))
-    run(recipe_of(parts, tmp_path / "cut", keep_heard=True))
+    whole = run(recipe_of(parts, tmp_path / "whole", cache_features=True))
+    run(recipe_of(parts, tmp_path / "cut", cache_features=True))
     (tmp_path / "cut" / "checkpoints" / "step-00000004").rename(tmp_path / "set_aside")  # as if killed before it
-    resumed = run(recipe_of(parts, tmp_path / "cut", keep_heard=True), resume=True)
+    resumed = run(recipe_of(parts, tmp_path / "cut", cache_features=True), resume=True)
     for name in FILES:
         ours, theirs = load_file(whole / name), load_file(resumed / name)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -198,7 +200,7 @@ def test_interrupted_equals_uninterrupted(parts, tmp_path):
 def test_both_losses_fall(parts, tmp_path):
     """The answers' by little: the text model is frozen, and knows little more than which words there are."""
     run(recipe_of(parts, tmp_path / "run", steps=25, save_every=25, optimiser={"lr": 3e-3, "warmup_steps": 3}))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     for name, share in (("answer", 0.97), ("phone", 0.7)):
         early, late = (sum(entry[name] for entry in part) / len(part) for part in (entries[:6], entries[-6:]))
         assert late < share * early, name
@@ -210,32 +212,32 @@ def test_both_losses_fall(parts, tmp_path):
 def test_other_engines_learn_alike(parts, tmp_path, engine):
     run(recipe_of(parts, tmp_path / "plain", steps=1))
     run(recipe_of(parts, tmp_path / "other", steps=1, engine=engine))
-    plain, other = (read_journal(tmp_path / name)[0] for name in ("plain", "other"))
+    plain, other = (read_metrics(tmp_path / name)[0] for name in ("plain", "other"))
     if "micro_batches" not in engine:
         assert other["loss"] == pytest.approx(plain["loss"], rel=2e-2)
     assert other["grad_norm"] > 0
 
 
 def test_a_listener_of_another_text_model_is_refused(parts, tmp_path):
-    with pytest.raises(UserError, match="listener.safetensors: does not fit .*wider.*; name the text model"):
+    with pytest.raises(UserError, match="audio_llm.safetensors: does not fit .*wider.*; name the text model"):
         run(recipe_of(parts, tmp_path / "run", text_model=str(parts / "wider" / "model")))
 
 
 def test_a_listener_of_another_branch_is_refused(parts, tmp_path):
     give_listener(small_codec(seed=5), parts, tmp_path / "other")
     with pytest.raises(UserError, match="its descriptive branch is not the codec's"):
-        run(recipe_of(parts, tmp_path / "run", listener=str(tmp_path / "other")))
+        run(recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "other")))
     # A descriptive run's folder holds the branch alone, under its own names.
     codec = load_tokenizer(parts / "codec")
-    DescriptiveEncoder.of_codec(codec).save_pretrained(tmp_path / "descriptive")
+    DescriptiveEncoder.from_codec(codec).save_pretrained(tmp_path / "descriptive")
     (tmp_path / "descriptive" / FILES[1]).write_bytes((parts / "codec" / FILES[1]).read_bytes())
-    run(recipe_of(parts, tmp_path / "run2", listener=str(tmp_path / "descriptive"), steps=1))
+    run(recipe_of(parts, tmp_path / "run2", audio_llm=str(tmp_path / "descriptive"), steps=1))
 
 
 def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
     small_codec().save_pretrained(tmp_path / "deaf")
-    with pytest.raises(UserError, match="listener.safetensors: cannot be read"):
-        run(recipe_of(parts, tmp_path / "a", listener=str(tmp_path / "deaf")))
+    with pytest.raises(UserError, match="audio_llm.safetensors: cannot be read"):
+        run(recipe_of(parts, tmp_path / "a", audio_llm=str(tmp_path / "deaf")))
     small_codec(replace(SMALL, decode_steps=2, decode_guidance=1.0)).save_pretrained(tmp_path / "distilled")
     with pytest.raises(UserError, match="its decoder is distilled"):
         run(recipe_of(parts, tmp_path / "b", init=str(tmp_path / "distilled")))
@@ -246,11 +248,11 @@ def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
 
 def test_another_listener_is_refused_when_resumed(parts, tmp_path):
     give_listener(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
-    recipe = recipe_of(parts, tmp_path / "run", listener=str(tmp_path / "mine"), steps=1)
+    recipe = recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "mine"), steps=1)
     run(recipe)
     state = load_file(tmp_path / "mine" / FILES[1])
     save_file({n: t + 1e-3 for n, t in state.items()}, tmp_path / "mine" / FILES[1], {"lora_scale": "2.0"})
-    with pytest.raises(UserError, match="listener: .*not what the run was trained on"):
+    with pytest.raises(UserError, match="audio_llm: .*not what the run was trained on"):
         run(recipe, resume=True)
 
 

@@ -12,9 +12,9 @@ from codec.io.errors import UserError
 from codec.reasoning.flow_decoder import clip_noise
 from codec.tokenizer import load_tokenizer
 from tests.factories.codec import SMALL, noise, small_codec
-from training.codec.feature_extractor import Heard
+from training.codec.feature_extractor import FrozenFeatures
 from training.codec.train_reflow import Pairs, ReflowRecipe, Student, Teacher, run
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import parse
 
 GUIDANCE = 3.0
@@ -83,7 +83,7 @@ def test_two_steps_come_nearer_to_many(parts, tmp_path, times):
     few = length(teacher.flow.solve(z, mu, steps=2, guidance=GUIDANCE) - many)
     unguided = length(teacher.flow.solve(z, mu, steps=8, guidance=1.0) - many)
     ours = length(student.flow.solve(z, mu, steps=2, guidance=1.0) - many)
-    entry = next(e for e in read_journal(tmp_path / "run") if "held_out_distance" in e)
+    entry = next(e for e in read_metrics(tmp_path / "run") if "held_out_distance" in e)
     assert ours < 0.6 * few
     assert ours < 0.5 * unguided  # what guidance does is in the weights
     assert entry["held_out_distance"] < 0.6 * entry["held_out_teacher_distance"]
@@ -129,10 +129,10 @@ def heard_by(codec, recipe):
     lengths = torch.tensor([7_680, 9_600])
     waveforms = torch.stack([noise(9_600, seed=1), noise(9_600, seed=2)])
     waveforms[0, 7_680:] = 0
-    features = codec.features(waveforms, lengths)
+    features = codec.extract_features(waveforms, lengths)
     latents = codec.scalar.encode(waveforms, lengths).transpose(1, 2)
-    return Heard(
-        features.values, features.structural_mask, codec.describe(features)[0], latents, torch.tensor([8, 10])
+    return FrozenFeatures(
+        features.values, features.structural_mask, codec.encode_descriptive(features)[0], latents, torch.tensor([8, 10])
     )  # fmt: skip
 
 

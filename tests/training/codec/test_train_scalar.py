@@ -14,7 +14,7 @@ from codec.io.errors import UserError
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from tests import ROOT
 from training.codec.train_scalar import Reconstruction, ScalarRecipe, random_gains, run
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
 RECIPES = ROOT / "recipes"
@@ -98,7 +98,7 @@ def test_learns_and_the_result_loads(corpus, tmp_path):
     recipe = tiny(corpus, tmp_path / "run", "stft", steps=60, save_every=60, validate_every=5)
     model = ScalarAutoencoder.from_pretrained(run(recipe))
     assert model.config == recipe.autoencoder and not model.training
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     held_out = [entry["held_out_loss"] for entry in entries if "held_out_loss" in entry]
     assert len(held_out) == 12 and held_out[-1] < 0.7 * held_out[0]
     trained = [entry for entry in entries if "bins" in entry]
@@ -118,7 +118,7 @@ def test_interrupted_equals_uninterrupted(case, corpus, tmp_path):
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     strip = [
-        [{k: v for k, v in entry.items() if k != "time" and "per_second" not in k} for entry in read_journal(folder)]
+        [{k: v for k, v in entry.items() if k != "time" and "per_second" not in k} for entry in read_metrics(folder)]
         for folder in (tmp_path / "whole", tmp_path / "cut")
     ]
     assert strip[0] == strip[1]
@@ -126,7 +126,7 @@ def test_interrupted_equals_uninterrupted(case, corpus, tmp_path):
 
 def test_the_adversary_enters_at_its_step_and_learns(corpus, tmp_path):
     run(tiny(corpus, tmp_path / "run", "waveform with adversary", steps=3))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     assert ["critic" in entry for entry in entries] == [False, True, True]
     first = tmp_path / "run" / "checkpoints" / "step-00000002" / "engines"
     assert sorted(path.name for path in first.iterdir()) == ["critic", "model"]

@@ -17,7 +17,7 @@ from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
 from tests.factories.codec import SMALL_SCALAR, noise
 from training.codec.train_structural import StructuralRecipe, draw_conditions, run
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import parse
 
 
@@ -70,13 +70,13 @@ def weights_of(model):
 
 
 def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
-    folder = run(recipe_of(parts, tmp_path / "run", keep_heard=True, validate_every=2))
+    folder = run(recipe_of(parts, tmp_path / "run", cache_features=True, validate_every=2))
     codec = load_tokenizer(folder)
     for ours, theirs in ((codec.scalar, "scalar"), (codec.descriptive, "describe")):
         state = ours.state_dict()
         for name, value in load_file(parts / theirs / "model.safetensors").items():  # weights, codebooks, averages
             assert torch.equal(state[name], value), name
-    first = weights_of(run(recipe_of(parts, tmp_path / "short", keep_heard=True, steps=1)))
+    first = weights_of(run(recipe_of(parts, tmp_path / "short", cache_features=True, steps=1)))
     state = codec.state_dict()
     still = {"flow.latent_mean", "flow.latent_spread", "structural.no_condition"}
     for name, _ in codec.named_parameters():
@@ -84,7 +84,7 @@ def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
             assert not torch.equal(state[name], first[name]), name
     assert all(torch.equal(state[name], first[name]) for name in still)
     assert (codec.flow.latent_spread != 1).all()
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     expected = {"loss", "flow", "phone", "commitment", "grad_norm", "phone_usage", "acoustic_perplexity"}
     assert expected <= set(entries[0])
     assert any("held_out_flow" in entry for entry in entries)
@@ -114,7 +114,7 @@ def test_no_buffer_of_an_expert_changes(parts, tmp_path):
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep):
     # The schedule depends on `steps` after the warm-up only, so the first run stays inside a longer one.
-    changes = {"keep_heard": keep, "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
+    changes = {"cache_features": keep, "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
     straight = weights_of(run(recipe_of(parts, tmp_path / "straight", **changes)))
     run(recipe_of(parts, tmp_path / "cut", steps=2, **changes))
     resumed = weights_of(run(recipe_of(parts, tmp_path / "cut", **changes), resume=True))
@@ -125,15 +125,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep):
 
 def test_kept_features_are_those_of_the_audio(parts, tmp_path):
     """What is kept in memory, in 16 bits and clip by clip, trains the same model but for rounding."""
-    a = weights_of(run(recipe_of(parts, tmp_path / "a", keep_heard=True, steps=1)))
-    b = weights_of(run(recipe_of(parts, tmp_path / "b", keep_heard=False, steps=1)))
+    a = weights_of(run(recipe_of(parts, tmp_path / "a", cache_features=True, steps=1)))
+    b = weights_of(run(recipe_of(parts, tmp_path / "b", cache_features=False, steps=1)))
     for name in ("flow.latent_mean", "structural.quantiser.phone.layers.0._codebook.embed"):
         torch.testing.assert_close(a[name], b[name], atol=2e-2, rtol=1e-2)
 
 
 def test_training_follows_the_data(parts, tmp_path):
     run(recipe_of(parts, tmp_path / "run", steps=40, save_every=40, optimiser={"lr": 3e-3, "warmup_steps": 5}))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     early, late = (sum(e["loss"] for e in part) / len(part) for part in (entries[:10], entries[-10:]))
     assert late < 0.9 * early
 

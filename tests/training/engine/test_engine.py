@@ -155,10 +155,10 @@ def test_evaluating_gives_every_mode_back():
 
 def test_micro_batches_are_numbered_and_seeded():
     engine = make(micro_batches=3)
-    draws = {index: float(torch.rand(())) for step in (1, 2) for index in engine.micro_batches(step)}
-    assert list(draws) == [0, 1, 2, 3, 4, 5]
-    assert len(set(draws.values())) == 6
-    assert [float(torch.rand(())) for _ in engine.micro_batches(2)] == [draws[3], draws[4], draws[5]]
+    rng = {index: float(torch.rand(())) for step in (1, 2) for index in engine.micro_batches(step)}
+    assert list(rng) == [0, 1, 2, 3, 4, 5]
+    assert len(set(rng.values())) == 6
+    assert [float(torch.rand(())) for _ in engine.micro_batches(2)] == [rng[3], rng[4], rng[5]]
 
 
 def test_records_are_means_and_forgotten():

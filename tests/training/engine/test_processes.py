@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests import ROOT
 from tests.factories import children, trainer
-from training.metrics import read_journal
+from training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def alone(tmp_path_factory) -> Path:
 
 
 def losses(run: Path) -> list[float]:
-    return [entry["loss"] for entry in read_journal(run)]
+    return [entry["loss"] for entry in read_metrics(run)]
 
 
 def assert_close(run: Path, alone: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a new language model inherits: the codec's codebooks, and the ears that a listener has grown."""
+"""What a new language model inherits: the codec's codebooks, and the ears that an audio LLM has grown."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from lm.text_tokenizer import TextTokenizer
 from tests.factories import stages
-from training.codec.audio_llm import Listener, Lora, save_listener
-from training.lm.initialisation import Ears, codebook_vectors, frame_scale
+from training.codec.audio_llm import AudioLLM, Lora, save_listener
+from training.lm.initialisation import AudioProjector, codebook_vectors, frame_scale
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.starting_point import StartingPoint
 from training.recipe import parse
@@ -27,22 +27,22 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listener(folder) -> Listener:
-    """A listener whose every tensor matters, saved beside the codec."""
+def audio_llm(folder) -> AudioLLM:
+    """An audio LLM whose every tensor matters, saved beside the codec."""
     torch.manual_seed(1)
     text = str(folder / "text")
-    listener = Listener(
+    audio_llm = AudioLLM(
         load_tokenizer(folder / "codec").descriptive,
         text,
         TextTokenizer.from_pretrained(text),
         Lora(4, 8, 0.0),
         align=True,
     )
-    own = {n: p for n, p in listener.named_parameters() if p.requires_grad and not n.startswith("branch.")}
+    own = {n: p for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
     for parameter in own.values():
         torch.nn.init.normal_(parameter, std=0.1)
-    save_listener(own, 8 / 4, folder / "listener.safetensors")
-    return listener.eval()
+    save_listener(own, 8 / 4, folder / "audio_llm.safetensors")
+    return audio_llm.eval()
 
 
 def start(folder: Path, **more) -> StartingPoint:
@@ -63,12 +63,12 @@ def test_vectors_of_single_codes_sum_to_the_quantised_frame(branch):
 
 
 @torch.no_grad()
-def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, listener):
-    model = start(folder, listener=str(folder / "listener.safetensors")).model.eval()
+def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, audio_llm):
+    model = start(folder, audio_llm=str(folder / "audio_llm.safetensors")).model.eval()
     ids = random_ids(1, 12, 8)
-    heard = listener.projection(listener.branch.dequantise(ids))
+    heard = audio_llm.projection(audio_llm.branch.dequantise(ids))
     torch.testing.assert_close(model.embed_frames(ids), heard, atol=1e-5, rtol=1e-5)
-    # At first the understanding layers only bring every row to one loudness: that of the listener's frames.
+    # At first the understanding layers only bring every row to one loudness: that of the audio LLM's frames.
     gain = model.understanding.norm.weight[0]
     assert gain.item() == pytest.approx(heard.square().mean().sqrt().item(), rel=0.15)
     rows = torch.cat([ids, torch.zeros(1, 12, 1, dtype=torch.int64)], dim=-1)
@@ -76,10 +76,10 @@ def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, list
     mask[..., -1] = False
     even = heard / heard.square().mean(-1, keepdim=True).sqrt() * gain
     read = model.cross_modal(inputs_embeds=even).last_hidden_state
-    logits = listener.text_model(inputs_embeds=even).logits
+    logits = audio_llm.text_model(inputs_embeds=even).logits
     torch.testing.assert_close(model.lm_head(read)[..., : logits.shape[-1]], logits, atol=1e-4, rtol=1e-3)
     passed = model.generation(inputs_embeds=read, use_cache=False).last_hidden_state
-    torch.testing.assert_close(model.final_vectors(rows, mask), passed, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(model.last_hidden_state(rows, mask), passed, atol=1e-4, rtol=1e-3)
 
 
 def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
@@ -100,25 +100,25 @@ def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
     assert frame_scale(table[:, :CODES]).item() == pytest.approx(model.understanding.norm.weight[0].item(), rel=0.01)
 
 
-def test_a_listener_of_another_text_model_is_refused(folder, listener, tmp_path):
-    ears = Ears.load(folder / "listener.safetensors")
-    assert len(ears.differences) == 14  # seven matrices of two layers
+def test_a_listener_of_another_text_model_is_refused(folder, audio_llm, tmp_path):
+    projector = AudioProjector.load(folder / "audio_llm.safetensors")
+    assert len(projector.differences) == 14  # seven matrices of two layers
     state = {"projection.weight": torch.zeros(48, 16), "projection.bias": torch.zeros(48)}
     save_listener(state, 2.0, tmp_path / "wide.safetensors")
-    with pytest.raises(UserError, match="projects 16 to 48 dimensions"):
-        start(folder, listener=str(tmp_path / "wide.safetensors"))
+    with pytest.raises(UserError, match="projects 16 to 48 values"):
+        start(folder, audio_llm=str(tmp_path / "wide.safetensors"))
     name = "text_model.base_model.model.model.layers.7.mlp.up_proj.lora_{}.default.weight"
     state |= {name.format("A"): torch.zeros(4, 32), name.format("B"): torch.zeros(64, 4)}
     save_listener(state, 2.0, tmp_path / "deep.safetensors")
     with pytest.raises(UserError, match=r"adapts 'layers\.7\.mlp\.up_proj'"):
-        start(folder, listener=str(tmp_path / "deep.safetensors"))
+        start(folder, audio_llm=str(tmp_path / "deep.safetensors"))
 
 
 def test_a_file_that_holds_no_listener_is_named(folder, tmp_path):
-    with pytest.raises(UserError, match=r"gone\.safetensors: no listener can be read"):
-        start(folder, listener=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(UserError, match=r"gone\.safetensors: no audio LLM can be read"):
+        start(folder, audio_llm=str(tmp_path / "gone.safetensors"))
     save_file({"projection.weight": torch.zeros(2, 2)}, tmp_path / "old.safetensors")
-    with pytest.raises(UserError, match=r"old\.safetensors: no listener can be read"):
-        start(folder, listener=str(tmp_path / "old.safetensors"))
-    with pytest.raises(UserError, match="listener is for a new model"):
-        stages.parse(LanguageModelRecipe, stages.recipe(folder, 2, folder, listener="x"), "the test")
+    with pytest.raises(UserError, match=r"old\.safetensors: no audio LLM can be read"):
+        start(folder, audio_llm=str(tmp_path / "old.safetensors"))
+    with pytest.raises(UserError, match="audio LLM is for a new model"):
+        stages.parse(LanguageModelRecipe, stages.recipe(folder, 2, folder, audio_llm="x"), "the test")

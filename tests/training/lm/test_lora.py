@@ -19,7 +19,7 @@ from tests.factories.released_lm import tiny_config as published_config
 from tests.factories.uniaudio import tiny_codec
 from training.lm.lora import LoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
-from training.lm.stages import LEARNS, set_learning
+from training.lm.stages import TRAINABLE, freeze_for_stage
 from training.recipe import load_recipe, parse, train
 from uniaudio.model import UniAudio
 from uniaudio.release import import_published
@@ -39,7 +39,7 @@ def logits(model) -> torch.Tensor:
 def adapted_model(lora: LoraRecipe):
     """A model whose differences are not zero."""
     model = tiny_model()
-    set_learning(model, 4, lora)
+    freeze_for_stage(model, 4, lora)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if ".lora_B" in name:
@@ -51,7 +51,7 @@ def adapted_model(lora: LoraRecipe):
 @pytest.mark.parametrize("freeze_rest", [False, True])
 def test_what_learns(groups, freeze_rest):
     model = tiny_model()
-    set_learning(model, 4, LoraRecipe(rank=2, groups=groups, freeze_rest=freeze_rest))
+    freeze_for_stage(model, 4, LoraRecipe(rank=2, groups=groups, freeze_rest=freeze_rest))
     for group, members in model.named_groups().items():
         learning = [name for name, parameter in members if parameter.requires_grad]
         differences = [name for name, _ in members if ".lora_" in name]
@@ -152,4 +152,4 @@ def test_fine_tuning_a_release_leaves_all_that_is_frozen_bit_for_bit(released, t
     for name, tensor in after.items():
         torch.testing.assert_close(together[name], tensor, atol=1e-6 if dtype is torch.float32 else 1e-2, rtol=1e-2)
     whole = UniAudio.from_pretrained(model)
-    assert whole.model.state_dict().keys() == after.keys() and set(lora.groups) <= set(LEARNS[4])
+    assert whole.model.state_dict().keys() == after.keys() and set(lora.groups) <= set(TRAINABLE[4])

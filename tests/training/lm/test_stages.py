@@ -10,28 +10,28 @@ from tests.factories.language_model import sentences, tiny_config, tiny_model
 from tests.factories.stages import tiny_codec
 from training.lm.distillation import SemanticDecoder, SemanticTargets
 from training.lm.lora import LoraRecipe, merge_lora
-from training.lm.stages import LEARNS, set_learning
+from training.lm.stages import TRAINABLE, freeze_for_stage
 
 LORA = LoraRecipe(rank=2, alpha=6.0, dropout=0.0)
 
 
 def test_every_group_learns_somewhere_before_stage_3_but_the_text_model():
     groups = set(tiny_model().named_groups())
-    assert set(LEARNS[1]) | set(LEARNS[2]) | {"cross_modal"} == groups == set(LEARNS[3]) == set(LEARNS[4])
-    assert not set(LEARNS[1]) & set(LEARNS[2])
+    assert set(TRAINABLE[1]) | set(TRAINABLE[2]) | {"cross_modal"} == groups == set(TRAINABLE[3]) == set(TRAINABLE[4])
+    assert not set(TRAINABLE[1]) & set(TRAINABLE[2])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
 def test_set_learning(stage):
     model = tiny_model()
-    set_learning(model, stage, None)
+    freeze_for_stage(model, stage, None)
     for group, members in model.named_groups().items():
-        assert {parameter.requires_grad for _, parameter in members} == {group in LEARNS[stage]}
+        assert {parameter.requires_grad for _, parameter in members} == {group in TRAINABLE[stage]}
 
 
 def test_lora_learns_in_place_of_the_cross_modal_layers():
     model = tiny_model()
-    set_learning(model, 3, LORA)
+    freeze_for_stage(model, 3, LORA)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     cross_modal = {name for name in learning if name.startswith(("cross_modal", "lm_head"))}
     layers = model.config.cross_modal.num_hidden_layers
@@ -48,7 +48,7 @@ def test_lora_learns_in_place_of_the_cross_modal_layers():
 def test_merged_lora_is_the_same_model():
     adapted, plain = tiny_model(), tiny_model()
     names = set(plain.state_dict())
-    set_learning(adapted, 3, LORA)
+    freeze_for_stage(adapted, 3, LORA)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in adapted.named_parameters():
         if ".lora_B" in name:  # starts at zero

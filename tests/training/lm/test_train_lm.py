@@ -21,8 +21,8 @@ from tests.factories.stages import recipe
 from tests.factories.store import CODES, random_tokens, tiny_store
 from training.engine import checkpoint
 from training.lm.recipe import LanguageModelRecipe
-from training.lm.stages import LEARNS
-from training.metrics import read_journal
+from training.lm.stages import TRAINABLE
+from training.metrics import read_metrics
 from training.recipe import parse
 from uniaudio.model import UniAudio
 
@@ -47,7 +47,7 @@ def groups(run: Path) -> dict[str, list[str]]:
 
 
 def losses(run: Path, name: str = "loss") -> list[float]:
-    return [entry[name] for entry in read_journal(run) if name in entry]
+    return [entry[name] for entry in read_metrics(run) if name in entry]
 
 
 @pytest.mark.parametrize("stage", [2, 3, 4])
@@ -56,7 +56,7 @@ def test_what_a_stage_freezes_stays_bit_for_bit(folder, stage):
     assert before.keys() == after.keys()
     for group, names in groups(folder / f"stage{stage}").items():
         same = [torch.equal(before[name], after[name]) for name in names]
-        assert not any(same) if group in LEARNS[stage] else all(same), group
+        assert not any(same) if group in TRAINABLE[stage] else all(same), group
 
 
 def test_stage_1_keeps_the_text_model_and_drops_the_decoder(folder):
@@ -70,7 +70,7 @@ def test_stage_1_keeps_the_text_model_and_drops_the_decoder(folder):
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
 def test_the_journal_shows_what_the_stage_pays_for(folder, stage):
-    entries = [entry for entry in read_journal(folder / f"stage{stage}") if "loss" in entry]
+    entries = [entry for entry in read_metrics(folder / f"stage{stage}") if "loss" in entry]
     weighs = stages.LOSSES[stage]
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
     for entry in entries:
@@ -280,5 +280,5 @@ def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):
     assert not losses(tmp_path / "silent", "validation_loss")
     values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "own"), steps=1, validate_every=1)
     stages.train(values | {"validation_mixture": {"asr": 1.0}})
-    (entry,) = [entry for entry in read_journal(tmp_path / "own") if "validation_loss" in entry]
+    (entry,) = [entry for entry in read_metrics(tmp_path / "own") if "validation_loss" in entry]
     assert "validation_text_accuracy" in entry and "validation_audio_accuracy" not in entry

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from auditory_sentences.rng import Draws
+from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
 from training.codec.prompt_template import Dialogue
 from training.lm.train_text import Text, TextModelRecipe, run
-from training.metrics import read_journal
+from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
 RECIPES = ROOT / "recipes"
@@ -42,7 +42,7 @@ def tiny(out: Path, **changes) -> TextModelRecipe:
 
 def test_learns_and_transformers_reads_the_result(tmp_path):
     folder = run(tiny(tmp_path / "run", steps=40, save_every=40, validate_every=20))
-    entries = read_journal(tmp_path / "run")
+    entries = read_metrics(tmp_path / "run")
     held_out = [entry["held_out_loss"] for entry in entries if "held_out_loss" in entry]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert losses[-1] < 0.6 * losses[0] and held_out[1] < held_out[0]
@@ -75,7 +75,7 @@ def test_dialogues_have_the_line_before_the_question(tmp_path):
     text = Text(tiny(tmp_path, dialogues=1.0, context=200))
     rows = text.tokenizer.decode(text.batch(0)[0].tolist())
     assert rows.startswith("USER: ") and " ASSISTANT: " in rows
-    question = text._dialogue("a loud bell rings. what do you hear? bell", Draws("any"))
+    question = text._dialogue("a loud bell rings. what do you hear? bell", KeyedRng("any"))
     assert question == "USER: a loud bell rings\nwhat do you hear?\nASSISTANT: bell"
 
 

@@ -86,7 +86,7 @@ class MaskedPrediction(nn.Module):
         self.head = nn.Linear(encoder.config.dim, config.codes)
 
     def forward(self, waveforms: Tensor) -> MaskedPredictionOutput:
-        """waveforms (B, n), all sound, a frame long or more. Draws from torch's generator on the CPU."""
+        """waveforms (B, n), all sound, a frame long or more. KeyedRng from torch's generator on the CPU."""
         mel = self.encoder.mel(waveforms)  # (B, bands, 4 T)
         targets = self.quantiser(stacked(mel))  # (B, T)
         hidden = draw_spans(*targets.shape, self.config.span, self.config.hidden).to(mel.device)
@@ -107,7 +107,7 @@ def draw_spans(clips: int, frames: int, span: int, hidden: float) -> Tensor:
     """(clips, frames) bool: which frames are hidden.
 
     Each clip is cut into spans from a random place on, and each span hidden with probability `hidden`; where chance
-    hides nothing at all, the first span is. Draws from torch's generator.
+    hides nothing at all, the first span is. KeyedRng from torch's generator.
     """
     starts = torch.randint(span, (clips, 1))
     chosen = torch.rand(clips, -(-frames // span) + 1) < hidden  # (clips, spans)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class CodebookHealth:
+class CodebookUsage:
     """Counts of the ids since the last report.
 
     codes: size of every codebook; groups: name -> the codebooks of that name, columns of the ids

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 
 @dataclass
-class Opinion:
+class DiscriminatorOutput:
     """What one resolution thinks of a batch: logits (B, 1, T, F'), high for recorded sound, and its hidden layers."""
 
     logits: Tensor
@@ -39,7 +39,7 @@ class ResolutionDiscriminator(nn.Module):
         self.layers = nn.ModuleList(weight_norm(layer) for layer in layers)
         self.judge = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
 
-    def forward(self, waveforms: Tensor) -> Opinion:
+    def forward(self, waveforms: Tensor) -> DiscriminatorOutput:
         """(B, n), n at least 1."""
         spectrum = torch.stft(
             F.pad(waveforms, (self.fft_size // 2, self.fft_size // 2)),
@@ -55,7 +55,7 @@ class ResolutionDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
-        return Opinion(self.judge(x), features)
+        return DiscriminatorOutput(self.judge(x), features)
 
 
 class Discriminator(nn.Module):
@@ -68,24 +68,24 @@ class Discriminator(nn.Module):
         super().__init__()
         self.resolutions = nn.ModuleList(ResolutionDiscriminator(size, channels) for size in fft_sizes)
 
-    def forward(self, waveforms: Tensor) -> list[Opinion]:
+    def forward(self, waveforms: Tensor) -> list[DiscriminatorOutput]:
         """Opinions on (B, n) waveforms, one per resolution."""
         return [resolution(waveforms) for resolution in self.resolutions]
 
 
-def discriminator_loss(real: Sequence[Opinion], fake: Sequence[Opinion]) -> Tensor:
+def discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Hinge: recorded sound above +1, decoded sound below -1."""
     return sum(
         F.relu(1 - r.logits).mean() + F.relu(1 + f.logits).mean() for r, f in zip(real, fake, strict=True)
     ) / len(real)
 
 
-def adversarial_loss(fake: Sequence[Opinion]) -> Tensor:
+def adversarial_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Decoded sound above +1: the autoencoder's side of the hinge."""
     return sum(F.relu(1 - f.logits).mean() for f in fake) / len(fake)
 
 
-def feature_matching_loss(real: Sequence[Opinion], fake: Sequence[Opinion]) -> Tensor:
+def feature_matching_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Mean absolute difference of the hidden layers, each relative to its size for the recorded sound."""
     ratios = [
         (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-6)

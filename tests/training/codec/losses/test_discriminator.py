@@ -4,15 +4,15 @@ import torch
 
 from training.codec.losses.discriminator import (
     Discriminator,
-    Opinion,
+    DiscriminatorOutput,
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
 )
 
 
-def opinion(value: float) -> Opinion:
-    return Opinion(torch.full((2, 1, 3, 3), value), [torch.full((2, 4), value)])
+def opinion(value: float) -> DiscriminatorOutput:
+    return DiscriminatorOutput(torch.full((2, 1, 3, 3), value), [torch.full((2, 4), value)])
 
 
 def test_hinge_losses_by_hand():

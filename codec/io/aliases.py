@@ -1,0 +1,45 @@
+"""Former names: what keys and values of recipes, configurations and checkpoints were called before.
+
+Files of people outlive our names. `codec.io.strict.parse` reads a former key as the present one, everywhere and for
+good; what is written has the present names. The identity of a codec is spelled in the names it first had, so that a new
+name changes no fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from codec.io.errors import UserError
+
+# class -> former key -> present key
+KEYS: dict[str, dict[str, str]] = {
+    "DescriptiveConfig": {"gather": "downsampling"},
+    "GrpoRecipe": {"max_ids": "max_new_tokens"},
+    "JointRecipe": {"keep_heard": "cache_features"},
+    "LanguageModelRecipe": {"listener": "audio_llm"},
+    "StructuralRecipe": {"keep_heard": "cache_features"},
+}
+# (class, present key) -> former value -> present value
+VALUES: dict[tuple[str, str], dict[str, str]] = {
+    ("DescriptiveConfig", "downsampling"): {"queries": "query", "pooling": "mean_pool"},
+}
+
+
+def present(cls: type, tree: Mapping[Any, Any], source: str) -> dict[Any, Any]:
+    """Keys and values of a dataclass as they are called now. Raises UserError for a key under both names."""
+    named = {}
+    for key, value in tree.items():
+        name = KEYS.get(cls.__name__, {}).get(key, key)
+        if name in named or (name != key and name in tree):
+            raise UserError(f"{source}: {key!r} is a former name of {name!r}; give it once, as {name!r}")
+        former = VALUES.get((cls.__name__, name), {})
+        named[name] = former.get(value, value) if isinstance(value, str) else value
+    return named
+
+
+def former(cls: type, key: str, value: Any) -> tuple[str, Any]:
+    """The key and the value under the names that they first had."""
+    old_key = next((old for old, new in KEYS.get(cls.__name__, {}).items() if new == key), key)
+    old_values = {new: old for old, new in VALUES.get((cls.__name__, key), {}).items()}
+    return old_key, old_values.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,39 @@
+"""Former names are read as the present ones, and change no fingerprint."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from codec.io import aliases
+from codec.io.errors import UserError
+from codec.io.strict import parse
+from codec.reasoning.config import without_defaults
+from codec.reasoning.descriptive_branch import DescriptiveConfig
+from training.recipe import TRAINERS
+
+
+def classes() -> dict[str, type]:
+    found = {DescriptiveConfig.__name__: DescriptiveConfig}
+    for module, name in TRAINERS.values():
+        found[name] = getattr(importlib.import_module(module), name)
+    return found
+
+
+@pytest.mark.parametrize("name", aliases.KEYS)
+def test_a_former_key_stands_for_a_present_one(name):
+    cls = classes()[name]
+    for old, new in aliases.KEYS[name].items():
+        assert new in cls.__dataclass_fields__ and old not in cls.__dataclass_fields__
+        assert aliases.present(cls, {old: 1}, "r.yaml") == {new: 1}
+        assert aliases.former(cls, new, 1) == (old, 1)
+        with pytest.raises(UserError, match=f"r.yaml: '{old}' is a former name of '{new}'"):
+            aliases.present(cls, {old: 1, new: 1}, "r.yaml")
+
+
+def test_a_former_value_too_and_the_identity_keeps_it():
+    read = parse(DescriptiveConfig, {"gather": "pooling"}, "config.json")
+    assert read == DescriptiveConfig(downsampling="mean_pool")
+    assert without_defaults(read) == {"gather": "pooling"}
+    assert parse(DescriptiveConfig, {"gather": "queries"}, "config.json") == DescriptiveConfig()
