@@ -1,32 +1,14 @@
-"""How many rows a segment takes, known before they are built, and how to cut audio to fit.
-
-`to_rows` alone decides what rows there are; a test holds these counts to it.
-"""
+"""How many rows segments take at most, known before they are built, and how to cut audio to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 from auditory_sentences.sentence import Segment
-from codec.tokens import DESCRIPTIVE_RATE, SAMPLE_RATE, STRUCTURAL_RATE, AudioTokens
-from lm.vocabulary import TAGGED_ROLES
-
-UNIT_SECONDS = 0.4  # the shortest time that is a whole number of frames of both kinds: 2 descriptive, 5 structural
-_UNIT_DESCRIPTIVE = round(UNIT_SECONDS * DESCRIPTIVE_RATE)
-_UNIT_STRUCTURAL = round(UNIT_SECONDS * STRUCTURAL_RATE)
-_UNIT_SAMPLES = round(UNIT_SECONDS * SAMPLE_RATE)
-_EDGES = 2  # a BOS and an EOS frame around each token kind
-
-
-def audio_row_count(tokens: AudioTokens, role: str) -> int:
-    """Rows of an audio segment of that role (published model, §B.2)."""
-    descriptive, structural = tokens.descriptive.shape[1], tokens.structural.shape[1]
-    return {
-        "audio": descriptive + structural + 2 * _EDGES,
-        "descriptive": descriptive + _EDGES,
-        "structural": structural + _EDGES,
-        "audio_prompt": structural,  # its first and last frame are replaced, none is added
-    }[role]
+from codec.streams import StreamSpec, common_unit
+from codec.tokens import AudioTokens
+from lm.vocabulary import EDGES, TAGGED_ROLES, VocabularyLayout
 
 
 def row_limit(segments: Iterable[Segment]) -> int:
@@ -41,32 +23,47 @@ def row_limit(segments: Iterable[Segment]) -> int:
             limit += len(segment.content.encode()) + 3
             limit += 2 if segment.role == "prompt" or segment.role in TAGGED_ROLES else 0
         else:
-            limit += audio_row_count(segment.content, segment.role)
+            limit += VocabularyLayout.row_count(segment.content, segment.role)
     return limit
 
 
-def whole_units(tokens: AudioTokens) -> int:
-    """How many units of 0.4 s the clip holds."""
-    return min(tokens.descriptive.shape[1] // _UNIT_DESCRIPTIVE, tokens.structural.shape[1] // _UNIT_STRUCTURAL)
+class Units:
+    """How the audio of a tokenizer is cut: at multiples of the shortest time that is whole frames of every stream.
 
-
-def units_in(rows: int) -> int:
-    """How many units of audio fit into that many rows as one "audio" segment; 0 where none does."""
-    return max(0, (rows - 2 * _EDGES) // (_UNIT_DESCRIPTIVE + _UNIT_STRUCTURAL))
-
-
-def crop(tokens: AudioTokens, start: int, units: int) -> AudioTokens:
-    """The tokens of `units` units of 0.4 s from unit `start` on.
-
-    One sample shorter than that time, which makes it exactly 2 descriptive and 5 structural frames a unit: crops
-    that follow each other share no frame and leave none out.
+    That is 0.4 s, 2 descriptive and 5 structural frames, for ReasoningCodec.
     """
-    if units < 1 or start < 0 or start + units > whole_units(tokens):
-        raise ValueError(f"units {start} to {start + units} lie outside a clip of {whole_units(tokens)} units of 0.4 s")
-    end = start + units
-    return AudioTokens(
-        tokens.descriptive[:, start * _UNIT_DESCRIPTIVE : end * _UNIT_DESCRIPTIVE].contiguous(),
-        tokens.structural[:, start * _UNIT_STRUCTURAL : end * _UNIT_STRUCTURAL].contiguous(),
-        units * _UNIT_SAMPLES - 1,
-        tokens.fingerprint,
-    )
+
+    def __init__(self, streams: Sequence[StreamSpec], sample_rate: int) -> None:
+        unit = common_unit(tuple(spec.rate for spec in streams))
+        self.seconds = float(unit)
+        self._samples = unit * sample_rate
+        self._frames = {spec.name: round(self.seconds * spec.rate) for spec in streams}
+
+    def at_least(self, seconds: float) -> int:
+        """Units that fill so many seconds."""
+        return math.ceil(round(seconds / self.seconds, 6))
+
+    def in_clip(self, tokens: AudioTokens) -> int:
+        """Whole units that a clip holds."""
+        return min(tokens[name].shape[1] // frames for name, frames in self._frames.items())
+
+    def in_rows(self, rows: int) -> int:
+        """Units that fit into so many rows as one "audio" segment; 0 where none does."""
+        return max(0, (rows - EDGES * len(self._frames)) // sum(self._frames.values()))
+
+    def crop(self, tokens: AudioTokens, start: int, units: int) -> AudioTokens:
+        """The tokens of `units` units from unit `start` on.
+
+        One sample shorter than that time, which makes it exactly so many whole units of frames: crops that follow each
+        other share no frame and leave none out.
+        """
+        if units < 1 or start < 0 or start + units > self.in_clip(tokens):
+            raise ValueError(
+                f"units {start} to {start + units} lie outside a clip of {self.in_clip(tokens)} units of "
+                f"{self.seconds:g} s"
+            )
+        end = start + units
+        cut = {
+            name: tokens[name][:, start * frames : end * frames].contiguous() for name, frames in self._frames.items()
+        }
+        return AudioTokens(cut, math.ceil(units * self._samples) - 1, tokens.fingerprint)

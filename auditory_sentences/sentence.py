@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from codec.io.errors import UserError
+from codec.streams import ALL_STREAMS
 from codec.tokens import AudioTokens
 from lm import rows as row_layout
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
-from lm.vocabulary import TAGGED_ROLES, VocabularyLayout
+from lm.vocabulary import AUDIO_PROMPT, TAGGED_ROLES, VocabularyLayout
 
 TextRole = Literal["prompt", "text", "transcription", "lyric", "caption"]
-AudioRole = Literal["audio", "descriptive", "structural", "audio_prompt"]
+TEXT_ROLES = get_args(TextRole)
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,23 @@ class Segment:
 
     role of text: "prompt" (an instruction), "transcription", "lyric" and "caption" (wrapped in their tags),
         "text" (anything else)
-    role of audio: "audio" (descriptive, then structural tokens), "descriptive" or "structural" (that kind alone),
-        "audio_prompt" (structural tokens of a reference voice or sound)
+    role of audio: "audio" (all streams, in the order of generation), the name of a stream (that one alone),
+        "audio_prompt" (the last stream of a reference voice or sound)
     content: str or AudioTokens, as the role demands
     is_target: the model learns to say this
     """
 
-    role: TextRole | AudioRole
+    role: str
     content: str | AudioTokens
     is_target: bool = False
 
     def __post_init__(self) -> None:
-        expected = str if self.role in get_args(TextRole) else AudioTokens if self.role in get_args(AudioRole) else None
-        if expected is None:
-            raise ValueError(f"unknown role '{self.role}'; known: {get_args(TextRole) + get_args(AudioRole)}")
+        expected = str if self.role in TEXT_ROLES else AudioTokens
         if not isinstance(self.content, expected):
             raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(self.content).__name__}")
+        if not self.is_text and self.role not in (ALL_STREAMS, AUDIO_PROMPT, *self.content.streams):
+            known = (*TEXT_ROLES, ALL_STREAMS, AUDIO_PROMPT, *self.content.streams)
+            raise ValueError(f"unknown role '{self.role}'; known: {known}")
 
     @property
     def is_text(self) -> bool:
@@ -69,9 +71,9 @@ def to_rows(
         raise ValueError("an auditory sentence needs at least one segment")
     parts = []
     for segment in sentence.segments:
-        for part, structural in _segment_rows(segment, layout, text_tokenizer):
+        for part, stream in _segment_rows(segment, layout, text_tokenizer):
             hide = drop_conditions and not segment.is_target
-            parts.append(row_layout.drop_conditions(part, layout, structural) if hide else part)
+            parts.append(row_layout.drop_conditions(part, layout, stream) if hide else part)
     return row_layout.concatenate(parts)
 
 
@@ -84,30 +86,23 @@ def with_generation_prompt(
     return rows.prefix(len(rows) - closing)
 
 
-def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, bool]]:
-    """The segment's rows in pieces, each with the flag 'these are structural rows'."""
+def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, int]]:
+    """The segment's rows in pieces, each with the stream that it is of (0 for text)."""
     if segment.is_text:
         text = segment.content.strip() + "\n\n" if segment.role == "prompt" else segment.content
         ids = tokenizer.wrap(text)
         if segment.role in TAGGED_ROLES:
             opening, closing = layout.tags[segment.role]
             ids = [opening, *ids, closing]
-        return [(row_layout.text_rows(ids, segment.is_target), False)]
+        return [(row_layout.text_rows(ids, layout, segment.is_target), 0)]
     tokens = segment.content
     if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
         raise UserError(
             f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "
             f"{layout.audio_fingerprint}; tokenize the audio with the model's own tokenizer"
         )
-    tokens.require_codes((layout.descriptive_codes, layout.structural_codes), "audio tokens given to the model")
-    pieces = []
-    if segment.role in ("audio", "descriptive"):
-        frames = row_layout.descriptive_frames_in_rows(tokens.descriptive, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.is_target), False))
-    if segment.role in ("audio", "structural"):
-        frames = row_layout.structural_frames_in_rows(tokens.structural, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.is_target), True))
-    if segment.role == "audio_prompt":
-        frames = row_layout.audio_prompt_frames_in_rows(tokens.structural, layout)
-        pieces.append((row_layout.audio_rows(frames, segment.is_target), True))
-    return pieces
+    tokens.require_streams(layout.specs, "audio tokens given to the model")
+    return [
+        (row_layout.audio_rows(frames, segment.is_target, layout.streams[stream].codebooks), stream)
+        for stream, frames in layout.frames(tokens, segment.role)
+    ]

@@ -46,7 +46,7 @@ from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.scalar_autoencoder import ScalarConfig
 from codec.reasoning.windows import BLOCK_SAMPLES, overlapping_windows
 from codec.tokenizer import load_tokenizer
-from codec.tokens import SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
+from codec.tokens import SAMPLE_RATE, AudioTokens
 
 ENCODE_WINDOW, DECODE_WINDOW = 30, 20  # seconds, of the published code
 DECODE_TOKENS, DECODE_HOP = 250, 186  # structural frames of its decoding windows, and from one to the next
@@ -149,12 +149,11 @@ class Bench:
         """Of random ids."""
         samples = round(seconds * SAMPLE_RATE)
         generator = torch.Generator().manual_seed(0)
-        config = self.codec.config
-        sizes = config.descriptive.quantiser.codebook_size, config.structural.quantiser.codebook_size
-        frames = descriptive_frames(samples), structural_frames(samples)
+        sizes = {s.name: (s.codebooks, self.codec.num_frames(s.name, samples)) for s in self.codec.streams}
+        codes = {s.name: s.codes for s in self.codec.streams}
         return [
             AudioTokens(
-                *(torch.randint(s, (8, n), generator=generator) for s, n in zip(sizes, frames, strict=True)),
+                {name: torch.randint(codes[name], size, generator=generator) for name, size in sizes.items()},
                 samples,
                 self.codec.fingerprint,
             )

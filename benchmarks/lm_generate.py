@@ -50,7 +50,7 @@ from lm.generation.generate import GenerationSettings, generate_audio, generate_
 from lm.generation.int8 import quantise_weights
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
-from lm.vocabulary import VocabularyLayout
+from lm.vocabulary import StreamVocabulary, VocabularyLayout
 from training.engine import processes  # noqa: F401 (quiets DeepSpeed, which transformers imports and which writes to stdout)
 
 
@@ -84,10 +84,10 @@ class Size:
         return VocabularyLayout(
             text_size=self.text_ids, text_bos=0, text_eos=1, text_pad=2,
             tags={"transcription": (3, 4), "lyric": (5, 6), "caption": (7, 8)},
-            descriptive_codes=low, descriptive_card=low + 4,
-            descriptive_bos=low, descriptive_eos=low + 1, descriptive_pad=low + 3,
-            structural_codes=high, structural_card=high + 12,
-            structural_bos=high, structural_eos=high + 1, structural_pad=high + 3,
+            streams=(
+                StreamVocabulary("descriptive", low, low + 4, bos=low, eos=low + 1, pad=low + 3, rate=5.0),
+                StreamVocabulary("structural", high, high + 12, bos=high, eos=high + 1, pad=high + 3, rate=12.5),
+            ),
             audio_prompt_bos=high + 4, audio_prompt_eos=high + 5,
         )  # fmt: skip
 
@@ -106,16 +106,18 @@ class Bench:
     def __init__(self, model: UniAudioForConditionalGeneration, rows: int):
         self.model, self.rows = model, rows
         self.layout = model.config.layout
-        self.text_prompt = text_rows(torch.randint(9, self.layout.text_size, (64,)).tolist(), is_target=False)
+        self.text_prompt = text_rows(
+            torch.randint(9, self.layout.text_size, (64,)).tolist(), self.layout, is_target=False
+        )
 
     def audio(self, batch: int, guidance: float = 1.0, compiled: bool = False) -> tuple[int, float]:
         settings = GenerationSettings(max_rows=self.rows, guidance=guidance)
         prompts = [self.text_prompt] * batch
-        negatives = [drop_conditions(self.text_prompt, self.layout, structural=False)] * batch
+        negatives = [drop_conditions(self.text_prompt, self.layout, stream=0)] * batch
         start = self.clock()
         results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives, compiled=compiled)
         seconds = self.clock() - start
-        return sum(result.descriptive.shape[1] + result.structural.shape[1] + 2 for result in results), seconds
+        return sum(ids.shape[1] + 1 for result in results for ids in result.streams.values()), seconds
 
     def text(self, batch: int, compiled: bool = False) -> tuple[int, float]:
         settings, prompts = GenerationSettings(max_rows=self.rows), [self.text_prompt] * batch
@@ -139,8 +141,10 @@ class Bench:
     def mixed_prompt(self, rows: int) -> Rows:
         """Half text, half audio."""
         half = rows // 2
-        words = text_rows(torch.randint(9, self.layout.text_size, (rows - half,)).tolist(), is_target=False)
-        frames = torch.randint(0, self.layout.descriptive_codes, (8, half))
+        words = text_rows(
+            torch.randint(9, self.layout.text_size, (rows - half,)).tolist(), self.layout, is_target=False
+        )
+        frames = torch.randint(0, self.layout.streams[0].codes, (8, half))
         return concatenate([words, audio_rows(frames, is_target=False)])
 
     def clock(self) -> float:
@@ -164,7 +168,7 @@ class Bench:
         head = model.audio_head
         heads = head.numel() * head.element_size() if isinstance(head, torch.Tensor) else size(head)
         if not case.startswith("compiled"):
-            heads = heads * self.layout.structural_card // self.layout.audio_size
+            heads = heads * self.layout.streams[1].size // self.layout.audio_size
         return groups + 8 * size(model.depth_decoder) + heads
 
 
@@ -172,8 +176,8 @@ class Bench:
 def decoded_logits(model: UniAudioForConditionalGeneration, rows: int = 16) -> list[torch.Tensor]:
     """Logits of cached decoding fed fixed ids, fp32 on the CPU: of audio (8 rows, V), of text (rows, text ids)."""
     layout, generator = model.config.layout, torch.Generator().manual_seed(0)
-    prompt = text_rows(torch.randint(9, layout.text_size, (64,), generator=generator).tolist(), is_target=False)
-    frames = torch.randint(0, layout.descriptive_codes, (rows, 8), generator=generator).to(model.device)
+    prompt = text_rows(torch.randint(9, layout.text_size, (64,), generator=generator).tolist(), layout, is_target=False)
+    frames = torch.randint(0, layout.streams[0].codes, (rows, 8), generator=generator).to(model.device)
     words = torch.randint(9, layout.text_size, (rows,), generator=generator).to(model.device)
     heads, depth, logits = AudioHeads(model.audio_head, 1), FrameDecoder(model, 1), []
 

@@ -10,6 +10,7 @@ from lm_generate import SIZES, Size
 from torch import Tensor
 
 from auditory_sentences.stream.packing import best_fit
+from codec.tokens import AudioTokens
 from lm.losses import select_targets
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import (
@@ -17,8 +18,6 @@ from lm.rows import (
     audio_rows,
     collate,
     concatenate,
-    descriptive_frames_in_rows,
-    structural_frames_in_rows,
     text_rows,
 )
 from lm.vocabulary import VocabularyLayout
@@ -131,7 +130,7 @@ def draw_sentences(workload: Workload, seed: int = 0) -> list[Rows]:
 
 
 def _text(draw: random.Random, length: int, layout: VocabularyLayout, is_target: bool = False) -> Rows:
-    return text_rows([draw.randrange(9, layout.text_size) for _ in range(length)], is_target)
+    return text_rows([draw.randrange(9, layout.text_size) for _ in range(length)], layout, is_target)
 
 
 def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, is_target: bool = False) -> Rows:
@@ -140,15 +139,15 @@ def _clip(draw: random.Random, seconds: float, layout: VocabularyLayout, is_targ
     def codes(cards: int, rate: float) -> Tensor:
         return torch.tensor([[draw.randrange(cards) for _ in range(int(rate * seconds) + 1)] for _ in range(8)])
 
-    low = descriptive_frames_in_rows(codes(layout.descriptive_codes, 5), layout)
-    high = structural_frames_in_rows(codes(layout.structural_codes, 12.5), layout)
-    return concatenate([audio_rows(low, is_target), audio_rows(high, is_target)])
+    ids = {stream.name: codes(stream.codes, stream.rate) for stream in layout.streams}
+    tokens = AudioTokens(ids, max(1, int(seconds * layout.sample_rate)), layout.audio_fingerprint)
+    return concatenate([audio_rows(frames, is_target) for _, frames in layout.frames(tokens, "audio")])
 
 
 def pack(sentences: list[Rows], context: int, layout: VocabularyLayout) -> Batch:
     """Sentences end to end in entries of `context` rows, padding included, with positions that restart."""
     packs = best_fit({i: len(rows) for i, rows in enumerate(sentences)}, context)
-    full = text_rows([0] * context, is_target=False)  # the others are padded to its length
+    full = text_rows([0] * context, layout, is_target=False)  # the others are padded to its length
     rows = collate([full, *(concatenate([sentences[i] for i in members]) for members in packs)], layout)
     positions = torch.zeros(len(packs), context, dtype=torch.int64)
     for entry, members in zip(positions, packs, strict=True):

@@ -39,7 +39,7 @@ from codec.experts.base import ExpertConfig, ExpertEncoder, load_expert
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.codec import ReasoningCodec
-from codec.tokenizer import load_tokenizer
+from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.metrics.spectra import log_mel_decibels
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
@@ -179,8 +179,8 @@ def pooled_features(
     for start in range(0, len(positions), _CHUNK):
         some = positions[start : start + _CHUNK]
         tokens = [store[i].tokens for i in some]
-        found["descriptive"] += descriptive_vectors(codec, tokens)
-        found["structural"] += structural_vectors(codec, tokens)
+        for stream in ("descriptive", "structural"):
+            found[stream] += stream_vectors(codec, stream, tokens)
         for waveform in (load_audio(clips[i].path) for i in some):
             found["mel"].append(torch.from_numpy(log_mel_decibels(waveform.numpy()).T))
             for feature, states in expert.features(waveform[None]).items() if expert else ():
@@ -198,20 +198,10 @@ def pooled_features(
     return features
 
 
-@torch.no_grad()
-def descriptive_vectors(codec: ReasoningCodec, tokens: Sequence[AudioTokens]) -> list[Tensor]:
-    """(T5, dim) de-quantised descriptive frames of each clip."""
-    frames = torch.cat([clip.descriptive for clip in tokens], dim=1).T[None]  # (1, sum of T5, 8)
-    lengths = [clip.descriptive.shape[1] for clip in tokens]
-    return list(codec.descriptive.dequantise(frames)[0].split(lengths))
-
-
-@torch.no_grad()
-def structural_vectors(codec: ReasoningCodec, tokens: Sequence[AudioTokens]) -> list[Tensor]:
-    """(T12, dim) de-quantised structural frames of each clip."""
-    frames = torch.cat([clip.structural for clip in tokens], dim=1).T[None]  # (1, sum of T12, 8)
-    lengths = [clip.structural.shape[1] for clip in tokens]
-    return list(codec.structural.dequantise(frames)[0].split(lengths))
+def stream_vectors(codec: AudioTokenizer, stream: str, tokens: Sequence[AudioTokens]) -> list[Tensor]:
+    """(T, dim) de-quantised frames of a stream, of each clip."""
+    frames = torch.cat([clip[stream] for clip in tokens], dim=1).T[None]  # (1, sum of T, codebooks)
+    return list(codec.dequantise(stream, frames)[0].split([clip[stream].shape[1] for clip in tokens]))
 
 
 def table(rows: Sequence[dict], features: dict[str, Tensor]) -> Table:

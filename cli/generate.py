@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -50,6 +51,31 @@ class Target(NamedTuple):
     force: bool
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How audio is drawn, as the command line says it."""
+
+    temperature: float
+    later_temperature: float  # of the streams after the first
+    top_k: int
+    guidance: float
+    max_seconds: float
+
+    def settings(self, model: UniAudio) -> GenerationSettings:
+        """For the streams of a model. Later streams follow the first, which has followed the text: without guidance."""
+        from lm.generation.sampling import GenerationSettings
+
+        return GenerationSettings(
+            model.layout.rows_in(self.max_seconds),
+            self.temperature,
+            self.top_k,
+            self.guidance,
+            stream_temperature={stream.name: self.later_temperature for stream in model.layout.streams[1:]},
+            stream_guidance=model.unguided_streams,
+            max_seconds=self.max_seconds,
+        )
+
+
 def speak(
     text: Annotated[str, typer.Argument(help="Words to say.")],
     out: SpeechOption = None,
@@ -69,7 +95,7 @@ def speak(
     if not text.strip():
         raise UserError("there is nothing to say: the text is empty")
     task, contents = ("instruct_tts", {"caption": voice, "text": text}) if voice else ("tts", {"text": text})
-    sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    sampling = Sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
     _make(task, contents, prompt, Target(out, Path("speech.wav"), force), model, sampling, seed, steps)
 
 
@@ -92,25 +118,8 @@ def compose(
     if not caption.strip():
         raise UserError("there is nothing to make: the description is empty")
     task, contents = "sound_generation" if sound else "music_generation", {"caption": caption}
-    sampling = _sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    sampling = Sampling(temperature, structural_temperature, top_k, guidance, max_seconds)
     _make(task, contents, prompt, Target(out, Path("composition.wav"), force), model, sampling, seed, steps)
-
-
-def _sampling(
-    temperature: float, structural_temperature: float, top_k: int, guidance: float, max_seconds: float
-) -> GenerationSettings:
-    """Structural tokens follow the descriptive ones, which have followed the text: guiding them too blurs them."""
-    from lm.generation.sampling import GenerationSettings, rows_of
-
-    return GenerationSettings(
-        rows_of(max_seconds),
-        temperature,
-        top_k,
-        guidance,
-        structural_temperature,
-        structural_guidance=1.0,
-        max_seconds=max_seconds,
-    )
 
 
 def _make(
@@ -119,7 +128,7 @@ def _make(
     prompt: str | None,
     target: Target,
     model_folder: Path,
-    settings: GenerationSettings,
+    sampling: Sampling,
     seed: int,
     steps: int | None,
 ) -> None:
@@ -131,6 +140,7 @@ def _make(
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     result = None if to_pipe else sound_result(target.out, target.usual, force=target.force)
     model = load_model(model_folder)
+    settings = sampling.settings(model)
     asked = in_vocabulary(model.request(task, prompt, **contents), model.text_tokenizer)
     if to_pipe:
         made = _send(model, asked, settings, seed, steps)
@@ -140,8 +150,9 @@ def _make(
         raise UserError(f"the model made no sound ({made.reason}); try another --seed, or a longer --max-seconds")
     if result is not None:
         tokens = made.segment.content
-        result.write_sound(model.waveform(tokens, steps=steps, seed=seed))
-        say(f"{one_line(result.path)}  {tokens.seconds:.1f} s")
+        rate = model.codec.sample_rate
+        result.write_sound(model.waveform(tokens, steps=steps, seed=seed), rate)
+        say(f"{one_line(result.path)}  {tokens.num_samples / rate:.1f} s")
     if made.reason != "end":
         place = "-" if result is None else result.path
         complain(f"{place}: the sound is not complete ({made.reason}); raise --max-seconds to let it go on")
@@ -154,11 +165,11 @@ def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: i
     began = time.perf_counter()
     times = []
     stream = model.stream(asked.sentence, settings, seed, steps=steps)
-    for piece in wav_pieces(stream):
+    for piece in wav_pieces(stream, model.codec.sample_rate):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         times.append(time.perf_counter() - began)
     if times:
-        seconds = stream.completion.segment.content.seconds
+        seconds = stream.completion.segment.content.num_samples / model.codec.sample_rate
         complain(f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s")
     return stream.completion

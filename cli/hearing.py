@@ -9,7 +9,6 @@ from pathlib import Path
 from codec.audio.waveform import audio_length, iterate_audio
 from codec.io.errors import UserError
 from codec.tokens import SAMPLE_RATE, AudioTokens
-from lm.generation.sampling import rows_of
 from uniaudio.model import UniAudio
 
 SILENCE = -70.0  # dB below full scale: the loudest sample of what counts as silence; a bit of 16 is at -90
@@ -27,8 +26,9 @@ def hear(model: UniAudio, file: Path) -> AudioTokens:
     Raises UserError where it cannot be read, or is longer than the model's context, before it is read whole.
     """
     seconds = audio_length(file) / SAMPLE_RATE
-    if rows_of(seconds) > model.context:
-        longest = math.floor(model.context * seconds / rows_of(seconds))
+    rows = model.layout.rows_in(seconds)
+    if rows > model.context:
+        longest = math.floor(model.context * seconds / rows)
         raise UserError(
             f"{file}: lasts {seconds:.0f} s, but the model hears at most {longest} s at once; cut it into shorter files"
         )

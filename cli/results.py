@@ -28,9 +28,9 @@ class Result:
     inputs: tuple[Path, ...] = ()
     force: bool = False
 
-    def write_sound(self, waveform: Tensor) -> None:
-        """Write (n,) samples at 24 kHz."""
-        write_audio(self.path, waveform, inputs=self.inputs, force=self.force)
+    def write_sound(self, waveform: Tensor, sample_rate: int) -> None:
+        """Write (n,) samples at `sample_rate` Hz."""
+        write_audio(self.path, waveform, sample_rate, inputs=self.inputs, force=self.force)
 
     def write_tokens(self, tokens: AudioTokens) -> None:
         """Write a token file."""

@@ -32,14 +32,15 @@ def tokenize(
 
     result = token_result(out, audio.parent / f"{audio.stem}.safetensors", [audio], force)
     tokenizer = load_codec(codec)
-    length = audio_length(audio)
+    length = audio_length(audio, tokenizer.sample_rate)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("tokenize", total=length)
-        tokens = tokenizer.encode_blocks(iterate_audio(audio), length, partial(bar.advance, task))
+        blocks = iterate_audio(audio, tokenizer.sample_rate)
+        tokens = tokenizer.encode_blocks(blocks, length, partial(bar.advance, task))
     result.write_tokens(tokens)
-    frames = f"{tokens.descriptive.shape[1]} descriptive and {tokens.structural.shape[1]} structural frames of 8"
-    say(f"{one_line(result.path)}  {tokens.seconds:.2f} s, {frames}")
+    frames = " and ".join(f"{ids.shape[1]} {name} frames of {len(ids)}" for name, ids in tokens.streams.items())
+    say(f"{one_line(result.path)}  {length / tokenizer.sample_rate:.2f} s, {frames}")
 
 
 def detokenize(
@@ -69,7 +70,7 @@ def detokenize(
             f"{tokens}: made by the tokenizer {ids.fingerprint}, but {codec} is {tokenizer.fingerprint}; "
             "give the codec that made it with --codec"
         )
-    ids.require_codes(tokenizer.codes, str(tokens))
+    tokenizer.require_own(ids, str(tokens))
     waveform = tokenizer.decode([ids], steps=steps, seed=seed, guidance=guidance)[0]
-    result.write_sound(waveform)
-    say(f"{one_line(result.path)}  {ids.seconds:.2f} s")
+    result.write_sound(waveform, tokenizer.sample_rate)
+    say(f"{one_line(result.path)}  {ids.num_samples / tokenizer.sample_rate:.2f} s")

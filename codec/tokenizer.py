@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,8 @@ from codec.io.tensor_files import save_tensors, stored_types
 from codec.io.terminal import shown
 from codec.model_card import write_card
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
-from codec.tokens import AudioTokens
-
-if TYPE_CHECKING:
-    from codec.reasoning.streaming import StreamingDecoder
+from codec.streams import StreamSpec
+from codec.tokens import SAMPLE_RATE, AudioTokens
 
 CARD_FILE = "README.md"
 
@@ -31,10 +29,24 @@ CARD_FILE = "README.md"
 TOKENIZERS = {"reasoning_codec": ("codec.reasoning.codec", "ReasoningCodec")}
 
 
+class TokenStream(Protocol):
+    """A decoder of one clip whose frames come bit by bit (`AudioTokenizer.stream`)."""
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """The next ids (codebooks, T) of the last stream -> the sound that became final: (n,) on the CPU, n >= 0."""
+
+    def finish(self, num_samples: int | None = None) -> Tensor:
+        """There are no more frames: the rest of the sound, (n,) on the CPU."""
+
+
 class AudioTokenizer(nn.Module, ABC):
-    """Waveform <-> tokens, batched, deterministic: a clip gives the same tokens alone, in a batch, or later."""
+    """Waveform <-> tokens, batched, deterministic: a clip gives the same tokens alone, in a batch, or later.
+
+    `streams` are in the order of generation: a language model writes the first stream of a clip before the second.
+    """
 
     tokenizer_type: ClassVar[str]
+    sample_rate: int = SAMPLE_RATE  # of the waveforms that it encodes and decodes
     low_latency_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
     _stored_in: Mapping[str, torch.dtype] = MappingProxyType({})  # of a loaded one: types that its file keeps
@@ -45,7 +57,7 @@ class AudioTokenizer(nn.Module, ABC):
     ) -> list[AudioTokens]:
         """Tokens of each clip.
 
-        waveforms: (B, n) float32, 24 kHz mono; lengths: (B,) samples of each clip, None where all have n.
+        waveforms: (B, n) float32 mono at `sample_rate`; lengths: (B,) samples of each clip, None where all have n.
         progress: called with how many more samples are encoded, now and then; they add up to those of all clips
         Raises UserError where a clip is empty or holds NaN or infinity.
         """
@@ -86,12 +98,71 @@ class AudioTokenizer(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def codes(self) -> tuple[int, int]:
-        """How many codes a codebook of the descriptive and of the structural tokens has: ids lie below."""
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """The streams of its tokens, in the order of generation."""
+
+    @abstractmethod
+    def dequantise(self, stream: str, ids: Tensor) -> Tensor:
+        """Vectors of frames: ids (B, T, codebooks) of a stream -> (B, T, dim), without gradient."""
+
+    def num_frames(self, stream: str, num_samples: int) -> int:
+        """Frames that a stream has for a clip of so many samples."""
+        return self._spec(stream).num_frames(num_samples, self.sample_rate)
+
+    def least_samples(self, stream: str, frames: int) -> int:
+        """Samples of the shortest clip that has exactly so many frames (one or more) of a stream."""
+        return self._spec(stream).least_samples(frames, self.sample_rate)
+
+    def _spec(self, stream: str) -> StreamSpec:
+        return next(spec for spec in self.streams if spec.name == stream)
+
+    def from_frames(self, frames: Mapping[str, Tensor]) -> AudioTokens:
+        """Tokens whose length in samples is not known: a language model wrote their frames, (codebooks, T) a stream.
+
+        The last stream sets the length: the shortest clip that has exactly its frames. Those of the others are cut, or
+        the last one is repeated, to fit.
+
+        Raises:
+            ValueError: where a stream has no frame.
+        """
+        empty = [spec.name for spec in self.streams if frames[spec.name].shape[1] == 0]
+        if empty:
+            raise ValueError(f"audio needs at least one frame of every stream, and has no {empty[0]} one")
+        last = self.streams[-1].name
+        num_samples = self.least_samples(last, frames[last].shape[1])
+        fitted = {}
+        for spec in self.streams:
+            ids, count = frames[spec.name], self.num_frames(spec.name, num_samples)
+            missing = count - ids.shape[1]
+            if missing > 0:
+                ids = torch.cat([ids, ids[:, -1:].expand(-1, missing)], dim=1)
+            fitted[spec.name] = ids[:, :count].contiguous()
+        return AudioTokens(fitted, num_samples, self.fingerprint)
+
+    def require_own(self, tokens: AudioTokens, source: str = "the tokens") -> None:
+        """Raise UserError that names `source` where tokens are not this tokenizer's, or ids or frames unfit."""
+        if tokens.fingerprint != self.fingerprint:
+            raise UserError(
+                f"{source}: made by tokenizer {tokens.fingerprint}, but this one is {self.fingerprint}; decode them "
+                "with the tokenizer that made them"
+            )
+        tokens.require_streams(self.streams, source)
+        for name, ids in tokens.streams.items():
+            expected = self.num_frames(name, tokens.num_samples)
+            if ids.shape[1] != expected:
+                raise UserError(
+                    f"{source}: {ids.shape[1]} {name} frames for a clip of {tokens.num_samples} samples, which has "
+                    f"{expected}; tokenize the audio again"
+                )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU where it has none."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     def stream(
         self, steps: int | None = None, seed: int = 0, guidance: float | None = None, first_window: int | None = None
-    ) -> StreamingDecoder:
+    ) -> TokenStream:
         """A decoder of one clip whose frames come bit by bit.
 
         first_window: how much of a clip the decoder takes at first; None: as much as `decode` does
@@ -202,6 +273,29 @@ class AudioTokenizer(nn.Module, ABC):
         tokenizer = load_module(lambda: cls.from_config_values(values, str(path)), folder)
         tokenizer.store_in(stored_types(folder / WEIGHTS_FILE))
         return tokenizer
+
+
+def checked_lengths(waveforms: Tensor, lengths: Tensor | None, sample_rate: int) -> list[int]:
+    """Samples of each clip of a batch to encode, (B, n) float, `lengths` (B,) or None where all have n.
+
+    Raises:
+        UserError: where the batch is no mono sound, or a clip is empty or holds NaN or infinity.
+        ValueError: where lengths do not fit the waveforms.
+    """
+    if waveforms.ndim != 2 or not waveforms.is_floating_point():
+        raise UserError(
+            f"audio must be a float tensor (clips, samples) of mono at {sample_rate} Hz, not {waveforms.dtype} of "
+            f"shape {tuple(waveforms.shape)}"
+        )
+    counts = [waveforms.shape[1]] * len(waveforms) if lengths is None else [int(n) for n in lengths]
+    if len(counts) != len(waveforms) or any(not 0 <= n <= waveforms.shape[1] for n in counts):
+        raise ValueError(f"lengths {counts} do not fit waveforms of shape {tuple(waveforms.shape)}")
+    for clip, n in enumerate(counts):
+        if n == 0:
+            raise UserError(f"clip {clip} of the batch is empty: it has no samples")
+        if not torch.isfinite(waveforms[clip, :n]).all():
+            raise UserError(f"clip {clip} of the batch holds NaN or infinite samples; repair the recording")
+    return counts
 
 
 def load_tokenizer(source: str | Path) -> AudioTokenizer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,86 +16,69 @@ from torch import Tensor
 
 from codec.io.errors import UserError, of_system
 from codec.io.tensor_files import save_tensors
+from codec.streams import StreamSpec
 
-SAMPLE_RATE = 24_000  # samples per second of every waveform that enters or leaves a tokenizer
-DESCRIPTIVE_RATE = 5.0  # frames per second
-STRUCTURAL_RATE = 12.5  # frames per second
-NUM_CODEBOOKS = 8
+SAMPLE_RATE = 24_000  # samples per second of ReasoningCodec's waveforms, and of sound wherever nothing else is said
 LONGEST = 2**50  # samples; a number of more is damage
 
-
-def descriptive_frames(num_samples: int) -> int:
-    """Number of 5 Hz frames of a clip of `num_samples` samples at 24 kHz."""
-    return math.floor(num_samples * DESCRIPTIVE_RATE / SAMPLE_RATE) + 1
-
-
-def structural_frames(num_samples: int) -> int:
-    """Number of 12.5 Hz frames of a clip of `num_samples` samples at 24 kHz."""
-    return math.floor(num_samples * STRUCTURAL_RATE / SAMPLE_RATE) + 1
-
-
-def least_samples(structural_frames: int) -> int:
-    """Samples at 24 kHz that a clip of so many structural frames (one or more) has at least."""
-    return max(1, round((structural_frames - 1) * SAMPLE_RATE / STRUCTURAL_RATE))
+_BEFORE = ("descriptive", "structural")  # the streams of files that do not name theirs
 
 
 @dataclass(frozen=True, eq=False)
 class AudioTokens:
-    """Descriptive and structural ids of one clip.
+    """The ids of one clip: an immutable value.
 
-    descriptive: (8, T5) int64, T5 = descriptive_frames(num_samples)
-    structural: (8, T12) int64, T12 = structural_frames(num_samples); codebooks 0 phone, 1 structure, 2..7 acoustic
-    num_samples: length of the clip at 24 kHz
-    fingerprint: of the tokenizer that gives the ids their meaning
+    `tokens["descriptive"]` is the stream of that name. What the ids mean, and how many frames a clip of so many samples
+    has, knows the tokenizer of the fingerprint: `AudioTokenizer.require_own` checks it.
+
+    Raises:
+        ValueError: where a stream is not (codebooks, frames) int64 with at least one of both, or there is no sample.
     """
 
-    descriptive: Tensor
-    structural: Tensor
-    num_samples: int
-    fingerprint: str
+    streams: Mapping[str, Tensor]  # name -> (codebooks, frames) int64, in the order of generation
+    num_samples: int  # length of the clip at the tokenizer's sample rate
+    fingerprint: str  # of the tokenizer that gives the ids their meaning
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", MappingProxyType(dict(self.streams)))
         if not 0 < self.num_samples < LONGEST:
             raise ValueError(f"a clip of {self.num_samples} samples; it needs at least one")
-        for name, ids, frames in (
-            ("descriptive", self.descriptive, descriptive_frames(self.num_samples)),
-            ("structural", self.structural, structural_frames(self.num_samples)),
-        ):
-            if ids.dtype != torch.int64 or tuple(ids.shape) != (NUM_CODEBOOKS, frames):
+        if not self.streams:
+            raise ValueError("audio tokens without a stream")
+        for name, ids in self.streams.items():
+            if ids.dtype != torch.int64 or ids.ndim != 2 or 0 in ids.shape:
                 raise ValueError(
-                    f"{name} ids of a clip of {self.num_samples} samples must be int64 of shape "
-                    f"({NUM_CODEBOOKS}, {frames}), not {ids.dtype} of shape {tuple(ids.shape)}"
+                    f"{name} ids must be int64 of shape (codebooks, frames), not {ids.dtype} of shape "
+                    f"{tuple(ids.shape)}"
                 )
 
-    @classmethod
-    def from_frames(cls, descriptive: Tensor, structural: Tensor, fingerprint: str) -> AudioTokens:
-        """Tokens whose length in samples is not known (a language model wrote them).
+    def __getitem__(self, stream: str) -> Tensor:
+        """(codebooks, frames) int64 ids of the stream of that name. Raises KeyError where there is none."""
+        return self.streams[stream]
 
-        The structural frames set the length: the shortest clip that has exactly that many of them, `least_samples`.
-        The descriptive frames are cut, or their last one repeated, to fit; the waveform does not depend on them.
-        Raises ValueError where either kind has no frame.
-        """
-        if descriptive.shape[1] == 0 or structural.shape[1] == 0:
-            raise ValueError("audio needs at least one descriptive and one structural frame")
-        num_samples = least_samples(structural.shape[1])
-        missing = descriptive_frames(num_samples) - descriptive.shape[1]
-        if missing > 0:
-            descriptive = torch.cat([descriptive, descriptive[:, -1:].expand(-1, missing)], dim=1)
-        return cls(descriptive[:, : descriptive_frames(num_samples)].contiguous(), structural, num_samples, fingerprint)
+    def __reduce__(self) -> tuple:
+        return AudioTokens, (dict(self.streams), self.num_samples, self.fingerprint)
 
-    @property
-    def seconds(self) -> float:
-        return self.num_samples / SAMPLE_RATE
-
-    def require_codes(self, codes: tuple[int, int], source: str) -> None:
-        """Raise UserError that names `source` where an id is none of a tokenizer's `codes` (AudioTokenizer.codes)."""
-        for name, size in zip(("descriptive", "structural"), codes, strict=True):
-            ids = getattr(self, name)
-            low, high = map(int, ids.aminmax())
-            if low < 0 or high >= size:
+    def require_streams(self, specs: Sequence[StreamSpec], source: str) -> None:
+        """Raise UserError that names `source` where streams, numbers of codebooks or ids are not those of `specs`."""
+        if list(self.streams) != [spec.name for spec in specs]:
+            expected = ", ".join(spec.name for spec in specs)
+            raise UserError(
+                f"{source}: holds the streams {', '.join(self.streams)}, and the tokenizer has {expected}; make the "
+                "tokens again with the tokenizer that is used here"
+            )
+        for spec in specs:
+            ids = self.streams[spec.name]
+            if len(ids) != spec.codebooks:
                 raise UserError(
-                    f"{source}: holds the {name} id {low if low < 0 else high}, and the tokenizer has 0 to {size - 1}; "
-                    "make the tokens again with the tokenizer that is used here"
+                    f"{source}: its {spec.name} frames have {len(ids)} ids, and the tokenizer has {spec.codebooks} "
+                    "codebooks; make the tokens again with the tokenizer that is used here"
+                )
+            low, high = map(int, ids.aminmax())
+            if low < 0 or (spec.codes is not None and high >= spec.codes):
+                raise UserError(
+                    f"{source}: holds the {spec.name} id {low if low < 0 else high}, and the tokenizer has 0 to "
+                    f"{(spec.codes or 0) - 1}; make the tokens again with the tokenizer that is used here"
                 )
 
     def equal(self, other: AudioTokens) -> bool:
@@ -101,14 +86,14 @@ class AudioTokens:
         return (
             self.num_samples == other.num_samples
             and self.fingerprint == other.fingerprint
-            and torch.equal(self.descriptive, other.descriptive)
-            and torch.equal(self.structural, other.structural)
+            and list(self.streams) == list(other.streams)
+            and all(torch.equal(ids, other.streams[name]) for name, ids in self.streams.items())
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file."""
-        tensors = {"descriptive": self.descriptive, "structural": self.structural}
-        save_tensors(tensors, path, num_samples=str(self.num_samples), fingerprint=self.fingerprint)
+        """Write to a safetensors file: one tensor a stream."""
+        facts = {"num_samples": str(self.num_samples), "fingerprint": self.fingerprint}
+        save_tensors(dict(self.streams), path, **facts, streams=json.dumps(list(self.streams)))
 
     @classmethod
     def load(cls, path: str | Path) -> AudioTokens:
@@ -118,12 +103,11 @@ class AudioTokens:
                 raise UserError(f"{path}: is no ordinary file; give a token file")
             with safe_open(path, framework="pt") as file:
                 meta = file.metadata() or {}
-                return cls(
-                    file.get_tensor("descriptive"),
-                    file.get_tensor("structural"),
-                    int(meta["num_samples"]),
-                    meta["fingerprint"],
-                )
+                names = json.loads(meta["streams"]) if "streams" in meta else _BEFORE
+                if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+                    raise ValueError("its list of streams is none")
+                streams = {name: file.get_tensor(name) for name in names}
+                return cls(streams, int(meta["num_samples"]), meta["fingerprint"])
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such token file; check the path") from error
         except OSError as error:

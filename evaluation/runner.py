@@ -16,6 +16,7 @@ import torch
 
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
@@ -71,9 +72,7 @@ class ModelRunner:
     def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
         """One answer to each item. Raises UserError where an item does not fit the model's context."""
         keys = [self._key(task, item, "answer", **asdict(task.generation)) for item in items]
-        layout = self.uniaudio.layout
-        codes = layout.descriptive_codes, layout.structural_codes
-        read = partial(_answer_from, fingerprint=self.uniaudio.codec.fingerprint, codes=codes)
+        read = partial(_answer_from, codec=self.uniaudio.codec)
         answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         settings = GenerationSettings(**asdict(task.generation))
@@ -141,7 +140,7 @@ class CodecRunner:
     def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
         """The tokens of each item's recording."""
         keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
-        answers = [self.cache.get_json(key, partial(_answer_from, fingerprint=self.fingerprint)) for key in keys]
+        answers = [self.cache.get_json(key, partial(_answer_from, codec=self.codec)) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         missing.sort(key=lambda i: len(items[i].recording))  # little padding
         for start in range(0, len(missing), CHUNK):
@@ -232,7 +231,7 @@ def _segment_key(segment: Segment) -> list[str]:
 
 
 def _tokens_key(tokens: AudioTokens) -> str:
-    arrays = bytes_key(tokens.descriptive.numpy(), tokens.structural.numpy())
+    arrays = bytes_key(*(ids.numpy() for ids in tokens.streams.values()))
     return f"{tokens.fingerprint} {tokens.num_samples} {arrays}"
 
 
@@ -240,14 +239,14 @@ def _plain(answer: Answer) -> dict[str, Any]:
     tokens = answer.tokens
     if tokens is None:
         return {"text": answer.text, "reason": answer.reason}
-    ids = {"descriptive": tokens.descriptive.tolist(), "structural": tokens.structural.tolist()}
+    ids = {name: ids.tolist() for name, ids in tokens.streams.items()}
     return {"samples": tokens.num_samples, "reason": answer.reason} | ids
 
 
-def _answer_from(plain: Any, fingerprint: str, codes: tuple[int, int] | None = None) -> Answer:
+def _answer_from(plain: Any, codec: AudioTokenizer) -> Answer:
     """The answer that `_plain` wrote. Raises ValueError where it cannot have written that.
 
-    codes: numbers of descriptive and of structural codes, where they are known
+    codec: whose tokens it may hold
     """
     if not isinstance(plain, dict) or plain.get("reason") not in _REASONS:
         raise ValueError("no answer")
@@ -255,16 +254,14 @@ def _answer_from(plain: Any, fingerprint: str, codes: tuple[int, int] | None = N
         if not isinstance(plain.get("text", 0), str | None):
             raise ValueError("no text")
         return Answer(plain["text"], plain["reason"])
-    if type(plain["samples"]) is not int or set(plain) != {"samples", "reason", "descriptive", "structural"}:
+    if type(plain["samples"]) is not int or set(plain) != {"samples", "reason", *(spec.name for spec in codec.streams)}:
         raise ValueError("no tokens")
     try:
-        ids = [torch.tensor(plain[kind], dtype=torch.int64) for kind in ("descriptive", "structural")]
-        tokens = AudioTokens(*ids, plain["samples"], fingerprint)
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError("no tokens") from error
-    limits = codes or (2**31, 2**31)
-    if not all(0 <= int(kind.min()) and int(kind.max()) < n for kind, n in zip(ids, limits, strict=True)):
-        raise ValueError("ids that the codec does not have")
+        ids = {spec.name: torch.tensor(plain[spec.name], dtype=torch.int64) for spec in codec.streams}
+        tokens = AudioTokens(ids, plain["samples"], codec.fingerprint)
+        codec.require_own(tokens)
+    except (TypeError, RuntimeError, OverflowError, UserError) as error:
+        raise ValueError("no tokens of this codec") from error
     return Answer(tokens, plain["reason"])
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
 from codec.io.errors import UserError
-from codec.io.numbers import Count, Guidance, Range, Temperature
+from codec.io.numbers import Count, Guidance, Name, Range, Temperature
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
@@ -60,12 +60,13 @@ class Data:
 class Episode:
     """A classification episode: solved examples of `ways` values of a label, then the query.
 
-    examples_as: "audio" gives the examples whole, "descriptive" by their 5 Hz tokens alone: a third of the rows
+    examples_as: "audio" gives the examples whole, the name of a stream by that stream alone, as "descriptive" does in a
+        third of the rows
     """
 
     label: str
     ways: Ways
-    examples_as: Literal["audio", "descriptive"] = "audio"
+    examples_as: Name = "audio"
 
     def __post_init__(self) -> None:
         _require_words("label", self.label)
@@ -79,8 +80,8 @@ class Generation:
     temperature: Temperature = 0.9
     top_k: Count = 1
     guidance: Guidance = 1.0
-    structural_temperature: Temperature | None = None
-    structural_guidance: Guidance | None = None
+    stream_temperature: Mapping[str, Temperature] = field(default_factory=dict)  # name of a stream -> its own
+    stream_guidance: Mapping[str, Guidance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

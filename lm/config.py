@@ -30,8 +30,6 @@ class UniAudioConfig(PreTrainedConfig):
     understanding_layers, generation_layers: number of expert layers before and after the cross-modal ones.
     depth: configuration (or its dict) of the depth decoder, a Llama model.
     vocabulary: dict of the `VocabularyLayout`, which sets the number of audio ids.
-    mask_other_modalities: whether rows that are not audio are hidden from attention inside the two expert groups. False
-        is the default, as in the published model: there they enter as zero vectors and are attended to (§A.3).
     """
 
     model_type = "uniaudio"
@@ -45,11 +43,12 @@ class UniAudioConfig(PreTrainedConfig):
     generation_layers: int = 2
     depth: dict | PreTrainedConfig | None = None
     vocabulary: dict | None = None
-    mask_other_modalities: bool = False
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        if kwargs.pop("mask_other_modalities", False):  # a variant that this project had, and no released model
+            raise ValueError("mask_other_modalities is not supported any more; the model cannot be run")
         super().__post_init__(**kwargs)
         self.cross_modal.tie_word_embeddings = self.depth.tie_word_embeddings = False  # decided up here
 

@@ -1,4 +1,4 @@
-"""Losses of the language model: text cross-entropy, and stream-weighted cross-entropy over the eight codebooks."""
+"""Losses of the language model: text cross-entropy, and stream-weighted cross-entropy over the codebooks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.tokens import NUM_CODEBOOKS
-
 CHUNK_LOGITS = 1 << 24  # logits held at once (64 MiB in fp32); what bounds the memory of the loss
 
 
@@ -16,17 +14,21 @@ CHUNK_LOGITS = 1 << 24  # logits held at once (64 MiB in fp32); what bounds the 
 class LossSettings:
     """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss.
 
-    stream_weights: one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. The default is the
+    stream_weights: one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. None is the
     plain mean. UniAudio 2.0 uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
     """
 
     text_weight: float = 1.0
     audio_weight: float = 1.0
-    stream_weights: tuple[float, ...] = (1 / NUM_CODEBOOKS,) * NUM_CODEBOOKS
+    stream_weights: tuple[float, ...] | None = None
 
-    def __post_init__(self) -> None:
-        if len(self.stream_weights) != NUM_CODEBOOKS:
-            raise ValueError(f"stream_weights needs {NUM_CODEBOOKS} values, got {len(self.stream_weights)}")
+    def weights_of(self, codebooks: int) -> tuple[float, ...]:
+        """The weight of each codebook. Raises ValueError where there are not as many."""
+        if self.stream_weights is None:
+            return (1 / codebooks,) * codebooks
+        if len(self.stream_weights) != codebooks:
+            raise ValueError(f"stream_weights needs {codebooks} values, got {len(self.stream_weights)}")
+        return self.stream_weights
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class LossCounts:
 def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows are targets, and how much each counts (published model, §A.4).
 
-    mask (B, S+1, 9), loss (B, S+1), position_ids (B, S+1) or None.
+    mask (B, S+1, columns), loss (B, S+1), position_ids (B, S+1) or None.
     Returns is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that
     opens a packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
     """
@@ -59,11 +61,12 @@ def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> t
 def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy sums of C linear heads, without ever holding all logits.
 
-    hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,).
+    hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,) or (N, C).
     Returns sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
     (detached). Differentiable in hidden and heads.
     """
-    return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights.float())
+    weights = weights.float() if weights.ndim == 2 else weights.float()[:, None].expand(targets.shape)
+    return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -85,7 +88,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 head = heads[c].to(hidden.dtype)  # (d, V)
                 for start in range(0, rows, chunk):
                     part = slice(start, start + chunk)
-                    h, target, weight = hidden[part, c], targets[part, c, None], weights[part, None]
+                    h, target, weight = hidden[part, c], targets[part, c, None], weights[part, c, None]
                     log_probs = torch.log_softmax((h @ head).float(), dim=-1)  # (n, V)
                     picked = log_probs.gather(1, target)  # (n, 1)
                     sums[c] -= (picked * weight).sum()

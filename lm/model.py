@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,17 +39,17 @@ class UniAudioOutput(ModelOutput):
     loss: Tensor | None = None
     text_loss: Tensor | None = None
     audio_loss: Tensor | None = None  # stream-weighted sum
-    per_stream_loss: Tensor | None = None  # (8,), unweighted
+    per_stream_loss: Tensor | None = None  # (C,), of each codebook, unweighted
     text_accuracy: Tensor | None = None  # of the weighted text targets
-    per_stream_accuracy: Tensor | None = None  # (8,), of the weighted audio targets
+    per_stream_accuracy: Tensor | None = None  # (C,), of the weighted audio targets
     text_count: Tensor | None = None  # what the text loss was divided by
     audio_count: Tensor | None = None  # what the audio losses were divided by
     text_logits: Tensor | None = None  # (B, S, text ids)
-    audio_logits: Tensor | None = None  # (N, 8, audio ids), rows whose target is audio, row-major over (batch, time)
+    audio_logits: Tensor | None = None  # (N, C, audio ids), rows whose target is audio, row-major over (batch, time)
 
 
 class UniAudioForConditionalGeneration(PreTrainedModel):
-    """UniAudio 2.0's language model over rows of eight audio columns and one text column (§4.2).
+    """UniAudio 2.0's language model over rows of C audio columns, eight in the paper, and one text column (§4.2).
 
     Audio rows pass through the understanding layers, all rows through the cross-modal layers, audio rows again through
     the generation layers. Text ids are read off the final vector of a row by `lm_head`, audio frames by the depth
@@ -174,8 +174,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
     # --- the steps of the forward pass, in the order of published model §A.3 ---
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """Audio row ids (..., 8) -> sum of their eight embeddings (..., d), with no (..., 8, d) in between."""
-        indices = (frames + self.codebook_offsets).flatten(0, -2)  # (N, 8)
+        """Audio row ids (..., C) -> sum of their embeddings (..., d), with no (..., C, d) in between."""
+        indices = (frames + self.codebook_offsets).flatten(0, -2)  # (N, C)
         summed = F.embedding_bag(indices, self.audio_embeddings.weight, mode="sum")
         return summed.view(*frames.shape[:-1], summed.shape[-1])
 
@@ -184,7 +184,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         return self.audio_embeddings(ids + self.codebook_offsets[: ids.shape[-1]])
 
     def last_hidden_state(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """Steps 1 to 6: ids (B, S, 9), mask (B, S, 9) bool, position_ids (B, S) -> f (B, S, d).
+        """Steps 1 to 6: ids (B, S, columns), mask (B, S, columns) bool, position_ids (B, S) -> f (B, S, d).
 
         Sentences packed in one sequence are told apart by positions that restart; none attends to another.
         """
@@ -199,10 +199,9 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         text = self.cross_modal.embed_tokens(ids[..., -1])  # (B, S, d)
 
         causal = create_causal_mask(self.config.cross_modal, text, None, None, position_ids)
-        experts = self._expert_mask(audio, position_ids, is_audio) if self.config.mask_other_modalities else causal
-        understood = self._run(self.understanding, audio, experts, position_ids)
+        understood = self._run(self.understanding, audio, causal, position_ids)
         hidden = self._run(self.cross_modal, understood * audio_gate + text * text_gate, causal, position_ids)
-        generated = self._run(self.generation, hidden * audio_gate, experts, position_ids)
+        generated = self._run(self.generation, hidden * audio_gate, causal, position_ids)
         return generated * audio_gate + hidden * text_gate
 
     def _run(self, group: nn.Module, vectors: Tensor, attention_mask, position_ids: Tensor) -> Tensor:
@@ -210,25 +209,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             inputs_embeds=vectors, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
 
-    def _expert_mask(self, vectors: Tensor, position_ids: Tensor, is_audio: Tensor):
-        """Causal mask of the experts when other modalities are hidden. A row sees itself, so that none sees nothing."""
-        if "flash" in self.config._attn_implementation:
-            raise ValueError("mask_other_modalities needs attn_implementation eager, sdpa or flex_attention")
-
-        # The library hands custom mask functions positions within the sentence where rows are packed; keys are wanted
-        # here, so packing is left to this function too.
-        starts = torch.diff(position_ids, prepend=position_ids[:, :1] - 1) != 1
-        sentence = starts.cumsum(-1).expand(vectors.shape[0], -1).contiguous()  # (B, S)
-        is_audio = is_audio.contiguous()  # flex attention on the CPU compiles no mask that reads a view
-
-        def audio_or_self(batch, head, query, key):
-            same = sentence[batch, query] == sentence[batch, key]
-            return same & (is_audio[batch, key] | (query == key))
-
-        return create_causal_mask(self.config.cross_modal, vectors, None, None, and_mask_function=audio_or_self)
-
     def depth_hidden_states(self, final: Tensor, frames: Tensor) -> Tensor:
-        """Step 8, teacher-forced: final vectors (N, d) and target frames (N, 8) -> decoder states (N, 8, d_depth)."""
+        """Step 8, teacher-forced: final vectors (N, d) and target frames (N, C) -> decoder states (N, C, d_depth)."""
         return self.depth_decoder(final, self.embed_codebooks(frames[:, :-1]))
 
     # --- training ---
@@ -244,9 +226,9 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
     ) -> UniAudioOutput:
         """Predict every row from the rows before it.
 
-        ids, mask (B, S+1, 9); loss (B, S+1) weight of each row as a target; position_ids (B, S+1), restarting at 0 with
-        every packed sentence. The first S rows are the input, the last S the targets.
-        With `loss` the losses are returned, divided by `counts` (default: this batch's own); without it, the logits.
+        ids, mask (B, S+1, columns); loss (B, S+1) weight of each row as a target; position_ids (B, S+1), restarting at
+        0 with every packed sentence. The first S rows are the input, the last S the targets. With `loss` the losses are
+        returned, divided by `counts` (default: this batch's own); without it, the logits.
         """
         final = self.last_hidden_state(
             ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1]
@@ -275,11 +257,12 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         text_accuracy = text_correct[0] / weights.sum().clamp(min=1e-9)
 
         chosen, weights = _rows_with_weight(weight * is_audio)
-        frames = ids[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, 8)
-        states = self.depth_hidden_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, 8, d_depth)
-        stream_sums, stream_correct = cross_entropy(states, self.audio_head, frames, weights)
+        frames = ids[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, C)
+        states = self.depth_hidden_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, C, d_depth)
+        active = weights[:, None] * mask[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, C): columns that the stream has
+        stream_sums, stream_correct = cross_entropy(states, self.audio_head, frames, active)
         per_stream = stream_sums / counts.audio.clamp(min=1)
-        audio_loss = (per_stream * per_stream.new_tensor(settings.stream_weights)).sum()
+        audio_loss = (per_stream * per_stream.new_tensor(settings.weights_of(len(per_stream)))).sum()
 
         return UniAudioOutput(
             loss=settings.text_weight * text_loss + settings.audio_weight * audio_loss,
@@ -287,7 +270,7 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             audio_loss=audio_loss.detach(),
             per_stream_loss=per_stream.detach(),
             text_accuracy=text_accuracy,
-            per_stream_accuracy=stream_correct / weights.sum().clamp(min=1e-9),
+            per_stream_accuracy=stream_correct / active.sum(0).clamp(min=1e-9),
             text_count=counts.text,
             audio_count=counts.audio,
         )
@@ -307,20 +290,21 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         temperature: float = 0.9,
         top_k: int = 50,
         guidance_scale: float = 1.0,
-        structural_temperature: float | None = None,
-        structural_guidance_scale: float | None = None,
+        stream_temperature: Mapping[str, float] | None = None,
+        stream_guidance_scale: Mapping[str, float] | None = None,
         seed: int | Sequence[int] | None = None,
     ) -> Tensor | list[AudioGeneration]:
         """Continue each prompt with text or with the audio of one clip: `lm.generation` under the library's names.
 
-        ids, mask (B, T, 9): prompts, padded at either end; negative_ids, negative_mask: what guidance compares with.
+        ids, mask (B, T, columns): prompts, padded at either end; negative_ids, negative_mask: what guidance compares
+        with.
             `UniAudioProcessor.apply_chat_template(..., add_generation_prompt=True)` gives all of it.
         max_new_tokens: rows generated at most; 17.5 rows make one second of audio
         do_sample: None draws audio and takes the likeliest text, as the published scripts do (published model, §B.3)
         top_k: 0 draws from all ids
         guidance_scale: of audio; 1 is none
-        structural_temperature, structural_guidance_scale: those of the structural frames; None: as of the descriptive
-            ones. Without `do_sample` no temperature counts.
+        stream_temperature, stream_guidance_scale: name of a stream -> its own, in place of those. Without `do_sample`
+            no temperature counts.
         seed: one for the batch (entry i then has seed + i), or one per entry; None draws from torch's generator. An
             entry depends on its prompt and its seed alone.
         Returns text ids (B, longest), without EOS and filled with the text padding id; or the codes of each clip.
@@ -331,8 +315,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
         if output_modality == "text":
             if guidance_scale != 1:
                 raise ValueError(f"guidance_scale {guidance_scale} is for audio; text is generated without guidance")
-            if structural_temperature is not None or structural_guidance_scale is not None:
-                raise ValueError("structural_temperature and structural_guidance_scale are for audio, not for text")
+            if stream_temperature or stream_guidance_scale:
+                raise ValueError("stream_temperature and stream_guidance_scale are for audio, not for text")
         prompts, layout = unpad(ids, mask), self.config.layout
         if seed is None:
             seed = torch.randint(2**62, (len(prompts),)).tolist()
@@ -343,8 +327,8 @@ class UniAudioForConditionalGeneration(PreTrainedModel):
             temperature if drawn else 0.0,
             top_k or None,
             guidance_scale,
-            structural_temperature if drawn else None,
-            structural_guidance_scale,
+            (stream_temperature or {}) if drawn else {},
+            stream_guidance_scale or {},
         )
         if output_modality == "text":
             texts = [

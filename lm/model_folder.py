@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
@@ -77,7 +77,7 @@ class ModelConfig:
     vocabulary: dict[str, Any]
     understanding_layers: _EXPERT_LAYERS = 0
     generation_layers: _EXPERT_LAYERS = 0
-    mask_other_modalities: bool = False
+    mask_other_modalities: Literal[False] = False  # of former versions, where no shipped recipe set it
     initializer_range: NonNegative = 0.02
     tie_word_embeddings: bool = False
     model_type: str = field(default="")

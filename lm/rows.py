@@ -1,4 +1,4 @@
-"""Rows: the language model's tensor. A row is one step: eight audio columns and a text column, one modality active."""
+"""Rows: the language model's tensor. A row is one step: the audio columns and a text column, one modality active."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from codec.tokens import NUM_CODEBOOKS
 from lm.vocabulary import VocabularyLayout
-
-NUM_COLUMNS = NUM_CODEBOOKS + 1
-TEXT_COLUMN = NUM_CODEBOOKS
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Some rows in order; after `collate` the same with a leading batch dimension.
 
-    ids: (T, 9) int64
-    mask: (T, 9) bool, which columns are active
+    ids: (T, columns) int64, nine columns for eight codebooks
+    mask: (T, columns) bool, which columns are active
     loss: (T,) float32, weight of a row as a target
     """
 
@@ -37,49 +33,26 @@ class Rows:
         return Rows(self.ids[:length], self.mask[:length], self.loss[:length])
 
 
-def text_rows(ids: Sequence[int], is_target: bool) -> Rows:
+def text_rows(ids: Sequence[int], layout: VocabularyLayout, is_target: bool) -> Rows:
     """One row per text id; the audio columns are 0 and inactive."""
-    rows = torch.zeros(len(ids), NUM_COLUMNS, dtype=torch.int64)
-    rows[:, TEXT_COLUMN] = torch.as_tensor(ids, dtype=torch.int64)
-    mask = torch.zeros(len(ids), NUM_COLUMNS, dtype=torch.bool)
-    mask[:, TEXT_COLUMN] = True
+    rows = torch.zeros(len(ids), layout.num_columns, dtype=torch.int64)
+    rows[:, -1] = torch.as_tensor(ids, dtype=torch.int64)
+    mask = torch.zeros(len(ids), layout.num_columns, dtype=torch.bool)
+    mask[:, -1] = True
     return Rows(rows, mask, torch.full((len(ids),), float(is_target)))
 
 
-def audio_rows(frames: Tensor, is_target: bool) -> Rows:
-    """One row per frame of `frames` (8, T), ids as they stand in a row; the text column is 0 and inactive."""
-    length = frames.shape[1]
-    rows = torch.zeros(length, NUM_COLUMNS, dtype=torch.int64)
-    rows[:, :NUM_CODEBOOKS] = frames.T
-    mask = torch.ones(length, NUM_COLUMNS, dtype=torch.bool)
-    mask[:, TEXT_COLUMN] = False
-    return Rows(rows, mask, torch.full((length,), float(is_target)))
+def audio_rows(frames: Tensor, is_target: bool, codebooks: int | None = None) -> Rows:
+    """One row per frame of `frames` (num_codebooks, T), ids as they stand in a row; the text column is 0 and inactive.
 
-
-def descriptive_frames_in_rows(codes: Tensor, layout: VocabularyLayout) -> Tensor:
-    """(8, T) codes -> (8, T + 2) row ids: BOS frame, codes, EOS frame (one id over all 8 codebooks)."""
-    return _framed(codes, layout.descriptive_bos, layout.descriptive_eos)
-
-
-def structural_frames_in_rows(codes: Tensor, layout: VocabularyLayout) -> Tensor:
-    """(8, T) codes -> (8, T + 2) row ids, everything offset past the descriptive ids."""
-    return _framed(codes, layout.structural_bos, layout.structural_eos) + layout.structural_offset
-
-
-def audio_prompt_frames_in_rows(codes: Tensor, layout: VocabularyLayout) -> Tensor:
-    """(8, T) structural codes -> (8, T) row ids of an acoustic prompt.
-
-    The published loader replaces the first and the last frame by the prompt's BOS and EOS, which it does not offset
-    (published model, §B.3); released weights have seen exactly that.
+    codebooks: of the stream: the columns behind them are inactive too; None: it has all
     """
-    frames = codes + layout.structural_offset
-    frames[:, 0], frames[:, -1] = layout.audio_prompt_bos, layout.audio_prompt_eos
-    return frames
-
-
-def _framed(codes: Tensor, bos: int, eos: int) -> Tensor:
-    edge = torch.ones(codes.shape[0], 1, dtype=torch.int64)
-    return torch.cat([edge * bos, codes, edge * eos], dim=1)
+    columns, length = frames.shape
+    rows = torch.zeros(length, columns + 1, dtype=torch.int64)
+    rows[:, :-1] = frames.T
+    mask = torch.zeros(length, columns + 1, dtype=torch.bool)
+    mask[:, : columns if codebooks is None else codebooks] = True
+    return Rows(rows, mask, torch.full((length,), float(is_target)))
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -91,25 +64,25 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def drop_conditions(rows: Rows, layout: VocabularyLayout, structural: bool) -> Rows:
+def drop_conditions(rows: Rows, layout: VocabularyLayout, stream: int = 0) -> Rows:
     """The same rows with every id replaced by a padding id: the unconditional half of guidance (§B.4).
 
-    Masks and length stay. `structural` chooses the structural padding id for audio rows, the descriptive one otherwise.
-    Unlike the published loader, the structural padding id carries its offset here too, as it does in batch padding.
+    Masks and length stay. Audio rows get the padding id of their `stream`. Unlike the published loader, the id of a
+    later stream carries its offset here too, as it does in batch padding.
     """
-    pad = layout.structural_pad + layout.structural_offset if structural else layout.descriptive_pad
-    ids = torch.zeros_like(rows.ids)
-    ids[:, :NUM_CODEBOOKS] = pad
-    ids[:, TEXT_COLUMN] = layout.text_pad
-    return replace(rows, ids=ids * rows.mask)
+    ids = torch.full_like(rows.ids, layout.pad(stream))
+    ids[:, -1] = layout.text_pad
+    kept = rows.mask.clone()
+    kept[:, :-1] |= rows.mask[:, :1]  # columns that the stream does not use hold its padding id too
+    return replace(rows, ids=ids * kept)
 
 
 def collate(batch: Sequence[Rows], layout: VocabularyLayout) -> Rows:
-    """Right-pad to the longest: (B, T, 9), (B, T, 9), (B, T). Padding has mask 0 and loss 0 (§B.4)."""
+    """Right-pad to the longest: ids and mask (B, T, columns), loss (B, T). Padding has mask 0 and loss 0 (§B.4)."""
     longest = max(len(rows) for rows in batch)
-    ids = torch.full((len(batch), longest, NUM_COLUMNS), layout.structural_pad + layout.structural_offset)
-    ids[:, :, TEXT_COLUMN] = layout.text_pad
-    mask = torch.zeros(len(batch), longest, NUM_COLUMNS, dtype=torch.bool)
+    ids = torch.full((len(batch), longest, layout.num_columns), layout.pad(len(layout.streams) - 1))
+    ids[:, :, -1] = layout.text_pad
+    mask = torch.zeros(len(batch), longest, layout.num_columns, dtype=torch.bool)
     loss = torch.zeros(len(batch), longest)
     for i, rows in enumerate(batch):
         ids[i, : len(rows)] = rows.ids
@@ -119,7 +92,7 @@ def collate(batch: Sequence[Rows], layout: VocabularyLayout) -> Rows:
 
 
 def unpad(ids: Tensor, mask: Tensor) -> list[Rows]:
-    """What `collate` put together, (B, T, 9) twice, as rows of each entry without padding, on the CPU; nothing learned.
+    """What `collate` put together, (B, T, columns) twice, as rows of each entry, unpadded, on the CPU; no targets.
 
     Padding is what has no active column, at either end.
     """

@@ -66,7 +66,6 @@ def from_text_backbone(
     understanding_layers: int = 3,
     generation_layers: int = 2,
     dtype: torch.dtype | None = None,
-    mask_other_modalities: bool = False,
 ) -> UniAudioForConditionalGeneration:
     """Model whose cross-modal layers, text embeddings and text head are those of a text model (UniAudio 2.0 §4.2).
 
@@ -101,7 +100,6 @@ def from_text_backbone(
         generation_layers=generation_layers,
         depth=inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth,
         vocabulary=vocabulary.to_dict(),
-        mask_other_modalities=mask_other_modalities,
         initializer_range=shape.initializer_range,
         dtype=embeddings.dtype,
     )

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import Request, request
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
+from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.pretrained import CONFIG_FILE, saved_folder
+from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from lm.generation.generate import (
-    AudioGeneration,
     GenerationSettings,
     Reason,
     StreamedFrame,
+    from_frames,
     generate_audio,
     generate_text,
     score_text,
@@ -43,14 +44,12 @@ from uniaudio.release_prompts import bank_of, save_prompts
 
 BATCH = 16  # requests generated at once
 
-Role = TextRole | AudioRole
-
 
 @dataclass(frozen=True)
 class Completion:
     """What the model said.
 
-    segment: of the role asked for, not marked as learned; None where audio ended before it had a frame of both kinds
+    segment: of the role asked for, not marked as learned; None where audio ended before each stream had a frame
     reason: "end" where the model ended by itself, "max_rows" or "context" where it was cut off
     """
 
@@ -121,6 +120,11 @@ class UniAudio:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def unguided_streams(self) -> dict[str, float]:
+        """Guidance 1 for the streams after the first: they follow it, and guiding them too blurs them."""
+        return {stream.name: 1.0 for stream in self.layout.streams[1:]}
+
     # ---- audio in and out
 
     def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
@@ -158,7 +162,7 @@ class UniAudio:
     def complete(
         self,
         sentences: Sequence[AuditorySentence],
-        role: Role | Sequence[Role],
+        role: str | Sequence[str],
         settings: GenerationSettings,
         seeds: Sequence[int],
     ) -> list[Completion]:
@@ -175,7 +179,7 @@ class UniAudio:
                 f"{len(sentences)} sentences, {len(roles)} roles and {len(seeds)} seeds do not go together"
             )
         for asked in roles:
-            if asked not in get_args(TextRole) + ("audio",) or asked == "prompt":
+            if asked not in (*TEXT_ROLES, ALL_STREAMS) or asked == "prompt":
                 raise ValueError(f"a sentence cannot be completed with '{asked}'; ask for text, or for whole audio")
         given = [_as_condition(sentence) for sentence in sentences]
         prompts = [self._opened(s, r) if r != "audio" else self._rows(s) for s, r in zip(given, roles, strict=True)]
@@ -226,19 +230,20 @@ class UniAudio:
         )
 
         def pieces() -> Generator[Tensor, None, Completion]:
-            frames: dict[str, list[list[int]]] = {"descriptive": [], "structural": []}
+            frames: dict[str, list[list[int]]] = {stream.name: [] for stream in self.layout.streams}
+            last = self.layout.streams[-1].name
             reasons: list[Reason] = []
 
             def generated() -> Iterator[StreamedFrame]:
                 reasons.extend((yield from stream_audio(self.model, [prompt], settings, [seed], hidden)))
 
             for frame in generated():
-                frames[frame.kind].append(frame.codes)
-                if frame.kind == "structural":
+                frames[frame.stream].append(frame.codes)
+                if frame.stream == last:
                     piece = decoder.feed(torch.tensor(frame.codes)[:, None])
                     if len(piece):
                         yield piece
-            made = AudioGeneration.from_frames(*frames.values(), reasons[0])
+            made = from_frames(self.layout, frames, reasons[0])
             tokens = self.processor.audio_tokens(made)
             rest = decoder.finish()
             if len(rest):
@@ -272,7 +277,7 @@ class UniAudio:
         """Rows that the model's context still has after a sentence; below 0 where the sentence alone is too long."""
         return self.context - len(to_rows(sentence, self.layout, self.text_tokenizer))
 
-    def require_room(self, sentence: AuditorySentence, role: Role) -> None:
+    def require_room(self, sentence: AuditorySentence, role: str) -> None:
         """Raise UserError where a sentence leaves no room in the model's context for an answer of the role."""
         self._rows(sentence) if role == "audio" else self._opened(sentence, role)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +13,20 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature
 
 import lm.model  # noqa: F401 (makes the model known to the Auto classes, as this module does the processor)
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
+from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, to_rows, with_generation_prompt
 from codec.audio.waveform import as_waveform, audio_length, iterate_audio
 from codec.io.errors import UserError
 from codec.io.files import write_text
 from codec.io.hub import local_folder
 from codec.pretrained import saved_folder
+from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from lm.config import UniAudioConfig
 from lm.generation.generate import AudioGeneration
 from lm.rows import Rows, collate
 from lm.text_tokenizer import TextTokenizer
-from lm.vocabulary import VocabularyLayout
+from lm.vocabulary import AUDIO_PROMPT, VocabularyLayout
 
 VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER = "vocabulary.json", "text_tokenizer", "audio_tokenizer"
 PROCESSOR_FILE = "processor_config.json"
@@ -33,8 +34,7 @@ BATCH = 16  # clips decoded at once
 
 Message = Mapping[str, Any]
 CHAT_ROLES = ("system", "user", "assistant")
-PART_ROLES = {"text": get_args(TextRole), "audio": get_args(AudioRole)}  # what a content part of each type may be
-RESPONSE_ROLES = (*(role for role in get_args(TextRole) if role != "prompt"), "audio")
+RESPONSE_ROLES = (*(role for role in TEXT_ROLES if role != "prompt"), ALL_STREAMS)
 
 
 class UniAudioProcessor:
@@ -101,12 +101,12 @@ class UniAudioProcessor:
         Raises UserError where the file is none that can be read, or the waveform is empty, not finite, not mono, of
         another type, or of floats that can't lie in [-1, 1] (samples of integers that were cast, not scaled).
         """
-        weight = next(self.codec.parameters(), None)
         with torch.inference_mode():
             if isinstance(audio, str | Path):
-                return self.codec.encode_blocks(iterate_audio(audio), audio_length(audio))
+                rate = self.codec.sample_rate
+                return self.codec.encode_blocks(iterate_audio(audio, rate), audio_length(audio, rate))
             waveform = as_waveform(audio)
-            return self.codec.encode(waveform[None].to(waveform.device if weight is None else weight.device))[0]
+            return self.codec.encode(waveform[None].to(self.codec.device))[0]
 
     def sentence(self, messages: Sequence[Message], is_target: bool = False) -> AuditorySentence:
         """The auditory sentence of a conversation, one segment a part; with `is_target`, the assistant's are learned.
@@ -133,15 +133,16 @@ class UniAudioProcessor:
 
     def _segment(self, part: Any, answer: bool, is_target: bool, where: str) -> Segment:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind not in PART_ROLES:
+        if kind not in ("text", "audio"):
             raise ValueError(f"{where} must have the type 'text' or 'audio', not {kind!r}")
         unknown = set(part) - {"type", "role", kind}
         if unknown or kind not in part:
             said = f"has the unknown key {sorted(unknown)[0]!r}" if unknown else f"has no {kind!r}"
             raise ValueError(f"{where} {said}; a part of type {kind!r} holds 'type', {kind!r} and perhaps 'role'")
         role = part.get("role") or ("audio" if kind == "audio" else "text" if answer else "prompt")
-        if role not in PART_ROLES[kind]:
-            raise ValueError(f"{where}: {role!r} is no role of {kind}; it may be {', '.join(PART_ROLES[kind])}")
+        known = TEXT_ROLES if kind == "text" else (ALL_STREAMS, AUDIO_PROMPT, *(s.name for s in self.layout.streams))
+        if role not in known:
+            raise ValueError(f"{where}: {role!r} is no role of {kind}; it may be {', '.join(known)}")
         content = part[kind]
         if kind == "text" and not isinstance(content, str):
             raise ValueError(f"{where}: its text must be a string, not {type(content).__name__}")
@@ -157,10 +158,10 @@ class UniAudioProcessor:
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         add_generation_prompt: bool = False,
-        response_role: TextRole | AudioRole = "text",
+        response_role: str = "text",
         output_labels: bool = False,
     ) -> BatchFeature:
-        """Rows of one conversation or of several, padded on the right: `ids` and `mask` (B, T, 9).
+        """Rows of one conversation or of several, padded on the right: `ids` and `mask` (B, T, columns).
 
         output_labels: also `loss` (B, T), 1 where the assistant speaks and 0 elsewhere: `model(**rows)` is the loss.
         add_generation_prompt: ready for `model.generate(**rows)`. `response_role` says what the assistant shall say
@@ -204,10 +205,10 @@ class UniAudioProcessor:
         return [self.decode(row) for row in ids]
 
     def audio_tokens(self, made: AudioGeneration) -> AudioTokens | None:
-        """What `generate` gives for audio as tokens; None where it ended before there was a frame of both kinds."""
-        if made.descriptive.shape[1] == 0 or made.structural.shape[1] == 0:
+        """What `generate` gives for audio as tokens; None where it ended before each stream had a frame."""
+        if any(ids.shape[1] == 0 for ids in made.streams.values()):
             return None
-        return AudioTokens.from_frames(made.descriptive, made.structural, self.codec.fingerprint)
+        return self.codec.from_frames(made.streams)
 
     def waveforms(
         self,

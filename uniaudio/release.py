@@ -57,7 +57,7 @@ def import_published(
         values,
         str(config),
         text_tokenizer,
-        codec_codes=_codebook_sizes(codec) if codec is not None else None,
+        codec=codec.streams if codec is not None else None,
         audio_fingerprint=codec.fingerprint if codec is not None else "",
     )
     found = read_checkpoint(checkpoint)
@@ -113,14 +113,3 @@ def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     if not isinstance(codec, ReasoningCodec):
         raise UserError(f"{folder}: a codec of type {codec.tokenizer_type}, which no release holds; give another")
     return write_codec(codec, PublishedFiles.load(folder), str(folder), files)
-
-
-def _codebook_sizes(codec: AudioTokenizer) -> tuple[int, int]:
-    """Number of descriptive and of structural codes. Raises UserError where the codec has not both kinds."""
-    parts = [getattr(getattr(codec, "config", None), kind, None) for kind in ("descriptive", "structural")]
-    if None in parts:
-        raise UserError(
-            f"the codec ({codec.tokenizer_type}) has no descriptive and structural tokens, which the model reads; "
-            "give a reasoning codec"
-        )
-    return parts[0].quantiser.codebook_size, parts[1].quantiser.codebook_size

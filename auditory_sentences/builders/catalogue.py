@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from codec.tokens import SAMPLE_RATE
-
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
+    from auditory_sentences.lengths import Units
     from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 
 MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, not a class to ask about
@@ -65,9 +64,14 @@ class Catalogue:
         """The clip's record, without tokens."""
         return self.store.clips[position]
 
+    @property
+    def units(self) -> Units:
+        """How the clips' audio is cut."""
+        return self.store.units
+
     def seconds(self, position: int) -> float:
         """Length of the clip, known without its tokens."""
-        return self.store.num_samples[position] / SAMPLE_RATE
+        return self.store.num_samples[position] / self.store.sample_rate
 
     def stored(self, position: int) -> StoredClip:
         """The clip with its tokens."""

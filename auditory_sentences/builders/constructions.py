@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from auditory_sentences.builders.catalogue import Catalogue
-from auditory_sentences.lengths import UNIT_SECONDS, crop, row_limit, whole_units
+from auditory_sentences.lengths import row_limit
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 
 MIN_SEGMENTS, MAX_SEGMENTS = 2, 8
-MIN_PIECE = round(2.4 / UNIT_SECONDS)  # units of the shortest piece that a long clip is cut into
+MIN_PIECE = 2.4  # seconds of the shortest piece that a long clip is cut into
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _said(role: str, content) -> Segment:
 
 def _long_audio(catalogue: Catalogue) -> list[tuple[int, ...]]:
     """Recordings that come as consecutive clips, and single clips long enough to be cut into two."""
-    shortest = MIN_SEGMENTS * MIN_PIECE * UNIT_SECONDS
+    shortest = MIN_SEGMENTS * catalogue.units.at_least(MIN_PIECE) * catalogue.units.seconds
     alone = [(i,) for i in catalogue.members if i not in catalogue.recording_of and catalogue.seconds(i) > shortest]
     return [*catalogue.recordings, *alone]
 
@@ -70,13 +70,13 @@ def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], rng: Keye
         start = rng.randint(0, len(recording) - count)
         return [[_said("audio", catalogue.stored(i).tokens)] for i in recording[start : start + count]]
     tokens = catalogue.stored(recording[0]).tokens
-    units = whole_units(tokens)
-    count = rng.randint(MIN_SEGMENTS, max(MIN_SEGMENTS, min(MAX_SEGMENTS, units // MIN_PIECE)))
-    slack = units - count * MIN_PIECE
+    shortest, units = catalogue.units.at_least(MIN_PIECE), catalogue.units.in_clip(tokens)
+    count = rng.randint(MIN_SEGMENTS, max(MIN_SEGMENTS, min(MAX_SEGMENTS, units // shortest)))
+    slack = units - count * shortest
     cuts = sorted(rng.randint(0, slack) for _ in range(count - 1))  # where the slack goes
-    edges = [0, *(cut + MIN_PIECE * (k + 1) for k, cut in enumerate(cuts)), units]
+    edges = [0, *(cut + shortest * (k + 1) for k, cut in enumerate(cuts)), units]
     pieces = zip(edges[:-1], edges[1:], strict=True)
-    return [[_said("audio", crop(tokens, start, end - start))] for start, end in pieces]
+    return [[_said("audio", catalogue.units.crop(tokens, start, end - start))] for start, end in pieces]
 
 
 # 2. Speech and text by turns

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from auditory_sentences.builders.analysis import write_analysis
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.rng import KeyedRng
-from auditory_sentences.sentence import AudioRole, AuditorySentence, Segment, TextRole
+from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment
 from codec.io.errors import UserError
+from codec.io.strict import nearest
 from codec.io.terminal import shown
+from codec.streams import ALL_STREAMS
 from codec.tokens import AudioTokens
 from lm.text_normaliser import Use, normalise
 from lm.text_tokenizer import TextTokenizer
+from lm.vocabulary import AUDIO_PROMPT
 
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 class Part(NamedTuple):
     """One segment of a task: its role, what fills it (a name in CONTENTS or QUESTIONS), and whether it is learned."""
 
-    role: TextRole | AudioRole
+    role: str
     content: str
     is_target: bool = False
 
@@ -51,8 +54,8 @@ class Task:
     @property
     def generates_audio(self) -> bool:
         """Text in, audio out: the sentences in which guidance dropout hides the conditions (published model, §B.4)."""
-        return any(p.is_target and p.role in get_args(AudioRole) for p in self.parts) and any(
-            not p.is_target and p.role in get_args(TextRole) for p in self.parts
+        return any(p.is_target and p.role not in TEXT_ROLES for p in self.parts) and any(
+            not p.is_target and p.role in TEXT_ROLES for p in self.parts
         )
 
     @property
@@ -124,7 +127,7 @@ QUESTIONS: Mapping[str, Callable[[Clip, str, KeyedRng, PromptBank], dict[str, st
 def find_task(name: str) -> Task:
     """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
 
-    "tts:descriptive" is tts up to the descriptive tokens: what text decides, at a third of the rows.
+    "tts:descriptive" is tts with that stream of the audio alone: what text decides, at a third of the rows.
     Raises UserError with the nearest known name.
     """
     base, _, label = name.partition(":")
@@ -133,8 +136,8 @@ def find_task(name: str) -> Task:
         near = get_close_matches(base, TASKS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
         raise UserError(f"there is no task '{name}'; {hint}")
-    if label == "descriptive" and TARGET_AUDIO in task.parts:
-        parts = tuple(part._replace(role="descriptive") if part == TARGET_AUDIO else part for part in task.parts)
+    if label and TARGET_AUDIO in task.parts:
+        parts = tuple(part._replace(role=label) if part == TARGET_AUDIO else part for part in task.parts)
         return replace(task, name=name, parts=parts)
     if label and not any(part.content in QUESTIONS for part in task.parts):
         raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
@@ -145,6 +148,17 @@ def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
     """The clip's labels that the task can ask about: those whose values the bank knows."""
     wanted = [task.label] if task.label else sorted(clip.labels)
     return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
+
+
+def require_streams(task: Task, streams: Iterable[str]) -> None:
+    """Raise UserError where the task is about a stream that is none of a tokenizer's `streams`."""
+    known = (ALL_STREAMS, AUDIO_PROMPT, *streams)
+    for part in task.parts:
+        if part.role not in TEXT_ROLES and part.role not in known:
+            raise UserError(
+                f"the task '{task.name}' is about a stream {part.role!r}, and the tokens have {', '.join(streams)}"
+                f"{nearest(part.role, streams)}"
+            )
 
 
 def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
@@ -162,6 +176,7 @@ def task_segments(task: Task, clip: StoredClip, rng: KeyedRng, bank: PromptBank)
         raise UserError(
             f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
         )
+    require_streams(task, tuple(clip.tokens.streams))
     contents: dict[str, str | AudioTokens] = {"audio": clip.tokens}
     for part in task.parts:
         if part.content in QUESTIONS:
@@ -191,7 +206,7 @@ class Request(NamedTuple):
     """A sentence to be continued: what is given, the role of what is asked for, the reference where one is known."""
 
     sentence: AuditorySentence
-    role: TextRole | AudioRole
+    role: str
     reference: str | AudioTokens | None = None
 
 

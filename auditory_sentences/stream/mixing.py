@@ -13,11 +13,11 @@ from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.builders.conversation import conversation, turns_about
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible
-from auditory_sentences.lengths import audio_row_count, crop, units_in, whole_units
+from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible, require_streams
 from auditory_sentences.rng import KeyedRng, permuted, stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
+from lm.vocabulary import VocabularyLayout
 
 if TYPE_CHECKING:
     from auditory_sentences.token_store import JoinedStores, TokenStore
@@ -167,6 +167,7 @@ class SentenceStream:
         if task.name == "text_only" and self.texts:
             return Source(task.name, range(len(self.texts)), self._plain_text)
         catalogue = self.catalogue
+        require_streams(task, [stream.name for stream in catalogue.store.streams])
         eligible = [i for i in catalogue.members if is_eligible(task, catalogue.clip(i), self.bank)]
         if task.name == "audio_only":
             return Source(task.name, eligible, self._audio_only)
@@ -181,9 +182,10 @@ class SentenceStream:
     def _audio_only(self, position: int, rng: KeyedRng) -> AuditorySentence:
         """The clip; of one that is longer than max_rows, a crop that fits, from another place every time."""
         clip = self.catalogue.stored(position)
-        tokens, units = clip.tokens, units_in(self.max_rows)
-        if audio_row_count(tokens, "audio") > self.max_rows and 0 < units <= whole_units(tokens):
-            tokens = crop(tokens, rng.randint(0, whole_units(tokens) - units), units)
+        tokens, units = clip.tokens, self.catalogue.units
+        most, whole = units.in_rows(self.max_rows), units.in_clip(tokens)
+        if VocabularyLayout.row_count(tokens, "audio") > self.max_rows and 0 < most <= whole:
+            tokens = units.crop(tokens, rng.randint(0, whole - most), most)
         return AuditorySentence((Segment("audio", tokens, is_target=True),), f"audio_only:{clip.id}")
 
     def _classes(self, position: int, label: str) -> bool:

@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from auditory_sentences.lengths import audio_row_count
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from auditory_sentences.stream.mixing import SampledSentence
 from codec.io.errors import UserError
@@ -36,8 +35,9 @@ class Sentences(Protocol):
 class PackedBatch(NamedTuple):
     """Packed rows, ready for the model's forward.
 
-    ids (B, T, 9) int64, mask (B, T, 9) bool, loss (B, T) float32, position_ids (B, T) int64, which restart at 0 with
-    every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its own.
+    ids (B, T, columns) int64, mask (B, T, columns) bool, loss (B, T) float32, position_ids (B, T) int64, which restart
+    at 0 with every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its
+    own.
     cursor: where the next batch starts, for all readers together
     names: of the sentences in the batch, for messages
     """
@@ -75,7 +75,7 @@ class Packing:
         self.skipped: Counter[str] = Counter()
         self._texts: dict[tuple, Rows] = {}
         self._window: _Window | None = None
-        padding = collate([text_rows([0] * context, is_target=False), text_rows([], is_target=False)], layout)
+        padding = collate([text_rows([0] * context, layout, False), text_rows([], layout, False)], layout)
         self._blank = Rows(padding.ids[1], padding.mask[1], padding.loss[1])
 
     def read(self, cursor: int = 0, batch_size: int = 1, reader: int = 0, readers: int = 1) -> Iterator[PackedBatch]:
@@ -128,7 +128,7 @@ class Packing:
         return sum(
             len(self._text(segment, drawn.drop_conditions))
             if segment.is_text
-            else audio_row_count(segment.content, segment.role)
+            else self.layout.row_count(segment.content, segment.role)
             for segment in drawn.sentence.segments
         )
 

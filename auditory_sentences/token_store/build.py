@@ -79,7 +79,7 @@ def build_store(
         allowed = max(allowed, FEW_FAILURES)
     with locked(folder, "the build of a token store"):
         _Build(folder, tokenizer, batch_seconds, max_seconds, strict).run(clips, shard_clips, prune, allowed)
-    return TokenStore(folder, tokenizer.codes)
+    return TokenStore(folder, tokenizer.streams)
 
 
 class _Build:
@@ -100,7 +100,11 @@ class _Build:
                 f"{tokenizer.fingerprint}; choose another folder, or give the tokenizer that made it"
             )
         self.manifest = found or Manifest(
-            fingerprint=tokenizer.fingerprint, codes=tokenizer.codes, complete=False, shards=()
+            fingerprint=tokenizer.fingerprint,
+            streams=tokenizer.streams,
+            sample_rate=tokenizer.sample_rate,
+            complete=False,
+            shards=(),
         )
         if found is None:
             write_manifest(folder, self.manifest)  # from here on, the folder is a store's
@@ -111,7 +115,7 @@ class _Build:
     def run(self, clips: Sequence[Clip], shard_clips: int, prune: bool, allowed: float) -> None:
         """Build what is missing. allowed: clips that may be unreadable"""
         listed = [entry.file for entry in self.manifest.shards]
-        plan = plan_build(self.folder, self.manifest, clips, self.tokenizer.codes, shard_clips, prune)
+        plan = plan_build(self.folder, self.manifest, clips, self.tokenizer.streams, shard_clips, prune)
         for message in plan.messages:
             _say(message)
         if self.strict and plan.unread:
@@ -158,7 +162,7 @@ class _Build:
         if not self._is_same(part, rows, encoded):
             self._save(self.manifest.shards, complete=False)
             tokens = [encoded[i].tokens if i in encoded else part.shard.tokens(places[i].row) for i in rows]
-            entry = write_shard(path, [places[i].clip for i in rows], tokens)
+            entry = write_shard(path, [places[i].clip for i in rows], tokens, self.tokenizer.streams)
         sources = [
             encoded[i].source if i in encoded else place.source or Source(place.clip.id, place.clip.path)
             for i, place in enumerate(places)
@@ -205,7 +209,7 @@ class _Build:
     def _save(self, entries: Iterable[ShardEntry | None], complete: bool) -> None:
         """Write the manifest where it says something new."""
         shards = tuple(entry for entry in entries if entry is not None)
-        manifest = replace(self.manifest, codes=self.tokenizer.codes, complete=complete, shards=shards)
+        manifest = replace(self.manifest, streams=self.tokenizer.streams, complete=complete, shards=shards)
         if manifest != self.manifest:
             write_manifest(self.folder, manifest)
             self.manifest = manifest

@@ -15,7 +15,7 @@ from auditory_sentences.token_store.sources import Source, measure
 from codec.audio.waveform import audio_length, load_audio
 from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
-from codec.tokens import SAMPLE_RATE, AudioTokens
+from codec.tokens import AudioTokens
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def encode(
     for i, clip in enumerate(clips):
         try:
             require_writable(clip)
-            lengths[i] = audio_length(clip.path)
-            _require_length(clip.path, lengths[i], max_seconds)
+            lengths[i] = audio_length(clip.path, tokenizer.sample_rate)
+            _require_length(clip.path, lengths[i] / tokenizer.sample_rate, max_seconds)
         except UserError as error:
             lengths.pop(i, None)
             unread[i] = str(error)
     yield {}, unread
-    yield from _encoded(clips, _batches(lengths, batch_seconds), tokenizer, max_seconds)
+    yield from _encoded(clips, _batches(lengths, round(batch_seconds * tokenizer.sample_rate)), tokenizer, max_seconds)
 
 
 def require_writable(clip: Clip) -> None:
@@ -55,12 +55,12 @@ def require_writable(clip: Clip) -> None:
         ) from error
 
 
-def _batches(lengths: dict[int, int], batch_seconds: float) -> list[list[int]]:
-    """Positions in batches of similar length, longest first, each at most `batch_seconds` with its padding."""
+def _batches(lengths: dict[int, int], batch_samples: int) -> list[list[int]]:
+    """Positions in batches of similar length, longest first, each at most `batch_samples` with its padding."""
     batches: list[list[int]] = []
     for i in sorted(lengths, key=lambda i: -lengths[i]):
         longest = lengths[batches[-1][0]] if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= batch_seconds * SAMPLE_RATE:
+        if batches and longest * (len(batches[-1]) + 1) <= batch_samples:
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -76,12 +76,12 @@ def _encoded(
     batches for Python's lock: on four cores, 7,191 clips took 68 s with two, 78 with three, 102 with four. On a GPU
     one is read while another is encoded.
     """
-    device = next((p.device for p in tokenizer.parameters()), torch.device("cpu"))
+    device = tokenizer.device
     threads = torch.get_num_threads()
     workers = 1 if device.type == "cpu" and threads == 1 else 2
 
     def one(batch: list[int]) -> tuple[dict[int, Encoded], dict[int, str]]:
-        waves, sources, unread = _load(clips, batch, max_seconds)
+        waves, sources, unread = _load(clips, batch, tokenizer.sample_rate, max_seconds)
         try:
             made = dict(zip(waves, _encode(tokenizer, list(waves.values()), device), strict=True))
         except UserError:  # one clip alone is at fault
@@ -108,15 +108,15 @@ def _encoded(
 
 
 def _load(
-    clips: Sequence[Clip], batch: Sequence[int], max_seconds: float
+    clips: Sequence[Clip], batch: Sequence[int], sample_rate: int, max_seconds: float
 ) -> tuple[dict[int, Tensor], dict[int, Source], dict[int, str]]:
     """Waveforms of a batch, which files they are of, and the reasons for those that could not be read."""
     waves, sources, unread = {}, {}, {}
     for i in batch:
         try:
             source = measure(clips[i].id, clips[i].path)
-            wave = load_audio(clips[i].path)
-            _require_length(clips[i].path, len(wave), max_seconds)  # the header may have said less
+            wave = load_audio(clips[i].path, sample_rate)
+            _require_length(clips[i].path, len(wave) / sample_rate, max_seconds)  # the header may have said less
             waves[i], sources[i] = wave, source
         except UserError as error:
             unread[i] = str(error)
@@ -132,8 +132,6 @@ def _encode(tokenizer: AudioTokenizer, waves: list[Tensor], device: torch.device
     return tokenizer.encode(padded, lengths)
 
 
-def _require_length(path: str, samples: int, max_seconds: float) -> None:
-    if samples > max_seconds * SAMPLE_RATE:
-        raise UserError(
-            f"{path}: {samples / SAMPLE_RATE:.0f} s are more than the {max_seconds:.0f} s of a clip; cut it into clips"
-        )
+def _require_length(path: str, seconds: float, max_seconds: float) -> None:
+    if seconds > max_seconds:
+        raise UserError(f"{path}: {seconds:.0f} s are more than the {max_seconds:.0f} s of a clip; cut it into clips")

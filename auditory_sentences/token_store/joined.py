@@ -14,6 +14,7 @@ from auditory_sentences.token_store.manifest import Failure
 from auditory_sentences.token_store.shard import StoredClip
 from auditory_sentences.token_store.store import StoredClips, TokenStore
 from codec.io.errors import UserError
+from codec.streams import StreamSpec
 
 
 class JoinedStores(StoredClips):
@@ -27,6 +28,7 @@ class JoinedStores(StoredClips):
         self.name = " + ".join(store.name for store in self.stores)
         self._ends = list(accumulate(map(len, self.stores)))
         first = self.stores[0]
+        self.streams, self.sample_rate = first.streams, first.sample_rate
         for store in self.stores[1:]:
             if store.fingerprint != first.fingerprint:
                 raise UserError(
@@ -75,9 +77,9 @@ class JoinedStores(StoredClips):
     def num_samples(self) -> tuple[int, ...]:
         return tuple(n for store in self.stores for n in store.num_samples)
 
-    def require_codes(self, codes: tuple[int, int]) -> None:
+    def require_streams(self, streams: Sequence[StreamSpec]) -> None:
         for store in self.stores:
-            store.require_codes(codes)
+            store.require_streams(streams)
 
     def verify(self) -> None:
         for store in self.stores:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from auditory_sentences.corpora.clip import Clip
 from codec.io.errors import UserError, of_system
 from codec.io.files import write_text
 from codec.io.numbers import Count, Index
 from codec.io.reading import read_json
 from codec.io.strict import parse
+from codec.streams import StreamSpec
+from codec.tokens import SAMPLE_RATE
 
-FORMAT = 2  # 1 had no hash of itself, no codes, and the path of a recording in its shard; it is read too
+FORMAT = 3  # 2 knew two streams, whose numbers of codes it said; 1 also had no hash of itself, no codes, and the path
+# of a recording in its shard. Both are read.
 MANIFEST = "store.json"
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,9})\.arrow")
 _SUM = re.compile(r"[0-9a-f]{64}")
+_TAKEN = {field.name for field in fields(Clip)} | {"num_samples"}  # names of a shard's other columns
 
 
 class Damaged(UserError):
@@ -65,17 +70,22 @@ class ShardEntry:
 class Manifest:
     """What store.json says.
 
-    fingerprint: of the tokenizer; codes: how many descriptive and structural ones it has, None where not known
+    fingerprint: of the tokenizer; streams: its own, which are the store's columns; sample_rate: in Hz
     complete: all clips that were given are in the shards or among their failures
     """
 
     fingerprint: str
-    codes: tuple[Count, Count] | None
+    streams: tuple[StreamSpec, ...]
+    sample_rate: Count
     complete: bool
     shards: tuple[ShardEntry, ...]
 
     def __post_init__(self) -> None:
         files = [shard.file for shard in self.shards]
+        if not self.streams or len({stream.name for stream in self.streams}) < len(self.streams):
+            raise UserError("streams must be one or more, each with a name of its own")
+        if any(stream.name in _TAKEN for stream in self.streams):
+            raise UserError(f"a stream cannot be called one of {', '.join(sorted(_TAKEN))}")
         if len(set(files)) < len(files):
             twice = next(file for i, file in enumerate(files) if file in files[:i])
             raise UserError(f"the shard {twice} is listed twice")
@@ -100,9 +110,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not isinstance(values, dict) or "format" not in values:
         raise UserError(f"{path}: not the list of a token store's shards; {remedy}")
     found = values.pop("format")
-    if found not in (1, FORMAT) or isinstance(found, bool):
+    if found not in (1, 2, FORMAT) or isinstance(found, bool):
         raise UserError(
-            f"{path}: a token store of format {found!r}, and this version reads 1 and {FORMAT}; read it with the "
+            f"{path}: a token store of format {found!r}, and this version reads 1 to {FORMAT}; read it with the "
             "version that wrote it, or build the store in another folder"
         )
     if found == 1:
@@ -111,6 +121,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise UserError(
             f"{path}: damaged or edited: what it says of the store's shards is not what was written; {remedy}"
         )
+    if found < FORMAT:
+        values = _of_two_streams(values)
     try:
         return parse(Manifest, values, str(path))
     except UserError as error:
@@ -136,3 +148,15 @@ def _of_format_1(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(shards, list):
         values |= {"shards": [shard for shard in shards if shard is not None], "complete": None not in shards}
     return {"codes": None, "complete": False} | values
+
+
+def _of_two_streams(values: dict[str, Any]) -> dict[str, Any]:
+    """Formats 1 and 2 held ReasoningCodec's two streams."""
+    codes = values.pop("codes", None)
+    if not (codes is None or (isinstance(codes, list) and len(codes) == 2)):
+        codes = [codes, codes]  # refused with what follows
+    streams = [
+        {"name": name, "rate": rate, "codebooks": 8, "codes": None if codes is None else codes[i]}
+        for i, (name, rate) in enumerate((("descriptive", 5.0), ("structural", 12.5)))
+    ]
+    return {"streams": streams, "sample_rate": SAMPLE_RATE} | values

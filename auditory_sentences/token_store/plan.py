@@ -18,6 +18,7 @@ from auditory_sentences.token_store.shard import Shard
 from auditory_sentences.token_store.sources import Source, measure, read_sources
 from codec.io.errors import UserError
 from codec.io.terminal import shown
+from codec.streams import StreamSpec
 
 _SHOWN = 5  # ids in a message
 
@@ -74,7 +75,12 @@ class _Member:
 
 
 def plan_build(
-    folder: Path, manifest: Manifest, clips: Sequence[Clip], codes: tuple[int, int], shard_clips: int, prune: bool
+    folder: Path,
+    manifest: Manifest,
+    clips: Sequence[Clip],
+    streams: Sequence[StreamSpec],
+    shard_clips: int,
+    prune: bool,
 ) -> Plan:
     """Find every clip its place. Raises UserError where stored clips are not among those given, unless `prune`."""
     order = {clip.id: i for i, clip in enumerate(clips)}
@@ -83,7 +89,7 @@ def plan_build(
     gone: list[tuple[Part, int, _Member]] = []  # with the places in the part before it
     unknown: list[Part] = []
     for entry in manifest.shards:
-        part = _opened(folder, entry, manifest.fingerprint, codes, plan)
+        part = _opened(folder, entry, manifest, streams, plan)
         plan.parts.append(part)
         members = _members(part, order)
         if members is None:
@@ -111,12 +117,12 @@ def plan_build(
     return plan
 
 
-def _opened(folder: Path, entry: ShardEntry, fingerprint: str, codes: tuple[int, int], plan: Plan) -> Part:
+def _opened(folder: Path, entry: ShardEntry, manifest: Manifest, streams: Sequence[StreamSpec], plan: Plan) -> Part:
     """A listed shard and its sources, None where they are damaged. UserError where one may not be read."""
     part = Part(entry)
     try:
-        part.shard = Shard(folder, entry, fingerprint)
-        part.shard.check_codes(codes)
+        part.shard = Shard(folder, entry, manifest)
+        part.shard.check_codes(streams)
     except Damaged as error:
         part.shard = None
         plan.messages.append(f"{str(error).split('; ')[0]}; it is made anew")

@@ -16,18 +16,16 @@ import pyarrow as pa
 import torch
 
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.token_store.manifest import Damaged, ShardEntry
+from auditory_sentences.token_store.manifest import Damaged, Manifest, ShardEntry
 from codec.io.errors import UserError, of_system
 from codec.io.files import replace_file, sha256_of
 from codec.io.terminal import shown
-from codec.tokens import NUM_CODEBOOKS, AudioTokens, descriptive_frames, structural_frames
+from codec.streams import StreamSpec
+from codec.tokens import AudioTokens
 
-KINDS = ("descriptive", "structural")
 RECORD = tuple(field.name for field in fields(Clip) if field.name != "path")
 
 _TYPES = {"position": pa.int64()} | {name: pa.string() for name in RECORD if name != "position"}
-_TOKENS = {"num_samples": pa.int64()} | {kind: pa.list_(pa.int32()) for kind in KINDS}
-SCHEMA = pa.schema([(name, _TYPES[name]) for name in RECORD] + list(_TOKENS.items()))
 _AGAIN = "restore it from a copy, or run `uniaudio corpus store` with the same corpora again, which makes it anew"
 
 
@@ -41,31 +39,34 @@ class StoredClip(Clip):
 class Shard:
     """A shard, open: only what is read of it is in memory.
 
-    Checked are its checksum, its form, that the ids of each clip are as many as its length needs, and their range.
+    Checked are its checksum, its form, that each stream of a clip has as many ids as its length needs, and their range.
     Raises Damaged that names the file, and the clip where it is one's fault; UserError where it may not be read.
     """
 
-    def __init__(self, folder: Path, entry: ShardEntry, fingerprint: str) -> None:
-        self.path, self.fingerprint = folder / entry.file, fingerprint
+    def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
+        self.path, self.fingerprint, self._streams = folder / entry.file, manifest.fingerprint, manifest.streams
         self._table = _open(self.path, entry)
         self._check_form()
         self.num_samples: list[int] = self._table["num_samples"].to_pylist()
         if len(self) != entry.clips or sum(self.num_samples) != entry.samples:
             raise self._refusal("holds not the clips that the store lists")
-        self._ids, self._ends = {}, {}  # kind -> ids of all clips one after the other, (n,); where each clip's end
-        for kind, frames_of in zip(KINDS, (descriptive_frames, structural_frames), strict=True):
-            lists = self._table[kind].combine_chunks()
+        self._ids, self._ends = {}, {}  # stream -> ids of all clips one after the other, (n,); where each clip's end
+        for stream in self._streams:
+            name = stream.name
+            lists = self._table[name].combine_chunks()
             lists = lists if isinstance(lists, pa.ListArray) else pa.concat_arrays(lists.chunks)
             offsets = lists.offsets.to_numpy()
-            self._ids[kind] = lists.values.to_numpy(zero_copy_only=False)[offsets[0] :]
-            self._ends[kind] = offsets[1:] - offsets[0]
+            self._ids[name] = lists.values.to_numpy(zero_copy_only=False)[offsets[0] :]
+            self._ends[name] = offsets[1:] - offsets[0]
             for row, (samples, size) in enumerate(zip(self.num_samples, np.diff(offsets), strict=True)):
-                if samples < 1 or size != NUM_CODEBOOKS * frames_of(samples):
+                frames, rest = divmod(int(size), stream.codebooks)
+                # Tokenizers differ by a frame at a clip's end; what damage does is not so small.
+                if samples < 1 or rest or abs(frames - samples * stream.rate / manifest.sample_rate) > 1:
                     raise self._refusal(
-                        f"the clip {self.ids[row]!r} of {samples} samples has {size} {kind} ids, not {NUM_CODEBOOKS} "
-                        "for each frame"
+                        f"the clip {self.ids[row]!r} of {samples} samples has {size} {name} ids, not "
+                        f"{stream.codebooks} for each frame"
                     )
-        self.check_codes(None)
+        self.check_codes(self._streams)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -113,33 +114,35 @@ class Shard:
     def tokens(self, row: int) -> AudioTokens:
         """Of the clip in that row."""
         made = {}
-        for kind in KINDS:
-            start = self._ends[kind][row - 1] if row else 0
-            ids = torch.tensor(self._ids[kind][start : self._ends[kind][row]], dtype=torch.int64)
-            made[kind] = ids.view(NUM_CODEBOOKS, -1)
-        return AudioTokens(**made, num_samples=self.num_samples[row], fingerprint=self.fingerprint)
+        for stream in self._streams:
+            ends = self._ends[stream.name]
+            start = ends[row - 1] if row else 0
+            ids = torch.tensor(self._ids[stream.name][start : ends[row]], dtype=torch.int64)
+            made[stream.name] = ids.view(stream.codebooks, -1)
+        return AudioTokens(made, self.num_samples[row], self.fingerprint)
 
-    def check_codes(self, codes: tuple[int, int] | None) -> None:
-        """Raise UserError that names shard and clip where an id is below 0 or none of the tokenizer's `codes`."""
-        for kind, size in zip(KINDS, codes or (2**31, 2**31), strict=True):
-            ids = self._ids[kind]
+    def check_codes(self, streams: Sequence[StreamSpec]) -> None:
+        """Raise UserError that names shard and clip where an id is below 0 or none of its stream's codes."""
+        for stream in streams:
+            ids, size = self._ids[stream.name], 2**31 if stream.codes is None else stream.codes
             if len(ids) and (ids.min() < 0 or ids.max() >= size):
                 at = int(np.flatnonzero((ids < 0) | (ids >= size))[0])
-                clip = self.ids[int(np.searchsorted(self._ends[kind], at, side="right"))]
-                has = f"the tokenizer has 0 to {size - 1}" if codes else "ids count from 0"
-                raise self._refusal(f"the clip {clip!r} holds the {kind} id {int(ids[at])}, and {has}")
+                clip = self.ids[int(np.searchsorted(self._ends[stream.name], at, side="right"))]
+                has = "ids count from 0" if stream.codes is None else f"the tokenizer has 0 to {size - 1}"
+                raise self._refusal(f"the clip {clip!r} holds the {stream.name} id {int(ids[at])}, and {has}")
 
     def _check_form(self) -> None:
         try:
             self._table.validate(full=True)
         except pa.ArrowException as error:
             raise self._refusal(f"its columns are no data that Arrow can read ({error})") from error
-        for field in SCHEMA:
+        names = {stream.name for stream in self._streams}
+        for field in _schema(self._streams):
             place = self._table.schema.get_all_field_indices(field.name)
             if len(place) != 1 or self._table.schema.field(place[0]).type != field.type:
                 raise self._refusal(f"has no column {field.name!r} of type {field.type}")
             column = self._table[field.name]
-            inner = sum(chunk.values.null_count for chunk in column.chunks) if field.name in KINDS else 0
+            inner = sum(chunk.values.null_count for chunk in column.chunks) if field.name in names else 0
             if column.null_count or inner:
                 raise self._refusal(f"values of the column {field.name!r} are missing")
 
@@ -156,23 +159,32 @@ class Shard:
         return Damaged(f"{self.path}: damaged shard: {fault}; {_AGAIN}")
 
 
-def write_shard(path: Path, clips: Sequence[Clip], tokens: Sequence[AudioTokens]) -> ShardEntry:
+def write_shard(
+    path: Path, clips: Sequence[Clip], tokens: Sequence[AudioTokens], streams: Sequence[StreamSpec]
+) -> ShardEntry:
     """Write clips with their tokens into a file, all of it or nothing, and return what the manifest says of it."""
+    schema = _schema(streams)
     columns: dict[str, Any] = {name: [getattr(clip, name) for clip in clips] for name in RECORD}
     columns["labels"] = [json.dumps(clip.labels) for clip in clips]
     columns["parts"] = [json.dumps(clip.parts) for clip in clips]
     columns["num_samples"] = [clip.num_samples for clip in tokens]
-    for kind in KINDS:
-        ids = [getattr(clip, kind).flatten().to(torch.int32).numpy() for clip in tokens]
+    for stream in streams:
+        ids = [clip[stream.name].flatten().to(torch.int32).numpy() for clip in tokens]
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-        columns[kind] = pa.ListArray.from_arrays(offsets, np.concatenate([np.zeros(0, np.int32), *ids]))
-    table = pa.table(columns, schema=SCHEMA)
+        columns[stream.name] = pa.ListArray.from_arrays(offsets, np.concatenate([np.zeros(0, np.int32), *ids]))
+    table = pa.table(columns, schema=schema)
     with replace_file(path) as temporary:
-        with temporary.open("wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
+        with temporary.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
             writer.write_table(table)
         size, checksum = temporary.stat().st_size, sha256_of(temporary)
     samples = sum(columns["num_samples"])
     return ShardEntry(file=path.name, bytes=size, sha256=checksum, clips=len(clips), samples=samples)
+
+
+def _schema(streams: Sequence[StreamSpec]) -> pa.Schema:
+    """Columns of a shard: the records, the clips' lengths, and the ids of each stream under its name."""
+    tokens = {"num_samples": pa.int64()} | {stream.name: pa.list_(pa.int32()) for stream in streams}
+    return pa.schema([(name, _TYPES[name]) for name in RECORD] + list(tokens.items()))
 
 
 def _open(path: Path, entry: ShardEntry) -> pa.Table:

@@ -6,18 +6,19 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
 from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.lengths import Units
 from auditory_sentences.token_store.manifest import MANIFEST, Damaged, Failure, read_manifest
 from auditory_sentences.token_store.shard import Shard, StoredClip
 from auditory_sentences.token_store.sources import read_sources, sources_path
 from codec.io.errors import UserError, of_system
-from codec.tokens import SAMPLE_RATE
+from codec.streams import StreamSpec
 
 _CLIP_FIELDS = tuple(f.name for f in fields(Clip))
 
@@ -29,7 +30,9 @@ class StoredClips(ABC):
     fingerprint: str  # of the tokenizer that made the tokens
     data_hash: str  # identity of the contents, 16 hexadecimal digits
     clips: tuple[Clip, ...]  # the records of all clips, without tokens, in the store's order
-    num_samples: tuple[int, ...]  # of each clip at 24 kHz: what a sentence will need is known without reading tokens
+    streams: tuple[StreamSpec, ...]  # of the tokenizer, in the order of generation
+    sample_rate: int  # of the tokenizer, in Hz
+    num_samples: tuple[int, ...]  # of each clip at that rate: what a sentence will need is known without reading tokens
     failures: tuple[Failure, ...]  # clips that could not be read when the store was built
 
     @abstractmethod
@@ -40,8 +43,8 @@ class StoredClips(ABC):
         """Raises IndexError outside [-len, len)."""
 
     @abstractmethod
-    def require_codes(self, codes: tuple[int, int]) -> None:
-        """Raise UserError that names shard and clip where an id is none of the tokenizer's (AudioTokenizer.codes)."""
+    def require_streams(self, streams: Sequence[StreamSpec]) -> None:
+        """Raise UserError where these are not the store's streams, or, naming shard and clip, an id is no code."""
 
     @abstractmethod
     def verify(self) -> None:
@@ -53,7 +56,12 @@ class StoredClips(ABC):
     @property
     def seconds(self) -> float:
         """Length of all clips together."""
-        return sum(self.num_samples) / SAMPLE_RATE
+        return sum(self.num_samples) / self.sample_rate
+
+    @cached_property
+    def units(self) -> Units:
+        """How its clips are cut."""
+        return Units(self.streams, self.sample_rate)
 
     @cached_property
     def _index_of(self) -> dict[str, int]:
@@ -84,12 +92,12 @@ class TokenStore(StoredClips):
     """A finished store: `store[i]` is a StoredClip, in the store's own order.
 
     Raises UserError where the folder holds no finished store, or a shard is missing or of another size. A shard's
-    checksum is compared when it is first read from, and the ids in it with `codes` (default: those that the store
+    checksum is compared when it is first read from, and the ids in it with `streams` (default: those that the store
     names). Only what is read is in memory: the shards are mapped. A store may be pickled to, and opened in, other
     processes.
     """
 
-    def __init__(self, folder: str | Path, codes: tuple[int, int] | None = None) -> None:
+    def __init__(self, folder: str | Path, streams: Sequence[StreamSpec] | None = None) -> None:
         self.folder, self.name = Path(folder), str(folder)
         manifest = read_manifest(self.folder)
         if manifest is None:
@@ -115,13 +123,14 @@ class TokenStore(StoredClips):
                     f"{path}: this shard is {'missing' if size < 0 else f'not as long as {MANIFEST} says'}; restore it "
                     "from a copy, or run `uniaudio corpus store` with the same corpora again, which makes it anew"
                 )
-        self._manifest, self._codes = manifest, codes or manifest.codes
+        self._manifest, self.sample_rate = manifest, manifest.sample_rate
+        self.streams = tuple(streams or manifest.streams)
         self._ends = list(accumulate(shard.clips for shard in manifest.shards))
         self._shards: dict[int, Shard] = {}
         self._clips: dict[int, list[Clip]] = {}
 
-    def __reduce__(self) -> tuple[type, tuple[Path, tuple[int, int] | None]]:
-        return TokenStore, (self.folder, self._codes)
+    def __reduce__(self) -> tuple[type, tuple[Path, tuple[StreamSpec, ...]]]:
+        return TokenStore, (self.folder, self.streams)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -161,22 +170,28 @@ class TokenStore(StoredClips):
 
     @property
     def seconds(self) -> float:
-        return sum(shard.samples for shard in self._manifest.shards) / SAMPLE_RATE
+        return sum(shard.samples for shard in self._manifest.shards) / self.sample_rate
 
-    def require_codes(self, codes: tuple[int, int]) -> None:
-        self._codes = codes
+    def require_streams(self, streams: Sequence[StreamSpec]) -> None:
+        shapes = [[(s.name, s.rate, s.codebooks) for s in some] for some in (streams, self._manifest.streams)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{self.folder}: holds the streams {'; '.join(s.describe() for s in self._manifest.streams)}, and the "
+                f"tokenizer has {'; '.join(s.describe() for s in streams)}; build the store with it"
+            )
+        self.streams = tuple(streams)
         for number in range(len(self._ends)):
-            self._shard(number).check_codes(codes)
+            self._shard(number).check_codes(streams)
 
     def verify(self) -> None:
-        fresh = TokenStore(self.folder, self._codes)
+        fresh = TokenStore(self.folder, self.streams)
         for number in range(len(self._ends)):
             fresh._clips_of(number)
 
     def _shard(self, number: int) -> Shard:
         if number not in self._shards:
-            shard = Shard(self.folder, self._manifest.shards[number], self.fingerprint)
-            shard.check_codes(self._codes)
+            shard = Shard(self.folder, self._manifest.shards[number], self._manifest)
+            shard.check_codes(self.streams)
             self._shards[number] = shard
         return self._shards[number]
 

@@ -179,9 +179,10 @@ class Session:
         if not sounds:
             raise UserError("no sound in this session yet; make one with /say or hear one with /listen FILE")
         tokens = sounds[-1]
-        yield f"{tokens.seconds:.2f} s, tokenizer {tokens.fingerprint}"
-        for name, ids in (("descriptive, 5 Hz", tokens.descriptive), ("structural, 12.5 Hz", tokens.structural)):
-            yield f"{name}: {ids.shape[1]} frames of 8"
+        yield f"{tokens.num_samples / self.model.codec.sample_rate:.2f} s, tokenizer {tokens.fingerprint}"
+        for stream in self.model.codec.streams:
+            ids = tokens[stream.name]
+            yield f"{stream.name}, {stream.rate:g} Hz: {ids.shape[1]} frames of {stream.codebooks}"
             width = len(str(int(ids.max())))
             for codebook, row in enumerate(ids.tolist()):
                 yield f"  {codebook}  " + " ".join(f"{i:{width}d}" for i in row)
@@ -263,7 +264,7 @@ class Session:
             temperature=settings.temperature if speech else settings.music_temperature,
             top_k=settings.top_k if role == "audio" else 1,
             guidance=settings.guidance if role == "audio" else 1.0,
-            structural_guidance=1.0,
+            stream_guidance=self.model.unguided_streams,
             max_seconds=settings.max_seconds if role == "audio" else None,
         )
         completion = self.model.complete([sentence], role, generation, [settings.seed])[0]
@@ -284,8 +285,9 @@ class Session:
             number += 1
         tokens = completion.segment.content
         waveform = self.model.waveform(tokens, steps=self.settings.steps or None, seed=self.settings.seed)
-        Result(path).write_sound(waveform)
-        return (path,), f"{one_line(path)}  {tokens.seconds:.1f} s{cut}"
+        rate = self.model.codec.sample_rate
+        Result(path).write_sound(waveform, rate)
+        return (path,), f"{one_line(path)}  {tokens.num_samples / rate:.1f} s{cut}"
 
     def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:
         """What is asked, after as many of the latest turns as are wanted and leave room for the answer."""

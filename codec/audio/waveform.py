@@ -34,16 +34,17 @@ _INTEGERS = {torch.int16: (0, 2**15), torch.int32: (0, 2**31), torch.uint8: (2**
 _LOUDEST = 16.0  # 24 dB above full scale: floats beyond it were integers
 
 
-def load_audio(path: str | Path) -> Tensor:
-    """The whole file as 24 kHz mono: (n,) float32, channels averaged, n = ceil(frames x 24000 / rate).
+def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """The whole file as mono at `sample_rate` Hz, (n,) float32, n = ceil(frames x sample_rate / rate);
+    channels are averaged.
 
     Raises UserError where the file is missing, a folder, not readable, empty, not audio, cut short, or holds no sample
     or a NaN or infinity.
     """
-    return torch.cat(list(iterate_audio(path)))
+    return torch.cat(list(iterate_audio(path, sample_rate)))
 
 
-def iterate_audio(path: str | Path, block_seconds: float = 60.0) -> Iterator[Tensor]:
+def iterate_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, block_seconds: float = 60.0) -> Iterator[Tensor]:
     """The file as consecutive blocks of at most `block_seconds`, (n,) float32 each, in memory one at a time.
 
     The blocks joined are the file resampled as a whole. Errors as in `load_audio`; a fault in a later block is raised
@@ -51,13 +52,13 @@ def iterate_audio(path: str | Path, block_seconds: float = 60.0) -> Iterator[Ten
     """
     with open_sounds(path) as sounds:
         for sound in sounds:
-            yield from _resampled(sound, block_seconds)
+            yield from _resampled(sound, sample_rate, block_seconds)
 
 
-def audio_length(path: str | Path) -> int:
+def audio_length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
     """Samples that `load_audio` gives, without decoding them. Errors as far as headers show them."""
     with open_sounds(path) as sounds:
-        return sum(-(-sound.frames * SAMPLE_RATE // _usable_rate(sound.rate)) for sound in sounds)
+        return sum(-(-sound.frames * sample_rate // _usable_rate(sound.rate, sample_rate)) for sound in sounds)
 
 
 def as_waveform(samples: Tensor | np.ndarray) -> Tensor:
@@ -93,9 +94,16 @@ def _as_tensor(samples: np.ndarray) -> Tensor:
 
 
 def write_audio(
-    path: str | Path, waveform: Tensor | np.ndarray, *, force: bool = False, inputs: Iterable[str | Path] = ()
+    path: str | Path,
+    waveform: Tensor | np.ndarray,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    force: bool = False,
+    inputs: Iterable[str | Path] = (),
 ) -> float:
-    """Write (n,) float samples at 24 kHz as a 16-bit .wav or .flac file, all of it or nothing. Returns the gain used.
+    """Write (n,) float samples at `sample_rate` Hz as a 16-bit .wav or .flac file, all of it or nothing.
+
+    Returns the gain used.
 
     The gain is 1 unless a sample is beyond [-1, 1]: then the whole clip is made quieter, with a warning, and no sample
     is clipped.
@@ -115,7 +123,7 @@ def write_audio(
     gain = 1 / max(1.0, float(np.abs(samples).max()))
     whole = _sixteen_bits(samples * gain)
     file = io.BytesIO()  # not the file itself: libsndfile would hide what the system says of a full disk
-    soundfile.write(file, whole, SAMPLE_RATE, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
+    soundfile.write(file, whole, sample_rate, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
     with new_file(path, force=force, inputs=inputs) as temporary:
         temporary.write_bytes(file.getbuffer())
     if gain < 1:
@@ -123,15 +131,15 @@ def write_audio(
     return gain
 
 
-def wav_pieces(waveforms: Iterable[Tensor]) -> Iterator[bytes]:
-    """A 16-bit WAV file of unknown length, for a pipe: one piece of bytes for each waveform (n,) float at 24 kHz.
+def wav_pieces(waveforms: Iterable[Tensor], sample_rate: int = SAMPLE_RATE) -> Iterator[bytes]:
+    """A 16-bit WAV file of unknown length, for a pipe: one piece of bytes for each waveform (n,) float.
 
     The first piece begins with the header. Samples beyond [-1, 1] are clipped: what has been sent cannot be made
     quieter any more.
     """
     unknown = 0xFFFFFFFF  # the highest number, as programs that write to a pipe have it
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, SAMPLE_RATE,
-                         2 * SAMPLE_RATE, 2, 16, b"data", unknown)  # fmt: skip
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, sample_rate,
+                         2 * sample_rate, 2, 16, b"data", unknown)  # fmt: skip
     for waveform in waveforms:
         yield header + _sixteen_bits(waveform.detach().cpu().double().numpy()).astype("<i2").tobytes()
         header = b""
@@ -141,13 +149,13 @@ def _sixteen_bits(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def _resampled(sound: Sound, block_seconds: float) -> Iterator[Tensor]:
-    """The sound at 24 kHz in blocks, (n,) float32 each."""
-    source = _usable_rate(sound.rate)
-    ratio = gcd(source, SAMPLE_RATE)
-    period, made = source // ratio, SAMPLE_RATE // ratio  # `period` samples in give `made` samples out
+def _resampled(sound: Sound, sample_rate: int, block_seconds: float) -> Iterator[Tensor]:
+    """The sound at `sample_rate` Hz in blocks, (n,) float32 each."""
+    source = _usable_rate(sound.rate, sample_rate)
+    ratio = gcd(source, sample_rate)
+    period, made = source // ratio, sample_rate // ratio  # `period` samples in give `made` samples out
     step = max(1, round(block_seconds * source / period)) * period
-    reach = _reach(source, period)  # samples on either side that a block's filter looks at
+    reach = _reach(source, sample_rate, period)  # samples on either side that a block's filter looks at
     held = np.zeros(0, np.float32)  # read and not yet past: at most `reach` samples before `start`, then the block
     start = before = done = 0  # start: first sample of the block; before: samples of `held` that precede it
     while start < sound.frames:
@@ -155,11 +163,11 @@ def _resampled(sound: Sound, block_seconds: float) -> Iterator[Tensor]:
         held = np.concatenate([held, sound.read(wanted)])
         done += wanted
         size = min(step, sound.frames - start)
-        if source == SAMPLE_RATE:
+        if source == sample_rate:
             yield torch.from_numpy(held[before : before + size].copy())
         else:
             # a period of silence behind the end: torchaudio rounds its own length in float32, down at times
-            block = resample(torch.from_numpy(np.pad(held, (0, period))), source, SAMPLE_RATE, **_FILTER)
+            block = resample(torch.from_numpy(np.pad(held, (0, period))), source, sample_rate, **_FILTER)
             first = before // period * made
             yield block[first : first + ceil(size * made / period)].clone()
         start += size
@@ -168,20 +176,20 @@ def _resampled(sound: Sound, block_seconds: float) -> Iterator[Tensor]:
         before = keep
 
 
-def _usable_rate(rate: int) -> int:
+def _usable_rate(rate: int, sample_rate: int) -> int:
     """The rate to resample from: the file's, rounded where the filter for an odd one would fill the memory.
 
-    The polyphase filter has rate x 24000 / gcd² entries. Every usual rate divides well; one such as 11127 Hz is taken
-    as 11130 Hz, which is at most one cent of pitch.
+    The polyphase filter has rate x sample_rate / gcd² entries. Every usual rate divides well; one such as 11127 Hz is
+    taken as 11130 Hz, which is at most one cent of pitch.
     """
     step = 10 if rate < 100_000 else 100
-    return rate if gcd(rate, SAMPLE_RATE) >= step else round(rate / step) * step
+    return rate if gcd(rate, sample_rate) >= step else round(rate / step) * step
 
 
 @cache
-def _reach(source: int, period: int) -> int:
+def _reach(source: int, sample_rate: int, period: int) -> int:
     """Samples at the file's rate that a resampled sample depends on, on either side, in whole periods."""
-    if source == SAMPLE_RATE:
+    if source == sample_rate:
         return 0
-    lowest = min(source, SAMPLE_RATE) * _FILTER["rolloff"]
+    lowest = min(source, sample_rate) * _FILTER["rolloff"]
     return ceil((_FILTER["lowpass_filter_width"] * source / lowest + 1) / period + 1) * period

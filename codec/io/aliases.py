@@ -12,9 +12,13 @@ from typing import Any
 
 from codec.io.errors import UserError
 
-# class -> former key -> present key
+# class -> former key -> present key; "a.b" is b of the mapping a
 KEYS: dict[str, dict[str, str]] = {
     "DescriptiveConfig": {"gather": "downsampling"},
+    "Generation": {
+        "structural_guidance": "stream_guidance.structural",
+        "structural_temperature": "stream_temperature.structural",
+    },
     "GrpoRecipe": {"max_ids": "max_new_tokens"},
     "JointRecipe": {"keep_heard": "cache_features"},
     "LanguageModelRecipe": {"listener": "audio_llm"},
@@ -33,8 +37,14 @@ def present(cls: type, tree: Mapping[Any, Any], source: str) -> dict[Any, Any]:
         name = KEYS.get(cls.__name__, {}).get(key, key)
         if name in named or (name != key and name in tree):
             raise UserError(f"{source}: {key!r} is a former name of {name!r}; give it once, as {name!r}")
+        group, _, member = name.partition(".") if name != key else (name, "", "")
+        if member:
+            if value is not None:  # which stood for no value of its own
+                named[group] = {**named.get(group, tree.get(group) or {}), member: value}
+            continue
         former = VALUES.get((cls.__name__, name), {})
-        named[name] = former.get(value, value) if isinstance(value, str) else value
+        if group not in named:
+            named[name] = former.get(value, value) if isinstance(value, str) else value
     return named
 
 

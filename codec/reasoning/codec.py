@@ -38,8 +38,12 @@ from codec.reasoning.windows import (
     overlapping_windows,
     repeated_segments,
 )
-from codec.tokenizer import AudioTokenizer
-from codec.tokens import NUM_CODEBOOKS, SAMPLE_RATE, AudioTokens, descriptive_frames, structural_frames
+from codec.streams import StreamSpec
+from codec.tokenizer import AudioTokenizer, checked_lengths
+from codec.tokens import SAMPLE_RATE, AudioTokens
+
+DESCRIPTIVE_RATE, STRUCTURAL_RATE = 5.0, 12.5  # frames per second
+NUM_CODEBOOKS = 8  # structural: 1 phone, 1 structure, 6 acoustic
 
 _LATENTS_PER_BLOCK = 10  # 25 Hz frames in BLOCK_SAMPLES
 _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once
@@ -126,8 +130,21 @@ class ReasoningCodec(AudioTokenizer):
         self.flow = FlowDecoder(config.flow, config.scalar.latent_hidden_dim, config.structural.dim)
 
     @property
-    def codes(self) -> tuple[int, int]:
-        return self.config.descriptive.quantiser.codebook_size, self.config.structural.quantiser.codebook_size
+    def streams(self) -> tuple[StreamSpec, ...]:
+        low, high = self.config.descriptive, self.config.structural
+        return (
+            StreamSpec("descriptive", DESCRIPTIVE_RATE, low.levels, low.quantiser.codebook_size),
+            StreamSpec("structural", STRUCTURAL_RATE, NUM_CODEBOOKS, high.quantiser.codebook_size),
+        )
+
+    @torch.no_grad()
+    def dequantise(self, stream: str, ids: Tensor) -> Tensor:
+        branch = {"descriptive": self.descriptive, "structural": self.structural}[stream]
+        return branch.dequantise(ids.to(self.device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.structural.no_condition.device
 
     def config_values(self) -> dict[str, Any]:
         return to_json(self.config)
@@ -140,13 +157,10 @@ class ReasoningCodec(AudioTokenizer):
 
     def card_facts(self) -> dict[str, str]:
         config = self.config
-        kinds = {
-            "descriptive tokens": (5.0, config.descriptive.levels, config.descriptive.quantiser.codebook_size),
-            "structural tokens": (12.5, NUM_CODEBOOKS, config.structural.quantiser.codebook_size),
-        }
         facts = {
-            name: f"{rate:g} Hz x {books} codebooks of {codes} codes ({rate * books * log2(codes):.0f} bit/s)"
-            for name, (rate, books, codes) in kinds.items()
+            f"{s.name} tokens": f"{s.rate:g} Hz x {s.codebooks} codebooks of {s.codes} codes "
+            f"({s.rate * s.codebooks * log2(s.codes):.0f} bit/s)"
+            for s in self.streams
         }
         heard = (f"{e.role}: {e.kind} {e.source}".strip() for e in config.experts)
         decoder = f"{config.flow.layers} layers of {config.flow.heads * config.flow.head_dim} channels"
@@ -199,8 +213,8 @@ class ReasoningCodec(AudioTokenizer):
         self, waveforms: Tensor, lengths: Tensor | None = None, progress: Callable[[int], None] | None = None
     ) -> list[AudioTokens]:
         self._require_eval("encode")
-        lengths = _checked_lengths(waveforms, lengths)
-        return self._encode(lengths, lambda clip, start, stop: waveforms[clip, start:stop], progress)
+        counts = checked_lengths(waveforms, lengths, self.sample_rate)
+        return self._encode(counts, lambda clip, start, stop: waveforms[clip, start:stop], progress)
 
     @torch.no_grad()
     def encode_blocks(
@@ -226,7 +240,7 @@ class ReasoningCodec(AudioTokenizer):
         repeated = [RepeatedClip(n, partial(samples, clip)) for clip, n in enumerate(lengths)]
         descriptive: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (8, frames) of its windows
         structural: list[list[Tensor]] = [[] for _ in lengths]
-        on_cpu = self.structural.no_condition.device.type == "cpu"
+        on_cpu = self.device.type == "cpu"
         while jobs:
             # Matrix products round differently at another batch size; once in 80,000 ids a code would follow. On the
             # CPU, where batches save little, windows go one by one: codes are exactly those of the clip alone.
@@ -249,8 +263,10 @@ class ReasoningCodec(AudioTokenizer):
                     progress(done - min(lengths[clip], window.keep_start * BLOCK_SAMPLES))
         return [
             AudioTokens(
-                torch.cat(descriptive[clip], dim=1)[:, : descriptive_frames(n)].contiguous(),
-                torch.cat(structural[clip], dim=1)[:, : structural_frames(n)].contiguous(),
+                {
+                    name: torch.cat(pieces[clip], dim=1)[:, : self.num_frames(name, n)].contiguous()
+                    for name, pieces in (("descriptive", descriptive), ("structural", structural))
+                },
                 n,
                 self.fingerprint,
             )
@@ -266,7 +282,7 @@ class ReasoningCodec(AudioTokenizer):
 
     def _window_ids(self, pieces: Sequence[Tensor], windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
         """Descriptive (B, 2 blocks, 8) and structural ids (B, 5 blocks, 8) of whole windows, from their samples."""
-        device = self.structural.no_condition.device
+        device = self.device
         audio = pad_sequence(list(pieces), batch_first=True).float().to(device)
         samples = torch.tensor([len(piece) for piece in pieces], device=device)
         blocks = torch.tensor([w.read_stop - w.read_start for w in windows], device=device)
@@ -284,7 +300,7 @@ class ReasoningCodec(AudioTokenizer):
         solver: str = "euler",
         first_window: int | None = None,
     ) -> list[Tensor]:
-        """Waveforms from the structural ids; the descriptive ids have no say.
+        """Waveforms from the structural ids; the descriptive ids are ignored.
 
         steps, guidance: None takes the configuration's decode_steps and decode_guidance
         solver: "euler" or "midpoint" (two evaluations a step)
@@ -299,7 +315,7 @@ class ReasoningCodec(AudioTokenizer):
         if len(seeds) != len(tokens):
             raise ValueError(f"{len(seeds)} seeds for {len(tokens)} clips")
         for clip in tokens:
-            self._check_tokens(clip)
+            self.require_own(clip)
         steps, guidance = self._decode_settings(steps, guidance)
         latents = self._latents(tokens, seeds, steps, guidance, solver, first_window)
         return [self._waveform(row, clip.num_samples).cpu() for row, clip in zip(latents, tokens, strict=True)]
@@ -373,15 +389,15 @@ class ReasoningCodec(AudioTokenizer):
         Long clips take several windows. A window begins with the last latents of the one before as context, so that it
         continues what was heard; windows are counted in frames and drop none.
         """
-        device = self.structural.no_condition.device
+        device = self.device
         latent_dim, flow = self.flow.latent_dim, self.config.flow
-        most = 2 * max(clip.structural.shape[1] for clip in tokens)
+        most = 2 * max(clip["structural"].shape[1] for clip in tokens)
         noise = torch.zeros(len(tokens), most, latent_dim)
         ids = torch.full((len(tokens), most // 2, 8), -1)
         for row, (clip, clip_seed) in enumerate(zip(tokens, seeds, strict=True)):
-            frames = clip.structural.shape[1]
+            frames = clip["structural"].shape[1]
             noise[row, : 2 * frames] = clip_noise(2 * frames, latent_dim, clip_seed)
-            ids[row, :frames] = clip.structural.T
+            ids[row, :frames] = clip["structural"].T
         noise, ids = noise.to(device), ids.to(device)
         # Only latents that hold sound are made; the last structural frame may reach beyond the clip's end.
         count = torch.tensor([self.scalar.config.latent_frames(clip.num_samples) for clip in tokens], device=device)
@@ -418,23 +434,6 @@ class ReasoningCodec(AudioTokenizer):
             pieces.append((start * size, self.scalar.decode(latents[start:stop].T[None], lengths)[0]))
         return cross_faded(pieces, _CROSS_FADE * size)[:num_samples]
 
-    def _check_tokens(self, clip: AudioTokens) -> None:
-        if clip.fingerprint != self.fingerprint:
-            raise UserError(
-                f"the tokens were made by tokenizer {clip.fingerprint}, but this one is {self.fingerprint}; "
-                "decode them with the tokenizer that made them"
-            )
-        self.check_ids(clip.structural)
-
-    def check_ids(self, structural: Tensor) -> None:
-        """Raise UserError where one of some structural ids, at least one, is no entry of the codebooks."""
-        size = self.config.structural.quantiser.codebook_size
-        if structural.min() < 0 or structural.max() >= size:
-            raise UserError(
-                f"structural ids must lie in [0, {size}), found {int(structural.min())} to "
-                f"{int(structural.max())}; decode them with the tokenizer that made them"
-            )
-
     def _require_eval(self, what: str) -> None:
         if self.training:
             raise RuntimeError(f"{what} in training mode would change the codebooks; call eval() first")
@@ -468,20 +467,3 @@ class _Forwards:
 def _fit(value: Tensor, length: int) -> Tensor:
     """Cut or zero-fill the last axis to `length`."""
     return F.pad(value, (0, length - value.shape[-1]))
-
-
-def _checked_lengths(waveforms: Tensor, lengths: Tensor | None) -> list[int]:
-    if waveforms.ndim != 2 or not waveforms.is_floating_point():
-        raise UserError(
-            f"audio must be a float tensor (clips, samples) of mono at {SAMPLE_RATE} Hz, not {waveforms.dtype} of "
-            f"shape {tuple(waveforms.shape)}"
-        )
-    counts = [waveforms.shape[1]] * len(waveforms) if lengths is None else [int(n) for n in lengths]
-    if len(counts) != len(waveforms) or any(not 0 <= n <= waveforms.shape[1] for n in counts):
-        raise ValueError(f"lengths {counts} do not fit waveforms of shape {tuple(waveforms.shape)}")
-    for clip, n in enumerate(counts):
-        if n == 0:
-            raise UserError(f"clip {clip} of the batch is empty: it has no samples")
-        if not torch.isfinite(waveforms[clip, :n]).all():
-            raise UserError(f"clip {clip} of the batch holds NaN or infinite samples; repair the recording")
-    return counts

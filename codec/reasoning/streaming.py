@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from codec.io.errors import UserError
 from codec.reasoning.flow_decoder import ClipNoise
 from codec.reasoning.windows import endless_windows
-from codec.tokens import NUM_CODEBOOKS, least_samples, structural_frames
 
 if TYPE_CHECKING:
     from codec.reasoning.codec import ReasoningCodec
@@ -36,15 +36,15 @@ class StreamingDecoder:
     def __init__(
         self, codec: ReasoningCodec, seed: int, steps: int, guidance: float, solver: str, first_window: int | None
     ) -> None:
-        flow, device = codec.config.flow, codec.structural.no_condition.device
-        self._codec, self._device = codec, device
+        flow, device = codec.config.flow, codec.device
+        self._codec, self._device, self._spec = codec, device, codec.streams[-1]
         self._solving = {"steps": steps, "guidance": guidance, "solver": solver}
         self._before, self._after = codec.scalar.config.decoder_reach  # latent frames
         self._windows = endless_windows(flow.window_frames, flow.overlap_frames, first_window)
         self._start, self._stop = next(self._windows)  # the next window, in latent frames
         self._source = ClipNoise(codec.flow.latent_dim, seed)
         # Of what is kept, each from where it is still needed:
-        self._ids = torch.empty(0, NUM_CODEBOOKS, dtype=torch.int64, device=device)  # from the window's first frame
+        self._ids = torch.empty(0, self._spec.codebooks, dtype=torch.int64, device=device)  # from its first frame
         self._noise = torch.empty(0, codec.flow.latent_dim, device=device)  # from the window's first latent frame
         self._context = self._noise  # normalised latents from there
         self._latents = self._noise  # latents from `_before` frames before the sound that comes next
@@ -60,17 +60,17 @@ class StreamingDecoder:
         Raises UserError for ids that are no codebook entries; nothing of them is taken then.
         """
         self._require_open()
-        if structural.dtype != torch.int64 or structural.ndim != 2 or len(structural) != NUM_CODEBOOKS:
+        if structural.dtype != torch.int64 or structural.ndim != 2 or len(structural) != self._spec.codebooks:
             raise ValueError(
-                f"structural ids must be int64 of shape ({NUM_CODEBOOKS}, T), not {structural.dtype} of shape "
+                f"structural ids must be int64 of shape ({self._spec.codebooks}, T), not {structural.dtype} of shape "
                 f"{tuple(structural.shape)}"
             )
         if structural.shape[1] == 0:
             return torch.empty(0)
-        self._codec.check_ids(structural)
+        self._check_ids(structural)
         self._ids = torch.cat([self._ids, structural.T.to(self._device)])
         self._frames += structural.shape[1]
-        certain = self._codec.scalar.config.latent_frames(least_samples(self._frames))
+        certain = self._codec.scalar.config.latent_frames(self._codec.least_samples("structural", self._frames))
         pieces = []
         while self._stop <= certain:  # sound leaves window by window, or its rounding would depend on the calls
             self._solve(self._stop)
@@ -81,13 +81,13 @@ class StreamingDecoder:
     def finish(self, num_samples: int | None = None) -> Tensor:
         """There are no more frames: the rest of the sound, (n,) on the CPU. A clip without frames has none.
 
-        num_samples: of the whole clip; None where nobody knows: then as `AudioTokens.from_frames` has it
+        num_samples: of the whole clip; None where nobody knows: then as `AudioTokenizer.from_frames` has it
         Raises ValueError where a clip of so many samples has another number of frames than were fed.
         """
         self._require_open()
         if num_samples is None:
-            num_samples = least_samples(self._frames) if self._frames else 0
-        expected = structural_frames(num_samples) if num_samples > 0 else 0
+            num_samples = self._codec.least_samples("structural", self._frames) if self._frames else 0
+        expected = self._codec.num_frames("structural", num_samples) if num_samples > 0 else 0
         if num_samples < 0 or expected != self._frames:
             raise ValueError(
                 f"a clip of {num_samples} samples has {expected} structural frames, but got {self._frames}"
@@ -133,6 +133,13 @@ class StreamingDecoder:
         self._heard = until
         self._latents = self._latents[max(0, until - self._before) - first :]
         return piece.cpu()
+
+    def _check_ids(self, ids: Tensor) -> None:
+        if ids.min() < 0 or ids.max() >= self._spec.codes:
+            raise UserError(
+                f"structural ids must lie in [0, {self._spec.codes}), found {int(ids.min())} to {int(ids.max())}; "
+                "decode them with the tokenizer that made them"
+            )
 
     def _require_open(self) -> None:
         if self._finished:

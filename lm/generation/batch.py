@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from codec.tokens import NUM_CODEBOOKS
 from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation.compiled_step import CompiledStep
 from lm.generation.grammar import AudioGrammar
@@ -156,28 +155,29 @@ class TextRun(_Run):
 class AudioRun(_Run):
     """One batch of audio being generated."""
 
-    def __init__(self, model, prompts, settings, seeds, negatives, structured, compiled=False):
+    start = 1  # the BOS frame of the first stream
+
+    def __init__(self, model, prompts, settings, seeds, negatives, compiled=False):
         """negatives: empty without guidance"""
-        self.model, self.settings, self.structured = model, settings, structured
+        self.model, self.settings = model, settings
         self.guided = settings.guided
         layout, count = model.config.layout, len(prompts)
-        both = [*prompts, *negatives]
-        if structured:  # the BOS frame is known: it joins the prompt
-            opening = audio_rows(torch.full((NUM_CODEBOOKS, 1), layout.descriptive_bos), is_target=False)
-            both = [concatenate([prompt, opening]) for prompt in both]
+        opening = audio_rows(layout.opening(), is_target=False, codebooks=layout.streams[0].codebooks)
+        both = [concatenate([prompt, opening]) for prompt in (*prompts, *negatives)]  # the BOS frame is known
         with torch.inference_mode():
             self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
-            self.start = int(structured)
             room = self.decoder.room.view(-1, count).amin(0) + self.start
             self.batch = Batch(room, settings.max_rows)
             stale = compiled or self.batch.look_every > 1
-            self.grammar = AudioGrammar(layout, count, structured, room.device, stale, settings.max_frames)
+            limit = None if settings.max_seconds is None else layout.frames_in(settings.max_seconds)
+            self.grammar = AudioGrammar(layout, count, room.device, stale, limit)
             self.frames = FrameDecoder(model, len(both), static=compiled)
             self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
-            self.compiled = CompiledStep(self, (count, NUM_CODEBOOKS), room.device) if compiled else None
-            shape = (count, self.batch.longest, NUM_CODEBOOKS)
-            self.written = torch.full(shape, layout.descriptive_bos, device=room.device)  # (B, rows, 8) row ids
-            self.noise = request_noise(seeds, self.batch.longest, NUM_CODEBOOKS, room.device)
+            self.compiled = CompiledStep(self, (count, layout.num_codebooks), room.device) if compiled else None
+            shape = (count, self.batch.longest, layout.num_codebooks)
+            self.written = torch.empty(shape, dtype=torch.int64, device=room.device)  # (B, rows, C) row ids
+            self.written[:] = layout.opening()[:, 0].to(room.device)
+            self.noise = request_noise(seeds, self.batch.longest, layout.num_codebooks, room.device)
             self.batch.rows += self.start
 
     def prefill(self) -> Tensor:
@@ -185,11 +185,11 @@ class AudioRun(_Run):
         return self.decoder.prefill()
 
     def feed(self, ids: Tensor) -> Tensor:
-        """The frames just drawn (b, 8) -> final vectors."""
+        """The frames just drawn (b, C) -> final vectors."""
         return self.decoder.feed_audio(ids.repeat(2, 1) if self.guided else ids)
 
     def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Final vectors and noise (b, 8) -> the next frame of every request (b, 8), and which ended with it (b,)."""
+        """Final vectors and noise (b, C) -> the next frame of every request (b, C), and which ended with it (b,)."""
         ids = self.frames.frame(final, self.grammar.chooser(self.heads, self.settings, uniform))
         ids = ids[: len(uniform)]  # guided and unguided half hold the same
         return ids, self.grammar.advance(ids)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from codec.layers.onednn import is_supported, multiply
-from codec.tokens import NUM_CODEBOOKS
 from lm.generation.int8 import Int8Heads
 from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
-from lm.rows import NUM_COLUMNS, TEXT_COLUMN, Rows
+from lm.rows import Rows
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
 STRETCHING_ROPES = ("dynamic", "longrope")  # their tables depend on how many rows there are
@@ -206,22 +205,17 @@ class RowDecoder:
         )
         self.rotary = Rotary(model.cross_modal, capacity, model.audio_embeddings.weight)
 
-        self.ids = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.int64)
-        self.mask = torch.zeros(batch, self.column, NUM_COLUMNS, dtype=torch.bool)
+        self.ids = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.int64)
+        self.mask = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.bool)
         for i, rows in enumerate(prompts):
             self.ids[i, self.column - len(rows) :], self.mask[i, self.column - len(rows) :] = rows.ids, rows.mask
         self.last_is_audio = bool(self.mask[:, -1, 0].any())
         self.ids, self.mask = self.ids.to(device), self.mask.to(device)
 
-        # What later rows may see of each column: everything but padding, and in the experts perhaps only audio.
+        # What later rows may see of each column: everything but padding.
         visible = torch.ones(batch, capacity, dtype=torch.bool, device=device)
         visible[:, : self.column] = self.mask.any(-1)
         self.bias = self._bias(visible) if self.padded else None
-        self.expert_bias = self.bias
-        if model.config.mask_other_modalities:
-            visible = visible.clone()
-            visible[:, : self.column] = self.mask[..., 0]
-            self.expert_bias = self._bias(visible)
         self.position = torch.tensor([self.column], device=device) if static else None  # (1,) next cache column
         self._columns = torch.arange(capacity, device=device)
 
@@ -244,53 +238,53 @@ class RowDecoder:
         text_only: nothing but text will follow, so what the generation layers remember is never asked for.
         """
         model, ids, mask = self.model, self.ids, self.mask
-        is_audio, is_text = mask[..., :1], mask[..., TEXT_COLUMN:]  # (B, P, 1)
+        is_audio, is_text = mask[..., :1], mask[..., -1:]  # (B, P, 1)
         positions = (torch.arange(self.column, device=ids.device) - self.padding[:, None]).clamp(min=0)
         rotary = self.rotary.at(positions)
-        everything, experts = self._prompt_bias(self.bias), self._prompt_bias(self.expert_bias)
+        seen = self._prompt_bias(self.bias)
 
-        x = model.cross_modal.embed_tokens(ids[..., TEXT_COLUMN]) * is_text  # (B, P, d)
+        x = model.cross_modal.embed_tokens(ids[..., -1]) * is_text  # (B, P, d)
         if not (text_only and not bool(is_audio.any())):
-            frames = ids[..., :TEXT_COLUMN][is_audio[..., 0]]  # (N, 8)
+            frames = ids[..., :-1][is_audio[..., 0]]  # (N, 8)
             audio = torch.zeros_like(x).masked_scatter(is_audio, model.embed_frames(frames))
-            x = x + self.understanding(audio, 0, rotary, experts) * is_audio
-        hidden = self.cross_modal(x, 0, rotary, everything)
+            x = x + self.understanding(audio, 0, rotary, seen) * is_audio
+        hidden = self.cross_modal(x, 0, rotary, seen)
         if text_only and not self.last_is_audio:
             return hidden[:, -1]
-        generated = self.generation(hidden * is_audio, 0, rotary, experts)
+        generated = self.generation(hidden * is_audio, 0, rotary, seen)
         return torch.where(is_audio[:, -1], generated[:, -1], hidden[:, -1])
 
     def feed_audio(self, frames: Tensor) -> Tensor:
         """Append an audio row to every entry: frames (B, 8) -> final vectors (B, d)."""
-        column, rotary, bias, experts = self._next()
-        x = self.understanding(self.model.embed_frames(frames)[:, None], column, rotary, experts)
+        column, rotary, bias = self._next()
+        x = self.understanding(self.model.embed_frames(frames)[:, None], column, rotary, bias)
         x = self.cross_modal(x, column, rotary, bias)
-        return self.generation(x, column, rotary, experts)[:, 0]
+        return self.generation(x, column, rotary, bias)[:, 0]
 
     def feed_text(self, ids: Tensor) -> Tensor:
         """Append a text row to every entry: ids (B,) -> final vectors (B, d).
 
         Only for text that runs to the end: the experts are skipped, and later audio rows would miss what they remember.
         """
-        column, rotary, bias, _ = self._next()
+        column, rotary, bias = self._next()
         return self.cross_modal(self.model.cross_modal.embed_tokens(ids)[:, None], column, rotary, bias)[:, 0]
 
-    def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
-        """Claim the next cache column: the column, its rotary tables, and what it and the experts may see."""
+    def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None]:
+        """Claim the next cache column: the column, its rotary tables, and what it may see."""
         if self.position is not None:
             return self._next_static()
         column, self.column = self.column, self.column + 1
         where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
-        seen = [None if bias is None else bias[..., : self.column] for bias in (self.bias, self.expert_bias)]
-        return column, self.rotary.at(where), *seen
+        seen = None if self.bias is None else self.bias[..., : self.column]
+        return column, self.rotary.at(where), seen
 
-    def _next_static(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+    def _next_static(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         column = self.position.clone()
         self.position.add_(1)
         future = torch.zeros_like(self._columns, dtype=self.rotary.cos.dtype)
         future = future.masked_fill(self._columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, capacity)
-        seen = [future if bias is None else bias + future for bias in (self.bias, self.expert_bias)]
-        return column, self.rotary.at((column - self.padding)[:, None]), *seen
+        seen = future if self.bias is None else self.bias + future
+        return column, self.rotary.at((column - self.padding)[:, None]), seen
 
     def static_state(self) -> list[Tensor]:
         """What a static step changes, at addresses that stay."""
@@ -303,19 +297,19 @@ class RowDecoder:
             group.keep(entries)
         self.padding, self.room = self.padding[entries], self.room[entries]
         self.bias = None if self.bias is None else self.bias[entries]
-        self.expert_bias = None if self.expert_bias is None else self.expert_bias[entries]
 
 
 class FrameDecoder:
     """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
 
     def __init__(self, model: nn.Module, batch: int, static: bool = False):
-        self.model, self._stride = model, model.config.layout.audio_size
+        layout = model.config.layout
+        self.model, self._stride, self._codebooks = model, layout.audio_size, layout.num_codebooks
         weight = model.audio_embeddings.weight
         transformer = model.depth_decoder.transformer
-        self.layers = CachedLayers(transformer, batch, NUM_CODEBOOKS, weight.dtype, weight.device, static)
-        rotary = Rotary(transformer, NUM_CODEBOOKS, weight)
-        self.rotary = [rotary.at(slice(c, c + 1)) for c in range(NUM_CODEBOOKS)]
+        self.layers = CachedLayers(transformer, batch, self._codebooks, weight.dtype, weight.device, static)
+        rotary = Rotary(transformer, self._codebooks, weight)
+        self.rotary = [rotary.at(slice(c, c + 1)) for c in range(self._codebooks)]
 
     def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """final (B, d) -> ids (B, 8), codebook after codebook.
@@ -323,11 +317,11 @@ class FrameDecoder:
         choose(codebook, states (B, d_depth)) -> ids (B,) picks what the next codebook is told.
         """
         model, x, ids = self.model, final, []
-        for codebook in range(NUM_CODEBOOKS):
+        for codebook in range(self._codebooks):
             vectors = model.depth_decoder.projection(x)[:, None]
             states = self.layers(vectors, codebook, self.rotary[codebook], None)[:, 0]
             ids.append(choose(codebook, states))
-            if codebook + 1 < NUM_CODEBOOKS:
+            if codebook + 1 < self._codebooks:
                 x = model.audio_embeddings(ids[-1] + codebook * self._stride)
         return torch.stack(ids, dim=1)
 

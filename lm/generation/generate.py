@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from codec.tokens import NUM_CODEBOOKS
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
-from lm.generation.grammar import DESCRIPTIVE, FrameReader
 from lm.generation.sampling import GenerationSettings
-from lm.rows import TEXT_COLUMN, Rows, collate, concatenate, text_rows
+from lm.rows import Rows, collate, concatenate, text_rows
+from lm.vocabulary import VocabularyLayout
 
 if TYPE_CHECKING:  # the model's own `generate` calls this module
     from lm.model import UniAudioForConditionalGeneration
@@ -31,29 +30,33 @@ class TextGeneration:
 
 @dataclass(frozen=True)
 class AudioGeneration:
-    """descriptive (8, T5) and structural (8, T12) codes, int64, on the CPU.
+    """The codes of each stream, (codebooks, T) int64 on the CPU, by its name.
 
-    With reason "end" each has at least one frame. Otherwise the structural part, or both, may have none.
+    With reason "end" each has at least one frame. Otherwise the last stream, or several, may have none.
     """
 
-    descriptive: Tensor
-    structural: Tensor
+    streams: Mapping[str, Tensor]
     reason: Reason
 
-    @classmethod
-    def from_frames(cls, descriptive: Sequence[list[int]], structural: Sequence[list[int]], reason: Reason) -> Self:
-        """From frames of eight codes each, any number of either kind."""
-        parts = (descriptive, structural)
-        codes = [torch.tensor(part, dtype=torch.int64).reshape(-1, NUM_CODEBOOKS).T.contiguous() for part in parts]
-        return cls(*codes, reason)
+    def __getitem__(self, stream: str) -> Tensor:
+        return self.streams[stream]
+
+
+def from_frames(layout: VocabularyLayout, frames: Mapping[str, Sequence[list[int]]], reason: Reason) -> AudioGeneration:
+    """Audio of frames of codes, any number in each stream; streams without frames may be missing."""
+    streams = {}
+    for stream in layout.streams:
+        codes = torch.tensor(frames.get(stream.name, []), dtype=torch.int64)
+        streams[stream.name] = codes.reshape(-1, stream.codebooks).T.contiguous()
+    return AudioGeneration(streams, reason)
 
 
 @dataclass(frozen=True)
 class StreamedFrame:
-    """One frame of audio as it comes: index of its request, kind, and eight codes."""
+    """One frame of audio as it comes: index of its request, name of its stream, and its codes."""
 
     request: int
-    kind: Literal["descriptive", "structural"]
+    stream: str
     codes: list[int]
 
 
@@ -90,23 +93,21 @@ def generate_audio(
     settings: GenerationSettings,
     seeds: Sequence[int],
     negatives: Sequence[Rows] | None = None,
-    structured: bool = True,
     compiled: bool = False,
 ) -> list[AudioGeneration]:
-    """Continue each prompt with the audio of one clip: descriptive frames, then structural frames.
+    """Continue each prompt with the audio of one clip: the frames of each stream in turn.
 
     negatives: the unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
-    structured: False samples exactly as the published code does, ids that the codec cannot read included
-        (`lm.audio_grammar.AudioGrammar` says what the difference is).
-    compiled: run every step as one unit compiled by torch (`lm.compiled_step`), the depth decoder's loop included. The
-        first call for a batch size, a range of lengths and a kind of settings takes minutes.
+    compiled: run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
+        included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
     Request i depends on its prompts and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
     model's context gets nothing, for the reason "context".
     Raises ValueError for an empty prompt, or guidance without negatives.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
-    results = [AudioGeneration.from_frames([], [], "context") for _ in prompts]
-    fitting = _fitting(model, prompts, negatives, structured)
+    layout = model.config.layout
+    results = [from_frames(layout, {}, "context") for _ in prompts]
+    fitting = _fitting(model, prompts, negatives, opening=True)
     if not fitting:
         return results
     run = AudioRun(
@@ -115,17 +116,17 @@ def generate_audio(
         settings,
         _at(fitting, seeds),
         _at(fitting, negatives),
-        structured,
         compiled,
     )
     for _ in run.steps():
         pass
     made = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
     for request, frames, rows, reason in made:
-        reader, parts = FrameReader(model.config.layout), ([], [])
-        for frame in filter(None, map(reader.read, frames[:rows])):
-            parts[frame[0]].append(frame[1])
-        results[request] = AudioGeneration.from_frames(*parts, reason)
+        parts: dict[str, list[list[int]]] = {stream.name: [] for stream in layout.streams}
+        for row in map(layout.parse, frames[:rows]):
+            if row.place == "frame":
+                parts[layout.streams[row.stream].name].append(row.codes)
+        results[request] = from_frames(layout, parts, reason)
     return results
 
 
@@ -141,22 +142,18 @@ def stream_audio(
     Returns why each request stopped, as a generator returns.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
-    fitting = _fitting(model, prompts, negatives, True)
+    fitting = _fitting(model, prompts, negatives, opening=True)
     reasons: list[Reason] = ["context"] * len(prompts)
     if not fitting:
         return reasons
-    run = AudioRun(
-        model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives), structured=True
-    )
-    readers = [FrameReader(model.config.layout) for _ in fitting]
+    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives))
+    layout = model.config.layout
     seen = [0] * len(fitting)
     for _ in run.steps():
         for place, rows in enumerate(run.batch.rows.tolist()):
-            for row in run.written[place, seen[place] : rows].tolist():
-                frame = readers[place].read(row)
-                if frame is not None:
-                    kind = "descriptive" if frame[0] == DESCRIPTIVE else "structural"
-                    yield StreamedFrame(fitting[place], kind, frame[1])
+            for row in map(layout.parse, run.written[place, seen[place] : rows].tolist()):
+                if row.place == "frame":
+                    yield StreamedFrame(fitting[place], layout.streams[row.stream].name, row.codes)
             seen[place] = rows
     for request, reason in zip(fitting, run.batch.reasons(), strict=True):
         reasons[request] = reason
@@ -185,14 +182,15 @@ def score_text(
     with evaluating(model):
         for start in range(0, len(prompts), SCORE_BATCH):
             pairs = list(zip(prompts, continuations, strict=True))[start : start + SCORE_BATCH]
-            sentences = [concatenate([prompt, text_rows(ids, is_target=True)]) for prompt, ids in pairs]
-            rows = collate(sentences, model.config.layout)
+            layout = model.config.layout
+            sentences = [concatenate([prompt, text_rows(ids, layout, is_target=True)]) for prompt, ids in pairs]
+            rows = collate(sentences, layout)
             ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
             final = model.last_hidden_state(ids[:, :-1], mask[:, :-1])
             for i, (prompt, continuation) in enumerate(pairs):
                 asked = slice(len(prompt) - 1, len(prompt) + len(continuation) - 1)
                 log_probs = model.lm_head(final[i, asked]).float().log_softmax(-1)
-                targets = ids[i, 1:, TEXT_COLUMN][asked, None]
+                targets = ids[i, 1:, -1][asked, None]
                 scores.append(log_probs.gather(1, targets).sum().item())
     return scores
 
@@ -226,7 +224,7 @@ def _checked_negatives(
     if not settings.guided:
         return ()
     if negatives is None:
-        scale = settings.guidance if settings.guidance != 1 else settings.structural_guidance
+        scale = next(s for s in (settings.guidance, *settings.stream_guidance.values()) if s != 1)
         raise ValueError(f"guidance {scale} needs a negative prompt for every prompt")
     _check_lengths(prompts, negatives)
     return negatives

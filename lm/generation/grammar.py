@@ -1,4 +1,4 @@
-"""The grammar of generated audio: descriptive frames, then structural frames, each between a BOS and an EOS frame."""
+"""The grammar of generated audio: the frames of each stream in turn, between a BOS and an EOS frame."""
 
 from __future__ import annotations
 
@@ -7,43 +7,50 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from codec.tokens import NUM_CODEBOOKS
 from lm.generation.cached_model import AudioHeads
 from lm.generation.sampling import GenerationSettings, sample
 from lm.vocabulary import VocabularyLayout
-
-DESCRIPTIVE, STRUCTURAL = 0, 1  # the two phases
 
 
 class AudioGrammar:
     """Where each request of a batch stands, and which ids it may draw next.
 
-    Structured (the default): BOS frames are set, not drawn; a phase holds at least one frame; codebook 0 alone decides
-    whether a frame is the end, and every other id is a codebook entry of the phase. What comes out can be decoded.
-    Not structured: the published sampler (§B.3), in which only descriptive ids are forbidden, and only in the
-    structural phase; a frame is the end where all eight ids say so.
+    A request is in one phase, the stream whose frames it writes; the phases follow each other in the layout's order.
+
+        place in a phase                  codebook 0 may be   the other codebooks
+        BOS frame (set, not drawn)        BOS                 BOS
+        first frame                       a code              a code
+        later frame                       a code or EOS       a code; after EOS, EOS
+        limit of frames reached           EOS (set)           EOS
+
+    So a phase holds at least one frame, codebook 0 alone decides whether a frame is the end, and what comes out can be
+    decoded. Codebooks that a phase's stream does not have hold its padding id.
     """
 
     def __init__(
         self,
         layout: VocabularyLayout,
         batch: int,
-        structured: bool,
         device: torch.device,
         stale: bool,
-        max_frames: tuple[int, int] | None = None,
+        max_frames: tuple[int, ...] | None = None,
     ):
-        """stale: the host does not `look` after every frame.
-        max_frames: frames that each phase holds at most; its end is set then, not drawn (structured alone)
         """
-        if max_frames is not None and not structured:
-            raise ValueError("a limit of frames needs structured generation; limit the rows instead")
-        self.structured = structured
-        offset, size = layout.structural_offset, layout.audio_size
-        self.edges = (0, offset, size)  # the ids of phase p are edges[p] .. edges[p + 1] - 1
-        self.codes = (layout.descriptive_codes, layout.structural_codes)
-        self.bos = torch.tensor([layout.descriptive_bos, layout.structural_bos + offset], device=device)
-        self.eos = torch.tensor([layout.descriptive_eos, layout.structural_eos + offset], device=device)
+        Args:
+            stale: the host does not `look` after every frame.
+            max_frames: frames that each phase holds at most; its end is set then, not drawn.
+        """
+        streams = layout.streams
+        self.names = [stream.name for stream in streams]
+        self.last = len(streams) - 1
+        self.edges = (*layout.offsets, layout.audio_size)  # the ids of phase p are edges[p] .. edges[p + 1] - 1
+        self.codes = [stream.codes for stream in streams]
+        self.codebooks = [stream.codebooks for stream in streams]
+        self.bos = torch.tensor([int(layout.opening(p)[0, 0]) for p in range(len(streams))], device=device)
+        self.eos = torch.tensor([int(layout.closing(p)[0, 0]) for p in range(len(streams))], device=device)
+        self.pads = torch.tensor([layout.pad(p) for p in range(len(streams))], device=device)
+        self.widths = torch.tensor(self.codebooks, device=device)
+        self.uneven = len(set(self.codebooks)) > 1
 
         self.phase = torch.zeros(batch, dtype=torch.int64, device=device)
         self.frames = torch.zeros(batch, dtype=torch.int64, device=device)  # frames of the phase so far
@@ -52,32 +59,29 @@ class AudioGrammar:
         self.cut = torch.zeros(batch, dtype=torch.bool, device=device)  # a phase would have gone on
         self.stale = stale
         # Phases that requests may be in, as far as the host knows: only their ids need logits.
-        self.present = (DESCRIPTIVE, STRUCTURAL) if stale else (DESCRIPTIVE,)
+        self.present = tuple(range(len(streams))) if stale else (0,)
 
-        forbidden = torch.full((4, size), float("-inf"), device=device)
-        for phase in (DESCRIPTIVE, STRUCTURAL):
-            first = self.edges[phase]
-            if structured:
-                forbidden[2 * phase : 2 * phase + 2, first : first + self.codes[phase]] = 0
-                forbidden[2 * phase + 1, self.eos[phase]] = 0
-            else:
-                forbidden[2 * phase : 2 * phase + 2, first if phase == STRUCTURAL else 0 :] = 0
-        self.forbidden = forbidden  # (4, V): row 2 * phase is what codebooks 1..7 and a first frame may draw
+        # Row 2 * phase is what codebooks behind the first, and a first frame, may draw; row 2 * phase + 1 EOS as well.
+        forbidden = torch.full((2 * len(streams), layout.audio_size), float("-inf"), device=device)
+        for phase, first in enumerate(layout.offsets):
+            forbidden[2 * phase : 2 * phase + 2, first : first + self.codes[phase]] = 0
+            forbidden[2 * phase + 1, self.eos[phase]] = 0
+        self.forbidden = forbidden  # (2 phases, V)
 
     def chooser(
         self, heads: AudioHeads, settings: GenerationSettings, uniform: Tensor
     ) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
-        uniform (B, 8): noise. With guidance the states hold the guided and then the unguided half of the batch, and
+        uniform (B, C): noise. With guidance the states hold the guided and then the unguided half of the batch, and
         both are told the same ids.
         """
         guided = settings.guided
-        guidance = self._of_phase(settings.guidance, settings.structural_guidance)
-        temperature = self._of_phase(settings.temperature, settings.structural_temperature)
-        windows = [self.edges[p : p + 2] for p in (self.present if self.structured else (DESCRIPTIVE, STRUCTURAL))]
+        guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])
+        temperature = self._of_phase(settings.temperature, [settings.temperature_of(name) for name in self.names])
+        windows = [self.edges[p : p + 2] for p in self.present]
         low, high = windows[0][0], windows[-1][1]
-        forced = torch.where(self.opening, self.bos[self.phase], -1) if self.structured else None
+        forced = torch.where(self.opening, self.bos[self.phase], -1)
         full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])
 
         def choose(codebook: int, states: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ class AudioGrammar:
                 conditional, unconditional = logits.chunk(2)
                 scale = settings.guidance if guidance is None else guidance[:, None]
                 logits = unconditional + scale * (conditional - unconditional)
-            if self.structured and codebook > 0 and len(windows) == 1:
+            if codebook > 0 and len(windows) == 1:
                 logits = logits[:, : self.codes[self.present[0]]]  # exactly what everybody may draw
             else:
                 may_end = (self.frames > 0) & (codebook == 0)
@@ -96,61 +100,44 @@ class AudioGrammar:
             if full is not None and codebook == 0:
                 self.cut.logical_or_(full & (ids != self.eos[self.phase]))
                 ids = torch.where(full, self.eos[self.phase], ids)
-            if forced is not None:
-                ids = torch.where(forced >= 0, forced, ids)
-                if codebook == 0:
-                    forced = torch.where(ids == self.eos[self.phase], ids, forced)
+            ids = torch.where(forced >= 0, forced, ids)
+            if codebook == 0:
+                forced = torch.where(ids == self.eos[self.phase], ids, forced)
+            if self.uneven:
+                ids = torch.where(codebook < self.widths[self.phase], ids, self.pads[self.phase])
             return ids.repeat(2) if guided else ids
 
         return choose
 
-    def _of_phase(self, descriptive: float, structural: float | None) -> Tensor | None:
-        """(B,) the value of each request's phase; None where both are the same."""
-        if structural is None or structural == descriptive:
+    def _of_phase(self, common: float, values: list[float]) -> Tensor | None:
+        """(B,) the value of each request's phase; None where all have the common one."""
+        if set(values) == {common}:
             return None
-        return torch.where(self.phase == STRUCTURAL, float(structural), float(descriptive))
+        chosen = torch.full_like(self.phase, values[0], dtype=torch.float32)
+        for phase, value in enumerate(values[1:], 1):
+            chosen = torch.where(self.phase == phase, float(value), chosen)
+        return chosen
 
     def advance(self, ids: Tensor) -> Tensor:
-        """Take note of the frames just drawn (B, 8); which requests ended with them (B,) bool."""
-        eos = self.eos[self.phase]
-        ended = ids[:, 0] == eos if self.structured else (ids == eos[:, None]).all(1)
-        finished = ended & (self.phase == STRUCTURAL)
+        """Take note of the frames just drawn (B, C); which requests ended with them (B,) bool."""
+        ended = ids[:, 0] == self.eos[self.phase]
+        finished = ended & (self.phase == self.last)
         # In place: a captured step finds them where they were.
         self.frames.copy_(torch.where(ended | self.opening, 0, self.frames + 1))
-        self.opening.copy_(ended & (self.phase == DESCRIPTIVE))
-        self.phase.masked_fill_(ended, STRUCTURAL)
+        self.opening.copy_(ended & (self.phase < self.last))
+        self.phase.add_(ended & (self.phase < self.last))
         return finished
 
     def look(self) -> None:
         """Learn on the host which phases are present: a synchronisation."""
         present = set(self.phase.tolist())
-        if self.stale and DESCRIPTIVE in present:  # it may end before the next look
-            present.add(STRUCTURAL)
-        self.present = tuple(sorted(present))
+        if not present:  # every request has ended
+            return
+        if self.stale:  # each may end before the next look
+            present.update(range(min(present), self.last + 1))
+        self.present = tuple(range(min(present), max(present) + 1))  # windows of ids adjoin each other
 
     def keep(self, entries: Tensor) -> None:
         """Forget every request but these."""
         self.phase, self.frames, self.opening = self.phase[entries], self.frames[entries], self.opening[entries]
         self.cut = self.cut[entries]
-
-
-class FrameReader:
-    """Reads one request's frames off the model's rows: which belong to which phase, without BOS and EOS."""
-
-    def __init__(self, layout: VocabularyLayout):
-        self._eos = ([layout.descriptive_eos], [layout.structural_eos + layout.structural_offset])
-        self._offset = layout.structural_offset
-        self._phase, self._opened = DESCRIPTIVE, False
-
-    def read(self, row: list[int]) -> tuple[int, list[int]] | None:
-        """The eight ids of the next row -> (phase, codes), or None for a BOS or EOS frame.
-
-        The first frame of a phase is its BOS whatever its ids are, as in the published code.
-        """
-        if row == self._eos[self._phase] * NUM_CODEBOOKS:
-            self._phase, self._opened = STRUCTURAL, False
-            return None
-        if not self._opened:
-            self._opened = True
-            return None
-        return self._phase, [value - self._offset for value in row] if self._phase == STRUCTURAL else row

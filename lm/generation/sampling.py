@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
-
-_EDGES = 4  # BOS and EOS of both phases
-
-
-def rows_of(seconds: float) -> int:
-    """Rows that audio of so many seconds takes, special frames included."""
-    samples = int(seconds * SAMPLE_RATE)
-    return descriptive_frames(samples) + structural_frames(samples) + _EDGES
 
 
 @dataclass(frozen=True)
@@ -27,7 +17,7 @@ class GenerationSettings:
     temperature: logits are divided by it; 0 always takes the likeliest id
     top_k: only the k likeliest ids are drawn from; 1 always takes the likeliest, None allows all
     guidance: scale of classifier-free guidance for audio; 1 is none, more follows the prompt more closely
-    structural_temperature, structural_guidance: those of the structural frames; None: as of the descriptive ones
+    stream_temperature, stream_guidance: name of a stream -> its own, in place of those
     max_seconds: longest audio, to the frame; a phase that has as many frames ends there. None: as the rows allow
     """
 
@@ -35,39 +25,41 @@ class GenerationSettings:
     temperature: float = 0.9
     top_k: int | None = 50
     guidance: float = 1.0
-    structural_temperature: float | None = None
-    structural_guidance: float | None = None
+    stream_temperature: Mapping[str, float] = field(default_factory=dict)
+    stream_guidance: Mapping[str, float] = field(default_factory=dict)
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
-        for name in ("temperature", "guidance", "structural_temperature", "structural_guidance"):
-            value = getattr(self, name)
-            if not (value is None and name.startswith("structural")) and not 0 <= value < float("inf"):
+        values = {"temperature": self.temperature, "guidance": self.guidance}
+        values |= {f"stream_temperature[{name!r}]": value for name, value in self.stream_temperature.items()}
+        values |= {f"stream_guidance[{name!r}]": value for name, value in self.stream_guidance.items()}
+        for name, value in values.items():
+            if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 (or None for all ids), got {self.top_k}")
         if self.max_seconds is not None and not 0 < self.max_seconds < float("inf"):
             raise ValueError(f"max_seconds must be above 0 (or None), got {self.max_seconds}")
 
-    @property
-    def max_frames(self) -> tuple[int, int] | None:
-        """Descriptive and structural frames of the longest audio; None where its length is not limited."""
-        if self.max_seconds is None:
-            return None
-        samples = int(self.max_seconds * SAMPLE_RATE)
-        return descriptive_frames(samples), structural_frames(samples)
+    def temperature_of(self, stream: str) -> float:
+        """Temperature in a stream of that name."""
+        return self.stream_temperature.get(stream, self.temperature)
+
+    def guidance_of(self, stream: str) -> float:
+        """Guidance in a stream of that name."""
+        return self.stream_guidance.get(stream, self.guidance)
 
     @property
     def greedy(self) -> bool:
         """Whether every id is the likeliest one."""
-        return self.top_k == 1 or (self.temperature == 0 and not self.structural_temperature)
+        return self.top_k == 1 or not any((self.temperature, *self.stream_temperature.values()))
 
     @property
     def guided(self) -> bool:
         """Whether guidance plays a part anywhere."""
-        return self.guidance != 1 or self.structural_guidance not in (None, 1)
+        return any(scale != 1 for scale in (self.guidance, *self.stream_guidance.values()))
 
 
 def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from codec.io.errors import UserError
-from codec.tokens import NUM_CODEBOOKS
+from codec.streams import StreamSpec
 from lm.config import LLAMA_3_ROPE, UniAudioConfig
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import TAGGED_ROLES, VocabularyLayout
@@ -28,6 +28,9 @@ CONTEXT, NORM_EPS = 131072, 1e-5
 EXPERT_LAYERS = {"understanding_layers": 3, "generation_layers": 2}  # fixed in the published model; may be given
 
 # What the file calls a number -> what the vocabulary layout calls it. Each may carry the ending _token.
+_STREAMS = ("descriptive", "structural")
+_CODEBOOKS = 8
+
 NUMBERS = {
     "audio_reason_card": "descriptive_card",
     "reason_bos": "descriptive_bos",
@@ -66,7 +69,7 @@ def model_config(
     values: Mapping[str, Any],
     source: str,
     text_tokenizer: TextTokenizer | None = None,
-    codec_codes: tuple[int, int] | None = None,
+    codec: Sequence[StreamSpec] | None = None,
     audio_fingerprint: str = "",
 ) -> UniAudioConfig:
     """Configuration of our model from the values of an llm_config.yaml.
@@ -74,24 +77,27 @@ def model_config(
     source: the file's name, for messages.
     text_tokenizer: gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which fit
         a model of its vocabulary only.
-    codec_codes, audio_fingerprint: size of the codec's descriptive and structural codebooks, and which codec it is.
-        None: every id below the first special one is a code.
+    codec, audio_fingerprint: the streams of the codec, and which codec it is. None: every id below the first special
+        one is a code.
     Raises UserError naming every value that is missing, and values that fit neither each other nor the tokenizers.
     """
     numbers = _numbers(values, source)
     backbone = _sizes(values, "llm_name", BACKBONES, (*SIZES, "padded_vocab_size"), source)
     depth = _sizes(values, "local_model", DEPTH_DECODERS, SIZES, source)
-    if values["parallel_number"] != NUM_CODEBOOKS + 1:
+    if values["parallel_number"] != _CODEBOOKS + 1:
         raise UserError(
-            f"{source}: parallel_number is {values['parallel_number']!r}, but rows have {NUM_CODEBOOKS + 1} columns "
-            f"({NUM_CODEBOOKS} codebooks and text); this model cannot be imported"
+            f"{source}: parallel_number is {values['parallel_number']!r}, but rows have {_CODEBOOKS + 1} columns "
+            f"({_CODEBOOKS} codebooks and text); this model cannot be imported"
         )
     layers = {name: _integer(values.get(name, number), name, source) for name, number in EXPERT_LAYERS.items()}
     layout = numbers | _text_ids(numbers, backbone["padded_vocab_size"], text_tokenizer, source)
-    first = {
-        kind: min(layout[f"{kind}_{name}"] for name in ("bos", "eos", "pad")) for kind in ("descriptive", "structural")
-    }
-    codes = dict(zip(first, codec_codes, strict=True)) if codec_codes else first
+    first = {kind: min(layout[f"{kind}_{name}"] for name in ("bos", "eos", "pad")) for kind in _STREAMS}
+    codes = {spec.name: spec.codes for spec in codec} if codec else first
+    if set(codes) != set(first):
+        raise UserError(
+            f"{source}: the released model has the streams {' and '.join(first)}, and the codec "
+            f"{', '.join(codes)}; give the codec that the model was trained with"
+        )
     for kind, size in codes.items():
         if size > first[kind]:
             raise UserError(
@@ -100,9 +106,9 @@ def model_config(
             )
     layout |= {f"{kind}_codes": size for kind, size in codes.items()}
     try:
-        vocabulary = VocabularyLayout(**layout, audio_fingerprint=audio_fingerprint)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}; correct the card or the special id") from error
+        vocabulary = VocabularyLayout.from_dict(layout | {"audio_fingerprint": audio_fingerprint}, source)
+    except UserError as error:
+        raise UserError(f"{error}; correct the card or the special id") from error
     return UniAudioConfig(
         cross_modal=_llama(backbone) | {"vocab_size": backbone["padded_vocab_size"]},
         depth=_llama(depth) | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None},
@@ -126,10 +132,11 @@ def published_values(config: UniAudioConfig, source: str = "the model") -> dict[
                 f"{source}: the {name} cannot be exported, as the published model has no layers with {unlike}; "
                 f"{_EXPORT_REMEDY}"
             )
-    if config.mask_other_modalities:
+    numbers = layout.to_dict()
+    if "streams" in numbers:
         raise UserError(
-            f"{source}: cannot be exported with mask_other_modalities, as the published model attends to all rows; "
-            f"{_EXPORT_REMEDY}"
+            f"{source}: cannot be exported with the streams {', '.join(s.name for s in layout.streams)}, as the "
+            f"published model has {' and '.join(_STREAMS)} of {_CODEBOOKS} codebooks; {_EXPORT_REMEDY}"
         )
     values: dict[str, Any] = {
         "llm_name": _name(_sizes_of(config.cross_modal, with_vocabulary=True), BACKBONES),
@@ -137,7 +144,7 @@ def published_values(config: UniAudioConfig, source: str = "the model") -> dict[
         "parallel_number": layout.num_codebooks + 1,
     }
     for name, ours in NUMBERS.items():
-        values[f"{name}_token" if name.endswith("_pad") else name] = getattr(layout, ours)
+        values[f"{name}_token" if name.endswith("_pad") else name] = numbers[ours]
     for name, number in EXPERT_LAYERS.items():
         if getattr(config, name) != number:
             values[name] = getattr(config, name)
@@ -153,7 +160,7 @@ def describes(values: Mapping[str, Any], config: UniAudioConfig) -> bool:
     except UserError:
         return False
     return (
-        all(getattr(config.layout, ours) == number for ours, number in numbers.items())
+        all(config.layout.to_dict().get(ours) == number for ours, number in numbers.items())
         and all(values.get(name, number) == getattr(config, name) for name, number in EXPERT_LAYERS.items())
         and (backbone, depth) == (_sizes_of(config.cross_modal, with_vocabulary=True), _sizes_of(config.depth))
     )

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from codec.io.errors import UserError
-from codec.tokens import AudioTokens
-from lm.rows import NUM_CODEBOOKS, TEXT_COLUMN, collate
-from lm.vocabulary import VocabularyLayout
+from lm.rows import collate
+from lm.vocabulary import StreamVocabulary, VocabularyLayout
+from tests.factories.tokens import both, descriptive_frames, structural_frames
 
 
 def samples_of(descriptive, structural):
@@ -33,7 +33,7 @@ class ReadyMade:
 def tag_of(role, tasks, tensors):
     """The ids around a role's text in the fixture's sequences."""
     name = next(name for name, task in tasks.items() if f"{role}_seq" in task["fields"])
-    column, words = tensors[f"{name}.train.tokens"][:, TEXT_COLUMN].tolist(), tensors[f"in.{role}_seq"].tolist()
+    column, words = tensors[f"{name}.train.tokens"][:, 8].tolist(), tensors[f"in.{role}_seq"].tolist()
     place = next(i for i in range(len(column)) if column[i : i + len(words)] == words)
     return column[place - 1], column[place + len(words)]
 
@@ -43,7 +43,7 @@ def published_layout(facts, tensors):
     prompt = tensors["in.prompt"].tolist()
     tags = {role: tag_of(role, facts["tasks"], tensors) for role in ("transcription", "lyric", "caption")}
     texts = [int(value.max()) for name, value in tensors.items() if name.endswith(".tokens")]
-    return VocabularyLayout(
+    flat = dict(
         text_size=max(ids["text_pad_token"], *texts) + 1,
         text_bos=prompt[0],
         text_eos=prompt[-1],
@@ -62,6 +62,7 @@ def published_layout(facts, tensors):
         audio_prompt_bos=ids["audio_prompt_bos"],
         audio_prompt_eos=ids["audio_prompt_eos"],
     )
+    return VocabularyLayout.from_dict(flat)
 
 
 def segments_of(task, tensors):
@@ -77,7 +78,7 @@ def segments_of(task, tensors):
             if partner is None:  # 'semantic_seq2' and 'reason_seq2' are the second clip's
                 partner = tensors[f"in.{other}_seq2"]
             descriptive, structural = (codes, partner) if other == "semantic" else (partner, codes)
-            tokens = AudioTokens(descriptive, structural, samples_of(descriptive, structural), "")
+            tokens = both(descriptive, structural, samples_of(descriptive, structural), "")
             yield Segment("descriptive" if other == "semantic" else "structural", tokens, is_target)
         else:
             role = field.split("_")[0]
@@ -133,9 +134,7 @@ def test_batch_padding_as_published(published):
 
 
 def make_tokens(num_samples, fingerprint="f"):
-    from codec.tokens import descriptive_frames, structural_frames
-
-    return AudioTokens(
+    return both(
         torch.randint(0, 4, (8, descriptive_frames(num_samples))),
         torch.randint(0, 4, (8, structural_frames(num_samples))),
         num_samples,
@@ -150,10 +149,10 @@ def test_one_modality_is_active_in_every_row(parts):
         Segment("text", p, True) if isinstance(p, str) else Segment("audio", make_tokens(p)) for p in parts
     )
     rows = to_rows(AuditorySentence(segments), layout, ByteTokenizer())
-    audio, text = rows.mask[:, :NUM_CODEBOOKS], rows.mask[:, TEXT_COLUMN]
+    audio, text = rows.mask[:, :8], rows.mask[:, 8]
     assert (audio.all(1) ^ text).all() and (audio.any(1) == audio.all(1)).all()
     assert (rows.ids[~rows.mask] == 0).all()
-    assert (rows.ids[:, :NUM_CODEBOOKS] < layout.audio_size).all()
+    assert (rows.ids[:, :8] < layout.audio_size).all()
     assert torch.equal(rows.loss.bool(), text), "only the text segments are learned here"
 
 
@@ -164,7 +163,9 @@ class ByteTokenizer:
 
 def small_layout(audio_fingerprint=""):
     tags = {"transcription": (259, 260), "lyric": (261, 262), "caption": (263, 264)}
-    return VocabularyLayout(300, 256, 257, 258, tags, 8, 12, 8, 9, 11, 8, 16, 8, 9, 11, 12, 13, "", audio_fingerprint)
+    low = StreamVocabulary("descriptive", 8, 12, bos=8, eos=9, pad=11, rate=5.0)
+    high = StreamVocabulary("structural", 8, 16, bos=8, eos=9, pad=11, rate=12.5)
+    return VocabularyLayout(300, 256, 257, 258, tags, (low, high), 12, 13, "", audio_fingerprint)
 
 
 def test_audio_of_another_tokenizer_is_refused_naming_both():
@@ -177,6 +178,6 @@ def test_a_segment_must_hold_what_its_role_says():
     with pytest.raises(ValueError, match="holds AudioTokens, not str"):
         Segment("audio", "hello")
     with pytest.raises(ValueError, match="unknown role"):
-        Segment("song", "hello")
+        Segment("song", make_tokens(1000))
     with pytest.raises(ValueError, match="at least one segment"):
         to_rows(AuditorySentence(()), small_layout(), ByteTokenizer())

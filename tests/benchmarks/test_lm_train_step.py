@@ -64,7 +64,7 @@ def test_rows_without_padding(lm_train_step):
     workload = lm_train_step.WORKLOADS["tiny"]
     batch = lm_train_step.draw_batch(workload, 3)
     assert batch.loss.shape == (3, 128)
-    padding = workload.model.layout.structural_pad + workload.model.layout.structural_offset
+    padding = workload.model.layout.pad(1)
     blank = (batch.ids[..., 0] == padding) & (batch.ids[..., -1] == workload.model.layout.text_pad)
     assert blank.any() and lm_train_step.Demand.of(batch).rows == int((~blank).sum())
 

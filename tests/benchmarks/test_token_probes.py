@@ -67,8 +67,8 @@ def test_vectors_are_those_of_each_clip_alone(benchmark_module, folder):
     token_probes, codec = benchmark_module("token_probes"), tiny_codec()
     tokens = [clip.tokens for clip in list(TokenStore(folder / "tokens"))[:5]]
     for vectors, ids, branch in (
-        (token_probes.descriptive_vectors(codec, tokens), [t.descriptive for t in tokens], codec.descriptive),
-        (token_probes.structural_vectors(codec, tokens), [t.structural for t in tokens], codec.structural),
+        (token_probes.descriptive_vectors(codec, tokens), [t["descriptive"] for t in tokens], codec.descriptive),
+        (token_probes.structural_vectors(codec, tokens), [t["structural"] for t in tokens], codec.structural),
     ):
         for found, clip in zip(vectors, ids, strict=True):
             torch.testing.assert_close(found, branch.dequantise(clip.T[None])[0])

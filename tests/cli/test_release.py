@@ -48,7 +48,7 @@ def test_a_complete_import_hears_and_speaks_and_comes_back_bit_for_bit(uniaudio,
     assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing half-written is left"
 
     layout = UniAudio.from_pretrained(tmp_path / "model").layout
-    assert layout.descriptive_codes == CODES and layout.text_fingerprint and layout.audio_fingerprint
+    assert layout.streams[0].codes == CODES and layout.text_fingerprint and layout.audio_fingerprint
     heard = uniaudio("transcribe", tone, "--model", tmp_path / "model", "--max-rows", 4)
     assert heard.status == 0, heard.err
 
@@ -120,7 +120,7 @@ def test_a_released_codec_alone_becomes_a_codec_folder(uniaudio, codec_release, 
     assert codec.fingerprint in done.out
     assert "codec.pt  left out" in done.out and "structure_semantic_decoder.conv1" in done.out
     (tokens,) = codec.encode(noise(12_000)[None])
-    assert len(tokens.structural.unique()) > 4 and codec.config.descriptive.quantiser.codebook_size == CODES
+    assert len(tokens["structural"].unique()) > 4 and codec.config.descriptive.quantiser.codebook_size == CODES
 
 
 def test_language_model_and_codec_in_one_import(uniaudio, release, codec_files, tmp_path):

@@ -14,6 +14,7 @@ from cli import doctor
 from codec.audio.waveform import load_audio
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
+from tests.factories.tokens import both
 
 
 def test_transcribe_and_describe_print_one_line_per_file(uniaudio, model_folder, tone):
@@ -82,9 +83,8 @@ def test_a_person_who_waits_for_tokens_sees_how_far_they_are(uniaudio, model_fol
 
 
 def test_tokens_of_another_codec_are_refused_naming_both(uniaudio, model_folder, tmp_path):
-    AudioTokens(torch.zeros(8, 1, dtype=torch.int64), torch.zeros(8, 1, dtype=torch.int64), 100, "other").save(
-        tmp_path / "t.safetensors"
-    )
+    ids = torch.zeros(8, 1, dtype=torch.int64)
+    both(ids, ids, 100, "other").save(tmp_path / "t.safetensors")
     done = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", model_folder / "audio_tokenizer")
     assert done.status == 2 and "other" in done.err and "--codec" in done.err
 
@@ -94,7 +94,7 @@ def test_ids_that_the_codec_has_not_are_refused(uniaudio, model_folder, tone, tm
     codec, path = model_folder / "audio_tokenizer", tmp_path / "t.safetensors"
     assert uniaudio("tokenize", tone, "--codec", codec, "-o", path).status == 0
     tokens = AudioTokens.load(path)
-    (tokens.descriptive, tokens.structural)[kind][7, 1] = value
+    (tokens["descriptive"], tokens["structural"])[kind][7, 1] = value
     tokens.save(path)
     done = uniaudio("detokenize", path, "--codec", codec, "-o", tmp_path / "t.wav")
     assert done.status == 2 and "t.safetensors" in done.err and f"id {value}" in done.err

@@ -4,12 +4,13 @@ import torch
 
 from lm.config import LLAMA_3_ROPE, UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
-from lm.rows import Rows, audio_rows, concatenate, descriptive_frames_in_rows, structural_frames_in_rows, text_rows
+from lm.rows import Rows, audio_rows, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
+from tests.factories.tokens import both
 
 TEXT_IDS = 50
 
-LAYOUT = VocabularyLayout(
+FLAT = dict(
     text_size=TEXT_IDS,
     text_bos=0,
     text_eos=1,
@@ -28,6 +29,8 @@ LAYOUT = VocabularyLayout(
     audio_prompt_bos=24,
     audio_prompt_eos=25,
 )
+
+LAYOUT = VocabularyLayout.from_dict(FLAT)
 
 
 def shape(width: int, layers: int, **more) -> dict:
@@ -64,19 +67,15 @@ def tiny_model(seed: int = 0, **more) -> UniAudioForConditionalGeneration:
 
 def text(length: int, seed: int, is_target: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(seed)
-    return text_rows(torch.randint(9, TEXT_IDS, (length,), generator=generator).tolist(), is_target)
+    return text_rows(torch.randint(9, TEXT_IDS, (length,), generator=generator).tolist(), LAYOUT, is_target)
 
 
 def audio(descriptive: int, structural: int, seed: int, is_target: bool = False) -> Rows:
     generator = torch.Generator().manual_seed(seed)
-    low = torch.randint(0, LAYOUT.descriptive_codes, (8, descriptive), generator=generator)
-    high = torch.randint(0, LAYOUT.structural_codes, (8, structural), generator=generator)
-    return concatenate(
-        [
-            audio_rows(descriptive_frames_in_rows(low, LAYOUT), is_target),
-            audio_rows(structural_frames_in_rows(high, LAYOUT), is_target),
-        ]
-    )
+    low = torch.randint(0, LAYOUT.streams[0].codes, (8, descriptive), generator=generator)
+    high = torch.randint(0, LAYOUT.streams[1].codes, (8, structural), generator=generator)
+    tokens = both(low, high, 1, "")
+    return concatenate([audio_rows(frames, is_target) for _, frames in LAYOUT.frames(tokens, "audio")])
 
 
 def sentences() -> list[Rows]:

@@ -54,7 +54,7 @@ def published_config(values: dict, norm_eps: float = 1e-5, rope: dict | None = N
             "rope_parameters": rotary,
         }
 
-    layout = VocabularyLayout(
+    layout = dict(
         text_size=values["text_vocab"],
         text_bos=free[0],
         text_eos=free[1],
@@ -78,5 +78,5 @@ def published_config(values: dict, norm_eps: float = 1e-5, rope: dict | None = N
         understanding_layers=values["understanding"]["n_layer"],
         generation_layers=values["generation"]["n_layer"],
         depth=shape(values["decoder"]),
-        vocabulary=layout.to_dict(),
+        vocabulary=VocabularyLayout.from_dict(layout).to_dict(),
     )

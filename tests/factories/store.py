@@ -7,10 +7,12 @@ from dataclasses import fields
 import torch
 
 from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.lengths import Units
 from auditory_sentences.token_store import StoredClip
-from codec.tokens import AudioTokens, descriptive_frames, structural_frames
+from codec.tokens import SAMPLE_RATE, AudioTokens
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
+from tests.factories.tokens import both, descriptive_frames, structural_frames, two_streams
 
 FINGERPRINT = "tiny"
 CODES = 16
@@ -24,6 +26,8 @@ class TinyStore:
     """`clips` without tokens, `store[i]` with them, as the real store."""
 
     data_hash = FINGERPRINT
+    streams, sample_rate = two_streams(CODES, CODES), SAMPLE_RATE
+    units = Units(streams, sample_rate)
 
     def __init__(self, clips: list[Clip], seconds: list[float]):
         self.clips = clips
@@ -39,7 +43,7 @@ class TinyStore:
 
 def random_tokens(num_samples: int, seed: int = 0, fingerprint: str = FINGERPRINT) -> AudioTokens:
     generator = torch.Generator().manual_seed(seed)
-    return AudioTokens(
+    return both(
         torch.randint(CODES, (8, descriptive_frames(num_samples)), generator=generator),
         torch.randint(CODES, (8, structural_frames(num_samples)), generator=generator),
         num_samples,
@@ -101,4 +105,4 @@ def tiny_tokenizer() -> SentencePieceTokenizer:
 
 
 def tiny_layout(tokenizer: SentencePieceTokenizer) -> VocabularyLayout:
-    return VocabularyLayout.build(tokenizer, CODES, CODES, FINGERPRINT)
+    return VocabularyLayout.build(tokenizer, two_streams(CODES, CODES), FINGERPRINT)

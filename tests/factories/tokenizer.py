@@ -7,7 +7,8 @@ import time
 import torch
 
 from codec.tokenizer import AudioTokenizer
-from codec.tokens import AudioTokens, descriptive_frames, structural_frames
+from codec.tokens import AudioTokens
+from tests.factories.tokens import two_streams
 
 
 class FakeTokenizer(AudioTokenizer):
@@ -21,30 +22,35 @@ class FakeTokenizer(AudioTokenizer):
         self.batches: list[int] = []  # clips in each batch encoded so far
         self.eval()
 
-    def encode(self, waveforms, lengths=None):
+    def encode(self, waveforms, lengths=None, progress=None):
         time.sleep(self.pause)
         lengths = [waveforms.shape[1]] * len(waveforms) if lengths is None else lengths.tolist()
         self.batches.append(len(lengths))
         return [
             AudioTokens(
-                self._ids(wave[:n], descriptive_frames(n), 1),
-                self._ids(wave[:n], structural_frames(n), 2),
+                {
+                    spec.name: self._ids(wave[:n], spec, self.num_frames(spec.name, n), step)
+                    for step, spec in enumerate(self.streams, 1)
+                },
                 n,
                 self.fingerprint,
             )
             for wave, n in zip(waveforms, lengths, strict=True)
         ]
 
-    def _ids(self, wave, frames, step):
+    def _ids(self, wave, spec, frames, step):
         energy = torch.stack([part.abs().sum() for part in torch.tensor_split(wave, frames)])  # (frames,)
-        return ((energy * 1000).long()[None] * step + torch.arange(8)[:, None] + self.shift) % 256
+        return ((energy * 1000).long()[None] * step + torch.arange(spec.codebooks)[:, None] + self.shift) % spec.codes
 
     def decode(self, tokens, steps=10, seed=0, guidance=1.5):
         return [torch.zeros(t.num_samples) for t in tokens]
 
     @property
-    def codes(self):
-        return 256, 256
+    def streams(self):
+        return two_streams(256, 256)
+
+    def dequantise(self, stream, ids):
+        return ids.float()
 
     def config_values(self):
         return {"shift": self.shift}

@@ -51,7 +51,7 @@ def tiny_codec(seed: int = 0) -> ReasoningCodec:
 def tiny_uniaudio(seed: int = 0, context: int = 512) -> UniAudio:
     """A language model of two narrow groups over the tiny codec."""
     codec, text = tiny_codec(seed), SentencePieceTokenizer.train(TEXTS, 320)
-    layout = VocabularyLayout.build(text, CODES, CODES, codec.fingerprint)
+    layout = VocabularyLayout.build(text, codec.streams, codec.fingerprint)
 
     def shape(width: int, layers: int) -> dict:
         return {

@@ -89,4 +89,5 @@ def test_global_counts_make_parts_add_up():
 
 def test_stream_weights_are_checked():
     with pytest.raises(ValueError, match="8 values"):
-        LossSettings(stream_weights=(1.0, 1.0))
+        LossSettings(stream_weights=(1.0, 1.0)).weights_of(8)
+    assert LossSettings().weights_of(4) == (0.25,) * 4

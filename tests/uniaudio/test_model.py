@@ -27,6 +27,7 @@ from lm.vocabulary import VocabularyLayout
 from tests.factories.codec import noise, small_codec
 from tests.factories.store import CODES, WORDS, random_tokens, tiny_store, tiny_tokenizer
 from tests.factories.tokenizer import FakeTokenizer
+from tests.factories.tokens import two_streams
 from tests.factories.uniaudio import tiny_uniaudio
 from uniaudio.model import UniAudio
 
@@ -57,7 +58,7 @@ def store(codec):
 
 def new_model(store, codec, seed=0, codes=CODES):
     text_tokenizer = tiny_tokenizer()
-    layout = VocabularyLayout.build(text_tokenizer, codes, codes, codec.fingerprint)
+    layout = VocabularyLayout.build(text_tokenizer, two_streams(codes, codes), codec.fingerprint)
 
     def shape(width, layers):
         return {
@@ -134,7 +135,7 @@ def test_what_was_learned_is_played(trained, store, bank):
     for r, answer in zip(asked, answers, strict=True):
         tokens = answer.segment.content
         assert tokens.fingerprint == trained.codec.fingerprint
-        exact += torch.equal(tokens.structural, r.reference.structural)
+        exact += torch.equal(tokens["structural"], r.reference["structural"])
     assert exact == COUNT
 
 

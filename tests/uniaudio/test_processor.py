@@ -11,7 +11,7 @@ from codec.io.errors import UserError
 from lm.generation.generate import GenerationSettings
 from lm.rows import collate
 from tests.factories.codec import noise
-from tests.factories.uniaudio import CODES, tiny_codec, tiny_uniaudio
+from tests.factories.uniaudio import tiny_codec, tiny_uniaudio
 from uniaudio.model import UniAudio
 from uniaudio.processor import UniAudioProcessor
 
@@ -184,7 +184,7 @@ def test_folders_and_parts_that_do_not_belong_together(uniaudio, tmp_path):
     with pytest.raises(UserError, match="use the audio tokenizer that it was trained with"):
         UniAudioProcessor(uniaudio.text_tokenizer, tiny_codec(seed=1), uniaudio.layout)
     other = uniaudio.processor.tokens_of(noise(9_600, seed=1))
-    other = type(other)(other.descriptive % CODES, other.structural, other.num_samples, "another")
+    other = type(other)(other.streams, other.num_samples, "another")
     with pytest.raises(UserError, match="made by the tokenizer another"):
         uniaudio.processor.apply_chat_template([{"role": "user", "content": [hear(other)]}])
 

@@ -103,9 +103,7 @@ class Joint(nn.Module):
     def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec) -> None:
         super().__init__()
         self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec)
-        self._describe = (
-            codec.encode_descriptive
-        )  # through the audio LLM's branch; other parts stay
+        self._describe = codec.encode_descriptive  # through the audio LLM's branch; other parts stay
 
     def forward(
         self, questions: Mapping[str, Any] | None, heard: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.reasoning.codec import ReasoningCodec
+from codec.tokenizer import AudioTokenizer
 from lm.vocabulary import VocabularyLayout
-
-KINDS = ("descriptive", "structural")
 
 
 class Target(NamedTuple):
@@ -31,41 +29,39 @@ class Target(NamedTuple):
 class SemanticTargets:
     """Looks up a frozen codec's vectors for the audio rows of a batch. No module: its codebooks are never trained."""
 
-    def __init__(self, codec: ReasoningCodec, layout: VocabularyLayout, device: torch.device) -> None:
+    def __init__(self, codec: AudioTokenizer, layout: VocabularyLayout, device: torch.device) -> None:
         self.codec, self.layout = codec.to(device).eval(), layout
-        self.dims = {"descriptive": codec.config.descriptive.dim, "structural": codec.config.structural.dim}
+        one = {spec.name: torch.zeros(1, 1, spec.codebooks, dtype=torch.int64) for spec in codec.streams}
+        self.dims = {name: codec.dequantise(name, ids).shape[-1] for name, ids in one.items()}
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, mask: Tensor) -> dict[str, Target]:
-        """ids, mask (B, S, 9) -> the target of each kind. Rows that hold a BOS, EOS or padding frame have none."""
-        layout, frames = self.layout, ids[..., :-1]
-        places = {
-            "descriptive": (0, layout.descriptive_codes, self.codec.descriptive.dequantise),
-            "structural": (layout.structural_offset, layout.structural_codes, self.codec.structural.dequantise),
-        }
+        """ids, mask (B, S, columns) -> the target of each stream. Rows of a BOS, EOS or padding frame have none."""
         targets = {}
-        for kind, (offset, codes, dequantise) in places.items():
-            local = frames - offset  # (B, S, 8)
-            rows = mask[..., 0] & ((local >= 0) & (local < codes)).all(-1)
-            vectors = dequantise(local.clamp(0, codes - 1)).float()
-            targets[kind] = Target(F.layer_norm(vectors, vectors.shape[-1:]), rows)  # the same scale for every codec
+        for stream, offset in zip(self.layout.streams, self.layout.offsets, strict=True):
+            local = ids[..., : stream.codebooks] - offset  # (B, S, codebooks)
+            rows = mask[..., 0] & ((local >= 0) & (local < stream.codes)).all(-1)
+            vectors = self.codec.dequantise(stream.name, local.clamp(0, stream.codes - 1)).float()
+            targets[stream.name] = Target(
+                F.layer_norm(vectors, vectors.shape[-1:]), rows
+            )  # the same scale for every codec
         return targets
 
 
 class SemanticDecoder(nn.Module):
-    """Two layers from an understanding vector to the vector of each kind; light, and thrown away after stage 1."""
+    """Two layers from an understanding vector to the vector of each stream; light, and thrown away after stage 1."""
 
     def __init__(self, width: int, dims: dict[str, int]) -> None:
         super().__init__()
         self.hidden = nn.Linear(width, width)
-        self.heads = nn.ModuleDict({kind: nn.Linear(width, dims[kind]) for kind in KINDS})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, dim) for name, dim in dims.items()})
 
     def loss(self, understood: Tensor, targets: dict[str, Target]) -> Tensor:
-        """Mean squared error per row and dimension, averaged over the kinds. understood (B, S, width)."""
+        """Mean squared error per row and dimension, averaged over the streams. understood (B, S, width)."""
         hidden = F.gelu(self.hidden(understood))
         losses = []
-        for kind in KINDS:
-            vectors, rows = targets[kind]
-            error = (self.heads[kind](hidden).float() - vectors).square().mean(-1)  # (B, S)
+        for name, head in self.heads.items():
+            vectors, rows = targets[name]
+            error = (head(hidden).float() - vectors).square().mean(-1)  # (B, S)
             losses.append((error * rows).sum() / rows.sum().clamp(min=1))
         return torch.stack(losses).mean()

@@ -10,7 +10,7 @@ nothing of where its audio embeddings and heads start; this is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from codec.io.errors import UserError
-from codec.reasoning.codec import ReasoningCodec
-from codec.tokens import NUM_CODEBOOKS
+from codec.streams import StreamSpec
+from codec.tokenizer import AudioTokenizer
 from lm.model import UniAudioForConditionalGeneration
 from training.codec.audio_llm import read_listener
 
@@ -53,59 +53,59 @@ class AudioProjector:
         return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
 
 
-def codebook_vectors(dequantise: Callable[[Tensor], Tensor], codes: int) -> Tensor:
-    """(8, codes, dim): one vector for each code of each codebook; eight of them sum to what `dequantise` gives.
+def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
+    """(codebooks, codes, dim): a vector for each code of a stream; those of a frame sum to what dequantises it.
 
-    dequantise: ids (B, T, 8) -> vectors (B, T, dim), affine in the sum over codebooks
+    That holds where dequantisation is affine in the sum over codebooks, as residual codebooks are.
     """
-    ids = torch.zeros(NUM_CODEBOOKS, codes, NUM_CODEBOOKS, dtype=torch.int64)
-    for codebook in range(NUM_CODEBOOKS):
-        ids[codebook, :, codebook] = torch.arange(codes)
-    first = dequantise(ids[:1, :1])[0, 0]  # every codebook's code 0
-    return dequantise(ids) - first * (1 - 1 / NUM_CODEBOOKS)
+    books = spec.codebooks
+    ids = torch.zeros(books, spec.codes, books, dtype=torch.int64)
+    for codebook in range(books):
+        ids[codebook, :, codebook] = torch.arange(spec.codes)
+    first = codec.dequantise(spec.name, ids[:1, :1])[0, 0]  # every codebook's code 0
+    return (codec.dequantise(spec.name, ids) - first * (1 - 1 / books)).float()
 
 
 @torch.no_grad()
 def init_from_codec(
-    model: UniAudioForConditionalGeneration, codec: ReasoningCodec, projector: AudioProjector | None
+    model: UniAudioForConditionalGeneration, codec: AudioTokenizer, projector: AudioProjector | None
 ) -> None:
     """Give a new model the codec's codebooks as audio embeddings and heads, and a text model that can hear.
 
-    Descriptive embeddings are the audio LLM's projection of the codebooks; structural ones, both without ears, and the
-    heads are random projections that keep distances. Ids that are no codes keep what is random. The scale of audio
-    rows, at which they enter the cross-modal layers, becomes that of the descriptive frames.
+    Embeddings of the first stream are the audio LLM's projection of its codebooks; those of the others, of all without
+    a projector, and the heads are random projections that keep distances. Ids that are no codes keep what is random.
+    The scale of audio rows, at which they enter the cross-modal layers, becomes that of the first stream's frames.
     Raises UserError where the audio LLM belongs to another codec or text model.
     """
     layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
     width, dtype = table.shape[1], table.dtype
     scale = model.understanding.norm.weight.float().mean()  # of the text model's embeddings
-    rows = table.view(NUM_CODEBOOKS, layout.audio_size, width)
+    rows = table.view(layout.num_codebooks, layout.audio_size, width)
 
-    descriptive = codebook_vectors(codec.descriptive.dequantise, layout.descriptive_codes).float()
-    structural = codebook_vectors(codec.structural.dequantise, layout.structural_codes).float()
+    vectors = [codebook_vectors(codec, spec) for spec in codec.streams]
+    first = vectors[0]
     if projector is None:
-        heard = _projected(descriptive, width, scale)
+        embedded = _projected(first, width, scale)
     else:
         _adapt(model, projector.differences)
-        if projector.projection.shape != (width, descriptive.shape[-1]):
+        if projector.projection.shape != (width, first.shape[-1]):
             raise UserError(
                 f"the audio LLM projects {projector.projection.shape[1]} to {projector.projection.shape[0]} values, "
-                f"but the codec's frames have {descriptive.shape[-1]} and the text model {width}; use those it was "
+                f"but the codec's frames have {first.shape[-1]} and the text model {width}; use those it was "
                 "trained with"
             )
-        heard = descriptive @ projector.projection.T + projector.bias / NUM_CODEBOOKS
-        scale = frame_scale(heard)
+        embedded = first @ projector.projection.T + projector.bias / len(first)
+        scale = frame_scale(embedded)
         model.understanding.norm.weight.fill_(scale)
-    rows.normal_(std=float(scale) / NUM_CODEBOOKS**0.5)
-    rows[:, : layout.descriptive_codes] = heard.to(dtype)
-    heads[..., : layout.descriptive_codes] = _heads(descriptive, heads.shape[1]).to(dtype)
-    here = slice(layout.structural_offset, layout.structural_offset + layout.structural_codes)
-    rows[:, here] = _projected(structural, width, scale).to(dtype)
-    heads[..., here] = _heads(structural, heads.shape[1]).to(dtype)
+    rows.normal_(std=float(scale) / layout.num_codebooks**0.5)
+    for i, (offset, one) in enumerate(zip(layout.offsets, vectors, strict=True)):
+        here, books = slice(offset, offset + one.shape[1]), slice(len(one))
+        rows[books, here] = (embedded if i == 0 else _projected(one, width, scale)).to(dtype)
+        heads[books, :, here] = _heads(one, heads.shape[1]).to(dtype)
 
 
 def frame_scale(vectors: Tensor) -> Tensor:
-    """Root mean square of the sums of one vector from each codebook (8, codes, dim), as if drawn independently."""
+    """Root mean square of the sums of a vector from each codebook (codebooks, codes, dim), drawn independently."""
     mean = vectors.mean(1)  # (8, dim)
     spread = (vectors - mean[:, None]).square().mean((1, 2)).sum()
     return (mean.sum(0).square().mean() + spread).sqrt()

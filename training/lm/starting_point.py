@@ -13,7 +13,6 @@ from torch import Tensor
 
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
-from codec.reasoning.codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
@@ -58,11 +57,8 @@ class StartingPoint:
         else:
             tokenizer = TextTokenizer.from_pretrained(_model_or_id(recipe.text_model))
             audio_tokenizer = _model_or_id(recipe.audio_tokenizer)
-            codec = _reasoning_codec(audio_tokenizer)
-            descriptive, structural = codec.config.descriptive.quantiser, codec.config.structural.quantiser
-            layout = VocabularyLayout.build(
-                tokenizer, descriptive.codebook_size, structural.codebook_size, codec.fingerprint
-            )
+            codec = load_tokenizer(audio_tokenizer)
+            layout = VocabularyLayout.build(tokenizer, codec.streams, codec.fingerprint, codec.sample_rate)
             model = from_text_backbone(
                 _model_or_id(recipe.text_model),
                 layout,
@@ -80,7 +76,7 @@ class StartingPoint:
                 raise UserError(
                     f"{where}: made with {what} tokenizer {theirs}, but the model reads {ours}; use the same"
                 )
-        store.require_codes((layout.descriptive_codes, layout.structural_codes))
+        store.require_streams(layout.specs)
         return cls(model, layout, tokenizer, audio_tokenizer, store)
 
     @property
@@ -97,7 +93,7 @@ class StartingPoint:
         """Targets of the semantic distillation, where it has a weight."""
         if weight == 0:
             return None
-        return SemanticTargets(_reasoning_codec(self.audio_tokenizer), self.layout, processes.device())
+        return SemanticTargets(load_tokenizer(self.audio_tokenizer), self.layout, processes.device())
 
     def writer(self, lora: LoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
         """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged.
@@ -118,7 +114,7 @@ class StartingPoint:
             if Path(self.audio_tokenizer).is_dir():
                 shutil.copytree(self.audio_tokenizer, folder / AUDIO_FOLDER)
             else:
-                _reasoning_codec(self.audio_tokenizer).save_pretrained(folder / AUDIO_FOLDER)
+                load_tokenizer(self.audio_tokenizer).save_pretrained(folder / AUDIO_FOLDER)
 
         return write
 
@@ -126,12 +122,3 @@ class StartingPoint:
 def _model_or_id(source: str) -> str | Path:
     """The model folder behind a run's folder; anything that is no folder is left to the hub."""
     return resolve_model(source) if Path(source).is_dir() else source
-
-
-def _reasoning_codec(source: str | Path) -> ReasoningCodec:
-    codec = load_tokenizer(source)
-    if not isinstance(codec, ReasoningCodec):
-        raise UserError(
-            f"{source}: a {codec.tokenizer_type} has no descriptive and structural tokens; use a ReasoningCodec"
-        )
-    return codec

@@ -31,8 +31,8 @@ def stored(pool, name):
 
 
 def names_of_audio(pool, sentence):
-    known = {pool.stored(i).tokens.structural.numpy().tobytes(): pool.clip(i).id for i in pool.members}
-    return [known[s.content.structural.numpy().tobytes()] for s in sentence.segments if not s.is_text]
+    known = {pool.stored(i).tokens["structural"].numpy().tobytes(): pool.clip(i).id for i in pool.members}
+    return [known[s.content["structural"].numpy().tobytes()] for s in sentence.segments if not s.is_text]
 
 
 @pytest.mark.parametrize("task", ["asr", "tts", "instruct_tts", "sound_caption", "music_generation", "audio_qa"])

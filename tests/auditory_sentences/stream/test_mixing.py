@@ -51,8 +51,8 @@ def digest(stream, places):
             if segment.is_text:
                 total.update(segment.content.encode())
             else:
-                total.update(segment.content.descriptive.numpy().tobytes())
-                total.update(segment.content.structural.numpy().tobytes())
+                total.update(segment.content["descriptive"].numpy().tobytes())
+                total.update(segment.content["structural"].numpy().tobytes())
     return total.hexdigest()
 
 
@@ -181,7 +181,7 @@ def test_audio_only_is_cut_to_fit(store):
             assert row_limit(sentence.segments) <= 60
             if sentence.name == "audio_only:train-long":
                 assert row_limit(sentence.segments) == 60
-                starts.add(sentence.segments[0].content.structural[:, 0].numpy().tobytes())
+                starts.add(sentence.segments[0].content["structural"][:, 0].numpy().tobytes())
     assert len(starts) > 3
 
 
@@ -189,10 +189,10 @@ def test_dev_clips_never_come_in_train(store):
     for split, other in (("train", "dev-"), ("dev", "train-")):
         stream = SentenceStream(store, EVERYTHING, seed=0, split=split, max_rows=512)
         others = [i for i, clip in enumerate(store.clips) if clip.id.startswith(other)]
-        held_out = {store[i].tokens.structural.numpy().tobytes() for i in others}
+        held_out = {store[i].tokens["structural"].numpy().tobytes() for i in others}
         for i in range(len(stream)):
             for segment in stream[0, i].sentence.segments:
-                assert segment.is_text or segment.content.structural.numpy().tobytes() not in held_out
+                assert segment.is_text or segment.content["structural"].numpy().tobytes() not in held_out
 
 
 @pytest.mark.parametrize(

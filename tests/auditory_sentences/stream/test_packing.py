@@ -86,7 +86,7 @@ def test_padding_is_padding(packing, layout):
         seen += int(rest.sum())
         assert not batch.loss[rest].any()
         assert (batch.ids[rest][:, -1] == layout.text_pad).all()
-        assert (batch.ids[rest][:, 0] == layout.structural_pad + layout.structural_offset).all()
+        assert (batch.ids[rest][:, 0] == layout.pad(1)).all()
         for row, positions in zip(rest, batch.position_ids, strict=True):
             first = int((~row).sum())
             assert not row[:first].any()  # the rest is at the end

@@ -20,6 +20,7 @@ from auditory_sentences.token_store import MANIFEST, TokenStore, build_store
 from auditory_sentences.token_store.manifest import Damaged
 from codec.io.errors import UserError
 from tests.factories.tokenizer import FakeTokenizer
+from tests.factories.tokens import two_streams
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,12 @@ def test_a_damaged_shard_is_named_and_made_anew(clips, finished, store, capsys):
     shard.write_bytes(data)
     opened = TokenStore(store)
     assert opened[0].id == "c0"  # another shard is whole
-    for ask in (lambda: opened[8], lambda: opened.clips, opened.verify, lambda: opened.require_codes((256, 256))):
+    for ask in (
+        lambda: opened[8],
+        lambda: opened.clips,
+        opened.verify,
+        lambda: opened.require_streams(two_streams(256, 256)),
+    ):
         with pytest.raises(Damaged, match="shard-00001.arrow: damaged"):
             ask()
     shard.write_bytes(data[:-50])
@@ -136,7 +142,12 @@ EDITS = {
     "a key too few": (lambda m: m.pop("fingerprint"), "fingerprint"),
     "no list": (lambda m: m.update(shards={"a": 1}), "must be a list"),
     "null for a shard": (lambda m: m["shards"].append(None), "expected keys"),
-    "no codes": (lambda m: m.update(codes=[0, 256]), "codes"),
+    "no codes": (lambda m: m["streams"][0].update(codes=0), "codes"),
+    "no frames": (lambda m: m["streams"][1].update(rate=-1.0), "rate"),
+    "no stream": (lambda m: m.update(streams=[]), "streams"),
+    "one stream twice": (lambda m: m.update(streams=m["streams"][:1] * 2), "streams"),
+    "a stream named as a field": (lambda m: m["streams"][0].update(name="text"), "cannot be called"),
+    "two ids a frame": (lambda m: m["streams"][0].update(codebooks=3), "for each frame"),
     "other counts": (lambda m: m["shards"][1].update(clips=7), "clips that the store lists"),
     "a failure without an id": (lambda m: m["shards"][0].update(failures=[{"path": "x"}]), "failures"),
     "unfinished": (lambda m: m.update(complete=False), "not finished"),
@@ -224,9 +235,9 @@ def test_ids_beyond_the_codes_are_made_anew_when_built(clips, finished, store):
 
 def test_codes_of_another_size_are_refused(store):
     with pytest.raises(UserError, match="the tokenizer has 0 to 15"):
-        TokenStore(store).require_codes((16, 16))
+        TokenStore(store).require_streams(two_streams(16, 16))
     with pytest.raises(UserError, match="the tokenizer has 0 to 15"):
-        TokenStore(store, (256, 16))[0]
+        TokenStore(store, two_streams(256, 16))[0]
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(store):

@@ -16,6 +16,7 @@ from auditory_sentences.token_store import MANIFEST, JoinedStores, TokenStore, b
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from tests.factories.tokenizer import FakeTokenizer
+from tests.factories.tokens import two_streams
 
 
 def tone(path, pitch, samples=2_400):
@@ -244,7 +245,7 @@ def test_a_store_of_format_1_is_read(old_store):
     for stored in store:
         assert stored.tokens.equal(FakeTokenizer().encode(load_audio(stored.path)[None])[0])
     with pytest.raises(UserError, match="shard-00000.arrow.*'c0' holds the .* id .*has 0 to 3"):
-        store.require_codes((4, 4))
+        store.require_streams(two_streams(4, 4))
 
 
 def test_a_store_of_format_1_is_taken_over_as_it_is(old_store):
@@ -292,7 +293,7 @@ def test_several_stores_are_read_as_one(corpus, built, tmp_path):
     with pytest.raises(IndexError):
         joined[9]
     with pytest.raises(UserError, match="has 0 to 3"):
-        joined.require_codes((4, 4))
+        joined.require_streams(two_streams(4, 4))
 
 
 def test_stores_that_do_not_belong_together_are_refused_naming_both(corpus, built, tmp_path):

@@ -28,7 +28,8 @@ from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.reasoning.config import to_json
-from codec.tokens import SAMPLE_RATE, descriptive_frames, structural_frames
+from codec.tokens import SAMPLE_RATE
+from tests.factories.tokens import descriptive_frames, structural_frames
 
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}

@@ -17,8 +17,8 @@ from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
 from codec.reasoning.structural_branch import FEATURE_FRAMES
 from codec.reasoning.windows import context_windows
 from codec.tokenizer import AudioTokenizer
-from codec.tokens import AudioTokens, descriptive_frames, structural_frames
 from tests.factories.codec import SMALL, noise, small_codec
+from tests.factories.tokens import descriptive_frames, structural_frames
 
 LENGTHS = [480, 1, 24_000, 9_600, 4_800, 1_920, 31_337, 9_599]  # from 0.02 s, and both sides of frame borders
 
@@ -41,11 +41,11 @@ def test_a_clip_has_the_same_codes_alone_in_a_batch_and_twice(codec):
     again = codec.encode(waveforms, lengths)
     for row, n in enumerate(LENGTHS):
         assert together[row].num_samples == n
-        assert together[row].descriptive.shape == (8, descriptive_frames(n))
-        assert together[row].structural.shape == (8, structural_frames(n))
+        assert together[row]["descriptive"].shape == (8, descriptive_frames(n))
+        assert together[row]["structural"].shape == (8, structural_frames(n))
         assert together[row].equal(again[row])
         assert together[row].equal(codec.encode(waveforms[row : row + 1, :n])[0])
-    assert len({tuple(t.structural[0].tolist()) for t in together}) == len(LENGTHS)  # the audio decides the codes
+    assert len({tuple(t["structural"][0].tolist()) for t in together}) == len(LENGTHS)  # the audio decides the codes
 
 
 def test_a_clip_is_the_same_waveform_alone_and_in_a_batch(codec):
@@ -71,19 +71,19 @@ def test_a_round_trip_keeps_its_length_to_the_sample(n):
 
 def test_the_waveform_depends_on_the_structural_ids_alone(codec):
     tokens = codec.encode(noise(20_000)[None])[0]
-    other = dataclasses.replace(tokens, descriptive=(tokens.descriptive + 1) % 64)
+    other = dataclasses.replace(tokens, streams={**tokens.streams, "descriptive": (tokens["descriptive"] + 1) % 64})
     assert torch.equal(*[codec.decode([t], steps=2)[0] for t in (tokens, other)])
-    other = dataclasses.replace(tokens, structural=(tokens.structural + 1) % 64)
+    other = dataclasses.replace(tokens, streams={**tokens.streams, "structural": (tokens["structural"] + 1) % 64})
     assert not torch.allclose(*[codec.decode([t], steps=2)[0] for t in (tokens, other)])
 
 
 def test_descriptive_tokens_modulate_the_structural_codes():
     codec, audio = small_codec(), noise(48_000)[None]
-    before = codec.encode(audio)[0].structural
+    before = codec.encode(audio)[0]["structural"]
     with torch.no_grad():
         for film in codec.structural.film.values():
             film.linear.weight.zero_()
-    assert not torch.equal(codec.encode(audio)[0].structural, before)
+    assert not torch.equal(codec.encode(audio)[0]["structural"], before)
 
 
 def test_long_audio_is_encoded_in_windows_that_meet():
@@ -97,8 +97,8 @@ def test_long_audio_is_encoded_in_windows_that_meet():
             for film in codec.structural.film.values():
                 film.linear.weight.zero_()
     a, b = whole.encode(audio)[0], cut.encode(audio)[0]
-    assert a.structural.shape == b.structural.shape and a.descriptive.shape == b.descriptive.shape
-    assert torch.equal(a.structural[0], b.structural[0])
+    assert a["structural"].shape == b["structural"].shape and a["descriptive"].shape == b["descriptive"].shape
+    assert torch.equal(a["structural"][0], b["structural"][0])
 
 
 def test_long_audio_in_a_batch_is_the_long_audio_alone(codec):
@@ -197,7 +197,7 @@ def test_decoding_is_deterministic_and_has_settings(codec):
 
 def test_tokens_without_a_known_length_decode(codec):
     frames = torch.randint(0, 64, (8, 20))
-    tokens = AudioTokens.from_frames(frames[:, :3], frames, codec.fingerprint)
+    tokens = codec.from_frames({"descriptive": frames[:, :3], "structural": frames})
     assert codec.decode([tokens], steps=1)[0].shape == (tokens.num_samples,)
 
 
@@ -224,7 +224,7 @@ def test_bad_lengths_and_foreign_tokens_are_refused(codec):
     with pytest.raises(UserError, match=f"made by tokenizer 0123, but this one is {codec.fingerprint}"):
         codec.decode([dataclasses.replace(tokens, fingerprint="0123")])
     with pytest.raises(UserError, match=r"structural ids must lie in \[0, 64\)"):
-        codec.decode([dataclasses.replace(tokens, structural=tokens.structural + 64)])
+        codec.decode([dataclasses.replace(tokens, streams={**tokens.streams, "structural": tokens["structural"] + 64})])
 
 
 def test_training_mode_neither_encodes_nor_decodes():
@@ -286,5 +286,5 @@ def test_decoding_in_bfloat16_is_near_and_leaves_ids_and_fingerprint():
     (waveform,) = codec.decode(tokens, steps=4)
     assert waveform.dtype == torch.float32 and waveform.shape == (40_000,)
     stream = codec.stream(steps=4)
-    pieces = [stream.feed(tokens[0].structural), stream.finish(40_000)]
+    pieces = [stream.feed(tokens[0]["structural"]), stream.finish(40_000)]
     torch.testing.assert_close(torch.cat(pieces), waveform, atol=1e-4, rtol=0)

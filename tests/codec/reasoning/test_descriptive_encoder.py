@@ -13,8 +13,8 @@ from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import QuantiserConfig
 from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
-from codec.tokens import descriptive_frames
 from tests import ROOT
+from tests.factories.tokens import descriptive_frames
 
 EXPERTS = (ExpertConfig("speech_text"), ExpertConfig("music"))
 SIZES = DescriptiveConfig(
@@ -60,7 +60,7 @@ def test_a_whole_codec_has_one_inside():
     waveform = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         codes = encoder(waveform[None], torch.tensor([30000])).codes[0]
-    assert torch.equal(codes.T, codec.encode(waveform[None])[0].descriptive)
+    assert torch.equal(codes.T, codec.encode(waveform[None])[0]["descriptive"])
 
 
 def test_what_does_not_fit_is_named(encoder, tmp_path):

@@ -13,9 +13,9 @@ from codec.reasoning import codec as reasoning_codec
 from codec.reasoning.flow_decoder import ClipNoise
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
 from codec.tokenizer import load_tokenizer
-from codec.tokens import AudioTokens
 from tests import ROOT
 from tests.factories.codec import SMALL, SMALL_SCALAR, noise, small_codec
+from tests.factories.tokens import both
 from tests.factories.uniaudio import tiny_codec
 
 SHIPPED = ROOT / "recipes" / "starter" / "codec"
@@ -31,18 +31,18 @@ def codec():
 
 def random_tokens(codec, frames, seed=0, num_samples=None):
     ids = torch.randint(0, 64, (8, frames), generator=torch.Generator().manual_seed(seed))
-    tokens = AudioTokens.from_frames(ids[:, :1], ids, codec.fingerprint)
+    tokens = codec.from_frames({"descriptive": ids[:, :1], "structural": ids})
     if num_samples is None:
         return tokens
-    return AudioTokens(torch.zeros(8, num_samples // 4800 + 1, dtype=torch.int64), ids, num_samples, codec.fingerprint)
+    return both(torch.zeros(8, num_samples // 4800 + 1, dtype=torch.int64), ids, num_samples, codec.fingerprint)
 
 
 def streamed(codec, tokens, sizes, **options):
     """The pieces that come of feeding so many frames at a time, over and over."""
     stream, pieces, place = codec.stream(**options), [], 0
-    while place < tokens.structural.shape[1]:
+    while place < tokens["structural"].shape[1]:
         size = sizes[len(pieces) % len(sizes)]
-        pieces.append(stream.feed(tokens.structural[:, place : place + size]))
+        pieces.append(stream.feed(tokens["structural"][:, place : place + size]))
         place += size
     return [*pieces, stream.finish(tokens.num_samples)]
 
@@ -124,7 +124,7 @@ def test_an_early_window_gives_a_second_of_sound(codec):
 def test_memory_stays_the_same_however_long_the_clip(codec):
     stream, most = codec.stream(steps=1, first_window=20), []
     for start in range(0, 1000, 25):
-        stream.feed(random_tokens(codec, 25, start).structural)
+        stream.feed(random_tokens(codec, 25, start)["structural"])
         tensors = [value for value in vars(stream).values() if isinstance(value, torch.Tensor)]
         tensors.append(stream._source._drawn)
         most.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
@@ -147,7 +147,7 @@ def test_one_frame_and_none(codec):
 def test_what_does_not_fit_is_refused_and_nothing_of_it_taken(codec):
     tokens = random_tokens(codec, 40)
     stream = codec.stream(steps=1, first_window=20)
-    pieces = [stream.feed(tokens.structural[:, :20])]
+    pieces = [stream.feed(tokens["structural"][:, :20])]
     for wrong in (64, -1):
         with pytest.raises(UserError, match=r"structural ids must lie in \[0, 64\)"):
             stream.feed(torch.full((8, 3), wrong))
@@ -156,14 +156,14 @@ def test_what_does_not_fit_is_refused_and_nothing_of_it_taken(codec):
             stream.feed(torch.zeros(shape, dtype=torch.int64))
     with pytest.raises(ValueError, match="int64"):
         stream.feed(torch.zeros(8, 3))
-    pieces.append(stream.feed(tokens.structural[:, 20:]))
+    pieces.append(stream.feed(tokens["structural"][:, 20:]))
     for num_samples in (0, -1, 39 * 1920 - 1, 40 * 1920):
         with pytest.raises(ValueError, match="structural frames, but got 40"):
             stream.finish(num_samples)
     pieces.append(stream.finish())
     offline = codec.decode([tokens], steps=1, first_window=20)[0]
     torch.testing.assert_close(torch.cat(pieces), offline, atol=1e-5, rtol=0)
-    for call in (lambda: stream.feed(tokens.structural), stream.finish):
+    for call in (lambda: stream.feed(tokens["structural"]), stream.finish):
         with pytest.raises(RuntimeError, match="finished"):
             call()
 

@@ -131,7 +131,7 @@ def test_tensors_are_where_they_belong(codec, released):
 def test_the_imported_codec_works_and_is_saved_as_one_of_ours(codec, tmp_path):
     audio = noise(30_000)[None]
     tokens = codec.encode(audio)[0]
-    assert len(tokens.structural.unique()) > 4 and len(tokens.descriptive.unique()) > 2
+    assert len(tokens["structural"].unique()) > 4 and len(tokens["descriptive"].unique()) > 2
     waveform = codec.decode([tokens], steps=2)[0]
     assert waveform.shape == (30_000,) and waveform.isfinite().all() and waveform.std() > 0
     codec.save_pretrained(tmp_path / "codec")

@@ -7,8 +7,8 @@ import torch
 
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.windows import SEGMENT_SAMPLES, RepeatedClip, repeated_segments
-from codec.tokens import descriptive_frames, structural_frames
 from tests.factories.codec import SMALL, noise, small_codec
+from tests.factories.tokens import descriptive_frames, structural_frames
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +59,18 @@ def test_ids_are_those_of_the_segments(codec, samples):
         structural.append(codec.structural(features.values, quantised, features.structural_mask).ids[0].T)
     heard = []
     (tokens,) = codec.encode(clip[None], progress=heard.append)
-    assert torch.equal(tokens.descriptive, torch.cat(descriptive, 1)[:, : descriptive_frames(samples)])
-    assert torch.equal(tokens.structural, torch.cat(structural, 1)[:, : structural_frames(samples)])
+    assert torch.equal(tokens["descriptive"], torch.cat(descriptive, 1)[:, : descriptive_frames(samples)])
+    assert torch.equal(tokens["structural"], torch.cat(structural, 1)[:, : structural_frames(samples)])
     assert sum(heard) == samples and min(heard) >= 0
     in_blocks = codec.encode_blocks(clip.split(100_000), samples)
-    assert torch.equal(in_blocks.structural, tokens.structural)
-    assert torch.equal(in_blocks.descriptive, tokens.descriptive)
+    assert torch.equal(in_blocks["structural"], tokens["structural"])
+    assert torch.equal(in_blocks["descriptive"], tokens["descriptive"])
 
 
 def test_it_gives_other_ids_and_is_part_of_what_they_mean(codec):
     own = small_codec()
     clip = noise(24_000)[None]
-    ours, theirs = own.encode(clip)[0].structural, codec.encode(clip)[0].structural
+    ours, theirs = own.encode(clip)[0]["structural"], codec.encode(clip)[0]["structural"]
     assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
     assert own.fingerprint != codec.fingerprint
     assert "published_encoding" not in own.identity_values(), "a codec from before has the fingerprint that it had"

@@ -20,8 +20,8 @@ from tests.lm.test_model import packed
 SIZES = {"cross_modal": shape(64, 2), "depth": shape(64, 1)}
 
 
-def model_with(attention: str, masked: bool = False) -> UniAudioForConditionalGeneration:
-    model = tiny_model(attn_implementation=attention, mask_other_modalities=masked, **SIZES)
+def model_with(attention: str) -> UniAudioForConditionalGeneration:
+    model = tiny_model(attn_implementation=attention, **SIZES)
     parts = (model.understanding, model.cross_modal, model.generation, model.depth_decoder.transformer)
     assert {part.config._attn_implementation for part in parts} == {attention}
     return model
@@ -36,28 +36,26 @@ def inputs(form: str) -> dict[str, torch.Tensor]:
     return {"ids": ids, "mask": mask} | ({"position_ids": positions} if form == "packed" else {})
 
 
-def assert_agrees_with_sdpa(attention: str, form: str, masked: bool = False) -> None:
-    expected, output = (model_with(name, masked)(**inputs(form)) for name in ("sdpa", attention))
+def assert_agrees_with_sdpa(attention: str, form: str) -> None:
+    expected, output = (model_with(name)(**inputs(form)) for name in ("sdpa", attention))
     active = inputs(form)["mask"][:, :-1].any(-1)  # what padding predicts is nobody's business
     torch.testing.assert_close(output.text_logits[active], expected.text_logits[active], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(output.audio_logits, expected.audio_logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", ["padded", "packed", "one sentence"])
 @torch.no_grad()
-def test_eager_agrees_with_sdpa(form, masked):
-    assert_agrees_with_sdpa("eager", form, masked)
+def test_eager_agrees_with_sdpa(form):
+    assert_agrees_with_sdpa("eager", form)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="flex attention on the CPU needs g++")
-@pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
-def test_flex_attention_agrees_with_sdpa(masked):
+def test_flex_attention_agrees_with_sdpa():
     """Packed, and as one sentence. One shape only: PyTorch's CPU compiler fails on flex attention once shapes vary."""
     for form in ("packed", "one sentence"):
-        assert_agrees_with_sdpa("flex_attention", form, masked)
+        assert_agrees_with_sdpa("flex_attention", form)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

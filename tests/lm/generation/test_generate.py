@@ -8,13 +8,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codec.tokens import SAMPLE_RATE, least_samples, structural_frames
+from codec.tokens import SAMPLE_RATE
 from lm.generation import batch
 from lm.generation.cached_model import CachedLayers, FrameDecoder, Rotary, RowDecoder
 from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
 from lm.generation.sampling import GenerationSettings
 from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
 from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
+from tests.factories.tokens import least_samples, structural_frames
 from tests.lm.test_model import text_model
 
 SETTINGS = GenerationSettings(max_rows=30)
@@ -38,19 +39,17 @@ def prompts():
 
 def same_audio(ours, other):
     return (
-        torch.equal(ours.descriptive, other.descriptive)
-        and torch.equal(ours.structural, other.structural)
+        torch.equal(ours["descriptive"], other["descriptive"])
+        and torch.equal(ours["structural"], other["structural"])
         and ours.reason == other.reason
     )
 
 
 def as_rows(generated):
     """The rows that a finished or unfinished generation fed to the model."""
-    low = generated.descriptive
-    high = generated.structural
-    edge = torch.ones(8, 1, dtype=torch.int64)
-    frames = [edge * LAYOUT.descriptive_bos, low, edge * LAYOUT.descriptive_eos, edge * LAYOUT.structural_bos
-              + LAYOUT.structural_offset, high + LAYOUT.structural_offset]  # fmt: skip
+    low = generated["descriptive"]
+    high = generated["structural"]
+    frames = [LAYOUT.opening(0), low, LAYOUT.closing(0), LAYOUT.opening(1), high + LAYOUT.offsets[1]]
     return audio_rows(torch.cat(frames, dim=1), is_target=False)
 
 
@@ -83,11 +82,9 @@ def test_cached_layers_equal_the_library(family):
             torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
-def test_cached_equals_uncached(prompts, masked):
+def test_cached_equals_uncached(model, prompts):
     """Final vectors of padded, cached decoding equal the whole forward pass, prompt after prompt."""
-    model = tiny_model(mask_other_modalities=masked)
     more = [audio(2, 4, seed) for seed in range(len(prompts))]
     decoder = RowDecoder(model, prompts, 20)
     finals = [decoder.prefill()]
@@ -106,7 +103,7 @@ def test_cached_text_equals_uncached(model, prompts):
     decoder = RowDecoder(model, prompts, 20)
     finals = [decoder.prefill(text_only=True)] + [decoder.feed_text(ids[:, step]) for step in range(5)]
     for i, prompt in enumerate(prompts):
-        whole = concatenate([prompt, text_rows(ids[i].tolist(), is_target=False)])
+        whole = concatenate([prompt, text_rows(ids[i].tolist(), LAYOUT, is_target=False)])
         expected = model.last_hidden_state(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
         torch.testing.assert_close(torch.stack([final[i] for final in finals]), expected, atol=1e-5, rtol=1e-5)
 
@@ -134,37 +131,37 @@ def test_greedy_audio_equals_the_uncached_model(model, prompts):
         whole = concatenate([prompt, rows])
         logits = model(whole.ids[None], whole.mask[None]).audio_logits[-len(rows) :]
         low = 1  # the BOS frame is set
-        for t in range(low, low + result.descriptive.shape[1]):
+        for t in range(low, low + result["descriptive"].shape[1]):
             allowed = logits[t].clone()
-            allowed[:, LAYOUT.descriptive_codes :] = float("-inf")
+            allowed[:, LAYOUT.streams[0].codes :] = float("-inf")
             if t > low:
-                allowed[0, LAYOUT.descriptive_eos] = logits[t, 0, LAYOUT.descriptive_eos]
+                end = int(LAYOUT.closing(0)[0, 0])
+                allowed[0, end] = logits[t, 0, end]
             assert allowed.argmax(-1).tolist() == rows.ids[t, :8].tolist()
-        low += result.descriptive.shape[1] + 2
-        for t in range(low, low + result.structural.shape[1]):
-            first = LAYOUT.structural_offset
+        low += result["descriptive"].shape[1] + 2
+        for t in range(low, low + result["structural"].shape[1]):
+            first = LAYOUT.offsets[1]
             allowed = torch.full_like(logits[t], float("-inf"))
-            allowed[:, first : first + LAYOUT.structural_codes] = logits[t, :, first : first + LAYOUT.structural_codes]
-            end = LAYOUT.structural_eos + first
+            allowed[:, first : first + LAYOUT.streams[1].codes] = logits[t, :, first : first + LAYOUT.streams[1].codes]
+            end = int(LAYOUT.closing(1)[0, 0])
             if t > low:
                 allowed[0, end] = logits[t, 0, end]
             assert allowed.argmax(-1).tolist() == rows.ids[t, :8].tolist()
 
 
 @pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
-@pytest.mark.parametrize("structured", [True, False])
-def test_a_request_does_not_depend_on_its_batch(model, prompts, guidance, structured):
+def test_a_request_does_not_depend_on_its_batch(model, prompts, guidance):
     """Alone, in company, and at another place: the same ids for the same seed."""
     settings = replace(SETTINGS, guidance=guidance)
-    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, stream=1) for prompt in prompts]
     seeds = [11, 12, 13, 14]
-    together = generate_audio(model, prompts, settings, seeds, negatives, structured=structured)
-    turned = generate_audio(model, prompts[::-1], settings, seeds[::-1], negatives[::-1], structured=structured)[::-1]
+    together = generate_audio(model, prompts, settings, seeds, negatives)
+    turned = generate_audio(model, prompts[::-1], settings, seeds[::-1], negatives[::-1])[::-1]
     for i in range(4):
-        alone = generate_audio(model, prompts[i : i + 1], settings, seeds[i : i + 1], negatives[i : i + 1], structured)
+        alone = generate_audio(model, prompts[i : i + 1], settings, seeds[i : i + 1], negatives[i : i + 1])
         assert same_audio(alone[0], together[i]) and same_audio(turned[i], together[i])
-    assert len({result.reason for result in together}) > 1 or not structured  # some end early, some do not
-    other = generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives, structured)
+    assert len({result.reason for result in together}) > 1  # some end early, some do not
+    other = generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives)
     assert not all(same_audio(one, two) for one, two in zip(other, together, strict=True))
 
 
@@ -224,7 +221,7 @@ def test_the_host_waits_for_the_device_only_to_look(model, prompts, monkeypatch,
     for rows in (10, 40):
         settings = replace(SETTINGS, max_rows=rows, guidance=guidance)
         with Synchronisations() as audio_count:
-            run = batch.AudioRun(model, prompts, settings, [1, 2, 3, 4], prompts if settings.guided else [], True)
+            run = batch.AudioRun(model, prompts, settings, [1, 2, 3, 4], prompts if settings.guided else [])
             for _ in run.steps():
                 pass
         with Synchronisations() as text_count:
@@ -235,7 +232,7 @@ def test_the_host_waits_for_the_device_only_to_look(model, prompts, monkeypatch,
 
 def test_guidance_of_one_is_no_guidance(model, prompts):
     """The guided path at a scale next to one gives what the unguided path gives."""
-    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, stream=1) for prompt in prompts]
     plain = generate_audio(model, prompts, SETTINGS, [1, 2, 3, 4])
     settings = replace(SETTINGS, guidance=1.0)
     assert all(map(same_audio, generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives), plain))
@@ -246,42 +243,43 @@ def test_guidance_of_one_is_no_guidance(model, prompts):
 @pytest.mark.parametrize(
     "structural",
     [
-        {"structural_temperature": 0.0},
-        pytest.param({"structural_guidance": 0.0}, marks=pytest.mark.slow),
-        {"structural_guidance": 30.0},
+        {"stream_temperature": {"structural": 0.0}},
+        pytest.param({"stream_guidance": {"structural": 0.0}}, marks=pytest.mark.slow),
+        {"stream_guidance": {"structural": 30.0}},
     ],
 )
 def test_structural_settings_leave_descriptive_frames_alone(model, prompts, structural):
-    negatives = [drop_conditions(prompt, LAYOUT, structural=True) for prompt in prompts]
+    negatives = [drop_conditions(prompt, LAYOUT, stream=1) for prompt in prompts]
     settings, seeds = replace(SETTINGS, guidance=2.0, max_rows=60), [1, 2, 3, 4]
     plain = generate_audio(model, prompts, settings, seeds, negatives)
-    same = replace(settings, structural_temperature=settings.temperature, structural_guidance=settings.guidance)
+    own = {"structural": settings.temperature}, {"structural": settings.guidance}
+    same = replace(settings, stream_temperature=own[0], stream_guidance=own[1])
     assert all(map(same_audio, generate_audio(model, prompts, same, seeds, negatives), plain))
     other = generate_audio(model, prompts, replace(settings, **structural), seeds, negatives)
-    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(other, plain, strict=True))
+    assert all(torch.equal(a["descriptive"], b["descriptive"]) for a, b in zip(other, plain, strict=True))
     assert not all(map(same_audio, other, plain))
 
 
 def test_structural_frames_without_temperature_ignore_the_noise(model, prompts):
-    settings = replace(SETTINGS, temperature=0.0, structural_temperature=1.5)
+    settings = replace(SETTINGS, temperature=0.0, stream_temperature={"structural": 1.5})
     one, two = (generate_audio(model, prompts, settings, [seed] * 4) for seed in (1, 2))
-    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(one, two, strict=True))
+    assert all(torch.equal(a["descriptive"], b["descriptive"]) for a, b in zip(one, two, strict=True))
     greedy = generate_audio(model, prompts, replace(SETTINGS, temperature=0.0), [1] * 4)
-    assert all(torch.equal(a.descriptive, b.descriptive) for a, b in zip(one, greedy, strict=True))
+    assert all(torch.equal(a["descriptive"], b["descriptive"]) for a, b in zip(one, greedy, strict=True))
 
 
 def test_only_decodable_ids_come_out(model, prompts):
     for seed in range(4):
         for result in generate_audio(model, prompts, SETTINGS, [seed] * 4):
             for codes, count in (
-                (result.descriptive, LAYOUT.descriptive_codes),
-                (result.structural, LAYOUT.structural_codes),
+                (result["descriptive"], LAYOUT.streams[0].codes),
+                (result["structural"], LAYOUT.streams[1].codes),
             ):
                 assert codes.dtype == torch.int64 and codes.shape[0] == 8
                 assert codes.numel() == 0 or (codes.min() >= 0 and codes.max() < count)
             if result.reason == "end":
-                assert result.descriptive.shape[1] >= 1 and result.structural.shape[1] >= 1
-                assert result.descriptive.shape[1] + result.structural.shape[1] + 4 <= SETTINGS.max_rows
+                assert result["descriptive"].shape[1] >= 1 and result["structural"].shape[1] >= 1
+                assert result["descriptive"].shape[1] + result["structural"].shape[1] + 4 <= SETTINGS.max_rows
 
 
 def eager_to_end():
@@ -300,7 +298,7 @@ def test_audio_without_an_end(max_rows, reason, frames):
     """Nothing to end on: as many rows as allowed, the BOS frame included, and a reason."""
     settings = GenerationSettings(max_rows=max_rows, top_k=1)
     (result,) = generate_audio(eager_to_end(), [text(3, 1)], settings, [0])
-    assert (result.reason, result.descriptive.shape, result.structural.shape) == (reason, (8, frames), (8, 0))
+    assert (result.reason, result["descriptive"].shape, result["structural"].shape) == (reason, (8, frames), (8, 0))
 
 
 @pytest.fixture(scope="module")
@@ -312,30 +310,28 @@ def unlimited(model, prompts):
 def test_audio_is_no_longer_than_asked_for_to_the_frame(model, prompts, unlimited, seconds):
     free = unlimited
     limit = GenerationSettings(max_rows=80, max_seconds=seconds)
-    most = limit.max_frames
+    most = LAYOUT.frames_in(seconds)
     made = generate_audio(model, prompts, limit, [1, 2, 3, 4])
-    assert max(m.structural.shape[1] for m in free) > structural_frames(int(0.5 * SAMPLE_RATE))
+    assert max(m["structural"].shape[1] for m in free) > structural_frames(int(0.5 * SAMPLE_RATE))
     for ours, other in zip(made, free, strict=True):
-        frames = ours.descriptive.shape[1], ours.structural.shape[1]
+        frames = ours["descriptive"].shape[1], ours["structural"].shape[1]
         assert least_samples(frames[1]) <= seconds * SAMPLE_RATE
-        assert torch.equal(ours.descriptive, other.descriptive[:, : most[0]])
-        if other.descriptive.shape[1] <= most[0]:
-            assert torch.equal(ours.structural, other.structural[:, : most[1]])
-        if other.descriptive.shape[1] <= most[0] and other.structural.shape[1] <= most[1]:
+        assert torch.equal(ours["descriptive"], other["descriptive"][:, : most[0]])
+        if other["descriptive"].shape[1] <= most[0]:
+            assert torch.equal(ours["structural"], other["structural"][:, : most[1]])
+        if other["descriptive"].shape[1] <= most[0] and other["structural"].shape[1] <= most[1]:
             assert same_audio(ours, other)
         else:
             assert ours.reason == "max_rows" and frames[1] > 0
     streamed: list[list] = [[] for _ in prompts]
     for frame in stream_audio(model, prompts, limit, [1, 2, 3, 4]):
-        streamed[frame.request] += [frame.kind == "structural"]
+        streamed[frame.request] += [frame.stream == "structural"]
     assert [(s.count(False), s.count(True)) for s in streamed] == [
-        (m.descriptive.shape[1], m.structural.shape[1]) for m in made
+        (m["descriptive"].shape[1], m["structural"].shape[1]) for m in made
     ]
 
 
-def test_a_limit_of_frames_is_for_structured_audio(model, prompts):
-    with pytest.raises(ValueError, match="structured"):
-        generate_audio(model, prompts, GenerationSettings(max_seconds=1), [1, 2, 3, 4], structured=False)
+def test_a_length_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="max_seconds"):
         GenerationSettings(max_seconds=float("nan"))
 
@@ -353,7 +349,7 @@ def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
         ),
     )  # always the highest id allowed: EOS, where it is allowed
     (result,) = generate_audio(model, [text(3, 1)], SETTINGS, [0])
-    assert (result.reason, result.descriptive.shape, result.structural.shape) == ("end", (8, 1), (8, 1))
+    assert (result.reason, result["descriptive"].shape, result["structural"].shape) == ("end", (8, 1), (8, 1))
 
 
 def test_text_that_ends_at_once():
@@ -403,7 +399,7 @@ def test_a_prompt_without_room_gets_nothing_and_stops_no_other(length):
         settings = replace(settings, guidance=guidance)
         some, others = (prompts, alone * 2)[:: 1 if guidance == 1 else -1]
         full, other = generate_audio(model, some, settings, [0, 1], others)
-        assert full.descriptive.shape == full.structural.shape == (8, 0) and full.reason == "context"
+        assert full["descriptive"].shape == full["structural"].shape == (8, 0) and full.reason == "context"
         assert same_audio(other, generate_audio(model, alone, settings, [1], alone)[0])
         frames = stream_audio(model, some, settings, [0, 1], others)
         streamed = []
@@ -413,7 +409,7 @@ def test_a_prompt_without_room_gets_nothing_and_stops_no_other(length):
         except StopIteration as stop:
             assert stop.value == ["context", other.reason]
         assert {frame.request for frame in streamed} <= {1}
-        assert [f.codes for f in streamed if f.kind == "descriptive"] == other.descriptive.T.tolist()
+        assert [f.codes for f in streamed if f.stream == "descriptive"] == other["descriptive"].T.tolist()
     assert generate_audio(model, prompts[:1], replace(settings, guidance=1.0), [0])[0].reason == "context"
 
 
@@ -428,8 +424,8 @@ def test_counts_must_match(model):
 def test_streaming_yields_what_generation_returns(model, prompts):
     frames = list(stream_audio(model, prompts, SETTINGS, [11, 12, 13, 14]))
     for request, result in enumerate(generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14])):
-        for kind, codes in (("descriptive", result.descriptive), ("structural", result.structural)):
-            mine = [frame.codes for frame in frames if (frame.request, frame.kind) == (request, kind)]
+        for kind, codes in (("descriptive", result["descriptive"]), ("structural", result["structural"])):
+            mine = [frame.codes for frame in frames if (frame.request, frame.stream) == (request, kind)]
             assert mine == codes.T.tolist()
     stream = stream_audio(model, prompts, SETTINGS, [11, 12, 13, 14])
     with pytest.raises(StopIteration) as stop:
@@ -454,7 +450,7 @@ def test_scores_are_sums_of_log_probabilities(model, prompts):
     continuations = [[9, 10, 1], [11], [12, 13], [14, 15, 16, 17]]
     scores = score_text(model, prompts, continuations)
     for prompt, ids, score in zip(prompts, continuations, scores, strict=True):
-        whole = concatenate([prompt, text_rows(ids, is_target=False)])
+        whole = concatenate([prompt, text_rows(ids, LAYOUT, is_target=False)])
         log_probs = model(*batch_of(whole)).text_logits[0].log_softmax(-1)
         expected = sum(log_probs[len(prompt) - 1 + i, value].item() for i, value in enumerate(ids))
         assert score == pytest.approx(expected, abs=1e-4)

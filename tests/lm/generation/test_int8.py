@@ -75,7 +75,7 @@ def test_decoding_is_near_the_plain_model(pair):
         finals, logits = [decoder.prefill()], []
 
         def choose(codebook, states, heads=heads, logits=logits):
-            windows = [(0, LAYOUT.structural_offset), (LAYOUT.structural_offset, LAYOUT.audio_size)]
+            windows = [(0, LAYOUT.offsets[1]), (LAYOUT.offsets[1], LAYOUT.audio_size)]
             logits.append(heads.logits(codebook, states, windows))
             return frames[:, 0, codebook]
 
@@ -103,8 +103,8 @@ def test_all_kinds_of_generation(pair):
     settings, prompts = GenerationSettings(max_rows=15, guidance=2.0), [text(4, 1), text(6, 2)]
     made = generate_audio(pair[1], prompts, settings, [1, 2], prompts)
     again = generate_audio(pair[1], prompts, settings, [1, 2], prompts)
-    assert [m.descriptive.tolist() for m in made] == [m.descriptive.tolist() for m in again]
-    assert all(m.descriptive.shape[1] > 0 for m in made)
+    assert [m["descriptive"].tolist() for m in made] == [m["descriptive"].tolist() for m in again]
+    assert all(m["descriptive"].shape[1] > 0 for m in made)
     texts = generate_text(pair[1], prompts, settings, [1, 2])
     assert all(0 < len(t.ids) <= 15 or t.reason == "end" for t in texts)
     plain, small = (score_text(model, prompts, [[9, 10], [11]]) for model in pair)

@@ -53,7 +53,7 @@ def test_text_is_that_of_generation(model, prompts, batch):
 
 def test_audio_is_that_of_generation(model, prompts, batch):
     settings = GenerationSettings(max_rows=20, temperature=1.0, top_k=None, guidance=2.0)
-    negatives = [drop_conditions(rows, LAYOUT, structural=False) for rows in prompts]
+    negatives = [drop_conditions(rows, LAYOUT, stream=0) for rows in prompts]
     other = collate(negatives, LAYOUT)
     expected = generate_audio(model, prompts, settings, SEEDS, negatives)
     options = {"max_new_tokens": 20, "temperature": 1.0, "top_k": 0, "seed": SEEDS}
@@ -68,17 +68,17 @@ def test_audio_is_that_of_generation(model, prompts, batch):
 
 def test_structural_frames_have_settings_of_their_own(model, prompts, batch):
     """Guidance of the structural frames alone needs the negatives too; without sampling no temperature counts."""
-    negatives = [drop_conditions(rows, LAYOUT, structural=False) for rows in prompts]
+    negatives = [drop_conditions(rows, LAYOUT, stream=0) for rows in prompts]
     other = collate(negatives, LAYOUT)
-    settings = GenerationSettings(40, 0.5, None, 1.0, structural_temperature=1.5, structural_guidance=3.0)
+    settings = GenerationSettings(40, 0.5, None, 1.0, {"structural": 1.5}, {"structural": 3.0})
     expected = generate_audio(model, prompts, settings, SEEDS, negatives)
     arguments = batch.ids, batch.mask, "audio", other.ids, other.mask
     options = {"max_new_tokens": 40, "temperature": 0.5, "top_k": 0, "seed": SEEDS}
-    own = {"structural_temperature": 1.5, "structural_guidance_scale": 3.0}
+    own = {"stream_temperature": {"structural": 1.5}, "stream_guidance_scale": {"structural": 3.0}}
     assert all(map(same_audio, model.generate(*arguments, **options, **own), expected))
     assert not all(map(same_audio, model.generate(*arguments, **options), expected))
     greedy = model.generate(*arguments, **options, do_sample=False)
-    warm = model.generate(*arguments, **options, do_sample=False, structural_temperature=1.5)
+    warm = model.generate(*arguments, **options, do_sample=False, stream_temperature={"structural": 1.5})
     assert all(map(same_audio, warm, greedy))
 
 
@@ -113,11 +113,14 @@ def test_no_prompts_and_texts_of_no_length(model, monkeypatch):
     [
         ({"output_modality": "video"}, "must be 'text' or 'audio', not 'video'"),
         ({"guidance_scale": 2.0}, "is for audio"),
-        ({"structural_temperature": 0.5}, "are for audio, not for text"),
-        ({"structural_guidance_scale": 1.0}, "are for audio, not for text"),
+        ({"stream_temperature": {"structural": 0.5}}, "are for audio, not for text"),
+        ({"stream_guidance_scale": {"structural": 1.0}}, "are for audio, not for text"),
         ({"output_modality": "audio", "guidance_scale": 2.0}, "needs a negative prompt"),
-        ({"output_modality": "audio", "structural_guidance_scale": 2.0}, "needs a negative prompt"),
-        ({"output_modality": "audio", "structural_temperature": -1.0}, "structural_temperature must be 0 or more"),
+        ({"output_modality": "audio", "stream_guidance_scale": {"structural": 2.0}}, "needs a negative prompt"),
+        (
+            {"output_modality": "audio", "stream_temperature": {"structural": -1.0}},
+            "stream_temperature.* must be 0 or more",
+        ),
         ({"max_new_tokens": 0}, "max_rows must be at least 1"),
         ({"do_sample": True, "temperature": -1.0}, "temperature must be 0 or more"),
         ({"top_k": -1}, "top_k must be at least 1"),

@@ -43,7 +43,7 @@ def test_greedy_takes_the_likeliest():
 def test_every_row_can_have_its_own_temperature():
     logits = torch.randn(60, 30, generator=torch.Generator().manual_seed(2))
     uniform = torch.rand(60, generator=torch.Generator().manual_seed(3))
-    settings = GenerationSettings(temperature=0.7, structural_temperature=0.0)
+    settings = GenerationSettings(temperature=0.7, stream_temperature={"structural": 0.0})
     temperature = torch.tensor([0.7, 1.3, 0.0]).repeat(20)
     drawn = sample(logits, settings, uniform, temperature)
     for value in (0.7, 1.3, 0.0):
@@ -68,8 +68,8 @@ def test_noise_depends_on_the_seed_alone():
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"guidance": -2.0}, "guidance"),
-        ({"structural_temperature": -1.0}, "structural_temperature"),
-        ({"structural_guidance": float("inf")}, "structural_guidance"),
+        ({"stream_temperature": {"structural": -1.0}}, "stream_temperature"),
+        ({"stream_guidance": {"structural": float("inf")}}, "stream_guidance"),
     ],
 )
 def test_impossible_settings_are_named(values, named):

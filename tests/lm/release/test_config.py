@@ -7,6 +7,7 @@ from codec.io.errors import UserError
 from lm.release.checkpoint import published_shapes
 from lm.release.config import describes, model_config, published_values, read_yaml
 from tests.factories.released_lm import config_values, text_tokenizer
+from tests.factories.tokens import two_streams
 from tests.factories.uniaudio import CODES
 
 # The numbers that the published data loader's defaults imply.
@@ -42,7 +43,7 @@ def test_the_published_3b_model(parity_dir):
     layout = config.layout
     assert (layout.text_bos, layout.text_eos, layout.text_pad) == (128000, 128001, 128020)
     assert layout.tags["caption"] == (128015, 128016)
-    assert (layout.descriptive_codes, layout.structural_codes) == (4096, 8192)
+    assert tuple(stream.codes for stream in layout.streams) == (4096, 8192)
     assert published_values(config) == published | {"llm_name": "Llama-3.2-3B", "local_model": "Llama-3.2-4Layer"}
     assert describes(published, config)
     assert not describes(published | {"reason_eos": 4098}, config)
@@ -116,9 +117,9 @@ def test_text_ids_need_a_tokenizer_unless_they_are_the_published_ones(tokenizer)
 def test_a_codec_whose_codes_run_into_the_special_ids_is_refused(tokenizer):
     values = config_values(tokenizer)
     with pytest.raises(UserError, match=f"x: structural id {CODES} is a special id.*{2 * CODES}"):
-        model_config(values, "x", tokenizer, codec_codes=(CODES, 2 * CODES))
-    layout = model_config(values, "x", tokenizer, codec_codes=(CODES - 4, CODES), audio_fingerprint="f").layout
-    assert (layout.descriptive_codes, layout.audio_fingerprint) == (CODES - 4, "f")
+        model_config(values, "x", tokenizer, codec=two_streams(CODES, 2 * CODES))
+    layout = model_config(values, "x", tokenizer, codec=two_streams(CODES - 4, CODES), audio_fingerprint="f").layout
+    assert (layout.streams[0].codes, layout.audio_fingerprint) == (CODES - 4, "f")
 
 
 @pytest.mark.parametrize("content", [b"", b"- 1\n", b"a: [", b"\xff\xfe\x00", b"1: 2\n", b"!!python/object:os.x {}"])

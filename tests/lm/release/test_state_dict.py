@@ -137,7 +137,7 @@ def test_greedy_audio_loops(generate, name):
         assert ids[0].tolist() == expected[1:].tolist()
         fed = tensors[f"{name}.fed_rows"][step, :8]
         if step == description["config"]["eos_at"]:
-            assert fed.tolist() == [layout.descriptive_eos] * 8
+            assert fed.tolist() == layout.closing(0)[:, 0].tolist()
         final = decoder.feed_audio(fed.expand(len(prompts), 8))
 
 

@@ -122,7 +122,7 @@ def test_pooling_trains_and_makes_a_codec(trained):
     codec = load_tokenizer(trained("codec", "pooling_codec", ["descriptive=runs/ablations/pooling"]))
     assert codec.config.descriptive.downsampling == "mean_pool"
     tokens = codec.encode(noise(9_000)[None])[0]
-    assert tokens.descriptive.shape == (8, 2)
+    assert tokens["descriptive"].shape == (8, 2)
     assert codec.decode([tokens], steps=1)[0].shape == (9_000,)
 
 
@@ -133,7 +133,7 @@ def test_one_expert_hears_for_all_roles(trained):
     codec = load_tokenizer(folder)
     views = [view for expert in codec.config.experts for view in expert.views.values()]
     assert len(views) == 4 and len({(v.window, v.low, v.high, v.scale, v.centre) for v in views}) == 1
-    assert codec.encode(noise(9_000)[None])[0].structural.shape == (8, 5)
+    assert codec.encode(noise(9_000)[None])[0]["structural"].shape == (8, 5)
 
 
 def test_the_shipped_codec_is_what_it_was():

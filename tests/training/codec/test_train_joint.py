@@ -180,9 +180,9 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
     for row, crop in enumerate(crops):
         tokens = codec.encode(crop.load()[None])[0]
         descriptive, structural = out.codes[row].T, out.rebuilt.ids[row].T
-        frames = tokens.descriptive.shape[1], tokens.structural.shape[1]
-        assert (descriptive[:, : frames[0]] == tokens.descriptive).float().mean() > 0.97
-        assert (structural[:, : frames[1]] == tokens.structural).float().mean() > 0.97
+        frames = tokens["descriptive"].shape[1], tokens["structural"].shape[1]
+        assert (descriptive[:, : frames[0]] == tokens["descriptive"]).float().mean() > 0.97
+        assert (structural[:, : frames[1]] == tokens["structural"]).float().mean() > 0.97
         assert (descriptive[:, frames[0] :] == -1).all() and (structural[:, frames[1] :] == -1).all()
 
 

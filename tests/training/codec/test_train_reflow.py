@@ -75,8 +75,8 @@ def test_two_steps_come_nearer_to_many(parts, tmp_path, times):
     folder = run(recipe_of(parts, tmp_path / "run", times=times, batch=4, **changes))
     teacher, student = load_tokenizer(parts / "codec"), load_tokenizer(folder)
     tokens = teacher.encode(noise(9_600, seed=77)[None])[0]
-    assert torch.equal(tokens.structural, student.encode(noise(9_600, seed=77)[None])[0].structural)
-    ids = tokens.structural.T[None]
+    assert torch.equal(tokens["structural"], student.encode(noise(9_600, seed=77)[None])[0]["structural"])
+    ids = tokens["structural"].T[None]
     z = clip_noise(2 * ids.shape[1], teacher.flow.latent_dim, 5)[None]
     mu = teacher.structural.condition(teacher.structural.dequantise(ids)).detach()
     many = teacher.flow.solve(z, mu, steps=8, guidance=GUIDANCE)

@@ -86,11 +86,8 @@ def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
     start_ = start(folder)
     model, codec, layout = start_.model, load_tokenizer(folder / "codec"), start_.layout
     table = model.audio_embeddings.weight.detach().view(8, layout.audio_size, -1)
-    for dequantise, first in (
-        (codec.descriptive.dequantise, 0),
-        (codec.structural.dequantise, layout.structural_offset),
-    ):
-        vectors = codebook_vectors(dequantise, CODES).detach()
+    for spec, first in zip(codec.streams, layout.offsets, strict=True):
+        vectors = codebook_vectors(codec, spec)
         ours = table[:, first : first + CODES]
         heads = model.audio_head.detach().mT[:, first : first + CODES]  # (8, codes, d)
         distances = [torch.pdist(t[0]) for t in (vectors, ours, heads)]

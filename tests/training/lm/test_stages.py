@@ -71,7 +71,7 @@ def test_distillation_targets_are_the_codecs_own_vectors():
     descriptive, structural = found["descriptive"].rows[0], found["structural"].rows[0]
     assert descriptive.nonzero()[:, 0].tolist() == [6, 7, 8]
     assert structural.nonzero()[:, 0].tolist() == list(range(11, 18))
-    codes = rows.ids[11:18, :8] - layout.structural_offset
+    codes = rows.ids[11:18, :8] - layout.offsets[1]
     expected = torch.nn.functional.layer_norm(codec.structural.dequantise(codes[None])[0], (16,))
     torch.testing.assert_close(found["structural"].vectors[0, 11:18], expected)
     codes = rows.ids[6:9, :8]

@@ -261,7 +261,7 @@ def test_ids_that_the_model_has_not_are_refused_naming_the_clip(folder, tmp_path
     codec = UniAudio.from_pretrained(folder / "stage2" / "model").codec
     store = tiny_store()
     tokens = [random_tokens(n, seed=i, fingerprint=codec.fingerprint) for i, n in enumerate(store.num_samples)]
-    tokens[5].structural[3, 2] = CODES
+    tokens[5]["structural"][3, 2] = CODES
     shard = write_shard(tmp_path / "shard-00000.arrow", store.clips, tokens)
     write_sources(tmp_path, shard, [Source(clip.id, clip.path, sha256="0" * 64) for clip in store.clips])
     write_manifest(tmp_path, Manifest(fingerprint=codec.fingerprint, codes=None, complete=True, shards=(shard,)))
