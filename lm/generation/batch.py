@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation.compiled_step import CompiledStep
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.grammar import AudioGrammar
 from lm.generation.prepacked_linear import pack
-from lm.generation.sampling import request_noise, sample
-from lm.rows import audio_rows, concatenate
+from lm.generation.sampling import GenerationSettings, request_noise, sample
+from lm.rows import Rows, audio_rows, concatenate
 
 # Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
 # model's context was full.
@@ -63,14 +65,40 @@ class Batch:
         return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
 
 
-class _Run:
+class _Run(ABC):
     """One batch being generated: what text and audio have in common.
 
-    A kind of rows has a `decoder` and `compiled`, `batch`, `written` (B, rows, ...) and `noise` (B, rows, ...), and
-    says how it starts, feeds a row, draws the next and forgets requests.
+    A kind of rows says how it starts, feeds a row, draws the next and forgets requests.
     """
 
     start = 0  # rows that are there before the first one is drawn
+    model: GenerativeModel
+    settings: GenerationSettings
+    decoder: RowDecoder
+    compiled: CompiledStep | None
+    batch: Batch
+    written: Tensor  # (B, rows, ...) ids
+    noise: Tensor  # (B, rows, ...) in [0, 1)
+
+    @abstractmethod
+    def prefill(self) -> Tensor:
+        """Final vectors (b, d) after the prompts."""
+
+    @abstractmethod
+    def feed(self, ids: Tensor) -> Tensor:
+        """The rows just drawn (b, ...) -> final vectors (b, d)."""
+
+    @abstractmethod
+    def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Final vectors and noise (b, ...) -> the next row of every request (b, ...), and which ended with it (b,)."""
+
+    @abstractmethod
+    def keep(self, kept: Tensor) -> None:
+        """Forget every request but these."""
+
+    @abstractmethod
+    def static_state(self) -> list[Tensor]:
+        """What a compiled step changes, at addresses that stay."""
 
     def steps(self) -> Iterator[None]:
         """Generate; yields whenever the host has looked at the state."""
@@ -116,7 +144,14 @@ class _Run:
 class TextRun(_Run):
     """One batch of text being generated."""
 
-    def __init__(self, model, prompts, settings, seeds, compiled):
+    def __init__(
+        self,
+        model: GenerativeModel,
+        prompts: Sequence[Rows],
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+        compiled: bool,
+    ) -> None:
         self.model, self.settings, layout = model, settings, model.config.layout
         self.pad, self.eos = layout.text_pad, layout.text_eos
         with torch.inference_mode():
@@ -129,11 +164,9 @@ class TextRun(_Run):
             self.noise = request_noise(seeds, self.batch.longest, 1, room.device)[..., 0]
 
     def prefill(self) -> Tensor:
-        """Final vectors after the prompts."""
         return self.decoder.prefill(text_only=True)
 
     def feed(self, ids: Tensor) -> Tensor:
-        """The ids just drawn (b,) -> final vectors."""
         return self.decoder.feed_text(ids)
 
     def draw(self, final: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,11 +177,9 @@ class TextRun(_Run):
         return ids, ids == self.eos
 
     def keep(self, kept: Tensor) -> None:
-        """Forget every request but these."""
         self.decoder.keep(kept)
 
     def static_state(self) -> list[Tensor]:
-        """What a compiled step changes, at addresses that stay."""
         return self.decoder.static_state()
 
 
@@ -157,7 +188,15 @@ class AudioRun(_Run):
 
     start = 1  # the BOS frame of the first stream
 
-    def __init__(self, model, prompts, settings, seeds, negatives, compiled=False):
+    def __init__(
+        self,
+        model: GenerativeModel,
+        prompts: Sequence[Rows],
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+        negatives: Sequence[Rows],
+        compiled: bool = False,
+    ) -> None:
         """negatives: empty without guidance"""
         self.model, self.settings = model, settings
         self.guided = settings.guided
@@ -181,7 +220,6 @@ class AudioRun(_Run):
             self.batch.rows += self.start
 
     def prefill(self) -> Tensor:
-        """Final vectors after the prompts."""
         return self.decoder.prefill()
 
     def feed(self, ids: Tensor) -> Tensor:
@@ -199,7 +237,6 @@ class AudioRun(_Run):
         return super()._note(ids, finished, step)
 
     def keep(self, kept: Tensor) -> None:
-        """Forget every request but these."""
         self.grammar.keep(kept)
         both = torch.cat([kept, kept + len(self.decoder.padding) // 2]) if self.guided else kept
         self.decoder.keep(both)
@@ -212,14 +249,13 @@ class AudioRun(_Run):
         return ids
 
     def static_state(self) -> list[Tensor]:
-        """What a compiled step changes, at addresses that stay."""
         grammar, depth = self.grammar, self.frames.layers
         changed = [grammar.phase, grammar.frames, grammar.opening, grammar.cut, depth.keys, depth.values]
         return changed + self.decoder.static_state()
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: GenerativeModel) -> Iterator[None]:
     """Evaluation mode for a while, then the mode the model was in."""
     was_training = model.training
     model.eval()

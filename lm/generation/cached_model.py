@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from codec.layers.onednn import is_supported, multiply
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.int8 import Int8Heads
 from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
 from lm.rows import Rows
@@ -177,7 +178,7 @@ class RowDecoder:
     padding is hidden from attention. It has to be: rows that are zero do attend and are attended to (§A.3).
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Rows], max_rows: int, static: bool = False):
+    def __init__(self, model: GenerativeModel, prompts: Sequence[Rows], max_rows: int, static: bool = False):
         """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
 
         Raises ValueError for an empty prompt, or one that leaves no room in the model's context.
@@ -302,7 +303,7 @@ class RowDecoder:
 class FrameDecoder:
     """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
 
-    def __init__(self, model: nn.Module, batch: int, static: bool = False):
+    def __init__(self, model: GenerativeModel, batch: int, static: bool = False):
         layout = model.config.layout
         self.model, self._stride, self._codebooks = model, layout.audio_size, layout.num_codebooks
         weight = model.audio_embeddings.weight

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.sampling import GenerationSettings
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
-
-if TYPE_CHECKING:  # the model's own `generate` calls this module
-    from lm.model import UniAudioForConditionalGeneration
 
 SCORE_BATCH = 16  # sentences scored at once
 
@@ -61,7 +58,7 @@ class StreamedFrame:
 
 
 def generate_text(
-    model: UniAudioForConditionalGeneration,
+    model: GenerativeModel,
     prompts: Sequence[Rows],
     settings: GenerationSettings,
     seeds: Sequence[int],
@@ -88,7 +85,7 @@ def generate_text(
 
 
 def generate_audio(
-    model: UniAudioForConditionalGeneration,
+    model: GenerativeModel,
     prompts: Sequence[Rows],
     settings: GenerationSettings,
     seeds: Sequence[int],
@@ -131,7 +128,7 @@ def generate_audio(
 
 
 def stream_audio(
-    model: UniAudioForConditionalGeneration,
+    model: GenerativeModel,
     prompts: Sequence[Rows],
     settings: GenerationSettings,
     seeds: Sequence[int],
@@ -161,9 +158,7 @@ def stream_audio(
 
 
 @torch.inference_mode()
-def score_text(
-    model: UniAudioForConditionalGeneration, prompts: Sequence[Rows], continuations: Sequence[Sequence[int]]
-) -> list[float]:
+def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: Sequence[Sequence[int]]) -> list[float]:
     """Log-likelihood of each continuation (text ids) after its prompt: sum over its ids, natural logarithm.
 
     Raises ValueError for an empty prompt or continuation, or where both together exceed the model's context.
@@ -196,7 +191,7 @@ def score_text(
 
 
 def _fitting(
-    model: UniAudioForConditionalGeneration,
+    model: GenerativeModel,
     prompts: Sequence[Rows],
     negatives: Sequence[Rows] = (),
     opening: bool = False,

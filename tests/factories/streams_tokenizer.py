@@ -58,7 +58,9 @@ class StreamsTokenizer(AudioTokenizer):
         spec = self._specs[-1]
         levels = self.dequantise(spec.name, ids.T[None])[0].mean(-1)  # (T,)
         starts = [self._start(first + i) for i in range(ids.shape[1])] + [end]
-        pieces = [level.expand(stop - start) for level, start, stop in zip(levels, starts, starts[1:], strict=True)]
+        pieces = [
+            level.expand(stop - start) for level, start, stop in zip(levels, starts[:-1], starts[1:], strict=True)
+        ]
         return torch.cat([torch.zeros(0), *pieces])
 
     def _start(self, frame: int) -> int:
