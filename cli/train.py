@@ -17,7 +17,9 @@ from training.engine.launch import end_with_launcher, launch
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file, for example recipes/starter/stage1.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="Recipe: a file, or a shipped one such as starter/stage1 (`uniaudio recipe list`).")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes, for example optimiser.lr=1e-4.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
     resume_from: Annotated[Path | None, typer.Option("--resume-from", help="Go on from this checkpoint.")] = None,
@@ -33,7 +35,8 @@ def train(
     if processes > 1:
         options = ["--resume"] * resume + (["--resume-from", str(resume_from)] if resume_from else [])
         options += [word for key in allow_change or [] for word in ("--allow-change", key)]
-        command = [sys.executable, "-m", "cli.main", "train", *options, "--", str(recipe), *(overrides or [])]
+        # -P: the working directory may hold packages of our names.
+        command = [sys.executable, "-P", "-m", "cli.main", "train", *options, "--", str(recipe), *(overrides or [])]
         raise typer.Exit(launch(command, processes))
     if "LOCAL_RANK" in os.environ:  # before all else takes its time: the launcher may be killed meanwhile
         end_with_launcher()

@@ -10,6 +10,7 @@ import yaml
 
 from codec.io.errors import UserError
 from codec.io.files import new_file, new_folder, require_free
+from codec.io.shipped import located
 from codec.reasoning.codec import ReasoningCodec
 from codec.release.exporter import write_codec
 from codec.release.record import PublishedFiles
@@ -86,6 +87,7 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     """
     for path in (checkpoint, config):
         require_free(path)
+    model = located(model)
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
     loaded, record = load_language_model(model), PublishedRecord.load(model)
@@ -106,6 +108,7 @@ def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     """
     for path in files.values():
         require_free(path)
+    folder = located(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a model or of a codec")
     folder = folder / AUDIO_FOLDER if (folder / AUDIO_FOLDER).is_dir() else folder
