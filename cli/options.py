@@ -39,12 +39,10 @@ def number_option(kind: Any, *names: str, help: str) -> Any:
 
 
 ModelOption = Annotated[
-    Path,
-    typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Model: a folder, a shipped name, or a hub id."),
+    Path, typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Model: a folder, a shipped name, or a hub id.")
 ]
 CodecOption = Annotated[
-    Path,
-    typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec: a folder, a shipped name, or a hub id."),
+    Path, typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec: a folder, a shipped name, or a hub id.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under the name of the result.")]
 SeedOption = Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same result.")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +23,7 @@ def list_recipes() -> None:
 
     for name in shipped_names("recipes"):
         path = shipped("recipes", name)
-        about = read_text(path).partition("\n")[0].lstrip("# ")
-        say(f"{name:24s}  {read_yaml(path)['kind']:16s}  {about}")
+        say(f"{name:24s}{read_yaml(path)['kind']:16s}{_first_sentence(read_text(path))}")
 
 
 @app.command()
@@ -51,6 +52,13 @@ def check(
     for key in dict.fromkeys((*read.READS, *(("store",) if hasattr(read, "store") else ()))):
         for place in read.read_under(key):
             say(f"  {key}: {one_line(place)} ({_where(place)})")
+
+
+def _first_sentence(recipe: str) -> str:
+    """Of the comment that a recipe begins with."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), recipe.splitlines())
+    text = " ".join(line.lstrip("# ") for line in comment)
+    return textwrap.shorten(text.partition(". ")[0], 110, placeholder=" ...")
 
 
 def _where(place: str) -> str:

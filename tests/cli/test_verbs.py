@@ -178,10 +178,10 @@ def test_eight_channels_and_ten_milliseconds_are_heard(uniaudio, model_folder, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["transcribe", "x.wav", "--model", "no/such/model"], "no model there"),
+        (["transcribe", "x.wav", "--model", "no/such/model"], "no such folder"),
         (["speak", "   "], "text is empty"),
         (["compose", ""], "description is empty"),
-        (["tokenize", "x.wav", "--codec", "/no/such/codec"], "no codec there"),
+        (["tokenize", "x.wav", "--codec", "/no/such/codec"], "no such folder"),
         (["detokenize", "/no/such/tokens"], "no such token file"),
         (["train", "/no/such/recipe.yaml"], "recipe.yaml"),
     ],
@@ -267,7 +267,7 @@ def test_ctrl_c_while_a_model_is_loaded_is_one_line(uniaudio, monkeypatch, tone,
     def stopped(path):
         raise KeyboardInterrupt
 
-    for module in ("generate", "understand", "chat", "tokens"):
+    for module in ("generate", "understand", "chat.verb", "tokens"):
         for name in ("load_model", "load_codec"):
             monkeypatch.setattr(f"cli.{module}.{name}", stopped, raising=False)
     options = ["--out", tmp_path] if verb == "chat" else [tone]

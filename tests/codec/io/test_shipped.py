@@ -28,11 +28,9 @@ def test_weights_are_found_by_name_and_under_their_former_place(name):
     assert (local_folder("recipes/starter/text_model", "text model") / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "/", "a\0b", "starter/../starter/codec", "/starter/codec", "starter//codec/."]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a\0b", "starter/../starter/codec", "/starter/codec"])
 def test_what_is_no_name_is_not_found(name):
-    assert shipped.shipped("assets", name) is None or name == "starter//codec/."
+    assert shipped.shipped("assets", name) is None
     assert shipped.shipped("recipes", name) is None
 
 
