@@ -20,7 +20,7 @@ def is_hub_id(source: str | Path) -> bool:
     return bool(formed) and not Path(text).parent.is_dir()
 
 
-def local_folder(source: str | Path, what: str, files: Sequence[str] | None = None, option: str = "") -> Path:
+def local_folder(source: str | Path, what: str = "model", files: Sequence[str] | None = None, option: str = "") -> Path:
     """The folder, else the shipped one of that name, else where the hub's model of that id lies once fetched.
 
     Args:
