@@ -76,7 +76,7 @@ def store(
         bool, typer.Option("--prune", help="Take clips out of the store that the corpora no longer hold.")
     ] = False,
 ) -> None:
-    """Tokenise corpora into a token store, go on where that was interrupted, or bring a store up to date."""
+    """Tokenise corpora into a token store, resume a build that was interrupted, or bring a store up to date."""
     from auditory_sentences.corpora.read import read_corpora
     from auditory_sentences.token_store import build_store
 

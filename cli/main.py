@@ -39,8 +39,8 @@ app.command()(release.export_published)
 app.command()(doctor.doctor)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(asked: bool) -> None:
+    if asked:
         say(f"uniaudio {version('uniaudio')}")
         raise typer.Exit
 

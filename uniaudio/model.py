@@ -1,4 +1,4 @@
-"""UniAudio: the language model and its two tokenizers together. Everything that talks to a model goes through here."""
+"""UniAudio: a language model with its two tokenizers; every program that uses a model does it through this class."""
 
 from __future__ import annotations
 
@@ -62,14 +62,10 @@ BATCH = 16  # requests generated at once
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said.
+    """What the model generated."""
 
-    segment: of the role asked for, not marked as learned; None where audio ended before each stream had a frame
-    reason: "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-    """
-
-    segment: Segment | None
-    reason: Reason
+    segment: Segment | None  # of the role asked for; None where audio ended before it had a frame of every stream
+    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
 
 
 @dataclass(frozen=True)
@@ -110,9 +106,15 @@ class UniAudio:
     """A model with its tokenizers, as one folder: config.json, model.safetensors, vocabulary.json, text_tokenizer/,
     audio_tokenizer/, and prompts.json where a release has prompts of its own.
 
-    bank: how tasks are put into words for this model
-    Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
-    source: folder that they come from, for that message
+    Args:
+        model: The language model.
+        text_tokenizer: Of its text.
+        codec: Of its audio.
+        source: Folder that they come from, for messages.
+        bank: How tasks are put into words for this model; None: as the project does.
+
+    Raises:
+        UserError: A tokenizer is not the one of the model's vocabulary.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class UniAudio:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
-        """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
+        """Load a model folder, shipped name, or hub id. Raises UserError naming the file that is missing or unfit."""
         folder = local_folder(source, "model", option="--model")
         require_parts(folder, (CONFIG_FILE, VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
         model = load_language_model(folder)
@@ -334,9 +336,12 @@ class UniAudio:
     # ---- requests
 
     def request(self, name: str, prompt: str | None = None, **contents: str | AudioTokens) -> Request:
-        """A request for a task, put into the words that this model knows; errors as `tasks.request`.
+        """A request for a task, with the instruction of this model's prompt bank; errors as `tasks.request`.
 
-        prompt: the words to put it into, in place of the model's own
+        Args:
+            name: Of the task.
+            prompt: Instruction in place of the model's own.
+            contents: What fills the task's conditions, by name.
         """
         return request(name, bank=self.bank, prompt=prompt, **contents)
 
@@ -347,12 +352,19 @@ class UniAudio:
         settings: GenerationSettings,
         seeds: Sequence[int],
     ) -> list[Completion]:
-        """Continue each sentence with one segment of the role: text in any role but "prompt", or "audio".
+        """Continue each sentence with one segment.
 
-        role: one for all, or one per sentence: requests for text and for audio may be mixed. A completion depends on
-            its sentence, its seed and the settings alone, not on what else is asked.
-        Everything given is condition, so guidance compares with a prompt in which all of it is hidden.
-        Raises UserError where a sentence does not fit the model's context, or holds another tokenizer's audio.
+        A completion depends on its sentence, its seed and the settings alone, not on what else is asked. Everything
+        given is condition: classifier-free guidance compares with a prompt in which all of it is dropped.
+
+        Args:
+            sentences: To continue.
+            role: Of the segments: text in any role but "prompt", or "audio"; one for all, or one per sentence.
+            settings: How to generate.
+            seeds: One per sentence.
+
+        Raises:
+            UserError: A sentence does not fit the model's context, or holds another tokenizer's audio.
         """
         roles = [role] * len(sentences) if isinstance(role, str) else list(role)
         if not len(sentences) == len(roles) == len(seeds):
@@ -521,8 +533,13 @@ def load(source: str | Path = STARTER_MODEL, device: str | torch.device | None =
 def load_language_model(
     folder: str | Path, dtype: torch.dtype | Literal["auto"] = "auto"
 ) -> UniAudioForConditionalGeneration:
-    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole.
+    """The language model of a model folder, without its tokenizers.
 
-    dtype: of the parameters; "auto": as stored
+    Args:
+        folder: Model folder, shipped name, or hub id.
+        dtype: Of the parameters; "auto": as stored.
+
+    Raises:
+        UserError: It cannot be read whole.
     """
     return UniAudioForConditionalGeneration.from_pretrained(local_folder(folder, "model"), dtype=dtype)

@@ -25,16 +25,11 @@ from uniaudio.release_prompts import save_prompts
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found.
+    """What an import found."""
 
-    tensors: number of tensors, all of which are in the model
-    left_out: other entries of the checkpoint (optimiser state and the like), which no model folder holds
-    absent: parts that the folder needs before `UniAudio.from_pretrained` can read it; none where it is complete
-    """
-
-    tensors: int
-    left_out: list[str]
-    absent: list[str]
+    tensors: int  # number of tensors, all of which are in the model
+    left_out: list[str]  # other entries of the checkpoint (optimiser state and the like), which no model folder holds
+    absent: list[str]  # parts that the folder needs before `UniAudio.from_pretrained` can read it
 
 
 def import_published(

@@ -101,7 +101,7 @@ class Session:
     # ---- talking
 
     def do_text(self, rest: str) -> Iterator[str]:
-        """/text WORDS        say something; the model goes on in text (words without a command do the same)"""
+        """/text WORDS        say something; the model continues in text (words without a command do the same)"""
         yield self._go_on(rest, _need(rest, "/text WORDS"))
 
     def do_say(self, rest: str) -> Iterator[str]:
@@ -152,9 +152,9 @@ class Session:
         shots = self._shots()
         if not shots:
             raise UserError("there is no example to go by yet; show one with /shot INPUT => OUTPUT")
-        wanted = shots[-1].segments[-1].role
+        role = shots[-1].segments[-1].role
         segments = tuple(segment for turn in shots for segment in turn.segments)
-        asked = Request(AuditorySentence((*segments, given)), wanted)
+        asked = Request(AuditorySentence((*segments, given)), role)
         yield self._answer(f"/shot {rest}", asked, kept=1)
 
     # ---- the session itself
@@ -175,7 +175,7 @@ class Session:
         """/tokens            the token ids of the last sound"""
         sounds = [s.content for s in self.sentence.segments if not s.is_text]
         if not sounds:
-            raise UserError("no sound in this session yet; make one with /say or hear one with /listen FILE")
+            raise UserError("no sound in this session yet; make one with /say, or read one with /listen FILE")
         tokens = sounds[-1]
         yield f"{tokens.num_samples / self.model.codec.sample_rate:.2f} s, tokenizer {tokens.fingerprint}"
         for stream in self.model.codec.streams:
@@ -235,7 +235,7 @@ class Session:
         return self._answer(line, Request(AuditorySentence((Segment("text", text),)), "text"))
 
     def _about(self, file: Path, line: str, task: str) -> str:
-        """The answer to a task about one recording; nothing where there is nothing to hear."""
+        """The answer to a task about one recording; nothing where it is silent."""
         if is_silent(file):
             warnings.warn(f"{file}: is silent, so nothing was asked", stacklevel=2)
             return "(silence)"
@@ -288,7 +288,7 @@ class Session:
         return (path,), f"{one_line(path)}  {tokens.num_samples / rate:.1f} s{cut}"
 
     def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:
-        """What is asked, after as many of the latest turns as are wanted and leave room for the answer."""
+        """What is asked, after as many of the latest turns as `memory` allows and leave room for the answer."""
         sentence = AuditorySentence(asked, "session")
         for turn in reversed(self.turns[-self.settings.memory :] if self.settings.memory else []):
             longer = AuditorySentence((*turn.segments, *sentence.segments), "session")

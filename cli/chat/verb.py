@@ -117,7 +117,7 @@ def _typed_lines(commands: list[str]) -> Iterator[str]:
 
 
 def _history(readline: ModuleType) -> Path | None:
-    """Read the history of earlier sessions; where it is kept, None where it cannot be: a chat goes on without."""
+    """Read the history of earlier sessions; where it is kept, None where it cannot be kept, which ends no chat."""
     try:
         history = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "uniaudio" / "history"
         history.parent.mkdir(parents=True, exist_ok=True)
