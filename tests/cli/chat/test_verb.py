@@ -7,6 +7,7 @@ import types
 import pytest
 
 from cli.chat import verb
+from cli.chat.session import Session
 
 
 def test_over_a_pipe_answers_go_out_and_a_failure_shows_in_the_status(uniaudio, model_folder, tmp_path):
