@@ -50,7 +50,8 @@ def test_decoys_are_not_imported_by_verbs_that_work(run, tmp_path):
     (tmp_path / "text.txt").write_text("the cat sat\non the mat\nthree seven one\n")
     recipe = {
         "kind": "text_model", "out": "run", "steps": 2, "texts": ["text.txt"], "tokenizer": "starter/text_model",
-        "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "mlp": 16, "context": 16, "batch": 2, "engine": {"micro_batches": 2},
+        "layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "mlp": 16, "context": 16, "batch": 2,
+        "engine": {"micro_batches": 2},
     }  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     assert run("train", "tiny.yaml", "--processes", 2).strip() == "run/model"
