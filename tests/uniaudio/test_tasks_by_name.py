@@ -11,7 +11,7 @@ from codec.io.errors import UserError
 from tests.factories.uniaudio import save_tiny_model
 from uniaudio.requests import COMPOSITION, SPEECH, SoundSampling, composition_task, speech_task
 
-SHORT = SoundSampling(0.2, 0.2, max_seconds=1.0).settings
+SHORT = SoundSampling(0.2, 0.2, max_seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def model(tmp_path_factory):
 
 
 def test_a_sound_is_its_tokens_decoded_and_the_same_for_the_same_seed(model, tmp_path):
-    once, again = (model.speak("three seven", settings=SHORT, steps=1, seed=3) for _ in range(2))
+    once, again = (model.speak("three seven", sampling=SHORT, steps=1, seed=3) for _ in range(2))
     assert torch.equal(once.waveform, again.waveform) and len(once.waveform) == once.tokens.num_samples
     assert torch.equal(once.waveform, model.waveform(once.tokens, steps=1, seed=3))
     once.save(tmp_path / "out.wav")
@@ -38,14 +38,16 @@ def test_the_task_follows_from_what_is_given():
             empty(" ")
 
 
-def test_defaults_of_speech_and_music_differ_in_temperature_alone():
+def test_defaults_of_speech_and_music_differ_in_temperature_alone(model):
     assert SPEECH.temperature < COMPOSITION.temperature and SPEECH.guidance == COMPOSITION.guidance
-    assert SPEECH.settings.structural_guidance == 1.0 and SPEECH.settings.max_seconds == 15.0
+    settings = model.settings_of(SPEECH)
+    assert settings.guidance_of("descriptive") == 2.0 and settings.guidance_of("structural") == 1.0
+    assert settings.temperature_of("structural") == SPEECH.later_temperature and settings.max_seconds == 15.0
 
 
 def test_compose_takes_words_that_the_model_does_not_know(model):
     with pytest.warns(UserWarning, match="left out"):
-        made = model.compose("a slow piano ☃", sound=True, settings=SHORT, steps=1)
+        made = model.compose("a slow piano ☃", sound=True, sampling=SHORT, steps=1)
     assert made.reason in ("end", "max_rows", "context") and len(made.waveform)
 
 
