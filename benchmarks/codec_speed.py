@@ -1,6 +1,6 @@
 """Speed of the codec: seconds of audio that it encodes and decodes in a second of computing, one JSON line per case.
 
-    python benchmarks/codec_speed.py --codec recipes/starter/codec --threads 4
+    python benchmarks/codec_speed.py --codec starter/codec --threads 4
     python benchmarks/codec_speed.py --size full --threads 4 --dtype float32 bfloat16 --seconds 1 2 10 20 30 120
 
 `--size full` has the published flow decoder (932 M parameters), branches, codebooks and shape of the scalar

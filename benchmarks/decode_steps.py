@@ -1,7 +1,7 @@
 """Decoding quality and speed by number of steps, of one codec or of several: before and after distillation, say.
 
-    python benchmarks/decode_steps.py --codec recipes/starter/codec runs/starter/reflow/model --corpus runs/demo/corpus
-    python benchmarks/decode_steps.py --codec recipes/starter/codec --corpus DIGITS SENTENCES CLIPS \\
+    python benchmarks/decode_steps.py --codec starter/codec runs/starter/reflow/model --corpus runs/demo/corpus
+    python benchmarks/decode_steps.py --codec starter/codec --corpus DIGITS SENTENCES CLIPS \\
         --tasks codec_real_digits codec_real_sentences codec_recordings
 
 Every task of evaluation/tasks that asks for a reconstruction names its clips and its scores: the recogniser's word

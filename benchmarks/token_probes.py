@@ -1,6 +1,6 @@
 """What the tokens know: linear probes on the frozen descriptive and structural tokens of a store.
 
-    python benchmarks/token_probes.py --store runs/demo/tokens --codec recipes/starter/codec [--corpus runs/demo/corpus]
+    python benchmarks/token_probes.py --store runs/demo/tokens --codec starter/codec [--corpus runs/demo/corpus]
 
 Of every clip the probes see the mean and the standard deviation over frames of its de-quantised vectors (the sum over
 codebooks): of the descriptive tokens, of the structural tokens, of both side by side, and, for comparison, of the

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from cli.options import CodecOption, load_codec, number_option
-from cli.tokens import STARTER_CODEC
 from codec.io import numbers
+from codec.io.shipped import STARTER_CODEC
 from codec.io.terminal import one_line, say
 
 app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
@@ -62,7 +62,7 @@ def show(corpora: CorporaArgument) -> None:
 def store(
     corpora: CorporaArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the token store.")],
-    codec: CodecOption = STARTER_CODEC,
+    codec: CodecOption = Path(STARTER_CODEC),
     strict: Annotated[bool, typer.Option("--strict", help="A clip that cannot be read stops the build.")] = False,
     max_failures: Annotated[
         float | None,
@@ -76,7 +76,7 @@ def store(
         bool, typer.Option("--prune", help="Take clips out of the store that the corpora no longer hold.")
     ] = False,
 ) -> None:
-    """Tokenise corpora into a token store, go on where that was interrupted, or bring a store up to date."""
+    """Tokenise corpora into a token store, resume a build that was interrupted, or bring a store up to date."""
     from auditory_sentences.corpora.read import read_corpora
     from auditory_sentences.token_store import build_store
 

@@ -101,7 +101,7 @@ def _is_there(module: str) -> bool:
 
 def _import_fault(module: str) -> str:
     """Why a module cannot be imported; "" where it can."""
-    command = [sys.executable, "-c", f"import {module}"]
+    command = [sys.executable, "-P", "-c", f"import {module}"]  # not what the working directory may hold under the name
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=IMPORT_SECONDS)
     except subprocess.TimeoutExpired:

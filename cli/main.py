@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import corpus, doctor, evaluate, generate, release, tokens, train, understand
+from cli import corpus, doctor, evaluate, generate, recipe, release, tokens, train, understand
 from cli.chat import verb
 from codec.io.errors import UserError
 from codec.io.terminal import run_program, say
@@ -17,7 +17,7 @@ UsageError = typer.BadParameter.__base__  # not public in typer, which carries i
 
 app = typer.Typer(
     name="uniaudio",
-    help="Train, evaluate and talk to UniAudio 2.0: one model that hears and makes speech, sound and music.",
+    help="Train, evaluate and talk to UniAudio 2.0: one model that understands and generates speech, sound and music.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,14 +32,15 @@ app.command()(tokens.tokenize)
 app.command()(tokens.detokenize)
 app.add_typer(corpus.app, name="corpus")
 app.command()(train.train)
+app.add_typer(recipe.app, name="recipe")
 app.command(context_settings=evaluate.AS_WRITTEN)(evaluate.evaluate)
 app.command()(release.import_published)
 app.command()(release.export_published)
 app.command()(doctor.doctor)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(asked: bool) -> None:
+    if asked:
         say(f"uniaudio {version('uniaudio')}")
         raise typer.Exit
 
@@ -50,7 +51,7 @@ def uniaudio(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train, evaluate and talk to UniAudio 2.0: one model that hears and makes speech, sound and music."""
+    """Train, evaluate and talk to UniAudio 2.0: one model that understands and generates speech, sound and music."""
 
 
 def main() -> None:

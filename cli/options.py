@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codec.io import numbers
-from codec.io.errors import UserError
-from codec.io.hub import is_hub_id
+from codec.io.hub import local_folder
 
 if TYPE_CHECKING:
+    from codec.tokenizer import AudioTokenizer
     from uniaudio.model import UniAudio
-
-DEMO_MODEL = Path("runs/demo/model")  # where `make demo` leaves its model
 
 
 class NumberParser:
@@ -41,10 +39,10 @@ def number_option(kind: Any, *names: str, help: str) -> Any:
 
 
 ModelOption = Annotated[
-    Path, typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Model folder, or hub id.", show_default=True)
+    Path, typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Model: a folder, a shipped name, or a hub id.")
 ]
 CodecOption = Annotated[
-    Path, typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec folder, or hub id.", show_default=True)
+    Path, typer.Option("--codec", envvar="UNIAUDIO_CODEC", help="Codec: a folder, a shipped name, or a hub id.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under the name of the result.")]
 SeedOption = Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same result.")]
@@ -73,32 +71,23 @@ PromptOption = Annotated[
 ]
 
 
-def require_folder(path: Path, what: str, made_by: str, option: str = "") -> None:
-    """Raise UserError where nothing is at `path` and it has not the form of a hub id; option: that names another."""
-    if not path.exists() and not is_hub_id(path):
-        other = f"name the folder or hub id of one with {option}" if option else "give another folder"
-        raise UserError(f"{path}: no {what} there; {made_by}, or {other}")
-
-
-def load_model(path: Path) -> UniAudio:
-    """The model in a folder, ready to use, on the GPU where there is one."""
-    require_folder(path, "model", "`make demo` in the source tree trains one", "--model or UNIAUDIO_MODEL")
-    import torch
+def load_model(source: Path) -> UniAudio:
+    """A model ready to use, on the GPU where there is one."""
+    folder = local_folder(source, "model", option="--model or UNIAUDIO_MODEL")
     from transformers.utils import logging
 
-    from uniaudio.model import UniAudio
+    import uniaudio
 
     logging.disable_progress_bar()
-    return UniAudio.from_pretrained(str(path), device="cuda" if torch.cuda.is_available() else "cpu")
+    return uniaudio.load(folder)
 
 
-def load_codec(path: Path):
-    """The codec in a folder, ready to use, on the GPU where there is one."""
-    require_folder(
-        path, "codec", "the starter's lies in recipes/starter/codec of the source tree", "--codec or UNIAUDIO_CODEC"
-    )
+def load_codec(source: Path) -> AudioTokenizer:
+    """A codec ready to use, on the GPU where there is one."""
     import torch
 
+    from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE
     from codec.tokenizer import load_tokenizer
 
-    return load_tokenizer(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
+    folder = local_folder(source, "codec", (CONFIG_FILE, WEIGHTS_FILE), "--codec or UNIAUDIO_CODEC")
+    return load_tokenizer(folder).to("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL, load_codec, require_folder
+from cli.options import load_codec
 from codec.io.errors import UserError
+from codec.io.hub import is_hub_id
+from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import say
 
 if TYPE_CHECKING:
@@ -214,9 +216,15 @@ def _require_together(
             )
         for option in ("--whisper", "--wavlm"):
             if files[option] is not None:
-                require_folder(files[option], option.strip("-"), "download it from the hub")
+                _require_place(files[option], option.strip("-"), "download it from the hub")
     if text_tokenizer is not None:
-        require_folder(text_tokenizer, "text tokenizer", "download it from the release")
+        _require_place(text_tokenizer, "text tokenizer", "download it from the release")
+
+
+def _require_place(path: Path, what: str, remedy: str) -> None:
+    """Raise UserError where nothing is at `path` and it does not have the form of a hub id."""
+    if not path.exists() and not is_hub_id(path):
+        raise UserError(f"{path}: no {what} there; {remedy}, or give another folder")
 
 
 def _released_codec(checkpoint: Path, files: dict[str, Path | None], published_encoding: bool) -> Released:
@@ -278,7 +286,7 @@ def export_published(
     model: Annotated[
         Path,
         typer.Option("--model", envvar="UNIAUDIO_MODEL", help="Folder of a model, or with --codec alone of a codec."),
-    ] = DEMO_MODEL,
+    ] = Path(STARTER_MODEL),
 ) -> None:
     """Write a model's language model, its codec, or both, in the published form, with the options of import-published.
 

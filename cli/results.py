@@ -18,15 +18,11 @@ SOUND_ENDINGS = (".wav", ".flac")
 
 @dataclass(frozen=True)
 class Result:
-    """The file that a verb will write.
-
-    inputs: what it is made of, which it never replaces
-    force: replace a file that is there; a name that nobody chose is one that is free
-    """
+    """The file that a verb will write."""
 
     path: Path
-    inputs: tuple[Path, ...] = ()
-    force: bool = False
+    inputs: tuple[Path, ...] = ()  # what it is made of, which it never replaces
+    force: bool = False  # replace a file that is there; a name that nobody chose is one that is free
 
     def write_sound(self, waveform: Tensor, sample_rate: int) -> None:
         """Write (n,) samples at `sample_rate` Hz."""

@@ -13,9 +13,8 @@ from rich.progress import Progress
 from cli.options import CodecOption, ForceOption, SeedOption, StepsOption, load_codec, number_option
 from codec.io import numbers
 from codec.io.errors import UserError
+from codec.io.shipped import STARTER_CODEC
 from codec.io.terminal import one_line, say
-
-STARTER_CODEC = Path("recipes/starter/codec")
 
 
 def tokenize(
@@ -23,7 +22,7 @@ def tokenize(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Token file; if not given, AUDIO.safetensors or a free name.")
     ] = None,
-    codec: CodecOption = STARTER_CODEC,
+    codec: CodecOption = Path(STARTER_CODEC),
     force: ForceOption = False,
 ) -> None:
     """Turn a sound file into a token file."""
@@ -49,7 +48,7 @@ def detokenize(
         Path | None,
         typer.Option("--out", "-o", help="Sound file; if not given, TOKENS.decoded.wav or a free name."),
     ] = None,
-    codec: CodecOption = STARTER_CODEC,
+    codec: CodecOption = Path(STARTER_CODEC),
     steps: StepsOption = None,
     guidance: Annotated[
         float | None,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Index, Range, Seed, kind_of, read_number
+from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import shown
 
-DEMO_MODEL = "runs/demo/model"  # where `make demo` leaves its model
 LIMIT = 40  # items per task
 UNTRAINED_LIMIT = 16  # items that the untrained model is asked: it never says that it has finished, so it is slow
 
@@ -45,7 +44,7 @@ def parse_options(arguments: Sequence[str], program: str) -> dict[str, Any]:
     add = parser.add_argument
     add(
         "--model",
-        help=f"model folder, or hub id (default: $UNIAUDIO_MODEL, or {DEMO_MODEL}, or none where --codec is given)",
+        help=f"model folder, or hub id (default: $UNIAUDIO_MODEL, or {STARTER_MODEL}, or none where --codec is given)",
     )
     add(
         "--suite", nargs="+", action="extend", metavar="NAME",
@@ -87,7 +86,7 @@ def parse_options(arguments: Sequence[str], program: str) -> dict[str, Any]:
     options = vars(parser.parse_args(list(arguments)))
     options["suite"] = options["suite"] or ["starter"]
     if options["model"] is None:
-        options["model"] = os.environ.get("UNIAUDIO_MODEL") or (None if options["codec"] else DEMO_MODEL)
+        options["model"] = os.environ.get("UNIAUDIO_MODEL") or (None if options["codec"] else STARTER_MODEL)
     return options
 
 
@@ -109,12 +108,6 @@ def check_places(**places: Any) -> None:
         for each in value if isinstance(value, list | tuple) else [value]:
             if each is not None and (not str(each).strip() or "\0" in str(each)):
                 raise UserError(f"--{name} must name something, not {shown(str(each))}")
-
-
-def check_model(model: str | Path | None) -> None:
-    """Raise UserError where the model that is taken if none is given is not there."""
-    if str(model) == DEMO_MODEL and not Path(DEMO_MODEL).exists():
-        raise UserError(f"{DEMO_MODEL}: no model there; give one with --model, or run `make demo` to train one")
 
 
 def find_device(name: str | None) -> str:

@@ -21,12 +21,12 @@ if __name__ == "__main__" and not __package__:  # started as a file: Python look
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from codec.io.errors import UserError  # noqa: E402
+from codec.io.hub import local_folder  # noqa: E402
 from codec.io.locks import locked  # noqa: E402
 from codec.io.terminal import run_program, say, shown  # noqa: E402
 from evaluation.options import (  # noqa: E402
     LIMIT,
     UNTRAINED_LIMIT,
-    check_model,
     check_numbers,
     check_places,
     find_device,
@@ -89,7 +89,8 @@ def run(
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
         )
-    check_model(model)
+    if model is not None:
+        local_folder(model, "model", option="--model")
     settings = {
         "shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed,
     }  # fmt: skip
@@ -226,7 +227,6 @@ class _Respondents:
 
 def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
     from auditory_sentences.token_store import open_stores
-    from codec.io.hub import local_folder
     from evaluation.items import Questions
     from evaluation.recordings import Recordings, Relocated
     from uniaudio.release_prompts import bank_of
@@ -244,11 +244,7 @@ def _stores_of(model) -> list[str]:
 
     if model is None:
         raise UserError("give recordings (--corpus) or a token store (--store)")
-    if not Path(model).is_dir():
-        raise UserError(
-            f"{model}: no such folder; give another model (--model), and with one of the hub a store (--store)"
-        )
-    real = Path(model).resolve()  # RUN/model is a link to RUN/checkpoints/STEP/model
+    real = local_folder(model, "model", option="--model").resolve()  # RUN/model is a link to RUN/checkpoints/STEP/model
     recipe = next((path for path in (parent / "recipe.yaml" for parent in real.parents[:3]) if path.is_file()), None)
     if recipe is None:
         raise UserError(f"{model}: no recipe.yaml near it, so it names no token store; give one (--store)")

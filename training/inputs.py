@@ -10,6 +10,7 @@ from pathlib import Path
 from auditory_sentences.corpora.read import read_corpora
 from codec.io.errors import UserError, of_system
 from codec.io.files import sha256_of
+from codec.io.shipped import located
 from training.recipe import Recipe
 
 _BLOCK = 65_536  # bytes of a recording that are read at its beginning, middle and end
@@ -26,7 +27,7 @@ def contents(recipe: Recipe) -> dict[str, list[str]]:
         if key == "corpora" and places:
             found[key] = [_hash_of_corpora(places)]
         elif places:
-            found[key] = [_hash_of(Path(place)) for place in places]
+            found[key] = [_hash_of(located(place)) for place in places]
     return found
 
 

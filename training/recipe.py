@@ -19,6 +19,7 @@ import yaml
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Filled, Index, Name, NonNegative, Positive, ProperShare, Seed, Share, Size
 from codec.io.reading import load_yaml, read_yaml
+from codec.io.shipped import names_shipped, shipped
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
 from training.resume import Resume
@@ -119,28 +120,47 @@ class Recipe:
         return found
 
 
-_RECIPES = (
-    "the shipped ones lie in recipes/ of the source tree, not in an installed package; what is trained already is used "
-    "with --model and --codec"
-)
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, or the shipped one of that name, after the overrides. Its `kind` picks the class.
 
+    Args:
+        source: A file, or a name such as "starter/stage1"; a file that is there comes first.
+        overrides: "key=value" or "group.key=value", the value as YAML.
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, after the overrides ("a.b=value"). Its `kind` picks the class."""
-    tree = read_yaml(path, "recipe", _RECIPES)
-    kind = tree.pop("kind", None)
-    if not isinstance(kind, str) or kind not in TRAINERS:
-        raise UserError(
-            f"{path}: kind must be one of {', '.join(TRAINERS)}, not {shown(kind)}{nearest(str(kind), TRAINERS)}"
-        )
+    Raises:
+        UserError: It cannot be read, or a key or value is none of its kind's.
+    """
+    path = Path(source)
+    if not path.is_file():
+        path = shipped("recipes", source) or path
+    tree = read_yaml(path, "recipe", f"check the path; {names_shipped('recipes', source)}")
+    try:
+        cls = recipe_class(tree.pop("kind", None))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     _override(tree, overrides)
+    return parse(cls, tree, str(path))
+
+
+def recipe_class(kind: object) -> type[Recipe]:
+    """The dataclass of a kind of recipe. Raises UserError where there is no such kind."""
+    if not isinstance(kind, str) or kind not in TRAINERS:
+        raise UserError(f"kind must be one of {', '.join(TRAINERS)}, not {shown(kind)}{nearest(str(kind), TRAINERS)}")
     module, name = TRAINERS[kind]
-    return parse(getattr(importlib.import_module(module), name), tree, str(path))
+    return getattr(importlib.import_module(module), name)
 
 
-def train(path: str | Path, overrides: Sequence[str] = (), resume: Resume = False) -> Path:
-    """Train what the recipe says and return the model's folder. resume: as `training.run.Run` takes it"""
-    recipe = load_recipe(path, overrides)
+def train(source: str | Path, overrides: Sequence[str] = (), resume: Resume = False) -> Path:
+    """Train what a recipe says.
+
+    Args:
+        source, overrides: As of `load_recipe`.
+        resume: As of `training.run.Run`.
+
+    Returns:
+        The folder of the trained model.
+    """
+    recipe = load_recipe(source, overrides)
     return importlib.import_module(TRAINERS[kind_of(recipe)][0]).run(recipe, resume)
 
 

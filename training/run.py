@@ -18,6 +18,7 @@ from torch import Tensor
 from codec.io.errors import UserError, of_system
 from codec.io.files import remove_leftovers, write_text
 from codec.io.locks import locked
+from codec.io.shipped import located
 from codec.io.terminal import say, shown
 from training.engine import checkpoint, processes
 from training.engine.checkpoint import Checkpoint
@@ -266,7 +267,7 @@ def check_place(recipe: Recipe) -> None:
             if (parent / checkpoint.MANIFEST).is_file() and checkpoint.step_of(parent) is not None:
                 raise UserError(f"out: {out} lies in the checkpoint {parent}; name a folder for the run alone")
         for key in recipe.READS:
-            for read in map(Path, recipe.read_under(key)):
+            for read in map(located, recipe.read_under(key)):
                 held = (place, *place.parents) if (read / "config.json").is_file() else (place,)  # within a model, too
                 if read.is_dir() and read.resolve() in held:
                     raise UserError(f"out: {out} is or lies in {read}, which is read as {key}; name another folder")

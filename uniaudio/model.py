@@ -1,20 +1,25 @@
-"""UniAudio: the language model and its two tokenizers together. Everything that talks to a model goes through here."""
+"""UniAudio: a language model with its two tokenizers; every program that uses a model does it through this class."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import Request, request
+from auditory_sentences.builders.tasks import Request, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
+from codec.audio.waveform import write_audio
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
+from codec.io.shipped import STARTER_MODEL
+from codec.io.terminal import sentence_of
 from codec.pretrained import CONFIG_FILE, saved_folder
 from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer, load_tokenizer
@@ -40,21 +45,46 @@ from uniaudio.processor import (
     UniAudioProcessor,
     require_parts,
 )
+from uniaudio.recordings import SILENCE, is_silent, require_length
 from uniaudio.release_prompts import bank_of, save_prompts
+from uniaudio.requests import (
+    COMPOSITION,
+    MAX_TEXT_ROWS,
+    SPEECH,
+    SoundSampling,
+    composition_task,
+    description_task,
+    speech_task,
+)
 
 BATCH = 16  # requests generated at once
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said.
+    """What the model generated."""
 
-    segment: of the role asked for, not marked as learned; None where audio ended before each stream had a frame
-    reason: "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-    """
+    segment: Segment | None  # of the role asked for; None where audio ended before it had a frame of every stream
+    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
 
-    segment: Segment | None
-    reason: Reason
+
+@dataclass(frozen=True)
+class Sound:
+    """Generated audio."""
+
+    waveform: Tensor  # (n,) float32, on the CPU
+    sample_rate: int  # of the waveform, in Hz
+    tokens: AudioTokens  # what it was decoded from
+    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
+
+    def save(self, path: str | Path, force: bool = False) -> None:
+        """Write a WAV or FLAC file. Raises UserError where a file is there already, unless `force` is set."""
+        write_audio(path, self.waveform, self.sample_rate, force=force)
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return len(self.waveform) / self.sample_rate
 
 
 class SoundStream:
@@ -76,9 +106,15 @@ class UniAudio:
     """A model with its tokenizers, as one folder: config.json, model.safetensors, vocabulary.json, text_tokenizer/,
     audio_tokenizer/, and prompts.json where a release has prompts of its own.
 
-    bank: how tasks are put into words for this model
-    Raises UserError where the parts do not belong together: both tokenizers must be those of the model's vocabulary.
-    source: folder that they come from, for that message
+    Args:
+        model: The language model.
+        text_tokenizer: Of its text.
+        codec: Of its audio.
+        source: Folder that they come from, for messages.
+        bank: How tasks are put into words for this model; None: as the project does.
+
+    Raises:
+        UserError: A tokenizer is not the one of the model's vocabulary.
     """
 
     def __init__(
@@ -96,7 +132,7 @@ class UniAudio:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
-        """A model folder, or the id of one on the hub. Raises UserError naming the file that is missing or unfit."""
+        """Load a model folder, shipped name, or hub id. Raises UserError naming the file that is missing or unfit."""
         folder = local_folder(source, "model", option="--model")
         require_parts(folder, (CONFIG_FILE, VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
         model = load_language_model(folder)
@@ -127,8 +163,8 @@ class UniAudio:
 
     # ---- audio in and out
 
-    def tokens_of(self, audio: str | Path | Tensor) -> AudioTokens:
-        """Tokens of a sound file, or of a waveform (n,) float32 at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
+    def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+        """Tokens of a sound file, or of a waveform (n,) at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
         return self.processor.tokens_of(audio)
 
     def waveform(
@@ -150,12 +186,162 @@ class UniAudio:
         """Like `waveform`, for many clips in batches; each clip sounds the same in any batch."""
         return self.processor.waveforms(tokens, steps, seeds, guidance)
 
+    # ---- tasks by name
+
+    def speak(
+        self,
+        text: str,
+        voice: str = "",
+        *,
+        prompt: str | None = None,
+        sampling: SoundSampling = SPEECH,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Sound:
+        """Speak a text.
+
+        Args:
+            text: Words to speak; written in the model's vocabulary first (lm/text_normaliser.py).
+            voice: Description of the voice, in words; empty: the model's choice.
+            prompt: Instruction in place of the model's own for the task.
+            sampling: Temperatures, guidance and the longest sound.
+            seed: Same seed, same sound.
+            steps: Of the codec's decoder; None: as many as it was made for.
+
+        Raises:
+            UserError: Nothing of the text can be spoken, it does not fit the context, or no audio was generated.
+        """
+        asked = self.request_in_vocabulary(*speech_task(text, voice), prompt)
+        return self.generate_sound(asked, sampling, seed, steps)
+
+    def compose(
+        self,
+        description: str,
+        sound: bool = False,
+        *,
+        prompt: str | None = None,
+        sampling: SoundSampling = COMPOSITION,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Sound:
+        """Make music, or with `sound` a sound, from a description; the other arguments are those of `speak`."""
+        asked = self.request_in_vocabulary(*composition_task(description, sound), prompt)
+        return self.generate_sound(asked, sampling, seed, steps)
+
+    def transcribe(
+        self, audio: str | Path | Tensor | np.ndarray, prompt: str | None = None, max_rows: int = MAX_TEXT_ROWS
+    ) -> str:
+        """The words that are spoken in a recording; "" where it is silent.
+
+        Args:
+            audio: Sound file, or a mono waveform (n,) at 24 kHz.
+            prompt: Instruction in place of the model's own for the task.
+            max_rows: Longest answer, in rows.
+
+        Raises:
+            UserError: The file cannot be read, or does not fit the context.
+        """
+        return self._answer_about(audio, "asr", prompt, max_rows)
+
+    def describe(
+        self,
+        audio: str | Path | Tensor | np.ndarray,
+        music: bool = False,
+        prompt: str | None = None,
+        max_rows: int = MAX_TEXT_ROWS,
+    ) -> str:
+        """A description of a sound, or with `music` of music; the other arguments are those of `transcribe`."""
+        return self._answer_about(audio, description_task(music), prompt, max_rows)
+
+    def _answer_about(
+        self, audio: str | Path | Tensor | np.ndarray, task: str, prompt: str | None, max_rows: int
+    ) -> str:
+        (answer,) = self.answers_about([audio], task, prompt, max_rows)
+        if isinstance(answer, UserError):
+            raise answer
+        if answer.segment is None:
+            warnings.warn(f"{audio}: is silent (nothing above {SILENCE:.0f} dB)", stacklevel=3)
+            return ""
+        if answer.reason != "end":
+            warnings.warn(f"the answer is not complete ({answer.reason}); raise max_rows", stacklevel=3)
+        return one_line_of(answer.segment)
+
+    def answers_about(
+        self,
+        recordings: Sequence[str | Path | Tensor | np.ndarray],
+        task: str,
+        prompt: str | None = None,
+        max_rows: int = MAX_TEXT_ROWS,
+    ) -> list[Completion | UserError]:
+        """Do a task that takes one recording and answers in text, for many recordings at once.
+
+        Returns:
+            Of each recording the answer, without a segment where the file is silent, or why there is none: one that
+            cannot be read does not keep the others from being answered.
+        """
+        answers: list[Completion | UserError | None] = []
+        requests = []
+        for recording in recordings:
+            is_file = isinstance(recording, str | Path)
+            try:
+                if is_file and is_silent(recording):
+                    answers.append(Completion(None, "end"))
+                    continue
+                asked = self.request(task, prompt, audio=self.read_recording(recording))
+                self.require_room(asked.sentence, asked.role)
+            except (UserError, OSError) as error:
+                sentence = sentence_of(error)
+                named = not is_file or str(recording) in str(sentence)
+                answers.append(sentence if named else UserError(f"{recording}: {sentence}"))
+            else:
+                answers.append(None)
+                requests.append(asked)
+        if requests:
+            settings = GenerationSettings(max_rows=max_rows, top_k=1)
+            sentences = [asked.sentence for asked in requests]
+            made = iter(self.complete(sentences, requests[0].role, settings, [0] * len(requests)))
+            return [next(made) if answer is None else answer for answer in answers]
+        return answers
+
+    def read_recording(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+        """As `tokens_of`, for a recording that shall fit the model's context: too long a file is refused unread, and
+        one that is too short to mean anything is warned of."""
+        if isinstance(audio, str | Path):
+            require_length(audio, self.layout, self.context)
+        return self.tokens_of(audio)
+
+    def request_in_vocabulary(self, task: str, contents: dict[str, str | AudioTokens], prompt: str | None) -> Request:
+        """As `request`, with the texts in the words that the model knows. Warns of what had to be left out."""
+        return in_vocabulary(self.request(task, prompt, **contents), self.text_tokenizer)
+
+    def settings_of(self, sampling: SoundSampling) -> GenerationSettings:
+        """How this model generates audio: each of its streams as `sampling` says."""
+        return GenerationSettings(
+            self.layout.rows_in(sampling.max_seconds),
+            sampling.temperature,
+            sampling.top_k,
+            sampling.guidance,
+            stream_temperature={stream.name: sampling.later_temperature for stream in self.layout.streams[1:]},
+            stream_guidance=self.unguided_streams,
+            max_seconds=sampling.max_seconds,
+        )
+
+    def generate_sound(self, asked: Request, sampling: SoundSampling, seed: int = 0, steps: int | None = None) -> Sound:
+        """The audio that answers a request. Raises UserError where none was generated."""
+        made = self.complete([asked.sentence], "audio", self.settings_of(sampling), [seed])[0]
+        tokens = generated_tokens(made)
+        waveform = self.waveform(tokens, steps=steps, seed=seed)
+        return Sound(waveform, self.codec.sample_rate, tokens, made.reason)
+
     # ---- requests
 
     def request(self, name: str, prompt: str | None = None, **contents: str | AudioTokens) -> Request:
-        """A request for a task, put into the words that this model knows; errors as `tasks.request`.
+        """A request for a task, with the instruction of this model's prompt bank; errors as `tasks.request`.
 
-        prompt: the words to put it into, in place of the model's own
+        Args:
+            name: Of the task.
+            prompt: Instruction in place of the model's own.
+            contents: What fills the task's conditions, by name.
         """
         return request(name, bank=self.bank, prompt=prompt, **contents)
 
@@ -166,12 +352,19 @@ class UniAudio:
         settings: GenerationSettings,
         seeds: Sequence[int],
     ) -> list[Completion]:
-        """Continue each sentence with one segment of the role: text in any role but "prompt", or "audio".
+        """Continue each sentence with one segment.
 
-        role: one for all, or one per sentence: requests for text and for audio may be mixed. A completion depends on
-            its sentence, its seed and the settings alone, not on what else is asked.
-        Everything given is condition, so guidance compares with a prompt in which all of it is hidden.
-        Raises UserError where a sentence does not fit the model's context, or holds another tokenizer's audio.
+        A completion depends on its sentence, its seed and the settings alone, not on what else is asked. Everything
+        given is condition: classifier-free guidance compares with a prompt in which all of it is dropped.
+
+        Args:
+            sentences: To continue.
+            role: Of the segments: text in any role but "prompt", or "audio"; one for all, or one per sentence.
+            settings: How to generate.
+            seeds: One per sentence.
+
+        Raises:
+            UserError: A sentence does not fit the model's context, or holds another tokenizer's audio.
         """
         roles = [role] * len(sentences) if isinstance(role, str) else list(role)
         if not len(sentences) == len(roles) == len(seeds):
@@ -307,16 +500,46 @@ class UniAudio:
             )
 
 
+def generated_tokens(completion: Completion) -> AudioTokens:
+    """The audio of a completion. Raises UserError where it has none."""
+    if completion.segment is None:
+        raise UserError(f"the model made no sound ({completion.reason}); try another seed, or a longer sound")
+    return completion.segment.content
+
+
+def one_line_of(segment: Segment) -> str:
+    """The text of a segment on one line."""
+    return " ".join(segment.content.split())
+
+
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
     """The same sentence with nothing in it to be learned."""
     return AuditorySentence(tuple(replace(segment, is_target=False) for segment in sentence.segments), sentence.name)
 
 
+def load(source: str | Path = STARTER_MODEL, device: str | torch.device | None = None) -> UniAudio:
+    """A model with its tokenizers, ready to use.
+
+    Args:
+        source: Model folder, shipped name, or hub id.
+        device: None: the GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: There is no such model, or a file of it is missing or unfit.
+    """
+    return UniAudio.from_pretrained(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def load_language_model(
     folder: str | Path, dtype: torch.dtype | Literal["auto"] = "auto"
 ) -> UniAudioForConditionalGeneration:
-    """The language model of a model folder, without its tokenizers. Raises UserError where it cannot be read whole.
+    """The language model of a model folder, without its tokenizers.
 
-    dtype: of the parameters; "auto": as stored
+    Args:
+        folder: Model folder, shipped name, or hub id.
+        dtype: Of the parameters; "auto": as stored.
+
+    Raises:
+        UserError: It cannot be read whole.
     """
     return UniAudioForConditionalGeneration.from_pretrained(local_folder(folder, "model"), dtype=dtype)

@@ -38,7 +38,7 @@ RESPONSE_ROLES = (*(role for role in TEXT_ROLES if role != "prompt"), ALL_STREAM
 
 
 class UniAudioProcessor:
-    """Text tokenizer, codec and vocabulary layout as one: what stands between people's material and rows.
+    """Text tokenizer, codec and vocabulary layout as one: turns messages into rows, and ids into text and audio.
 
     A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a text or a list of parts:
     `{"type": "text", "text": ...}` or `{"type": "audio", "audio": ...}`, where audio is a sound file, a mono waveform
@@ -46,8 +46,14 @@ class UniAudioProcessor:
     sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them). Without,
     audio is "audio", the assistant's text is "text", and all other text is "prompt".
 
-    Raises UserError where a tokenizer is not the one that the layout was made with.
-    source: folder that they come from, for that message
+    Args:
+        tokenizer: Of text.
+        codec: Of audio.
+        layout: Vocabulary of the model.
+        source: Folder that they come from, for messages.
+
+    Raises:
+        UserError: A tokenizer is not the one that the layout was made with.
     """
 
     model_input_names = ["ids", "mask"]
@@ -56,22 +62,27 @@ class UniAudioProcessor:
         self, tokenizer: TextTokenizer, codec: AudioTokenizer, layout: VocabularyLayout, source: Path | None = None
     ) -> None:
         self.tokenizer, self.codec, self.layout = tokenizer, codec.eval(), layout
-        for what, wanted, there, part in (
+        for what, expected, actual, part in (
             ("text", layout.text_fingerprint, tokenizer.fingerprint, TEXT_FOLDER),
             ("audio", layout.audio_fingerprint, codec.fingerprint, AUDIO_FOLDER),
         ):
-            if wanted and wanted != there:
+            if expected and expected != actual:
                 where = f"{source / part}: " if source else ""
                 raise UserError(
-                    f"{where}the model reads the {what} tokenizer {wanted}, but was given {there}; "
+                    f"{where}the model reads the {what} tokenizer {expected}, but was given {actual}; "
                     f"use the {what} tokenizer that it was trained with"
                 )
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **auto: Any) -> UniAudioProcessor:
-        """Of a model folder or the id of one on the hub; the model itself is not read.
+        """The processor of a model; the model itself is not read.
 
-        auto: what AutoProcessor hands on; nothing else is taken. Raises UserError naming the file that is missing.
+        Args:
+            source: Model folder, shipped name, or hub id.
+            auto: What AutoProcessor passes on; nothing else is accepted.
+
+        Raises:
+            UserError: A file is missing.
         """
         unknown = {name for name, value in auto.items() if value is not None} - {"_from_auto", "trust_remote_code"}
         if unknown:
@@ -98,8 +109,10 @@ class UniAudioProcessor:
 
         A waveform of floats lies in [-1, 1]; one of 16-bit or 32-bit integers, or of 8-bit ones without sign, is scaled
         as in a WAV file: int16 samples give the ids of the same samples divided by 32768.
-        Raises UserError where the file is none that can be read, or the waveform is empty, not finite, not mono, of
-        another type, or of floats that can't lie in [-1, 1] (samples of integers that were cast, not scaled).
+
+        Raises:
+            UserError: The file cannot be read, or the waveform is empty, not finite, not mono, of another type, or of
+                floats that can't lie in [-1, 1] (samples of integers that were cast, not scaled).
         """
         with torch.inference_mode():
             if isinstance(audio, str | Path):
@@ -109,9 +122,14 @@ class UniAudioProcessor:
             return self.codec.encode(waveform[None].to(self.codec.device))[0]
 
     def sentence(self, messages: Sequence[Message], is_target: bool = False) -> AuditorySentence:
-        """The auditory sentence of a conversation, one segment a part; with `is_target`, the assistant's are learned.
+        """The auditory sentence of a conversation, one segment a part.
 
-        Raises ValueError naming the message and the part that cannot be read as one.
+        Args:
+            messages: See the class.
+            is_target: Whether the assistant's segments contribute to the loss.
+
+        Raises:
+            ValueError: A part of a message cannot be read as a segment; the message names it.
         """
         if not messages:
             raise ValueError("a conversation needs at least one message")
@@ -122,7 +140,7 @@ class UniAudioProcessor:
                 raise ValueError(f"{where} must have a 'role' and a 'content', not {message!r}")
             speaker, content = message["role"], message["content"]
             if speaker not in CHAT_ROLES:
-                raise ValueError(f"{where}: the role {speaker!r} is none of {', '.join(CHAT_ROLES)}")
+                raise ValueError(f"{where}: the role {speaker!r} must be one of {', '.join(CHAT_ROLES)}")
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
             if not isinstance(parts, Sequence) or not parts:
                 raise ValueError(f"{where}: the content must be a text or a list of parts, not {content!r}")
@@ -161,18 +179,28 @@ class UniAudioProcessor:
         response_role: str = "text",
         output_labels: bool = False,
     ) -> BatchFeature:
-        """Rows of one conversation or of several, padded on the right: `ids` and `mask` (B, T, columns).
+        """Rows of one conversation or of several, padded on the right.
 
-        output_labels: also `loss` (B, T), 1 where the assistant speaks and 0 elsewhere: `model(**rows)` is the loss.
-        add_generation_prompt: ready for `model.generate(**rows)`. `response_role` says what the assistant shall say
-            next: a text, begun with its tag and BOS, or "audio"; then `negative_ids` and `negative_mask` hold the
-            same rows with all that is given hidden, for guidance.
-        Raises ValueError for messages that cannot be read, UserError for a sound file that cannot.
+        Args:
+            messages: One conversation, or several.
+            add_generation_prompt: Make rows that are ready for `model.generate(**rows)`.
+            response_role: With `add_generation_prompt`, what is generated: a text, begun with its tag and BOS, or
+                "audio".
+            output_labels: Add `loss`, so that `model(**rows)` gives the loss.
+
+        Returns:
+            `ids` and `mask` (B, T, columns); with `output_labels` also `loss` (B, T), 1 in the assistant's rows and 0
+            elsewhere; before audio also `negative_ids` and `negative_mask`, the same rows with every condition dropped,
+            for classifier-free guidance.
+
+        Raises:
+            ValueError: Messages cannot be read.
+            UserError: A sound file cannot be read.
         """
         if add_generation_prompt and output_labels:
             raise ValueError("labels are for answers that are there: give add_generation_prompt or output_labels")
         if response_role not in RESPONSE_ROLES:
-            raise ValueError(f"response_role {response_role!r} is none of {', '.join(RESPONSE_ROLES)}")
+            raise ValueError(f"response_role {response_role!r} must be one of {', '.join(RESPONSE_ROLES)}")
         several = bool(messages) and not isinstance(messages[0], Mapping)
         sentences = [self.sentence(one, output_labels) for one in (messages if several else [messages])]
         if add_generation_prompt and response_role != "audio":

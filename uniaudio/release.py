@@ -10,6 +10,7 @@ import yaml
 
 from codec.io.errors import UserError
 from codec.io.files import new_file, new_folder, require_free
+from codec.io.shipped import located
 from codec.reasoning.codec import ReasoningCodec
 from codec.release.exporter import write_codec
 from codec.release.record import PublishedFiles
@@ -24,16 +25,11 @@ from uniaudio.release_prompts import save_prompts
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found.
+    """What an import found."""
 
-    tensors: number of tensors, all of which are in the model
-    left_out: other entries of the checkpoint (optimiser state and the like), which no model folder holds
-    absent: parts that the folder needs before `UniAudio.from_pretrained` can read it; none where it is complete
-    """
-
-    tensors: int
-    left_out: list[str]
-    absent: list[str]
+    tensors: int  # number of tensors, all of which are in the model
+    left_out: list[str]  # other entries of the checkpoint (optimiser state and the like), which no model folder holds
+    absent: list[str]  # parts that the folder needs before `UniAudio.from_pretrained` can read it
 
 
 def import_published(
@@ -86,6 +82,7 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     """
     for path in (checkpoint, config):
         require_free(path)
+    model = located(model)
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
     loaded, record = load_language_model(model), PublishedRecord.load(model)
@@ -106,6 +103,7 @@ def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     """
     for path in files.values():
         require_free(path)
+    folder = located(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a model or of a codec")
     folder = folder / AUDIO_FOLDER if (folder / AUDIO_FOLDER).is_dir() else folder

@@ -13,15 +13,16 @@ from typing import Annotated, get_type_hints
 from auditory_sentences.builders.tasks import Request, in_vocabulary
 from auditory_sentences.sentence import AuditorySentence, Segment
 from cli.chat import quoting
-from cli.hearing import hear, is_silent
 from cli.results import Result
 from codec.io import numbers
 from codec.io.errors import UserError
 from codec.io.files import new_folder
 from codec.io.terminal import one_line, shown
 from codec.tokens import AudioTokens
-from lm.generation.generate import GenerationSettings
-from uniaudio.model import Completion, UniAudio
+from lm.generation.sampling import GenerationSettings
+from uniaudio.model import Completion, UniAudio, one_line_of
+from uniaudio.recordings import is_silent
+from uniaudio.requests import COMPOSITION, MAX_TEXT_ROWS, SPEECH, composition_task, description_task, speech_task
 
 # A name with one of these endings in `/shot` is a file; anything else is words.
 SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64", ".m4a")
@@ -31,12 +32,12 @@ SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aif
 class Settings:
     """What `/set` changes."""
 
-    temperature: numbers.Temperature = 0.2  # of speech; 0 takes the likeliest, as text always does
-    music_temperature: numbers.Temperature = 0.5  # of music and sounds
-    top_k: numbers.Count = 30
-    guidance: numbers.Guidance = 2.0  # how strongly descriptive tokens follow what is asked; 1 is off
-    max_rows: Annotated[int, numbers.Range(8)] = 300  # longest answer, in rows: 17.5 rows are a second of sound
-    max_seconds: numbers.Length = 15.0  # longest sound
+    temperature: numbers.Temperature = SPEECH.temperature  # of speech; 0 takes the likeliest, as text always does
+    music_temperature: numbers.Temperature = COMPOSITION.temperature  # of music and sounds
+    top_k: numbers.Count = SPEECH.top_k  # only the k likeliest ids of audio are drawn from
+    guidance: numbers.Guidance = SPEECH.guidance  # how strongly descriptive tokens follow what is asked; 1 is off
+    max_rows: Annotated[int, numbers.Range(8)] = MAX_TEXT_ROWS  # longest answer, in rows: 17.5 are a second of sound
+    max_seconds: numbers.Length = SPEECH.max_seconds  # longest sound
     steps: Annotated[int, numbers.Range(0, 1000)] = 0  # of the flow decoder; 0: as many as it was made for
     seed: numbers.Seed = 0  # of the next answer; grows by one with every turn
     prompt: str = ""  # instruction in place of the model's own for a task; empty: its own
@@ -100,27 +101,23 @@ class Session:
     # ---- talking
 
     def do_text(self, rest: str) -> Iterator[str]:
-        """/text WORDS        say something; the model goes on in text (words without a command do the same)"""
+        """/text WORDS        say something; the model continues in text (words without a command do the same)"""
         yield self._go_on(rest, _need(rest, "/text WORDS"))
 
     def do_say(self, rest: str) -> Iterator[str]:
         """/say WORDS         the model speaks the words (in the voice that '/set voice ...' describes)"""
         text = _need(rest, "/say WORDS")
-        if self.settings.voice:
-            asked = self._request("instruct_tts", caption=self.settings.voice, text=text)
-        else:
-            asked = self._request("tts", text=text)
-        yield self._answer(f"/say {rest}", asked)
+        yield self._answer(f"/say {rest}", self._request(*speech_task(text, self.settings.voice)))
 
     def do_music(self, rest: str) -> Iterator[str]:
         """/music DESCRIPTION the model plays, for example: /music a slow piano melody in C major"""
         caption = _need(rest, "/music DESCRIPTION")
-        yield self._answer(f"/music {rest}", self._request("music_generation", caption=caption), speech=False)
+        yield self._answer(f"/music {rest}", self._request(*composition_task(caption)), speech=False)
 
     def do_sound(self, rest: str) -> Iterator[str]:
         """/sound DESCRIPTION the model makes a sound, for example: /sound a dog barks"""
         caption = _need(rest, "/sound DESCRIPTION")
-        yield self._answer(f"/sound {rest}", self._request("sound_generation", caption=caption), speech=False)
+        yield self._answer(f"/sound {rest}", self._request(*composition_task(caption, sound=True)), speech=False)
 
     def do_listen(self, rest: str) -> Iterator[str]:
         """/listen FILE       the model writes down what is said"""
@@ -128,15 +125,16 @@ class Session:
 
     def do_describe(self, rest: str) -> Iterator[str]:
         """/describe FILE     the model describes the sound"""
-        yield self._about(_file(rest, "/describe FILE"), f"/describe {rest}", "sound_caption")
+        yield self._about(_file(rest, "/describe FILE"), f"/describe {rest}", description_task())
 
     def do_ask(self, rest: str) -> Iterator[str]:
         """/ask FILE QUESTION a question about a recording; a name with spaces stands in quotation marks"""
         name, question = quoting.first(rest)
         if not question:
             raise UserError("write /ask FILE QUESTION")
-        audio = hear(self.model, _file(name, "/ask FILE QUESTION", parsed=True))
-        yield self._answer(f"/ask {rest}", self._request("audio_qa", audio=audio, question=quoting.one(question)))
+        audio = self.model.read_recording(_file(name, "/ask FILE QUESTION", parsed=True))
+        asked = self._request("audio_qa", {"audio": audio, "question": quoting.one(question)})
+        yield self._answer(f"/ask {rest}", asked)
 
     def do_shot(self, rest: str) -> Iterator[str]:
         """/shot IN => OUT    show an example (each a file or words); '/shot IN =>' then asks for the OUT of a new IN"""
@@ -154,9 +152,9 @@ class Session:
         shots = self._shots()
         if not shots:
             raise UserError("there is no example to go by yet; show one with /shot INPUT => OUTPUT")
-        wanted = shots[-1].segments[-1].role
+        role = shots[-1].segments[-1].role
         segments = tuple(segment for turn in shots for segment in turn.segments)
-        asked = Request(AuditorySentence((*segments, given)), wanted)
+        asked = Request(AuditorySentence((*segments, given)), role)
         yield self._answer(f"/shot {rest}", asked, kept=1)
 
     # ---- the session itself
@@ -177,7 +175,7 @@ class Session:
         """/tokens            the token ids of the last sound"""
         sounds = [s.content for s in self.sentence.segments if not s.is_text]
         if not sounds:
-            raise UserError("no sound in this session yet; make one with /say or hear one with /listen FILE")
+            raise UserError("no sound in this session yet; make one with /say, or read one with /listen FILE")
         tokens = sounds[-1]
         yield f"{tokens.num_samples / self.model.codec.sample_rate:.2f} s, tokenizer {tokens.fingerprint}"
         for stream in self.model.codec.streams:
@@ -237,13 +235,13 @@ class Session:
         return self._answer(line, Request(AuditorySentence((Segment("text", text),)), "text"))
 
     def _about(self, file: Path, line: str, task: str) -> str:
-        """The answer to a task about one recording; nothing where there is nothing to hear."""
+        """The answer to a task about one recording; nothing where it is silent."""
         if is_silent(file):
             warnings.warn(f"{file}: is silent, so nothing was asked", stacklevel=2)
             return "(silence)"
-        return self._answer(line, self._request(task, audio=hear(self.model, file)))
+        return self._answer(line, self._request(task, {"audio": self.model.read_recording(file)}))
 
-    def _request(self, task: str, **contents: str | AudioTokens) -> Request:
+    def _request(self, task: str, contents: dict[str, str | AudioTokens]) -> Request:
         return self.model.request(task, self.settings.prompt or None, **contents)
 
     def _answer(self, line: str, asked: Request, kept: int | None = None, speech: bool = True) -> str:
@@ -278,7 +276,7 @@ class Session:
     def _present(self, line: str, completion: Completion) -> tuple[tuple[Path, ...], str]:
         cut = "" if completion.reason == "end" else f" ({completion.reason})"
         if completion.segment.is_text:
-            return (), f"{' '.join(completion.segment.content.split()) or '(silence)'}{cut}"
+            return (), f"{one_line_of(completion.segment) or '(silence)'}{cut}"
         name = line.split()[0].strip("/")
         number = 1
         while os.path.lexists(path := self.folder / f"{name}-{number:03d}.wav"):
@@ -290,7 +288,7 @@ class Session:
         return (path,), f"{one_line(path)}  {tokens.num_samples / rate:.1f} s{cut}"
 
     def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:
-        """What is asked, after as many of the latest turns as are wanted and leave room for the answer."""
+        """What is asked, after as many of the latest turns as `memory` allows and leave room for the answer."""
         sentence = AuditorySentence(asked, "session")
         for turn in reversed(self.turns[-self.settings.memory :] if self.settings.memory else []):
             longer = AuditorySentence((*turn.segments, *sentence.segments), "session")
@@ -311,7 +309,7 @@ class Session:
     def _file_or_words(self, text: str) -> Segment:
         name = quoting.one(text)
         if Path(name).suffix.lower() in SOUND_ENDINGS:
-            return Segment("audio", hear(self.model, _file(name, "/shot FILE => OUTPUT", parsed=True)))
+            return Segment("audio", self.model.read_recording(_file(name, "/shot FILE => OUTPUT", parsed=True)))
         return Segment("text", name)
 
 

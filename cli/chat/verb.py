@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEMO_MODEL, ModelOption, SeedOption, load_model
+from cli.options import ModelOption, SeedOption, load_model
 from codec.io.errors import UserError
 from codec.io.files import require_free
+from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import complain, say, sentence_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LONGEST_LINE = 1_000_000  # characters: many times what any model's context hold
 
 
 def chat(
-    model: ModelOption = DEMO_MODEL,
+    model: ModelOption = Path(STARTER_MODEL),
     out: Annotated[Path, typer.Option("--out", help="Folder for the sound that is made.")] = Path("runs/chat"),
     seed: SeedOption = 0,
 ) -> None:
@@ -116,7 +117,7 @@ def _typed_lines(commands: list[str]) -> Iterator[str]:
 
 
 def _history(readline: ModuleType) -> Path | None:
-    """Read the history of earlier sessions; where it is kept, None where it cannot be: a chat goes on without."""
+    """Read the history of earlier sessions; where it is kept, None where it cannot be kept, which ends no chat."""
     try:
         history = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "uniaudio" / "history"
         history.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config
 from codec.reasoning.config import to_json
 from codec.tokens import SAMPLE_RATE
 
-_MADE_BY = "train one with `uniaudio train recipes/starter/expert.yaml`"
+_MADE_BY = "train one with `uniaudio train starter/expert`"
 STACK = 4  # mel frames of one frame: each of the two residual convolutions halves time
 _FLOOR = 1e-10  # power below which nothing is heard: -100 dB
 

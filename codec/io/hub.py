@@ -1,4 +1,4 @@
-"""Where a trained thing lies: in a folder, or on the hub under an id."""
+"""Where trained weights lie: in a folder, among what is shipped under a name, or on the hub under an id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codec.io.errors import UserError, of_system
+from codec.io.shipped import is_shipped_name, names_shipped, shipped
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -19,12 +20,17 @@ def is_hub_id(source: str | Path) -> bool:
     return bool(formed) and not Path(text).parent.is_dir()
 
 
-def local_folder(source: str | Path, what: str, files: Sequence[str] | None = None, option: str = "") -> Path:
-    """The folder, or where the hub's model of that id lies once fetched.
+def local_folder(source: str | Path, what: str = "model", files: Sequence[str] | None = None, option: str = "") -> Path:
+    """The folder, else the shipped one of that name, else where the hub's model of that id lies once fetched.
 
-    what: "model", "codec", for the message; files: patterns of those that are wanted from the hub, None: all
-    option: of the command line that names another one, for the message
-    Raises UserError where there is neither; a path that is mistyped and looks like an id is said to be no folder too.
+    Args:
+        source: Folder, shipped name such as "starter/codec", or hub id, in this order.
+        what: "model" or "codec", for the message.
+        files: Patterns of those that are needed from the hub; None: all.
+        option: Of the command line that names another one, for the message.
+
+    Raises:
+        UserError: There is none; a path that is mistyped and looks like an id is said to be no folder too.
     """
     folder = Path(source)
     try:
@@ -35,9 +41,19 @@ def local_folder(source: str | Path, what: str, files: Sequence[str] | None = No
     except (OSError, ValueError) as error:  # a name that is too long, a NUL
         detail = error.strerror if isinstance(error, OSError) else "not a name that a folder can have"
         raise UserError(f"{str(source)[:80]!r}: {detail}; give the folder of a {what}") from error
+    if place := shipped("assets", source):
+        return place
+    given = f", with {option}" if option else ""
+    if is_shipped_name(source):
+        raise UserError(
+            f"{source}: no such folder, and this version ships no {what} of that name "
+            f"({names_shipped('assets', source)}); give another {what}{given}"
+        )
     if not is_hub_id(source):
-        given = f", with {option}" if option else ""
-        raise UserError(f"{source}: no such folder; give the folder of a {what} or a hub id such as owner/name{given}")
+        raise UserError(
+            f"{source}: no such folder; give the folder of a {what}, a hub id such as owner/name, or a name of what is "
+            f"shipped ({names_shipped('assets', source)}){given}"
+        )
     from huggingface_hub import snapshot_download  # takes a second, which a folder need not wait for
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -55,6 +71,6 @@ def local_folder(source: str | Path, what: str, files: Sequence[str] | None = No
             raise of_system(error) from error
         detail = said(error)
         raise UserError(
-            f"{source}: no such folder, and nothing can be had from the hub under that id"
+            f"{source}: no such folder, and nothing is available from the hub under that id"
             f"{f' ({detail})' if detail else ''}; give a folder, or go online"
         ) from error

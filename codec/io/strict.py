@@ -35,7 +35,7 @@ def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
         raise UserError(f"{where}expected keys and values, found {shown(tree)}")
     tree = aliases.present(cls, tree, source)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    hints = _hints(cls)
+    hints = type_hints_of(cls)
     for name in tree:
         if name not in fields:
             hint = nearest(str(name), fields) or f"; known keys: {', '.join(fields)}"
@@ -120,8 +120,8 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields. Kept, for finding them takes longer than reading a row of a table."""
+def type_hints_of(cls: type) -> dict[str, Any]:
+    """Types of a dataclass's fields, `Annotated` included; kept, as finding them takes longer than reading a row."""
     return typing.get_type_hints(cls, include_extras=True)
 
 

@@ -37,7 +37,7 @@ from codec.reasoning.scalar_layers import (
 )
 from codec.reasoning.spectrogram import LogMagnitudeSpectrogram, phase_reach
 
-_MADE_BY = "train one with `uniaudio train recipes/starter/scalar.yaml`"
+_MADE_BY = "train one with `uniaudio train starter/scalar`"
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 
 

@@ -4,8 +4,7 @@
 #
 #   recipes/starter/codec.sh [RUN_FOLDER [CORPUS]]
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-source recipes/starter/processes.sh
+source "$(dirname "$0")/processes.sh"
 run=${1:-runs/codec}
 corpora="[$run/corpus${2:+,$2}]"
 mkdir -p "$run"
@@ -14,16 +13,16 @@ step "A starter corpus"
 uniaudio corpus synthesise --out "$run/corpus"
 
 step "A text model"
-uniaudio train recipes/starter/text.yaml out="$run/text" --resume
+uniaudio train starter/text out="$run/text" --resume
 
 step "Codec stage 0: the scalar autoencoder"
-uniaudio train recipes/starter/scalar.yaml out="$run/scalar" corpora="[$run/corpus]" --resume
+uniaudio train starter/scalar out="$run/scalar" corpora="[$run/corpus]" --resume
 
 step "Codec stage 1: the descriptive branch answers the text model's questions"
-train recipes/starter/descriptive.yaml out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume
+train starter/descriptive out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume
 
 step "Codec stage 3: the structural branch and the flow decoder; stages 0 and 1 are frozen"
-train recipes/starter/codec.yaml out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
+train starter/codec out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
 
 # What the text model learned to hear is where the language model starts.
 cp "$run/descriptive/model/audio_llm.safetensors" "$run/codec/model/"

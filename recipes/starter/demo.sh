@@ -4,11 +4,10 @@
 #
 #   recipes/starter/demo.sh [RUN_FOLDER [CODEC [TEXT_MODEL]]]
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-source recipes/starter/processes.sh
+source "$(dirname "$0")/processes.sh"
 run=${1:-runs/demo}
-codec=${2:-recipes/starter/codec}           # both were trained by recipes/starter/codec.sh
-text_model=${3:-recipes/starter/text_model}
+codec=${2:-starter/codec}           # both were trained by recipes/starter/codec.sh
+text_model=${3:-starter/text_model}
 mkdir -p "$run"
 
 step "A starter corpus: over three hours of speech, sounds and music, made here with exact labels"
@@ -18,21 +17,21 @@ step "A token store: the corpus through the codec, 5 Hz descriptive and 12.5 Hz 
 uniaudio corpus store "$run/corpus" --codec "$codec" --out "$run/tokens"
 
 step "Stage 1 of 4, understanding warm-up: the understanding layers learn to hear, the text model is frozen"
-train recipes/starter/stage1.yaml out="$run/stage1" store="$run/tokens" text_model="$text_model" audio_tokenizer="$codec" \
+train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_model" audio_tokenizer="$codec" \
     audio_llm="$codec/audio_llm.safetensors" --resume
 
 step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
-train recipes/starter/stage2.yaml out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume
+train starter/stage2 out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume
 
 step "Stage 3 of 4, audio-text pre-training: everything learns, on every task"
-train recipes/starter/stage3.yaml out="$run/stage3" store="$run/tokens" init="$run/stage2/model" --resume
+train starter/stage3 out="$run/stage3" store="$run/tokens" init="$run/stage2/model" --resume
 
 step "Stage 4 of 4, audio-text mid-training: auditory sentences, few-shot episodes, twice the context"
-train recipes/starter/stage4.yaml out="$run/stage4" store="$run/tokens" init="$run/stage3/model" --resume
+train starter/stage4 out="$run/stage4" store="$run/tokens" init="$run/stage3/model" --resume
 ln -sfn stage4/model "$run/model"
 
 step "Evaluation on held-out voices, sentences, sounds and melodies, with 0, 1 and 4 shots"
-python evaluation/run_suite.py --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
+uniaudio evaluate --model "$run/model" --store "$run/tokens" --corpus "$run/corpus" \
     --suite starter few_shot --shots 0 1 4 --limit 40 --out "$run/evaluation" --force
 
 step "One clip for each generation task"

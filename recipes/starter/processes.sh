@@ -7,7 +7,7 @@ processes=$((cores >= 4 ? 4 : cores >= 2 ? 2 : 1))
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 
 # Matrix products in bfloat16 make training faster on processors that have them, and many times slower on all others.
-precision=$(python -c 'from codec.onednn import has_bfloat16; print("" if has_bfloat16() else "engine.precision=fp32")')
+precision=$(python -P -c 'from codec.layers.onednn import has_bfloat16; print("" if has_bfloat16() else "engine.precision=fp32")')
 
 # Ctrl-C saves and ends with status 130, at which the scripts end too.
 train() { OMP_NUM_THREADS=1 uniaudio train --processes "$processes" "$@" $precision; }

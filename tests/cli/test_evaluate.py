@@ -14,9 +14,9 @@ def asked(monkeypatch):
     return seen
 
 
-def test_without_a_word_the_demo_is_evaluated(asked, uniaudio):
+def test_without_a_word_the_shipped_model_is_evaluated(asked, uniaudio):
     assert uniaudio("evaluate").status == 0
-    assert asked["model"] == "runs/demo/model" and asked["suite"] == ["starter"] and asked["codec"] is None
+    assert asked["model"] == "starter/model" and asked["suite"] == ["starter"] and asked["codec"] is None
 
 
 def test_a_codec_alone_needs_no_model(asked, uniaudio):

@@ -250,7 +250,7 @@ def test_what_is_refused_leaves_nothing_and_says_why(uniaudio, release, whole, t
         (("--lm", tmp_path / "none"), "none: no such file"),
         (("--config", config), "c.yaml: has no value for semantic_eos"),
         (("--text-tokenizer", tmp_path / "none"), "no text tokenizer there"),
-        (("--codec", tmp_path / "none"), "no codec there"),
+        (("--codec", tmp_path / "none"), "none: no such folder"),
         (("--out", release), "exists already and is not replaced"),
     ):
         done = uniaudio("import-published", *whole, "--out", out, *options)  # the last of a repeated option counts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cli.hearing import is_silent
+from uniaudio.recordings import is_silent
 
 
 @pytest.fixture

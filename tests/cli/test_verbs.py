@@ -2,7 +2,6 @@
 
 import io
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from cli import doctor
-from codec.audio.waveform import load_audio
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from tests.factories.tokens import both
@@ -26,50 +23,10 @@ def test_transcribe_and_describe_print_one_line_per_file(uniaudio, model_folder,
     assert lines[0] == lines[1], "the same file gives the same answer at any place in a batch"
 
 
-def test_speak_writes_sound_and_the_same_seed_the_same_sound(uniaudio, model_folder, tmp_path):
-    for name in ("a.wav", "b.wav"):
-        done = uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / name)
-        assert done.status == 0 and name in done.out
-    a, rate = soundfile.read(tmp_path / "a.wav")
-    b, _ = soundfile.read(tmp_path / "b.wav")
-    assert rate == 24_000 and len(a) > 0 and np.array_equal(a, b)
-
-
-def test_sound_goes_to_a_pipe_while_it_is_being_made(uniaudio, model_folder, tmp_path, monkeypatch):
-    class Pipe(io.TextIOWrapper):
-        def isatty(self):
-            return False
-
-    file = tmp_path / "sent.wav"
-    with file.open("wb") as raw, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", Pipe(raw))
-        done = uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", "-")
-    assert done.status == 0 and "the first came after" in done.err and done.out == ""
-    uniaudio("speak", "three seven", "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / "whole.wav")
-    assert len(load_audio(file)) == soundfile.info(tmp_path / "whole.wav").frames
-
-
-def test_sound_is_not_sent_to_a_terminal(uniaudio, model_folder, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    done = uniaudio("compose", "a slow melody", "--max-seconds", 1, "--model", model_folder, "-o", "-")
-    assert done.status == 2 and "send it to a player" in done.err and sys.stdout.getvalue() == ""
-
-
-def test_compose_music_and_sound(uniaudio, model_folder, tmp_path):
-    for options in ([], ["--sound"]):
-        out = tmp_path / f"x{len(options)}.flac"
-        done = uniaudio("compose", "a slow melody", *options, "--max-seconds", 1, "--model", model_folder, "-o", out)
-        assert done.status == 0 and out.exists()
-
-
 def test_tokenize_and_detokenize_keep_the_length(uniaudio, model_folder, tone, tmp_path):
     codec = model_folder / "audio_tokenizer"
     done = uniaudio("tokenize", tone, "--codec", codec, "-o", tmp_path / "t.safetensors")
-    assert done.status == 0 and "6 descriptive and 13 structural frames" in done.out
+    assert done.status == 0 and "6 descriptive frames of 8 and 13 structural frames of 8" in done.out
     assert AudioTokens.load(tmp_path / "t.safetensors").num_samples == 24_000
     back = uniaudio("detokenize", tmp_path / "t.safetensors", "--codec", codec, "--steps", 2, "-o", tmp_path / "t.wav")
     assert back.status == 0 and soundfile.info(tmp_path / "t.wav").frames == 24_000
@@ -178,10 +135,10 @@ def test_eight_channels_and_ten_milliseconds_are_heard(uniaudio, model_folder, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["transcribe", "x.wav", "--model", "no/such/model"], "no model there"),
+        (["transcribe", "x.wav", "--model", "no/such/model"], "no such folder"),
         (["speak", "   "], "text is empty"),
         (["compose", ""], "description is empty"),
-        (["tokenize", "x.wav", "--codec", "/no/such/codec"], "no codec there"),
+        (["tokenize", "x.wav", "--codec", "/no/such/codec"], "no such folder"),
         (["detokenize", "/no/such/tokens"], "no such token file"),
         (["train", "/no/such/recipe.yaml"], "recipe.yaml"),
     ],
@@ -191,58 +148,9 @@ def test_what_is_missing_is_named_in_one_line(uniaudio, arguments, said):
     assert done.status == 2 and said in done.err and "Traceback" not in done.err
 
 
-def test_a_text_longer_than_the_context_is_refused(uniaudio, model_folder, tmp_path):
-    done = uniaudio("speak", "seven " * 20_000, "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / "x.wav")
-    assert done.status == 2 and "rows" in done.err and not (tmp_path / "x.wav").exists()
-
-
 def test_unknown_options_and_verbs_exit_2(uniaudio):
     assert uniaudio("transcribe", "--bogus").status == 2
     assert uniaudio("dance").status == 2
-
-
-@pytest.mark.slow  # it imports every package in a process of its own
-def test_doctor_finds_every_requirement(uniaudio):
-    done = uniaudio("doctor")
-    assert done.status == 0
-    for need in doctor.NEEDS:
-        assert need.distribution in done.out
-
-
-def test_doctor_says_what_is_missing_and_what_that_means(uniaudio, monkeypatch):
-    needs = (doctor.Need("json", "numpy"), doctor.Need("no_such_module", "nothing", "no dancing"))
-    monkeypatch.setattr(doctor, "NEEDS", needs)
-    done = uniaudio("doctor")
-    assert done.status == 0 and "no dancing" in done.out
-    monkeypatch.setattr(doctor, "NEEDS", (doctor.Need("no_such_module", "nothing"),))
-    done = uniaudio("doctor")
-    assert done.status == 1 and "required" in done.out
-
-
-def test_doctor_survives_what_is_odd(uniaudio, monkeypatch):
-    def gone(path):
-        raise FileNotFoundError(2, "No such file or directory", path)
-
-    monkeypatch.setattr(doctor.shutil, "disk_usage", gone)
-    monkeypatch.setitem(sys.modules, "half", types.ModuleType("half"))
-    monkeypatch.setattr(sys.modules["half"], "__spec__", None)
-    needs = (doctor.Need("half", "half", "no half"), doctor.Need("sys", "nothing", "no sys"))
-    monkeypatch.setattr(doctor, "NEEDS", needs)
-    monkeypatch.setattr(doctor, "_import_fault", lambda module: "no end after 1 s")
-    done = uniaudio("doctor")
-    assert done.status == 0 and "cannot be looked at" in done.out and "no half" in done.out
-    assert "broken" in done.out and "no end" in done.out and "Traceback" not in done.err
-
-
-def test_a_file_that_may_not_be_set_aside_is_said(monkeypatch):
-    monkeypatch.setattr(doctor, "_import_fault", lambda module: "broken")
-
-    def refuse(self, target):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(doctor.Path, "glob", lambda self, pattern: [doctor.Path("x.so")])
-    monkeypatch.setattr(doctor.Path, "rename", refuse)
-    assert "x.so: Permission denied" in doctor.mend_torchaudio()
 
 
 class ClosedPipe(io.StringIO):
@@ -267,7 +175,7 @@ def test_ctrl_c_while_a_model_is_loaded_is_one_line(uniaudio, monkeypatch, tone,
     def stopped(path):
         raise KeyboardInterrupt
 
-    for module in ("generate", "understand", "chat", "tokens"):
+    for module in ("generate", "understand", "chat.verb", "tokens"):
         for name in ("load_model", "load_codec"):
             monkeypatch.setattr(f"cli.{module}.{name}", stopped, raising=False)
     options = ["--out", tmp_path] if verb == "chat" else [tone]

@@ -118,9 +118,9 @@ def test_what_is_no_folder_and_no_hub_id_is_said_so_without_asking_the_hub(tmp_p
     [
         ("GatedRepoError", "open only to those"),
         ("RepositoryNotFoundError", "the hub has no model of that id"),
-        ("LocalEntryNotFoundError", "nothing can be had from the hub"),
-        ("OfflineModeIsEnabled", "nothing can be had from the hub"),
-        ("HFValidationError", "nothing can be had from the hub"),
+        ("LocalEntryNotFoundError", "nothing is available from the hub"),
+        ("OfflineModeIsEnabled", "nothing is available from the hub"),
+        ("HFValidationError", "nothing is available from the hub"),
     ],
 )
 def test_what_the_hub_says_is_one_sentence_without_its_advice(monkeypatch, error, message):

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from lm.text_normaliser import normalise
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
-from tests import ROOT
 
-STARTER = TextTokenizer.from_pretrained(ROOT / "recipes/starter/text_model")
+STARTER = TextTokenizer.from_pretrained("starter/text_model")
 USES = ("words", "description", "text")
 
 

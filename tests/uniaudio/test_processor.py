@@ -194,7 +194,7 @@ def test_folders_and_parts_that_do_not_belong_together(uniaudio, tmp_path):
     [
         ([], "at least one message"),
         ([{"role": "user"}], "message 0 must have a 'role' and a 'content'"),
-        ([{"role": "robot", "content": "x"}], "message 0: the role 'robot' is none of system, user, assistant"),
+        ([{"role": "robot", "content": "x"}], "message 0: the role 'robot' must be one of system, user, assistant"),
         ([{"role": "user", "content": "x"}, {"role": "user", "content": []}], "message 1: the content must be"),
         ([{"role": "user", "content": ["x"]}], "message 0, part 0 must have the type 'text' or 'audio', not None"),
         ([{"role": "user", "content": [say("x"), {"type": "image"}]}], "part 1 must have the type .*, not 'image'"),
@@ -215,7 +215,7 @@ def test_requests_that_contradict_themselves(processor, tmp_path):
     messages = [{"role": "user", "content": "x"}]
     with pytest.raises(ValueError, match="add_generation_prompt or output_labels"):
         processor.apply_chat_template(messages, add_generation_prompt=True, output_labels=True)
-    with pytest.raises(ValueError, match="'prompt' is none of text, transcription, lyric, caption, audio"):
+    with pytest.raises(ValueError, match="'prompt' must be one of text, transcription, lyric, caption, audio"):
         processor.apply_chat_template(messages, add_generation_prompt=True, response_role="prompt")
     with pytest.raises(UserError, match="nothing.wav"):
         processor.apply_chat_template([{"role": "user", "content": [hear(str(tmp_path / "nothing.wav"))]}])

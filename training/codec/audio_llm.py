@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec.io.errors import UserError
 from codec.io.numbers import ProperShare, Width
+from codec.io.shipped import located
 from codec.io.tensor_files import save_tensors
 from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveOutput
 from lm.text_backbone import load_text_model
@@ -182,7 +183,7 @@ def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) ->
 def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:
     """An audio LLM's own tensors as saved, and the scale of its adapters. Raises UserError where the file is none."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(located(path), "pt") as file:
             scale = float((file.metadata() or {})["lora_scale"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, KeyError, ValueError) as error:

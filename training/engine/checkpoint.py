@@ -32,6 +32,7 @@ from torch import Tensor
 from codec.io.errors import UserError, of_system, writing
 from codec.io.files import flush, inside, sha256_of
 from codec.io.reading import load_json
+from codec.io.shipped import located
 from codec.io.terminal import shown
 from training.engine import optimiser_state, processes
 from training.engine.engine import Engine
@@ -256,8 +257,8 @@ def link(place: Path, model: Path) -> None:
 
 
 def resolve_model(path: str | Path) -> Path:
-    """The model folder behind a path that a recipe names: a run, a checkpoint or a model folder itself."""
-    path = Path(path)
+    """The model folder behind what a recipe names: a run, a checkpoint, a model folder itself, or a shipped one."""
+    path = located(path)
     for candidate in (path / "model", path):
         if (candidate / "config.json").is_file():
             return candidate

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
+from codec.io.shipped import located
 from codec.tokenizer import load_tokenizer
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
@@ -121,4 +122,4 @@ class StartingPoint:
 
 def _model_or_id(source: str) -> str | Path:
     """The model folder behind a run's folder; anything that is no folder is left to the hub."""
-    return resolve_model(source) if Path(source).is_dir() else source
+    return resolve_model(source) if located(source).is_dir() else source

@@ -1,0 +1,58 @@
+"""Tasks by the name of a verb: what a request is made of, and how its answer is sampled unless something else is asked.
+
+Needs no PyTorch, so that the command line can refuse what it is given before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codec.io.errors import UserError
+
+MAX_TEXT_ROWS = 300  # longest answer in text, in rows (text ids)
+
+
+@dataclass(frozen=True)
+class SoundSampling:
+    """How audio is sampled."""
+
+    temperature: float  # of the first stream; 0 always takes the likeliest
+    later_temperature: float  # of the streams after the first
+    top_k: int = 30  # only the k likeliest ids are drawn from
+    guidance: float = 2.0  # how strongly the first stream follows the text; 1 is none
+    max_seconds: float = 15.0  # longest audio
+
+
+SPEECH = SoundSampling(temperature=0.2, later_temperature=0.2)
+COMPOSITION = SoundSampling(temperature=0.5, later_temperature=0.5)
+
+
+def speech_task(text: str, voice: str = "") -> tuple[str, dict[str, str]]:
+    """Task and contents of a request to speak.
+
+    Args:
+        text: Words to speak.
+        voice: Description of the voice, in words; empty: the model's choice.
+
+    Raises:
+        UserError: The text is empty.
+    """
+    if not text.strip():
+        raise UserError("there is nothing to say: the text is empty")
+    return ("instruct_tts", {"caption": voice, "text": text}) if voice else ("tts", {"text": text})
+
+
+def composition_task(description: str, sound: bool = False) -> tuple[str, dict[str, str]]:
+    """Task and contents of a request for music, or for a sound.
+
+    Raises:
+        UserError: The description is empty.
+    """
+    if not description.strip():
+        raise UserError("there is nothing to make: the description is empty")
+    return "sound_generation" if sound else "music_generation", {"caption": description}
+
+
+def description_task(music: bool = False) -> str:
+    """Task of a request to describe a sound, or music."""
+    return "music_caption" if music else "sound_caption"
