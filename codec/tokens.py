@@ -93,7 +93,8 @@ class AudioTokens:
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file: one tensor a stream."""
         facts = {"num_samples": str(self.num_samples), "fingerprint": self.fingerprint}
-        save_tensors({name: ids.clone() for name, ids in self.streams.items()}, path, **facts, streams=json.dumps(list(self.streams)))
+        tensors = {name: ids.clone() for name, ids in self.streams.items()}  # which may share their memory
+        save_tensors(tensors, path, **facts, streams=json.dumps(list(self.streams)))
 
     @classmethod
     def load(cls, path: str | Path) -> AudioTokens:
