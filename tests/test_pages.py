@@ -24,6 +24,10 @@ PACKAGES = ("codec", "lm", "auditory_sentences", "uniaudio", "evaluation", "trai
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 FILE = re.compile(rf"`(?P<path>(?:{'|'.join(PACKAGES)}|recipes|benchmarks|tests|docs)/[\w./-]*)`")
 
+needs_starter = pytest.mark.skipif(
+    not (ROOT / "assets/starter/model/config.json").exists(), reason="no starter model is shipped yet"
+)
+
 
 def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
@@ -114,17 +118,26 @@ def _commands(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@needs_starter
 def test_the_commands_of_the_readme_run(tmp_path):
-    if not (ROOT / "assets/starter/model/config.json").exists():
-        pytest.skip("no starter model is shipped yet")
     commands = [line for line in _commands(README) if not line.startswith("uniaudio train")]
     assert len(commands) >= 4
     program = Path(sys.executable).with_name("uniaudio")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for command in commands:
-        arguments = [program, *shlex.split(command)[1:]]
-        subprocess.run(arguments, cwd=tmp_path, check=True, timeout=280, env=environment)
+        _run([program, *shlex.split(command)[1:]], tmp_path)
     assert (tmp_path / "out.wav").stat().st_size > 1000 and (tmp_path / "back.wav").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@needs_starter
+def test_the_python_of_the_readme_runs(tmp_path):
+    block = re.search(r"^```python\n(.+?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    _run([sys.executable, "-c", block], tmp_path)
+    assert (tmp_path / "out.wav").stat().st_size > 1000
+
+
+def _run(command: list[str | Path], folder: Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, timeout=280, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.slow
