@@ -3,13 +3,14 @@
 #   make longer  a quarter of an hour more of training, most of it for speech
 #   make test    set up, then the tests (a few minutes)
 #   make chat    talk to what the demo trained
+#   make docs    the documentation as a site, in site/
 PYTHON ?= python3.11
 # PyPI's torch carries CUDA on Linux. For the smaller CPU build: make TORCH="torch --index-url <the CPU wheel index>"
 TORCH ?= torch==2.13.0
 RUN ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: setup demo longer chat test test-all lint codec clean-demo
+.PHONY: setup demo longer chat test test-all lint docs
 
 setup: .venv/ready
 
@@ -33,6 +34,11 @@ chat: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"

@@ -20,12 +20,10 @@ from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
 from training.recipe import load_recipe, parse, train
 
-SECTION = (
-    (ROOT / "docs" / "training.md").read_text(encoding="utf-8").split("## Ablations of the codec")[1].split("\n## ")[0]
-)
+PAGE = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
 COMMANDS = {  # name of the run -> recipe and what is changed but for `out`
     arguments[3].removeprefix("out=runs/ablations/"): (arguments[2], arguments[4:])
-    for arguments in (shlex.split(line) for line in SECTION.splitlines() if line.startswith("uniaudio train "))
+    for arguments in (shlex.split(line) for line in PAGE.splitlines() if line.startswith("uniaudio train "))
 }
 TINY = {
     "descriptive": {
