@@ -21,8 +21,8 @@ from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from evaluation.judges.pool import mentioned
-from evaluation.metrics.normaliser import normalise
 from evaluation.task import Data, Score, Task
+from lm.words import normalise_words
 
 if TYPE_CHECKING:
     from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
@@ -65,7 +65,7 @@ class Item:
         if score.label and not score.choices:
             return self.clip.labels[score.label]
         if isinstance(self.answer, str):
-            return normalise(self.answer)
+            return normalise_words(self.answer)
         return self.clip.text
 
 
@@ -158,14 +158,14 @@ class Questions:
     def choices(self, score: Score, item: Item) -> dict[str, tuple[str, ...]]:
         """value -> the normalised phrases that name it, for a score whose judge chooses among values."""
         values = score.choices or item.options or self.bank.label_values.get(score.label, ())
-        return {value: tuple(map(normalise, (value, *score.phrases.get(value, ())))) for value in values}
+        return {value: tuple(map(normalise_words, (value, *score.phrases.get(value, ())))) for value in values}
 
     def number_of_choices(self, score: Score, item: Item) -> int:
         """How many answers a guess has: those that the request names, or all."""
         phrases = self.choices(score, item)
         if item.options:
             return len(item.options)
-        named = mentioned(normalise(item.question), phrases) if isinstance(item.answer, str) else set()
+        named = mentioned(normalise_words(item.question), phrases) if isinstance(item.answer, str) else set()
         return len(named) if len(named) > 1 and not score.choices else len(phrases)
 
     def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:

@@ -19,8 +19,8 @@ from codec.io.numbers import Count, Guidance, Name, Range, Temperature
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
-from evaluation.metrics.normaliser import normalise
 from evaluation.metrics.registry import METRICS
+from lm.words import normalise_words
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
@@ -117,7 +117,7 @@ class Score:
         if takes == "label" and not self.label and (self.judge == "signal" or not self.choices):
             more = "" if self.judge == "signal" else ", or 'choices'"
             raise ValueError(f"the judge '{self.judge}' needs the key 'label'{more}")
-        spoken = [normalise(choice) for choice in self.choices]
+        spoken = [normalise_words(choice) for choice in self.choices]
         if "" in spoken or len(set(spoken)) < len(spoken) or len(spoken) == 1:
             raise ValueError("'choices' must be two or more phrases that differ by more than capitals and full stops")
 

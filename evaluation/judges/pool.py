@@ -24,7 +24,7 @@ from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
 from evaluation.judges.classifier import ShrinkageLDA
 from evaluation.judges.recogniser import Grammar, recognise
 from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, signal_features
-from evaluation.metrics.normaliser import normalise
+from lm.words import normalise_words
 
 _WORTH_A_POOL = 8  # waveforms; fewer are judged sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
@@ -150,7 +150,7 @@ def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
 
 def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
     """The one value that a text names; None where it names none or several: it is unparsed, and never guessed."""
-    found = mentioned(normalise(text or ""), phrases)
+    found = mentioned(normalise_words(text or ""), phrases)
     return found.pop() if len(found) == 1 else None
 
 

@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 from scipy.signal import resample_poly
 
-from evaluation.metrics.normaliser import NORMALISER_VERSION, normalise
+from lm.words import DIGITS, NORMALISER_VERSION, normalise_words
 
 RECOGNISER_VERSION = f"pocketsphinx en-us, padding 0.3 s, noise 0.002, word penalty 0.02; {NORMALISER_VERSION}"
 _RATE = 16_000  # samples per second of the acoustic model
 _PADDING = 0.3  # seconds of near-silence around a clip: the decoder needs room to settle
 _NOISE = 2e-3  # of full scale: digital silence upsets the features
 _PEAK = 0.6
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DISCOUNT = 0.5  # absolute discounting of the bigram model
 
 
@@ -79,7 +78,7 @@ def bigram_model(texts: Iterable[str]) -> str:
     single: Counter[str] = Counter()
     pairs: dict[str, Counter[str]] = defaultdict(Counter)
     for text in texts:
-        words = ["<s>", *normalise(text).split(), "</s>"]
+        words = ["<s>", *normalise_words(text).split(), "</s>"]
         if len(words) > 2:
             single.update(words[1:])
             for first, second in pairwise(words):

@@ -12,8 +12,8 @@ from scipy.signal import resample_poly
 
 from codec.io.errors import UserError
 from evaluation.metrics.estimate import Estimate, ratio
-from evaluation.metrics.normaliser import normalise
 from evaluation.metrics.spectra import RATE, log_mel_decibels
+from lm.words import normalise_words
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def word_errors(reading: str | None, reference: str) -> tuple[float, float]:
     word that is invented is one, over the reference words of the other items; where none has any, over one.
     """
     if not _has_words(reference):
-        return float(len(normalise(reading or "").split())), 0.0
+        return float(len(normalise_words(reading or "").split())), 0.0
     found = _align(reading, reference)
     return found.substitutions + found.deletions + found.insertions, _words(found)
 
@@ -175,11 +175,11 @@ def negative_log_likelihood(reading: tuple[float, float] | None, reference: Any)
 
 
 def _align(reading: str | None, reference: str) -> jiwer.WordOutput:
-    return jiwer.process_words(normalise(reference), normalise(reading or ""))
+    return jiwer.process_words(normalise_words(reference), normalise_words(reading or ""))
 
 
 def _has_words(text: str | None) -> bool:
-    return bool(normalise(text or ""))
+    return bool(normalise_words(text or ""))
 
 
 def _words(found: jiwer.WordOutput) -> float:

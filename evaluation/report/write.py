@@ -15,10 +15,10 @@ from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.io.files import write_text
 from codec.io.terminal import printable
-from evaluation.metrics.normaliser import normalise
 from evaluation.report import figures
 from evaluation.results_folder import REPORT, RESULTS, SAMPLES, TABLE
 from evaluation.runner import flac
+from lm.words import normalise_words
 
 LONGEST = 2_000  # characters of a text in the report; samples.jsonl has all of it
 SHOWN = 4  # samples of a task in the report: its first items, not its best
@@ -252,7 +252,7 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     for name, reading in sample["predictions"].items():
         if reading["read"] is None:
             continue
-        right = normalise(reading["read"]) == normalise(reading["reference"] or "")
+        right = normalise_words(reading["read"]) == normalise_words(reading["reference"] or "")
         mark = f'<span class="{"right" if right else "wrong"}">{_e(reading["read"]) or "(nothing)"}</span>'
         if reading["read"] != sample["answer"]:
             said.append((name, mark))
@@ -297,9 +297,9 @@ def _sound(caption: str, waveform: np.ndarray | None, budget: list[int]) -> str:
 def _marked(sample: Mapping, task: Mapping) -> str:
     """The answer; where words are compared, with the differences from what was expected marked."""
     long = max(len(sample["answer"]), len(sample["expected"])) > LONGEST
-    if long or not any(s["metric"] == "wer" for s in task["scores"]) or not normalise(sample["expected"]):
+    if long or not any(s["metric"] == "wer" for s in task["scores"]) or not normalise_words(sample["expected"]):
         return _e(sample["answer"]) or '<span class="wrong">(empty)</span>'
-    expected, answer = normalise(sample["expected"]).split(), normalise(sample["answer"]).split()
+    expected, answer = normalise_words(sample["expected"]).split(), normalise_words(sample["answer"]).split()
     pieces = []
     for chunk in jiwer.process_words(" ".join(expected), " ".join(answer)).alignments[0]:
         wanted = _e(" ".join(expected[chunk.ref_start_idx : chunk.ref_end_idx]))

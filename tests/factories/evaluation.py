@@ -10,10 +10,10 @@ import soundfile
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import build_store
+from lm.words import DIGITS
 from tests.factories.uniaudio import tiny_uniaudio
 
 RATE = 24_000
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def _time(seconds: float) -> np.ndarray:
