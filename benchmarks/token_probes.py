@@ -43,7 +43,7 @@ from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.metrics.spectra import log_mel_decibels
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
-from evaluation.provenance import provenance
+from evaluation.provenance import measured_with
 from evaluation.recordings import Relocated
 from lm.words import as_number
 
@@ -123,7 +123,7 @@ def run(
         rows += [row] if row else []
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows, features))
     if out:
-        head = {"store": str(store), "codec": str(codec_source), "fingerprint": codec.fingerprint} | provenance()
+        head = {"store": str(store), "codec": str(codec_source), "fingerprint": codec.fingerprint} | measured_with()
         out.write_text(json.dumps(head | {"probes": rows}, indent=1) + "\n")
     return rows
 

@@ -264,7 +264,7 @@ def _stores_of(model) -> list[str]:
 
 def _parts(respondents: _Respondents, questions: Questions) -> dict[str, Any]:
     """What was evaluated, on what, with which versions: a part of results.json."""
-    from evaluation.provenance import provenance
+    from evaluation.provenance import measured_with
 
     who = {}
     if respondents.model:
@@ -282,7 +282,7 @@ def _parts(respondents: _Respondents, questions: Questions) -> dict[str, Any]:
     who["data"] = {
         "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
     }  # fmt: skip
-    return who | provenance()
+    return who | measured_with()
 
 
 def _one_line(entry: dict[str, Any]) -> str:
