@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -10,6 +11,8 @@ import soundfile
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import build_store
+from evaluation import run_suite
+from evaluation.config import EvaluationConfig
 from lm.words import DIGITS
 from tests.factories.uniaudio import tiny_uniaudio
 
@@ -79,6 +82,11 @@ def write_corpus(folder: Path, train: int = 5, test: int = 3) -> Path:
                 add(wave, "speech", split, text=text, caption=caption, speaker=speaker, labels=labels)
     (folder / "clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in clips))
     return folder
+
+
+def run(quiet: bool = True, **settings: Any) -> dict[str, Any]:
+    """An evaluation with these settings (evaluation.config.EvaluationConfig)."""
+    return run_suite.run(EvaluationConfig(**settings), quiet)
 
 
 def write_model(folder: Path) -> Path:

@@ -11,11 +11,12 @@ from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.reasoning.config import without_defaults
 from codec.reasoning.descriptive_branch import DescriptiveConfig
+from evaluation.task import EvalTask, Score
 from training.recipe import TRAINERS
 
 
 def classes() -> dict[str, type]:
-    found = {DescriptiveConfig.__name__: DescriptiveConfig}
+    found = {cls.__name__: cls for cls in (DescriptiveConfig, EvalTask, Score)}
     for module, name in TRAINERS.values():
         found[name] = getattr(importlib.import_module(module), name)
     return found
@@ -37,3 +38,10 @@ def test_a_former_value_too_and_the_identity_keeps_it():
     assert read == DescriptiveConfig(downsampling="mean_pool")
     assert without_defaults(read) == {"gather": "pooling"}
     assert parse(DescriptiveConfig, {"gather": "queries"}, "config.json") == DescriptiveConfig()
+
+
+def test_a_task_of_former_names_is_the_same_task():
+    former = {"name": "class", "metric": "accuracy", "judge": "named", "label": "class"}
+    read = parse(Score, former, "task.yaml")
+    assert read == Score("class", "accuracy", "label_in_text", label="class")
+    assert aliases.first_names(read).items() >= former.items()

@@ -12,7 +12,7 @@ from auditory_sentences.starter.music import INSTRUMENTS
 from auditory_sentences.starter.sounds import CLASSES
 from evaluation.cache import Cache
 from evaluation.judges.classifier import ShrinkageLDA
-from evaluation.judges.pool import Judges, SignalJudge, mentioned, named
+from evaluation.judges.pool import Judges, SignalClassifier, mentioned, named
 from evaluation.judges.recogniser import bigram_model, grammar, recognise
 from evaluation.judges.signal_features import NUM_FEATURES, fundamental, signal_features
 from evaluation.metrics.registry import METRICS
@@ -143,10 +143,10 @@ def test_signal_judge_on_tones_it_was_not_fit_on(tmp_path):
         return [(make(rng, 0.5).astype(np.float32), name) for name, make in makers.items() for _ in range(count)]
 
     with Judges(Cache(tmp_path), processes=1) as judges:
-        judge = SignalJudge(judges, *zip(*examples(0, 5), strict=True))
+        judge = SignalClassifier(judges, *zip(*examples(0, 5), strict=True))
         waves, names = zip(*examples(1, 4), strict=True)
-        assert judge.hear(waves) == list(names)
-        assert judge.hear([None, waves[0]]) == [None, names[0]]
+        assert judge.predict(waves) == list(names)
+        assert judge.predict([None, waves[0]]) == [None, names[0]]
         assert judge.choices == tuple(sorted(makers))
 
 
@@ -180,9 +180,9 @@ def test_signal_judge_knows_the_starters_held_out_sounds(tmp_path, kind, label, 
         return [wave for _, wave in pairs], [clip.labels[label] for clip, _ in pairs]
 
     with Judges(Cache(tmp_path), processes=1) as judges:
-        judge = SignalJudge(judges, *examples("train", 12))
+        judge = SignalClassifier(judges, *examples("train", 12))
         waves, names = examples("test", 6)
-        right = np.mean([a == b for a, b in zip(judge.hear(waves), names, strict=True)])
+        right = np.mean([a == b for a, b in zip(judge.predict(waves), names, strict=True)])
     assert right >= 0.95
 
 
