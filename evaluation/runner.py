@@ -246,7 +246,7 @@ class _Untrained:
 
 
 def _configuration(uniaudio: UniAudio) -> str:
-    """The model's configuration as text, without what says where and with what it was saved."""
+    """The model's configuration as text, without where and with which library it was saved."""
     values = uniaudio.model.config.to_dict()
     return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
 
