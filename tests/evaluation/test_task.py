@@ -28,6 +28,22 @@ def test_a_new_task_is_a_new_file(tmp_path):
     assert task.scores[0].phrases == {"dog": ("hound",)} and task.shots == (0,)
 
 
+def test_former_names_mean_the_same_task(tmp_path):
+    present = (
+        TASK.replace("request: sound_caption", "request: classification") + "classification: {label: class, ways: 2}\n"
+    )
+    former = present.replace("classification: {", "episode: {").replace("scorer: label_in_text", "judge: named")
+    task = load_task(write(tmp_path, present))
+    assert load_task(write(tmp_path, former)) == task and task.classification.ways == 2
+    with pytest.raises(UserError, match="'judge' is a former name of 'scorer'"):
+        load_task(write(tmp_path, TASK.replace("scorer:", "judge: named, scorer:")))
+
+
+def test_fingerprints_are_those_of_the_first_names():
+    """Results of before are of the same evaluation."""
+    assert (load_task("sound_2_way").fingerprint, load_task("asr").fingerprint) == ("6493c52ad4ea", "9a0e159cfe75")
+
+
 def test_fingerprint_follows_the_contents(tmp_path):
     one = load_task(write(tmp_path, TASK)).fingerprint
     assert load_task(write(tmp_path, "# a remark\n" + TASK)).fingerprint == one
