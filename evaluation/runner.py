@@ -163,7 +163,7 @@ class CodecRunner:
             torch.manual_seed(seed)
             values = _random_codebooks(json.loads(json.dumps(codec.config_values())))  # as from a saved configuration
             fresh = type(codec).from_config_values(values, "the untrained codec").eval()
-        return cls(fresh.to(next(codec.parameters()).device), cache)
+        return cls(fresh.to(codec.device), cache)
 
     def answer(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
         """The tokens of each item's recording, and what they are decoded to."""
@@ -182,9 +182,7 @@ class CodecRunner:
             waves = [torch.from_numpy(items[i].recording) for i in some]
             padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
             with torch.inference_mode():
-                made = self.codec.encode(
-                    padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves])
-                )
+                made = self.codec.encode(padded.to(self.codec.device), torch.tensor([len(w) for w in waves]))
             for i, tokens in zip(some, made, strict=True):
                 answers[i] = Answer(tokens, "end")
                 self.cache.put_json(keys[i], _plain(answers[i]))
@@ -281,10 +279,7 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 def _answer_from(plain: Any, codec: AudioTokenizer) -> Answer:
-    """The answer that `_plain` wrote. Raises ValueError where it cannot have written that.
-
-    codec: whose tokens it may hold
-    """
+    """The answer that `_plain` wrote, whose tokens are of that codec. Raises ValueError for anything else."""
     if not isinstance(plain, dict) or plain.get("reason") not in _REASONS:
         raise ValueError("no answer")
     if "samples" not in plain:

@@ -11,6 +11,7 @@ from evaluation.cache import Cache, key_of
 from evaluation.items import ItemBuilder
 from evaluation.runner import Answer, CodecRunner, ModelRunner, _answer_from, _numbers, _plain, flac, samples
 from evaluation.task import load_task
+from tests.factories.uniaudio import tiny_codec
 from uniaudio.model import UniAudio
 
 KEY = key_of(a=1)
@@ -20,10 +21,11 @@ def place(folder, key=KEY):
     return folder / key[:2] / key
 
 
+CODEC = tiny_codec()
 AUDIO = {"samples": 24_000, "reason": "end", "descriptive": [[1] * 6] * 8, "structural": [[1] * 13] * 8}
 READERS = {
-    "answer": (partial(_answer_from, fingerprint="f", codes=(4, 4)), AUDIO),
-    "text": (partial(_answer_from, fingerprint="f", codes=(4, 4)), {"text": "a dog", "reason": "end"}),
+    "answer": (partial(_answer_from, codec=CODEC), AUDIO),
+    "text": (partial(_answer_from, codec=CODEC), {"text": "a dog", "reason": "end"}),
     "options": (partial(_numbers, count=2), [-0.5, -1.5]),
 }
 
@@ -42,7 +44,7 @@ WRONG = [
     {"text": "x"}, {"text": "x", "reason": "tired"}, {"text": "x", "reason": []}, {"reason": "end"},
     AUDIO | {"samples": "24000"}, AUDIO | {"samples": -1}, AUDIO | {"samples": True}, AUDIO | {"samples": 2**70},
     AUDIO | {"descriptive": 3}, AUDIO | {"descriptive": [[1] * 6] * 7}, AUDIO | {"descriptive": [["x"] * 6] * 8},
-    AUDIO | {"structural": [[4] * 13] * 8}, AUDIO | {"structural": [[-1] * 13] * 8}, AUDIO | {"more": 1},
+    AUDIO | {"structural": [[10**6] * 13] * 8}, AUDIO | {"structural": [[-1] * 13] * 8}, AUDIO | {"more": 1},
     AUDIO | {"structural": [[2**70] * 13] * 8}, AUDIO | {"structural": [[1] * 13] * 7 + [[1] * 12]},
 ]  # fmt: skip
 
