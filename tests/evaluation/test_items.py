@@ -31,10 +31,15 @@ def test_several_stores_are_asked_as_one(store, tmp_path):
     half = len(store) // 2
     for name, places in (("a", range(half)), ("b", range(half, len(store)))):
         clips = [store[i] for i in places]
-        shard = write_shard(tmp_path / name / "shard-00000.arrow", clips, [clip.tokens for clip in clips])
+        shard = write_shard(
+            tmp_path / name / "shard-00000.arrow", clips, [clip.tokens for clip in clips], store.streams
+        )
         sources = [Source(clip.id, clip.path, sha256="0" * 64) for clip in clips]
         write_sources(tmp_path / name, shard, sources)
-        manifest = Manifest(fingerprint=store.fingerprint, codes=None, complete=True, shards=(shard,))
+        manifest = Manifest(
+            fingerprint=store.fingerprint, streams=store.streams, sample_rate=store.sample_rate, complete=True,
+            shards=(shard,),
+        )  # fmt: skip
         write_manifest(tmp_path / name, manifest)
     (tmp_path / "run/model").mkdir(parents=True)
     (tmp_path / "run/recipe.yaml").write_text(f"store: [{tmp_path}/a, {tmp_path}/b]\n")
