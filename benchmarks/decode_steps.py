@@ -34,13 +34,13 @@ from codec.reasoning.codec import ReasoningCodec
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.cache import Cache
-from evaluation.items import Questions
+from evaluation.items import Item, ItemBuilder
 from evaluation.judges.pool import Judges
 from evaluation.metrics.registry import METRICS
 from evaluation.recordings import Recordings
 from evaluation.runner import CodecRunner
-from evaluation.scoring import Scorer
-from evaluation.task import Score, Task, load_task
+from evaluation.scoring import Extractor, compare, score_originals
+from evaluation.task import EvalTask, Score, load_task
 
 STEPS = (1, 2, 4, 10, 25)
 
@@ -61,14 +61,15 @@ def main() -> int:
     tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
     if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
         raise UserError("--steps, --guidance and --limit must be at least 1")
-    questions = Questions(Recordings(arguments.corpus))
+    builder = ItemBuilder(Recordings(arguments.corpus))
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
-        scorer = Scorer(questions, judges)
-        respondents = {source: CodecRunner(codec, cache) for source, codec in codecs.items()}
+        extractor = Extractor(judges, builder.store.clips)
+        runners = {source: CodecRunner(codec, cache) for source, codec in codecs.items()}
         for task in tasks:
             rows = []
-            for row in measure(task, respondents, scorer, arguments.steps, arguments.guidance, arguments.limit):
+            items = builder.items(task, 0, arguments.limit)
+            for row in measure(task, items, runners, extractor, arguments.steps, arguments.guidance):
                 print(json.dumps(row | {"threads": arguments.threads}), flush=True)
                 rows.append(row)
             console.print(table(task, rows))
@@ -76,29 +77,36 @@ def main() -> int:
 
 
 def measure(
-    task: Task,
-    respondents: dict[str, CodecRunner],
-    scorer: Scorer,
+    task: EvalTask,
+    items: Sequence[Item],
+    runners: dict[str, CodecRunner],
+    extractor: Extractor,
     steps: Sequence[int],
     guidances: Sequence[float] | None,
-    limit: int,
 ) -> Iterator[dict]:
     """One row for the originals and one for every codec, guidance and number of steps.
 
-    respondents: the codecs by name; guidances: None for each codec's own; limit: clips. Raises UserError without clips.
+    Args:
+        task: A reconstruction task.
+        items: Its clips.
+        runners: The codecs by name.
+        extractor: Reads predictions out of waveforms.
+        steps: Numbers of steps.
+        guidances: None for each codec's own.
     """
-    items = scorer.questions.items(task, 0, limit)
-    originals = {score.name: scorer.read_originals(task, score, items) for score in task.scores}
+    originals = {score.name: score_originals(task, score, items, extractor) for score in task.scores}
     row = {"task": task.task, "codec": "originals", "clips": len(items)}
-    yield row | {name: asdict(reading.estimate) for name, reading in originals.items() if reading}
-    for source, respondent in respondents.items():
-        codec, answers = respondent.codec, respondent.answer(task, items)
+    yield row | {name: asdict(prediction.estimate) for name, prediction in originals.items() if prediction}
+    for source, runner in runners.items():
+        codec, answers = runner.codec, runner.encode(items)
         codec.decode([answers[0].tokens], steps=1)  # the first call of a process is slow
         for guidance in guidances or [codec.config.decode_guidance]:
             for count in steps:
                 decoded = Decoded(codec, [answer.tokens for answer in answers], count, guidance)
                 scores = {
-                    score.name: asdict(scorer.read_answers(task, score, items, answers, decoded).estimate)
+                    score.name: asdict(
+                        compare(score, items, extractor.from_waveforms(task, score, decoded.waveforms)).estimate
+                    )
                     for score in task.scores
                 }
                 settings = {"codec": source, "guidance": guidance, "steps": count}
@@ -107,19 +115,15 @@ def measure(
 
 
 class Decoded:
-    """The waveforms of all clips, decoded once with the same settings: what the scorer is told by a codec's speaker."""
+    """The waveforms of all clips, decoded once with the same settings, in the order of their tokens."""
 
     def __init__(self, codec: ReasoningCodec, tokens: Sequence[AudioTokens], steps: int, guidance: float) -> None:
         start = time.perf_counter()
         made = [codec.decode([clip], steps=steps, guidance=guidance, seed=0)[0] for clip in tokens]
         seconds = sum(clip.num_samples for clip in tokens) / codec.sample_rate
         self.seconds_per_second = seconds / (time.perf_counter() - start)
-        # Rounded to 16 bits, as the suite hears them: its scores of the same clips are the same.
-        self._made = [(np.clip(x.numpy(), -1, 1) * 32767).round().astype(np.float32) / 32768 for x in made]
-
-    def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
-        """(n,) float32 at 24 kHz of each clip, in the order in which they were decoded."""
-        return self._made
+        # Rounded to 16 bits, as in the suite: its scores of the same clips are the same.
+        self.waveforms = [(np.clip(x.numpy(), -1, 1) * 32767).round().astype(np.float32) / 32768 for x in made]
 
 
 def flow_codec(source: str) -> ReasoningCodec:
@@ -130,7 +134,7 @@ def flow_codec(source: str) -> ReasoningCodec:
     return codec
 
 
-def reconstruction_task(name: str) -> Task:
+def reconstruction_task(name: str) -> EvalTask:
     """A task by name or YAML file. Raises UserError for one that asks a model."""
     task = load_task(name)
     if not task.is_reconstruction:
@@ -138,14 +142,14 @@ def reconstruction_task(name: str) -> Task:
     return task
 
 
-def with_pesq(task: Task) -> Task:
+def with_pesq(task: EvalTask) -> EvalTask:
     """The task with PESQ wherever it has STOI, if the library is there."""
     if importlib.util.find_spec("pesq") is None or not any(score.metric == "stoi" for score in task.scores):
         return task
     return replace(task, scores=(*task.scores, Score("PESQ", "pesq", "waveform")))
 
 
-def table(task: Task, rows: Sequence[dict]) -> Table:
+def table(task: EvalTask, rows: Sequence[dict]) -> Table:
     """All rows of a task; percentages where the metric is one."""
     shown = Table("codec", "guidance", "steps", title=f"{task.title}, {rows[0]['clips']} clips")
     for score in task.scores:

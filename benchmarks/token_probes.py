@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, is_number
+from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.token_store import TokenStore
@@ -43,8 +43,9 @@ from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
 from evaluation.metrics.spectra import log_mel_decibels
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
-from evaluation.provenance import provenance
+from evaluation.provenance import measured_with
 from evaluation.recordings import Relocated
+from lm.words import as_number
 
 KINDS = ("speech", "sound", "music")  # a mixture's labels are those of its parts
 LEAST = 20  # test clips; fewer say nothing
@@ -122,7 +123,7 @@ def run(
         rows += [row] if row else []
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows, features))
     if out:
-        head = {"store": str(store), "codec": str(codec_source), "fingerprint": codec.fingerprint} | provenance()
+        head = {"store": str(store), "codec": str(codec_source), "fingerprint": codec.fingerprint} | measured_with()
         out.write_text(json.dumps(head | {"probes": rows}, indent=1) + "\n")
     return rows
 
@@ -133,7 +134,7 @@ def questions(clips: Sequence[Clip]) -> Iterator[Question]:
         members = [i for i, clip in enumerate(clips) if clip.kind == kind]
         for label in sorted({label for i in members for label in clips[i].labels}):
             known = [i for i in members if clips[i].labels.get(label)]
-            numbers = all(is_number(clips[i].labels[label]) for i in known)
+            numbers = all(as_number(clips[i].labels[label]) is not None for i in known)
             if not numbers and len({clips[i].labels[label] for i in known}) > MAX_LABEL_VALUES:
                 continue  # a name or a description, not a class
             probe = probe_numbers if numbers else probe_classes

@@ -1,4 +1,4 @@
-"""`uniaudio evaluate`: the door to the suite, whose options are its own (evaluation/options.py)."""
+"""`uniaudio evaluate`: the door to the suite, whose options are its own (evaluation/config.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of what a model said, a codec decoded and a judge heard: a re-run or a kill costs nothing."""
+"""The cache of what a model generated, a codec decoded and a judge measured: a re-run or a kill costs nothing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MARK = b"uniaudio cache 2 "
 
 
 def key_of(**parts: Any) -> str:
-    """Stable key of named plain values: the same on every machine and day."""
+    """Key of plain values with names, 32 hexadecimal digits: the same on every machine and day."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def bytes_key(*arrays: Any) -> str:
-    """Stable key of numpy arrays: type, shape and content."""
+    """Key of numpy arrays, 32 hexadecimal digits: a hash of type, shape and content."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -29,18 +29,26 @@ def bytes_key(*arrays: Any) -> str:
 
 
 class CannotGoOn(UserError):
-    """What stops every task: the cache can be neither read nor written, the judges have ended."""
+    """What stops every task: the cache cannot be read or written, or a process of the judges has ended."""
 
 
 class Cache:
     """Bytes under keys, one file each, written atomically, with a checksum that covers key and content.
 
-    folder: where new entries go; others: further folders that are only read
     An entry that is damaged is counted, and made again. Entries without a checksum, of earlier versions, hold the
-    content alone; what reads them tells whether they are whole.
+    content alone; their reader checks whether they are whole.
     """
 
     def __init__(self, folder: str | Path, others: Sequence[str | Path] = ()) -> None:
+        """Open a cache, which need not exist yet.
+
+        Args:
+            folder: Where new entries go.
+            others: Further folders that are only read.
+
+        Raises:
+            UserError: One of the others does not exist.
+        """
         self.folder = Path(folder)
         self._folders = [self.folder, *map(Path, others)]
         self.hits = self.misses = self.damaged = 0
@@ -51,30 +59,36 @@ class Cache:
                 )
 
     def get(self, key: str, read: Callable[[bytes], Any] = bytes) -> Any:
-        """What `read` makes of the entry; None where there is none that is whole.
+        """An entry; None where there is none that is whole.
 
-        read: raises ValueError for content that it cannot have written
+        Args:
+            key: Of `key_of`.
+            read: Turns the content into a value; raises ValueError for content that cannot be an entry.
+
+        Raises:
+            CannotGoOn: The system refuses to read the file.
         """
         for folder in self._folders:
             path = folder / key[:2] / key
             try:
                 if not path.is_file():
                     continue
-                found = read(_content(key, path.read_bytes()))
+                value = read(_content(key, path.read_bytes()))
             except ValueError:
                 self.damaged += 1
                 continue
             except OSError as error:
                 raise CannotGoOn(str(of_system(error, path))) from error
             self.hits += 1
-            return found
+            return value
         self.misses += 1
         return None
 
     def put(self, key: str, content: bytes) -> None:
-        """Store the entry: all of it or nothing, also when the process is killed or another writes the same.
+        """Store an entry: all of it or nothing, also when the process is killed or another one writes the same.
 
-        Raises CannotGoOn where the system refuses.
+        Raises:
+            CannotGoOn: The system refuses to write.
         """
         try:
             with replace_file(self.folder / key[:2] / key, durable=False) as temporary:
@@ -83,11 +97,11 @@ class Cache:
             raise CannotGoOn(str(error)) from error
 
     def get_json(self, key: str, read: Callable[[Any], Any] = lambda value: value) -> Any:
-        """What `read` makes of the entry's plain value, None where there is none that is whole; errors as in `get`."""
+        """As `get`, for an entry that is a plain value."""
         return self.get(key, lambda content: read(_value(content)))
 
     def put_json(self, key: str, value: Any) -> None:
-        """Store a plain value."""
+        """As `put`, for a plain value."""
         self.put(key, json.dumps(value).encode())
 
     def clean(self) -> None:
@@ -112,7 +126,7 @@ def _head(key: str, content: bytes) -> bytes:
 def _content(key: str, file: bytes) -> bytes:
     """The content of a file of the cache. Raises ValueError where its checksum does not agree."""
     if not file.startswith(_MARK):
-        return file  # of an earlier version, or its first bytes are damaged: what reads it will tell
+        return file  # of an earlier version, or its first bytes are damaged: its reader checks
     size = len(_head(key, b""))
     if file[:size] != _head(key, file[size:]):
         raise ValueError("the checksum differs")

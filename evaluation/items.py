@@ -1,10 +1,10 @@
-"""Test items: which clips a task asks about, and each request as an auditory sentence, with shots or without."""
+"""Test items: which clips a task is about, and each request as an auditory sentence, with what would be right."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,32 +20,45 @@ from auditory_sentences.sentence import AuditorySentence
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.tokens import AudioTokens
-from evaluation.judges.pool import mentioned
-from evaluation.metrics.normaliser import normalise
-from evaluation.task import Data, Score, Task
+from evaluation.metrics.registry import METRICS
+from evaluation.phrases import label_in_text, labels_in_text
+from evaluation.task import Data, EvalTask, Score
+from lm.words import normalise_words
 
 if TYPE_CHECKING:
     from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 
 
 @dataclass(frozen=True)
+class Target:
+    """What one score compares the answer to an item with."""
+
+    # the label's value, or the words, that would be right; None where the right answer names no value
+    reference: str | None
+    # value -> the normalised phrases that name it; empty where no value is chosen
+    phrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # number of answers that a guess has: those that the request names, or all values; 0 where no value is chosen
+    num_choices: int = 0
+
+
+@dataclass(frozen=True)
 class Item:
-    """One request with its right answer.
+    """One request with all that its answer is compared with."""
 
-    tokens: of the clip, None for a reconstruction, whose tokens are the answer
-    sentence: what the model is given; role: of the segment it is asked for
-    question: the text of the query itself, without prompt and examples
-    answer: content of that segment; options: the values that a classification episode allows, () elsewhere
-    """
-
+    # of the clip, unique in the task
     id: str
+    # what is known about the clip
     clip: Clip
+    # the clip's tokens; None for a reconstruction, whose tokens are the answer
     tokens: AudioTokens | None
+    # what the model is given; empty for a reconstruction
     sentence: AuditorySentence
+    # role of the segment that is asked for
     role: str
+    # the right content of that segment; None for a reconstruction
     answer: str | AudioTokens | None
-    question: str = ""
-    options: tuple[str, ...] = ()
+    # name of a score -> what it compares with
+    targets: Mapping[str, Target]
 
     @cached_property
     def recording(self) -> np.ndarray:
@@ -60,93 +73,88 @@ class Item:
         except UserError as error:
             return str(error)
 
-    def reference(self, score: Score) -> str:
-        """The right reading under a score: the label's value, the value the right answer names, or the words."""
-        if score.label and not score.choices:
-            return self.clip.labels[score.label]
-        if isinstance(self.answer, str):
-            return normalise(self.answer)
-        return self.clip.text
 
-
-class Questions:
-    """Builds the items of any task from a token store: queries from the task's split, examples from training.
-
-    bank: the words that the model knows tasks by; None: ours
-    """
+class ItemBuilder:
+    """Builds the items of any task from a token store: queries from the task's split, examples from training."""
 
     def __init__(self, store: TokenStore | JoinedStores, seed: int = 0, bank: PromptBank | None = None) -> None:
+        """Read the store's records.
+
+        Args:
+            store: The clips with their tokens; for reconstructions, clips alone (evaluation/recordings.py).
+            seed: Another one gives other items, prompts and examples.
+            bank: The prompts that the model was trained with; None for the project's own.
+        """
         self.store = store
         self.seed = seed
         self.examples = Catalogue(store, "train")
         self.bank = (bank or PromptBank.load()).with_label_values(self.examples.label_values)
         self._episodes = Episodes(self.examples, self.bank)
 
-    def items(self, task: Task, shots: int, limit: int | None) -> list[Item]:
-        """At most `limit` items, the same for the same seed, store and task; the same clips for any number of shots.
+    def items(self, task: EvalTask, shots: int, limit: int | None) -> list[Item]:
+        """The items of a task: the same for the same seed, store and task, the same clips for any number of shots.
 
-        Raises UserError where the store holds no clip that the task can ask about.
+        Args:
+            task: The task.
+            shots: Number of solved examples, for a classification of each class.
+            limit: Largest number of items; None for no limit.
+
+        Raises:
+            UserError: The store holds no clip for this task.
         """
-        if task.is_reconstruction:
-            clips = [self.store.clips[i] for i in self.places(task, limit)]
-            return [
-                Item(clip.id, clip, None, AuditorySentence((), f"{task.task}:{clip.id}"), "audio", None)
-                for clip in clips
-            ]
-        return [self._item(task, shots, self.store[i]) for i in self.places(task, limit)]
+        return [self._item(task, shots, i) for i in self.positions(task, limit)]
 
-    def places(self, task: Task, limit: int | None) -> list[int]:
-        """Positions in the store of the clips that a task asks about.
+    def positions(self, task: EvalTask, limit: int | None) -> list[int]:
+        """Positions in the store of the clips that a task is about, at most `limit`.
 
-        Raises UserError where there are none, saying what the store has instead, and where a label that is asked about
-        has no two values.
+        Raises:
+            UserError: There are none (the message lists what the store has instead), or a label that is asked about
+                has no two values.
         """
-        wanted, clips = task.data, self.store.clips
-        found = [i for i, clip in enumerate(clips) if clip.kind == wanted.kind and _is_wanted(wanted, clip)]
-        labels = "".join(f", {label} = {value}" for label, value in wanted.labels.items())
-        described = f"{wanted.kind} in split '{wanted.split}'{labels}"
-        if wanted.source:
-            described += f" from '{wanted.source}'"
-        if not found:
-            splits = Counter(clip.split for clip in clips if clip.kind == wanted.kind)
+        data, clips = task.data, self.store.clips
+        selected = [i for i, clip in enumerate(clips) if _is_selected(data, clip)]
+        labels = "".join(f", {label} = {value}" for label, value in data.labels.items())
+        described = f"{data.kind} in split '{data.split}'{labels}"
+        if data.source:
+            described += f" from '{data.source}'"
+        if not selected:
+            splits = Counter(clip.split for clip in clips if clip.kind == data.kind)
             there = ", ".join(f"{n} in split '{split}'" for split, n in sorted(splits.items())) or "none"
             raise UserError(
-                f"the task '{task.task}' finds no clip of {described} (of {wanted.kind} there are {there}); evaluate "
+                f"the task '{task.task}' finds no clip of {described} (of {data.kind} there are {there}); evaluate "
                 "on a token store or corpus that has some, or leave the task out"
             )
         for label in _labels_of(task):
-            labelled = [i for i in found if clips[i].labels.get(label)]
+            labelled = [i for i in selected if clips[i].labels.get(label)]
             if not labelled:
-                known = sorted({name for i in found for name, value in clips[i].labels.items() if value})[:12]
+                known = sorted({name for i in selected for name, value in clips[i].labels.items() if value})[:12]
                 raise UserError(
-                    f"the task '{task.task}' needs the label '{label}', which none of the {len(found)} clips of "
+                    f"the task '{task.task}' needs the label '{label}', which none of the {len(selected)} clips of "
                     f"{described} has (their labels: {', '.join(known) or 'none'}); add it to the corpus and build the "
                     "store again, or leave the task out"
                 )
-            found = labelled
+            selected = labelled
         self._require_classes(task)
-        if any(score.judge == "recogniser" for score in task.scores):
-            found = [i for i in found if clips[i].text] or self._none_fit(task, found, described, "have a text")
-        if not task.episode and not task.is_reconstruction:
-            asked = find_task(task.request)
-            fitting = [i for i in found if is_eligible(asked, clips[i], self.bank)]
-            found = fitting or self._none_fit(task, found, described, f"serve the request '{task.request}'")
-        found.sort(key=lambda i: stable_hash("item", self.seed, clips[i].id))
-        if wanted.spread:
-            found = _dealt(found, [clips[i].labels[wanted.spread] for i in found])
-        return found[:limit]
+        if any(score.scorer == "recogniser" for score in task.scores):
+            selected = [i for i in selected if clips[i].text] or _none_fit(task, selected, described, "have a text")
+        if not task.classification and not task.is_reconstruction:
+            request = find_task(task.request)
+            fitting = [i for i in selected if is_eligible(request, clips[i], self.bank)]
+            selected = fitting or _none_fit(task, selected, described, f"serve the request '{task.request}'")
+        selected.sort(key=lambda i: stable_hash("item", self.seed, clips[i].id))
+        if data.spread:
+            selected = _dealt(selected, [clips[i].labels[data.spread] for i in selected])
+        return selected[:limit]
 
-    def _none_fit(self, task: Task, found: Sequence[int], described: str, what: str) -> NoReturn:
-        raise UserError(
-            f"the task '{task.task}' finds no clip that can {what} among the {len(found)} of {described}: they lack "
-            "texts, captions or labels that it needs; evaluate on a store that has them, or leave the task out"
-        )
-
-    def _require_classes(self, task: Task) -> None:
+    def _require_classes(self, task: EvalTask) -> None:
         """Raise UserError where a label whose value is asked for has fewer than two in the store."""
-        asked = [task.episode.label] if task.episode else []
-        asked += [s.label for s in task.scores if s.label and not s.choices and s.judge in ("named", "likeliest")]
-        for label in asked:
+        labels = [task.classification.label] if task.classification else []
+        labels += [
+            score.label
+            for score in task.scores
+            if score.label and not score.choices and score.scorer in ("label_in_text", "max_likelihood")
+        ]
+        for label in labels:
             if label not in self.bank.label_values:
                 values = {clip.labels[label] for clip in self.store.clips if clip.labels.get(label)}
                 raise UserError(
@@ -155,60 +163,116 @@ class Questions:
                     f"to {MAX_LABEL_VALUES}, no numbers; evaluate on another store, or leave the task out"
                 )
 
-    def choices(self, score: Score, item: Item) -> dict[str, tuple[str, ...]]:
-        """value -> the normalised phrases that name it, for a score whose judge chooses among values."""
-        values = score.choices or item.options or self.bank.label_values.get(score.label, ())
-        return {value: tuple(map(normalise, (value, *score.phrases.get(value, ())))) for value in values}
-
-    def number_of_choices(self, score: Score, item: Item) -> int:
-        """How many answers a guess has: those that the request names, or all."""
-        phrases = self.choices(score, item)
-        if item.options:
-            return len(item.options)
-        named = mentioned(normalise(item.question), phrases) if isinstance(item.answer, str) else set()
-        return len(named) if len(named) > 1 and not score.choices else len(phrases)
-
-    def _item(self, task: Task, shots: int, clip: StoredClip) -> Item:
-        rng = KeyedRng("evaluation", self.seed, task.task, clip.id)
-        options: tuple[str, ...] = ()
-        if task.episode:
-            e = task.episode
-            sentence, options = self._episodes.of_label(e.label, clip, e.ways, shots, rng, e.examples_as)
-        elif shots:
-            sentence = self._episodes.from_task(task.request, clip, shots, rng)
-        else:
-            sentence = build(task.request, clip, rng, self.bank)
-        if all(
-            segment.is_target for segment in sentence.segments
-        ):  # nothing is given: only its likelihood can be asked
+    def _item(self, task: EvalTask, shots: int, position: int) -> Item:
+        if task.is_reconstruction:
+            clip = self.store.clips[position]
+            sentence = AuditorySentence((), f"{task.task}:{clip.id}")
+            return Item(clip.id, clip, None, sentence, "audio", None, self._targets(task, clip))
+        clip = self.store[position]
+        sentence, options = self._sentence(task, shots, clip)
+        if all(segment.is_target for segment in sentence.segments):  # no condition: its likelihood is all there is
             (only,) = sentence.segments
-            return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content)
+            targets = self._targets(task, clip, only.content)
+            return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content, targets)
         request = request_of(sentence)
-        parts = 2 if task.episode else len(find_task(task.request).parts)
+        parts = 2 if task.classification else len(find_task(task.request).parts)
         query = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
         question = " ".join(segment.content for segment in query if segment.is_text)
-        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, question, options)
+        targets = self._targets(task, clip, request.reference, question, options)
+        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, targets)
+
+    def _sentence(self, task: EvalTask, shots: int, clip: StoredClip) -> tuple[AuditorySentence, tuple[str, ...]]:
+        """The request with its right answer, and the values that a classification allows, () elsewhere."""
+        rng = KeyedRng("evaluation", self.seed, task.task, clip.id)
+        if task.classification:
+            classes = task.classification
+            return self._episodes.of_label(classes.label, clip, classes.ways, shots, rng, classes.examples_as)
+        if shots:
+            return self._episodes.from_task(task.request, clip, shots, rng), ()
+        return build(task.request, clip, rng, self.bank), ()
+
+    def _targets(
+        self, task: EvalTask, clip: Clip, answer: str | AudioTokens | None = None, question: str = "",
+        options: Sequence[str] = (),
+    ) -> dict[str, Target]:  # fmt: skip
+        return {score.name: self._target(score, clip, answer, question, options) for score in task.scores}
+
+    def _target(
+        self, score: Score, clip: Clip, answer: str | AudioTokens | None, question: str, options: Sequence[str]
+    ) -> Target:
+        """What a score compares with.
+
+        Args:
+            score: The score.
+            clip: The clip of the query.
+            answer: The right answer; None for a reconstruction.
+            question: Text of the query itself, without prompt and examples: it may name the possible answers.
+            options: Values that a classification allows.
+        """
+        if score.label and not score.choices:
+            reference: str | None = clip.labels[score.label]
+        else:
+            reference = normalise_words(answer) if isinstance(answer, str) else clip.text
+        if METRICS[score.metric].takes != "label" and not score.choices:
+            return Target(reference)
+        values = score.choices or options or self.bank.label_values.get(score.label, ())
+        phrases = {value: tuple(map(normalise_words, (value, *score.phrases.get(value, ())))) for value in values}
+        if score.choices:
+            return Target(label_in_text(reference, phrases), phrases, len(options) or len(phrases))
+        named = labels_in_text(question, phrases) if isinstance(answer, str) and not options else set()
+        return Target(reference, phrases, len(options) or (len(named) if len(named) > 1 else len(phrases)))
 
 
-def _is_wanted(wanted: Data, clip: Clip) -> bool:
-    return (
-        wanted.split in ("any", clip.split)
-        and clip.source.startswith(wanted.source)
-        and all(clip.labels.get(label) == value for label, value in wanted.labels.items())
+def with_recordings(task: EvalTask, items: Sequence[Item]) -> tuple[list[Item], list[dict[str, str]]]:
+    """The items that can be evaluated, and those whose recording cannot be read, with the reason.
+
+    Where the recording itself is compared, an item without it is left out; where it is the ceiling, the item stays.
+
+    Raises:
+        UserError: No item can be evaluated.
+    """
+    scorers = {score.scorer for score in task.scores}
+    if not task.is_reconstruction and not scorers & {"recogniser", "signal_classifier", "waveform"}:
+        return list(items), []  # no recording is needed
+    missing = [{"id": item.id, "why": item.unreadable} for item in items if item.unreadable]
+    if task.is_reconstruction or "waveform" in scorers:
+        items = [item for item in items if not item.unreadable]
+    if not items:
+        raise UserError(
+            f"none of the {len(missing)} recordings of the task '{task.task}' can be read ({missing[0]['why']}); say "
+            "where they are with --corpus, or leave the task out"
+        )
+    return list(items), missing
+
+
+def _none_fit(task: EvalTask, selected: Sequence[int], described: str, what: str) -> NoReturn:
+    raise UserError(
+        f"the task '{task.task}' finds no clip that can {what} among the {len(selected)} of {described}: they lack "
+        "texts, captions or labels that it needs; evaluate on a store that has them, or leave the task out"
     )
 
 
-def _labels_of(task: Task) -> list[str]:
+def _is_selected(data: Data, clip: Clip) -> bool:
+    return (
+        clip.kind == data.kind
+        and data.split in ("any", clip.split)
+        and clip.source.startswith(data.source)
+        and all(clip.labels.get(label) == value for label, value in data.labels.items())
+    )
+
+
+def _labels_of(task: EvalTask) -> list[str]:
     """Labels that a clip must have: those that items are spread over, scored by or classified by."""
-    named = [task.data.spread, *(score.label for score in task.scores), task.episode.label if task.episode else ""]
-    return [label for label in dict.fromkeys(named) if label]
+    classes = task.classification.label if task.classification else ""
+    labels = [task.data.spread, *(score.label for score in task.scores), classes]
+    return [label for label in dict.fromkeys(labels) if label]
 
 
-def _dealt(places: Sequence[int], values: Sequence[str]) -> list[int]:
-    """Places in such an order that every beginning holds each value as evenly as there are clips of it."""
+def _dealt(positions: Sequence[int], values: Sequence[str]) -> list[int]:
+    """Positions in such an order that every beginning holds each value as evenly as there are clips of it."""
     turns: dict[str, int] = defaultdict(int)
     order = []
-    for at, (place, value) in enumerate(zip(places, values, strict=True)):
-        order.append((turns[value], at, place))
+    for index, (position, value) in enumerate(zip(positions, values, strict=True)):
+        order.append((turns[value], index, position))
         turns[value] += 1
-    return [place for *_, place in sorted(order)]
+    return [position for *_, position in sorted(order)]

@@ -17,18 +17,19 @@ _SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".c
 
 
 class Recordings:
-    """Clips in the place of a token store: reconstruction tasks ask for nothing else."""
+    """Clips in the place of a token store: reconstruction tasks need nothing else."""
 
     name = fingerprint = ""
 
     def __init__(self, sources: Sequence[str | Path]) -> None:
-        """Raises UserError where a source holds no clip, or two clips have one id."""
-        found: list[Clip] = []
-        for source in map(Path, sources):
-            found += read_recordings(source)
-        if len({clip.id for clip in found}) < len(found):
+        """Read the sources (`read_recordings`).
+
+        Raises:
+            UserError: A source holds no clip, or two clips have one id.
+        """
+        self.clips = tuple(clip for source in map(Path, sources) for clip in read_recordings(source))
+        if len({clip.id for clip in self.clips}) < len(self.clips):
             raise UserError("two recordings have the same id; evaluate their folders one after the other")
-        self.clips = tuple(found)
 
     @cached_property
     def data_hash(self) -> str:
@@ -42,10 +43,14 @@ class Recordings:
 
 
 class Relocated:
-    """A token store whose recordings have moved: clips keep their tokens, and are read from where corpora say."""
+    """A token store whose recordings have moved: clips keep their tokens, and are read from where corpora have them."""
 
     def __init__(self, store: TokenStore | JoinedStores, sources: Sequence[str | Path]) -> None:
-        """Raises UserError where a corpus cannot be read or holds none of the store's clips."""
+        """Find the store's clips in corpora (`read_recordings`), by their ids.
+
+        Raises:
+            UserError: A corpus cannot be read, or none holds a clip of the store.
+        """
         paths = {clip.id: clip.path for source in map(Path, sources) for clip in read_recordings(source)}
         self.store, self.fingerprint, self.data_hash = store, store.fingerprint, store.data_hash
         self.name = store.name
@@ -64,7 +69,10 @@ def read_recordings(source: Path) -> list[Clip]:
     """The clips of a YAML description, of a folder with clips.jsonl, or of a folder that describes itself:
 
     files named DIGIT_SPEAKER_TAKE.wav are spoken digits; a CSV with the columns file and text is read speech; other
-    sound files are recordings of any kind. Raises UserError where there is none of these.
+    sound files are recordings of any kind.
+
+    Raises:
+        UserError: There is none of these.
     """
     if source.suffix.lower() in (".yaml", ".yml") or (source / "clips.jsonl").is_file():
         return read_corpora([source])

@@ -20,12 +20,20 @@ RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE = (
 class ResultsFolder:
     """An evaluation's folder, to be held locked (codec/io/locks.py) by the one that writes to it.
 
-    The same evaluation may be run again into it: after a kill it goes on, and finished it comes to the same. Results of
-    another evaluation are replaced where `force` says so; files of somebody else never are.
+    The same evaluation may be run again into it: after a kill it resumes, and a finished one gives the same. Results of
+    another evaluation are replaced only with `force`; other people's files never are.
     """
 
     def __init__(self, folder: Path, force: bool = False) -> None:
-        """Raises UserError where the folder holds what no evaluation has written."""
+        """Read whose results are there.
+
+        Args:
+            folder: It need not exist yet.
+            force: Replace the results of another evaluation.
+
+        Raises:
+            UserError: The folder holds what no evaluation has written.
+        """
         self.folder, self.force = folder, force
         path = folder / RESULTS
         self._earlier: dict[str, Any] = {}  # identity of the results that are there
@@ -38,14 +46,18 @@ class ResultsFolder:
             for name in (SAMPLES, TABLE, REPORT, AUDIO):
                 if os.path.lexists(folder / name):
                     raise UserError(
-                        f"{folder}: holds {name}, but no {RESULTS}, so it is of no evaluation; give another folder "
-                        "with --out, or --force to write there"
+                        f"{folder}: holds {name}, but no {RESULTS}, so no evaluation has written it; give another "
+                        "folder with --out, or --force to write there"
                     )
 
     def require_same(self, asked: Mapping[str, Any]) -> None:
-        """Raise UserError where the results that are there are of another evaluation than the one that is asked for.
+        """Require that the results that are there, if any, are of the same evaluation.
 
-        asked: parts of its identity (`identity_of`), as many as are known yet
+        Args:
+            asked: Parts of its identity (`identity_of`, `identity_of_parts`), as many as are known yet.
+
+        Raises:
+            UserError: They are of another evaluation, and are not to be replaced.
         """
         if self.force:
             return
@@ -64,11 +76,11 @@ class ResultsFolder:
             remove_leftovers(folder)
 
     def drop_old_sounds(self, kept: Sequence[str]) -> None:
-        """Remove the sound files of results that have been replaced, but for those that the new ones name."""
+        """Remove the sound files of results that have been replaced, but for those in `kept`."""
         for name in self._sounds.difference(kept):
             try:
                 path = inside(self.folder, name)
-            except UserError:  # through a link that somebody made
+            except UserError:  # through a link that leads out of the folder
                 continue
             path.unlink(missing_ok=True)
             if path.parent.is_dir() and not any(path.parent.iterdir()):
@@ -78,13 +90,19 @@ class ResultsFolder:
 def identity_of(
     suites: Sequence[str], tasks: Sequence[tuple[str, int, str]], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What makes two evaluations the same before anything is loaded: suites, (task, shots, fingerprint), settings."""
+    """What makes two evaluations the same before anything is loaded.
+
+    Args:
+        suites: Their names.
+        tasks: (task, shots, fingerprint) of each.
+        settings: As in results.json.
+    """
     listed = {"suites": sorted(suites), "tasks": sorted(list(task) for task in tasks)}
     return listed | {name: settings.get(name) for name in ("limit", "untrained_limit", "seed")}
 
 
 def identity_of_parts(head: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes them the same once model, codec and data are known: their fingerprints, under the keys of results."""
+    """What makes them the same once model, codec and data are known: their fingerprints, from results.json's keys."""
     data = head["data"]
     return {
         "model": head.get("model", {}).get("fingerprint"),
@@ -105,8 +123,8 @@ def _identity_in(path: Path) -> dict[str, Any]:
             f"{path}: not the results of an evaluation, or damaged, and not replaced; give another folder with --out, "
             "or move the file away"
         ) from error
-    for name, at in (("codec", 1), ("data", 2)):  # earlier versions do not tell these
-        if identity[name][at] is None:
+    for name, index in (("codec", 1), ("data", 2)):  # earlier versions did not write these
+        if identity[name][index] is None:
             del identity[name]
     return identity
 
@@ -114,10 +132,10 @@ def _identity_in(path: Path) -> dict[str, Any]:
 def _sounds_in(path: Path) -> set[str]:
     """The sound files in audio/ that samples name."""
     try:
-        named = {sample.get("audio") for _, sample in read_json_lines(path)}
-    except UserError:  # damaged: what it named stays
+        names = {sample.get("audio") for _, sample in read_json_lines(path)}
+    except UserError:  # damaged: the files that it named stay
         return set()
     return {
-        name for name in named
+        name for name in names
         if isinstance(name, str) and name.startswith(f"{AUDIO}/") and name.endswith(".flac") and ".." not in name
     }  # fmt: skip

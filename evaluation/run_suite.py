@@ -2,8 +2,9 @@
 
     python evaluation/run_suite.py --model PATH --suite starter few_shot --shots 0 1 4 --limit 40 --out DIR
 
-Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. All that a model said, a codec decoded
-or a judge heard is kept in DIR/cache under a key of what it depends on: run again, and nothing is computed twice.
+Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. All that a model generated, a codec
+decoded or a judge measured is kept in DIR/cache under a key of what it depends on: run again, and nothing is computed
+twice.
 """
 
 # Judges run in processes that import this file first: what is heavy is imported inside the functions.
@@ -24,127 +25,91 @@ from codec.io.errors import UserError  # noqa: E402
 from codec.io.hub import local_folder  # noqa: E402
 from codec.io.locks import locked  # noqa: E402
 from codec.io.terminal import run_program, say, shown  # noqa: E402
-from evaluation.options import (  # noqa: E402
-    LIMIT,
-    UNTRAINED_LIMIT,
-    check_numbers,
-    check_places,
-    find_device,
-    parse_options,
-)
+from evaluation.config import EvaluationConfig, find_device, parse_config  # noqa: E402
 
 if TYPE_CHECKING:
     from evaluation.cache import Cache
-    from evaluation.items import Questions
+    from evaluation.items import ItemBuilder
     from evaluation.results_folder import ResultsFolder
-    from evaluation.runner import CodecRunner, ModelRunner
-    from evaluation.task import Suite, Task
+    from evaluation.runner import Runner
+    from evaluation.task import EvalTask, Suite
 
 
-def run(
-    model: str | Path | None = None,
-    suite: str | Path | Sequence[str | Path] = "starter",
-    shots: Sequence[int] | None = None,
-    limit: int | None = LIMIT,
-    out: str | Path = "runs/evaluation",
-    store: str | Path | Sequence[str | Path] | None = None,
-    corpora: Sequence[str | Path] = (),
-    codec: str | Path | None = None,
-    untrained: str | Path | None = None,
-    untrained_limit: int = UNTRAINED_LIMIT,
-    seed: int = 0,
-    processes: int = 0,
-    device: str | None = None,
-    force: bool = False,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Evaluate and write everything into the folder `out`; returns what results.json holds.
+def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
+    """Evaluate, and write everything into the folder `config.out`.
 
-    model: folder or hub id of a model; None for suites of reconstruction tasks alone, which need `codec`
-    suite: names in evaluation/suites, or YAML files; shots: None for all that the tasks list
-    limit: items per task, None for all
-    out: a folder that holds nothing, or the same evaluation, begun or finished; force: or another evaluation, whose
-        results are replaced
-    store: token store or stores, None for what the recipe in the model's run folder names
-    corpora: where the recordings are (folders or YAML files): with a store, if they have moved since it was built;
-        without one, for reconstruction tasks
-    codec: another codec for reconstruction tasks than the model's own
-    untrained: output folder of an earlier run whose cached outputs may be used
-    untrained_limit: items that the untrained model answers, 0 for no untrained model
-    processes: of judges, 0 for all cores up to four; device: None for a GPU where there is one
-    Raises UserError for anything that a person has to put right; nothing has been written then, unless the cache of a
-    run that had begun. Tasks that this store or model cannot do are left out, and named in the results; UserError where
-    that is all of them.
+    Tasks that this store or model cannot do are left out, and named in the results.
+
+    Args:
+        config: What is evaluated, on what.
+        quiet: Print no lines on the way.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        UserError: Anything that a person has to put right, or no task can be evaluated. Nothing has been written then,
+            unless the cache of a run that had begun.
     """
     from evaluation.task import load_suites
 
-    check_numbers(shots=shots, limit=limit, untrained_limit=untrained_limit, seed=seed, processes=processes)
-    check_places(model=model, suite=suite, out=out, store=store, corpus=corpora, codec=codec, untrained=untrained)
-    suites, tasks = load_suites([suite] if isinstance(suite, str | Path) else suite)
-    jobs = [(task, k) for task in tasks for k in task.shots if shots is None or k in shots]
+    suites, tasks = load_suites(config.suite)
+    jobs = [(task, k) for task in tasks for k in task.shots if config.shots is None or k in config.shots]
     if not jobs:
         listed = sorted({k for task in tasks for k in task.shots})
-        raise UserError(f"no task of the suite is meant for shots {list(shots or ())}; its tasks know {listed}")
-    if model is None and (codec is None or not all(task.is_reconstruction for task in tasks)):
+        raise UserError(f"no task of the suite is meant for shots {list(config.shots or ())}; its tasks have {listed}")
+    if config.model is None and (config.codec is None or not all(task.is_reconstruction for task in tasks)):
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
         )
-    if model is not None:
-        local_folder(model, "model", option="--model")
-    settings = {
-        "shots": sorted({k for _, k in jobs}), "limit": limit, "untrained_limit": untrained_limit, "seed": seed,
-    }  # fmt: skip
-    device, out = find_device(device), Path(out)
+    if config.model is not None:
+        local_folder(config.model, "model", option="--model")
+    device, out = find_device(config.device), Path(config.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder with --out")
     with locked(out, "an evaluation"):
         from evaluation.cache import Cache
         from evaluation.results_folder import CACHE, ResultsFolder, identity_of
 
-        folder = ResultsFolder(out, force)
-        identity = identity_of([s.suite for s in suites], [(t.task, k, t.fingerprint) for t, k in jobs], settings)
-        folder.require_same(identity)
-        cache = Cache(out / CACHE, [Path(untrained) / CACHE] if untrained else [])
-        questions = _questions(model, store, corpora, tasks, seed)
-        _require_some(questions, tasks)
-        respondents = _Respondents(model, codec, tasks, cache, seed, device, untrained_limit)
-        return _run(folder, suites, jobs, settings, cache, questions, respondents, processes, _Progress(quiet))
+        folder = ResultsFolder(out, config.force)
+        fingerprints = [(task.task, k, task.fingerprint) for task, k in jobs]
+        folder.require_same(identity_of([suite.suite for suite in suites], fingerprints, _settings(config, jobs)))
+        cache = Cache(out / CACHE, [Path(config.untrained) / CACHE] if config.untrained else [])
+        builder = _item_builder(config, tasks)
+        _require_some(builder, tasks)
+        runners = _Runners(config, tasks, cache, device)
+        return _run(config, folder, suites, jobs, cache, builder, runners, _Progress(quiet))
 
 
 def _run(
-    folder: ResultsFolder, suites: Sequence[Suite], jobs: Sequence[tuple[Task, int]], settings: dict[str, Any],
-    cache: Cache, questions: Questions, respondents: _Respondents, processes: int, progress: _Progress,
+    config: EvaluationConfig, folder: ResultsFolder, suites: Sequence[Suite], jobs: Sequence[tuple[EvalTask, int]],
+    cache: Cache, builder: ItemBuilder, runners: _Runners, progress: _Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """Evaluate with everything loaded, into a folder that is held."""
+    """Evaluate with everything loaded, into a folder that is locked."""
     from evaluation.judges.pool import Judges
     from evaluation.report.write import write_report
     from evaluation.results_folder import REPORT, identity_of_parts
-    from evaluation.scoring import Scorer
+    from evaluation.scoring import Extractor
     from evaluation.task_run import evaluate_task
 
-    began, parts = time.monotonic(), _parts(respondents, questions)
+    began, parts = time.monotonic(), _parts(runners, builder)
     folder.require_same(identity_of_parts(parts))
     folder.clean()
     cache.clean()
     results: list[dict[str, Any]] = []
-    with Judges(cache, processes) as judges:
-        scorer = Scorer(questions, judges)
+    with Judges(cache, config.processes) as judges:
+        extractor = Extractor(judges, builder.store.clips)
         for number, (task, k) in enumerate(jobs, 1):
             progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
-            who = respondents.of(task)
-            results.append(
-                evaluate_task(
-                    task, k, questions, scorer, *who, settings["limit"], settings["untrained_limit"], folder.folder
-                )
-            )
-            results[-1]["seconds"] = round(time.monotonic() - started, 1)
+            entry = evaluate_task(task, k, config, builder, extractor, *runners.of(task))
+            results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
             progress.say("      " + _one_line(results[-1]))
     skipped = [result for result in results if "skipped" in result]
     if len(skipped) == len(results):
         raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
     head = {
-        "format": 1, "suites": [asdict(s) for s in suites], "settings": settings,
+        "format": 1, "suites": [asdict(suite) for suite in suites], "settings": _settings(config, jobs),
         "seconds": round(time.monotonic() - began, 1), "cache": {"hits": cache.hits, "misses": cache.misses},
     }  # fmt: skip
     sounds = [sample["audio"] for result in results for sample in result.get("samples", []) if "audio" in sample]
@@ -162,12 +127,20 @@ def _run(
     return written
 
 
-def _require_some(questions: Questions, tasks: Sequence[Task]) -> None:
-    """Raise UserError where no task finds clips: to be asked before a model is loaded."""
+def _settings(config: EvaluationConfig, jobs: Sequence[tuple[EvalTask, int]]) -> dict[str, Any]:
+    """The numbers that decide what is evaluated, as they stand in results.json."""
+    return {
+        "shots": sorted({k for _, k in jobs}), "limit": config.limit, "untrained_limit": config.untrained_limit,
+        "seed": config.seed,
+    }  # fmt: skip
+
+
+def _require_some(builder: ItemBuilder, tasks: Sequence[EvalTask]) -> None:
+    """Raise UserError where no task finds clips: to be checked before a model is loaded."""
     skipped = []
     for task in tasks:
         try:
-            questions.places(task, 1)
+            builder.positions(task, 1)
             return
         except UserError as error:
             skipped.append({"task": task.task, "skipped": str(error)})
@@ -178,15 +151,15 @@ def _reasons(skipped: Sequence[dict[str, Any]]) -> str:
     """Every reason once, with the tasks that it holds for, a few of them at most."""
     tasks: dict[str, list[str]] = {}
     for result in skipped:
-        named = tasks.setdefault(result["skipped"], [])
-        if result["task"] not in named:
-            named.append(result["task"])
-    said = [reason if names[0] in reason else f"{', '.join(names)}: {reason}" for reason, names in tasks.items()]
-    return "; ".join(said[:3]) + (f"; and {len(said) - 3} more reasons" if len(said) > 3 else "")
+        names = tasks.setdefault(result["skipped"], [])
+        if result["task"] not in names:
+            names.append(result["task"])
+    reasons = [reason if names[0] in reason else f"{', '.join(names)}: {reason}" for reason, names in tasks.items()]
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
 
 
 class _Progress:
-    """Lines about how far it is; nobody has to read them: the results are in files."""
+    """Lines about the progress; nobody has to read them: the results are in files."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -199,10 +172,10 @@ class _Progress:
                 self._quiet = True
 
 
-class _Respondents:
-    """Who answers: the model, the same untrained, and their codecs. Made when first needed."""
+class _Runners:
+    """What is evaluated: the model, the same untrained, and their codecs. Made when first needed."""
 
-    def __init__(self, model, codec, tasks: Sequence[Task], cache, seed: int, device: str, untrained_limit: int):
+    def __init__(self, config: EvaluationConfig, tasks: Sequence[EvalTask], cache: Cache, device: str) -> None:
         from transformers.utils import logging
 
         from codec.tokenizer import load_tokenizer
@@ -210,32 +183,33 @@ class _Respondents:
         from uniaudio.model import UniAudio
 
         logging.disable_progress_bar()
-        self.model_source, self.codec_source = model, codec
-        uniaudio = UniAudio.from_pretrained(model, device) if model is not None else None
-        self.model = ModelRunner.trained(uniaudio, cache, seed) if uniaudio else None
-        self.model_untrained = ModelRunner.untrained(uniaudio, cache, seed) if uniaudio else None
-        self.codec = CodecRunner(load_tokenizer(codec).to(device) if codec else uniaudio.codec, cache)
-        needed = untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
-        self.codec_untrained = CodecRunner.untrained(self.codec.codec, cache, seed) if needed else None
+        self.model_source, self.codec_source = config.model, config.codec or config.model
+        uniaudio = UniAudio.from_pretrained(config.model, device) if config.model is not None else None
+        self.model = ModelRunner.trained(uniaudio, cache, config.seed) if uniaudio else None
+        self.model_untrained = ModelRunner.untrained(uniaudio, cache, config.seed) if uniaudio else None
+        codec = load_tokenizer(config.codec).to(device) if config.codec else uniaudio.codec
+        self.codec = CodecRunner(codec, cache)
+        needed = config.untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
+        self.codec_untrained = CodecRunner.untrained(codec, cache, config.seed) if needed else None
 
-    def of(self, task: Task) -> tuple[ModelRunner | CodecRunner, ModelRunner | CodecRunner | None]:
-        """Trained and untrained respondent of a task."""
+    def of(self, task: EvalTask) -> tuple[Runner, Runner | None]:
+        """Trained and untrained runner of a task."""
         if task.is_reconstruction:
             return self.codec, self.codec_untrained
         return self.model, self.model_untrained
 
 
-def _questions(model, store, corpora, tasks: Sequence[Task], seed: int) -> Questions:
+def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBuilder:
     from auditory_sentences.token_store import open_stores
-    from evaluation.items import Questions
+    from evaluation.items import ItemBuilder
     from evaluation.recordings import Recordings, Relocated
     from uniaudio.release_prompts import bank_of
 
-    if store is None and corpora and all(task.is_reconstruction for task in tasks):
-        return Questions(Recordings(corpora), seed)
-    found = open_stores(_stores_of(model) if store is None else store)
-    bank = bank_of(local_folder(model, "model", option="--model")) if model is not None else None
-    return Questions(Relocated(found, corpora) if corpora else found, seed, bank)
+    if config.store is None and config.corpus and all(task.is_reconstruction for task in tasks):
+        return ItemBuilder(Recordings(config.corpus), config.seed)
+    store = open_stores(_stores_of(config.model) if config.store is None else config.store)
+    bank = bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None
+    return ItemBuilder(Relocated(store, config.corpus) if config.corpus else store, config.seed, bank)
 
 
 def _stores_of(model) -> list[str]:
@@ -249,36 +223,35 @@ def _stores_of(model) -> list[str]:
     if recipe is None:
         raise UserError(f"{model}: no recipe.yaml near it, so it names no token store; give one (--store)")
     store = read_yaml(recipe).get("store")
-    named = [store] if isinstance(store, str) else store
-    if not named or not isinstance(named, list) or not all(isinstance(name, str) and name for name in named):
+    paths = [store] if isinstance(store, str) else store
+    if not paths or not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise UserError(f"{recipe}: names no token store but {shown(store)}; give one (--store)")
-    for path in named:
+    for path in paths:
         if not Path(path).is_dir():
             raise UserError(f"{path}: the token store that {recipe} names is not there; say where it is with --store")
-    return named
+    return paths
 
 
-def _parts(respondents: _Respondents, questions: Questions) -> dict[str, Any]:
+def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
     """What was evaluated, on what, with which versions: a part of results.json."""
-    from evaluation.provenance import provenance
+    from evaluation.provenance import measured_with
 
-    who = {}
-    if respondents.model:
-        weights = respondents.model.uniaudio.model.num_parameters()
-        who["model"] = {
-            "source": str(respondents.model_source), "fingerprint": respondents.model.fingerprint, "parameters": weights
+    parts: dict[str, Any] = {}
+    if runners.model:
+        parts["model"] = {
+            "source": str(runners.model_source), "fingerprint": runners.model.fingerprint,
+            "parameters": runners.model.uniaudio.model.num_parameters(),
         }  # fmt: skip
-        who["untrained"] = {"fingerprint": respondents.model_untrained.fingerprint}
-    codec = respondents.codec.codec
-    who["codec"] = {
-        "source": str(respondents.codec_source or respondents.model_source), "fingerprint": codec.fingerprint,
-        "decoding": respondents.codec.speaker.decoding, "parameters": sum(p.numel() for p in codec.parameters()),
+        parts["untrained"] = {"fingerprint": runners.model_untrained.fingerprint}
+    codec, store = runners.codec.codec, builder.store
+    parts["codec"] = {
+        "source": str(runners.codec_source), "fingerprint": codec.fingerprint,
+        "decoding": runners.codec.decoder.decoding, "parameters": sum(p.numel() for p in codec.parameters()),
     }  # fmt: skip
-    store = questions.store
-    who["data"] = {
+    parts["data"] = {
         "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
     }  # fmt: skip
-    return who | provenance()
+    return parts | measured_with()
 
 
 def _one_line(entry: dict[str, Any]) -> str:
@@ -293,8 +266,16 @@ def _one_line(entry: dict[str, Any]) -> str:
 
 
 def evaluate(arguments: Sequence[str], program: str) -> None:
-    """Run what a command line asks for. Raises UserError as `run` does; `program` is what usage lines call it."""
-    run(**parse_options(arguments, program))
+    """Run the evaluation that a command line means.
+
+    Args:
+        arguments: The options, as people write them.
+        program: Name of the command in usage lines.
+
+    Raises:
+        UserError: As `run` does.
+    """
+    run(parse_config(arguments, program))
 
 
 def main() -> None:

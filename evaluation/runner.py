@@ -1,12 +1,12 @@
-"""Answers: what a model says to test items, from the cache where it has said it before."""
+"""Runners: what a model or a codec answers to test items, from the cache where it has answered before."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,12 +16,13 @@ import torch
 
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.io.aliases import first_names
 from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.items import Item
-from evaluation.task import Task
+from evaluation.task import EvalTask
 from lm.generation.generate import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from uniaudio.model import UniAudio
@@ -33,10 +34,18 @@ _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectur
 
 @dataclass(frozen=True)
 class Answer:
-    """content: text or tokens, None where the model made no audio; reason: "end", "max_rows", "context", "scored"."""
+    """What a model or a codec answered to one item."""
 
+    # text or tokens; None where the model generated no audio, or was not asked to generate
     content: str | AudioTokens | None
+    # why it ended: end, max_rows, context; scored: nothing was generated
     reason: str
+    # what the codec makes of the tokens, (n,) float32 at 24 kHz; None without tokens
+    waveform: np.ndarray | None = field(default=None, repr=False, compare=False)
+    # name of a score of the scorer max_likelihood -> natural log probability of each choice as the whole answer
+    log_probabilities: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    # of the right text, for the scorer likelihood: negative log likelihood in nats, and number of text tokens
+    likelihood: tuple[float, float] | None = None
 
     @property
     def text(self) -> str | None:
@@ -52,7 +61,7 @@ class ModelRunner:
 
     def __init__(self, uniaudio: UniAudio | _Untrained, fingerprint: str, cache: Cache, seed: int = 0) -> None:
         self.uniaudio, self.fingerprint, self.cache, self.seed = uniaudio, fingerprint, cache, seed
-        self.speaker = CachedDecoder(uniaudio.codec, cache)
+        self.decoder = CachedDecoder(uniaudio.codec, cache)
 
     @classmethod
     def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRunner:
@@ -69,9 +78,28 @@ class ModelRunner:
         fingerprint = f"untrained-{key_of(config=_configuration(uniaudio), seed=seed)[:16]}"
         return cls(_Untrained(uniaudio, seed), fingerprint, cache, seed)
 
-    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
-        """One answer to each item. Raises UserError where an item does not fit the model's context."""
-        keys = [self._key(task, item, "answer", **asdict(task.generation)) for item in items]
+    def answer(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
+        """One answer to each item, with all that the scores of the task read.
+
+        Raises:
+            UserError: An item does not fit the model's context.
+        """
+        if task.is_likelihood:
+            return [Answer(None, "scored", likelihood=found) for found in self._likelihoods(task, items)]
+        answers = self._generate(task, items)
+        waveforms = self.decoder.waveforms([answer.tokens for answer in answers])
+        chosen = {
+            score.name: self._log_probabilities(task, items, [list(item.targets[score.name].phrases) for item in items])
+            for score in task.scores
+            if score.scorer == "max_likelihood"
+        }
+        return [
+            replace(answer, waveform=waveform, log_probabilities={name: found[i] for name, found in chosen.items()})
+            for i, (answer, waveform) in enumerate(zip(answers, waveforms, strict=True))
+        ]
+
+    def _generate(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
+        keys = [self._key(task, item, "answer", **first_names(task.generation)) for item in items]
         read = partial(_answer_from, codec=self.uniaudio.codec)
         answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
@@ -79,37 +107,37 @@ class ModelRunner:
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
-            asked = [items[i].sentence for i in some]
-            made = self.uniaudio.complete(asked, [items[i].role for i in some], settings, seeds)
+            sentences = [items[i].sentence for i in some]
+            made = self.uniaudio.complete(sentences, [items[i].role for i in some], settings, seeds)
             for i, completion in zip(some, made, strict=True):
                 content = None if completion.segment is None else completion.segment.content
                 answers[i] = Answer(content, completion.reason)
                 self.cache.put_json(keys[i], _plain(answers[i]))
         return answers
 
-    def log_probabilities(
-        self, task: Task, items: Sequence[Item], options: Sequence[Sequence[str]]
+    def _likelihoods(self, task: EvalTask, items: Sequence[Item]) -> list[tuple[float, float]]:
+        """(nats, tokens) of each item's right text after its request, end of text included."""
+        scores = self._log_probabilities(task, items, [[item.answer] for item in items])
+        encode = self.uniaudio.text_tokenizer.encode
+        return [(-score, len(encode(item.answer)) + 1.0) for (score,), item in zip(scores, items, strict=True)]
+
+    def _log_probabilities(
+        self, task: EvalTask, items: Sequence[Item], options: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """How likely each option is as an item's whole answer, natural logarithm, the end of the text included."""
+        """Natural log probability of each option as an item's whole answer, the end of the text included."""
         keys = [self._key(task, item, "options", options=list(o)) for item, o in zip(items, options, strict=True)]
         found = [self.cache.get_json(key, partial(_numbers, count=len(options[i]))) for i, key in enumerate(keys)]
         missing = [i for i, scores in enumerate(found) if scores is None]
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             role = items[some[0]].role
-            given = [_given(items[i].sentence) for i in some]
-            for i, scores in zip(some, self.uniaudio.choose(given, role, [options[i] for i in some]), strict=True):
+            conditions = [_conditions(items[i].sentence) for i in some]
+            for i, scores in zip(some, self.uniaudio.choose(conditions, role, [options[i] for i in some]), strict=True):
                 found[i] = scores
                 self.cache.put_json(keys[i], scores)
         return found
 
-    def negative_log_likelihood(self, task: Task, items: Sequence[Item]) -> list[tuple[float, float]]:
-        """(nats, tokens) of each item's right text after its request, end of text included."""
-        scores = self.log_probabilities(task, items, [[item.answer] for item in items])
-        count = self.uniaudio.text_tokenizer.encode
-        return [(-score, len(count(item.answer)) + 1.0) for (score,), item in zip(scores, items, strict=True)]
-
-    def _key(self, task: Task, item: Item, what: str, **more: Any) -> str:
+    def _key(self, task: EvalTask, item: Item, what: str, **more: Any) -> str:
         return key_of(
             what=what,
             model=self.fingerprint,
@@ -126,7 +154,7 @@ class CodecRunner:
 
     def __init__(self, codec: AudioTokenizer, cache: Cache) -> None:
         self.codec, self.fingerprint, self.cache = codec, codec.fingerprint, cache
-        self.speaker = CachedDecoder(codec, cache)
+        self.decoder = CachedDecoder(codec, cache)
 
     @classmethod
     def untrained(cls, codec: AudioTokenizer, cache: Cache, seed: int = 0) -> CodecRunner:
@@ -135,10 +163,16 @@ class CodecRunner:
             torch.manual_seed(seed)
             values = _random_codebooks(json.loads(json.dumps(codec.config_values())))  # as from a saved configuration
             fresh = type(codec).from_config_values(values, "the untrained codec").eval()
-        return cls(fresh.to(next(codec.parameters()).device), cache)
+        return cls(fresh.to(codec.device), cache)
 
-    def answer(self, task: Task, items: Sequence[Item]) -> list[Answer]:
-        """The tokens of each item's recording."""
+    def answer(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
+        """The tokens of each item's recording, and what they are decoded to."""
+        answers = self.encode(items)
+        waveforms = self.decoder.waveforms([answer.tokens for answer in answers])
+        return [replace(answer, waveform=waveform) for answer, waveform in zip(answers, waveforms, strict=True)]
+
+    def encode(self, items: Sequence[Item]) -> list[Answer]:
+        """The same without the waveforms."""
         keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
         answers = [self.cache.get_json(key, partial(_answer_from, codec=self.codec)) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
@@ -148,13 +182,14 @@ class CodecRunner:
             waves = [torch.from_numpy(items[i].recording) for i in some]
             padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
             with torch.inference_mode():
-                made = self.codec.encode(
-                    padded.to(next(self.codec.parameters()).device), torch.tensor([len(w) for w in waves])
-                )
+                made = self.codec.encode(padded.to(self.codec.device), torch.tensor([len(w) for w in waves]))
             for i, tokens in zip(some, made, strict=True):
                 answers[i] = Answer(tokens, "end")
                 self.cache.put_json(keys[i], _plain(answers[i]))
         return answers
+
+
+Runner = ModelRunner | CodecRunner
 
 
 class CachedDecoder:
@@ -209,18 +244,18 @@ class _Untrained:
 
 
 def _configuration(uniaudio: UniAudio) -> str:
-    """The model's configuration as text, without what says where and with what it was saved."""
+    """The model's configuration as text, without where and with which library it was saved."""
     values = uniaudio.model.config.to_dict()
     return json.dumps({k: v for k, v in values.items() if k not in _NOT_THE_MODEL}, sort_keys=True, default=str)
 
 
-def _given(sentence: AuditorySentence) -> AuditorySentence:
-    """What is not to be said; nothing where a text is scored alone."""
+def _conditions(sentence: AuditorySentence) -> AuditorySentence:
+    """The segments that are no target; none where a text is scored alone."""
     return AuditorySentence(tuple(segment for segment in sentence.segments if not segment.is_target), sentence.name)
 
 
 def _random_codebooks(values: Any) -> Any:
-    """A codec's configuration in which no codebook waits for data to start from: an untrained one has seen none."""
+    """A codec's configuration in which no codebook is initialised from data: an untrained one has seen none."""
     if isinstance(values, dict):
         return {k: False if k == "kmeans_init" else _random_codebooks(v) for k, v in values.items()}
     return [_random_codebooks(v) for v in values] if isinstance(values, list) else values
@@ -244,10 +279,7 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 
 def _answer_from(plain: Any, codec: AudioTokenizer) -> Answer:
-    """The answer that `_plain` wrote. Raises ValueError where it cannot have written that.
-
-    codec: whose tokens it may hold
-    """
+    """The answer that `_plain` wrote, whose tokens are of that codec. Raises ValueError for anything else."""
     if not isinstance(plain, dict) or plain.get("reason") not in _REASONS:
         raise ValueError("no answer")
     if "samples" not in plain:

@@ -1,4 +1,4 @@
-"""Scoring: answers become predictions, predictions become scores, each beside chance and its ceilings."""
+"""Scoring: predictions are extracted from answers and compared with what is right, beside chance and the ceilings."""
 
 from __future__ import annotations
 
@@ -13,117 +13,138 @@ from auditory_sentences.corpora.read import Clip
 from auditory_sentences.rng import stable_hash
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
-from evaluation.items import Item, Questions
-from evaluation.judges.pool import MAX_EXAMPLES, Judges, SignalJudge, named
+from evaluation.items import Item
+from evaluation.judges.pool import MAX_EXAMPLES, Judges, SignalClassifier
 from evaluation.judges.recogniser import Grammar, grammar, knows_any
 from evaluation.metrics.estimate import Estimate
 from evaluation.metrics.registry import METRICS
-from evaluation.runner import Answer, CachedDecoder, ModelRunner
-from evaluation.task import Score, Task
+from evaluation.phrases import label_in_text
+from evaluation.runner import Answer, Runner
+from evaluation.task import EvalTask, Score
+
+OF_AUDIO = ("recogniser", "signal_classifier", "waveform")  # scorers that read waveforms
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One score of one set of answers.
+    """One score of one set of answers."""
 
-    predictions: what was read or heard, per item, None where nothing could be; unparsed: how many of these
-    references: what would have been right; empty_references: how many of these hold no word, where words are compared
-    """
-
+    # the metric over all items
     estimate: Estimate
+    # what was extracted from each answer; None where nothing could be
     predictions: list[Any] = field(repr=False)
+    # what would have been right
     references: list[Any] = field(repr=False)
+    # number of answers that nothing could be extracted from
     unparsed: int = 0
+    # number of references without words, where words are compared
     empty_references: int = 0
 
 
-class Scorer:
-    """Reads answers and compares them, with the judges that the scores name."""
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of a task with all that stands beside it."""
 
-    def __init__(self, questions: Questions, judges: Judges) -> None:
-        self.questions, self.judges = questions, judges
-        self.signal_judge = memoised(self._fit_signal_judge)
-        self.grammar = memoised(self._make_grammar)
+    # the score
+    score: Score
+    # of the model's answers, or of the codec's for reconstructions
+    model: Prediction
+    # of the untrained model's answers to the first items; None where it was not asked
+    untrained: Prediction | None
+    # of the original recordings that can be read: what could be reached; None for scores that read text or waveforms
+    original: Prediction | None
+    # of the codec's reconstructions of the original tokens; None for scores that read text, and for reconstructions
+    codec: Prediction | None
+    # the score of a guess; None where there is none
+    chance: float | None
 
-    def read_answers(
-        self, task: Task, score: Score, items: Sequence[Item], answers: Sequence[Answer], speaker: CachedDecoder
-    ) -> Prediction:
-        """The score of a model's answers; `speaker` turns their tokens into waveforms."""
-        if score.judge in ("text", "named"):
-            predictions = [self._read_text(score, item, a.text) for item, a in zip(items, answers, strict=True)]
-        else:
-            predictions = self._read_audio(task, score, speaker.waveforms([a.tokens for a in answers]))
-        return self._compare(score, items, predictions)
 
-    def read_originals(self, task: Task, score: Score, items: Sequence[Item]) -> Prediction | None:
-        """The score of the original recordings: what could be reached. Of those that can be read.
+def score_rows(
+    task: EvalTask, items: Sequence[Item], answers: Sequence[Answer], untrained: Sequence[Answer] | None,
+    runner: Runner, extractor: Extractor,
+) -> list[ScoreRow]:  # fmt: skip
+    """One row for each score of a task.
 
-        None for scores that read text, for originals compared with themselves, and where no recording can be read.
+    Args:
+        task: The task.
+        items: Its items.
+        answers: One for each item.
+        untrained: The untrained model's answers to the first items; None for none.
+        runner: The one that answered: its codec decodes the original tokens.
+        extractor: Reads predictions out of answers.
+    """
+    rows = []
+    for score in task.scores:
+        model = compare(score, items, extractor.from_answers(task, score, items, answers))
+        fresh = codec = None
+        if untrained:
+            few = items[: len(untrained)]
+            fresh = compare(score, few, extractor.from_answers(task, score, few, untrained))
+        original = score_originals(task, score, items, extractor)
+        if score.scorer in OF_AUDIO and not task.is_reconstruction:
+            coded = runner.decoder.waveforms([item.tokens for item in items])
+            codec = compare(score, items, extractor.from_waveforms(task, score, coded))
+        rows.append(ScoreRow(score, model, fresh, original, codec, chance(score, items)))
+    return rows
+
+
+def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> Prediction | None:
+    """The score of the original recordings that can be read.
+
+    None for scores that read text, for originals compared with themselves, and where no recording can be read.
+    """
+    if score.scorer not in ("recogniser", "signal_classifier"):
+        return None
+    readable = [item for item in items if not item.unreadable]
+    recordings = [item.recording for item in readable]
+    return compare(score, readable, extractor.from_waveforms(task, score, recordings)) if readable else None
+
+
+def compare(score: Score, items: Sequence[Item], predictions: list[Any]) -> Prediction:
+    """The score of predictions, one for each item (None: nothing could be extracted)."""
+    metric, references = METRICS[score.metric], _references(score, items)
+    unparsed = sum(prediction is None for prediction in predictions)
+    estimate = metric.score(predictions, references)
+    return Prediction(estimate, predictions, references, unparsed, metric.empty(references))
+
+
+def chance(score: Score, items: Sequence[Item]) -> float | None:
+    """The score of a guess (evaluation.metrics.registry.Metric.chance); None where there is none."""
+    choices = [item.targets[score.name].num_choices for item in items]
+    return METRICS[score.metric].chance(_references(score, items), choices)
+
+
+class Extractor:
+    """Extracts predictions from answers, with the judges that the scores name."""
+
+    def __init__(self, judges: Judges, clips: Sequence[Clip]) -> None:
+        """Nothing is fitted before it is needed.
+
+        Args:
+            judges: The processes that transcribe and measure.
+            clips: What grammars are made of and classifiers are fitted to: those of the training split.
         """
-        readable = [item for item in items if not item.unreadable]
-        if score.judge not in ("recogniser", "signal") or not readable:
-            return None
-        heard = self._read_audio(task, score, [item.recording for item in readable])
-        return self._compare(score, readable, heard)
+        self._judges = judges
+        self._clips = [clip for clip in clips if clip.split == "train"]
+        self._classifier = memoised(self._fit_classifier)
+        self._grammar = memoised(self._make_grammar)
 
-    def read_reconstructions(
-        self, task: Task, score: Score, items: Sequence[Item], codec: CachedDecoder
-    ) -> Prediction | None:
-        """The score of what the codec makes of the originals' tokens. None for scores that read text."""
-        if score.judge not in ("recogniser", "signal", "waveform"):
-            return None
-        return self._compare(score, items, self._read_audio(task, score, codec.waveforms([i.tokens for i in items])))
+    def from_answers(self, task: EvalTask, score: Score, items: Sequence[Item], answers: Sequence[Answer]) -> list[Any]:
+        """What a score compares, for each answer; None where nothing can be extracted."""
+        if score.scorer in OF_AUDIO:
+            return self.from_waveforms(task, score, [answer.waveform for answer in answers])
+        return [_from_text(score, item, answer) for item, answer in zip(items, answers, strict=True)]
 
-    def read_choices(self, task: Task, score: Score, items: Sequence[Item], who: ModelRunner) -> Prediction:
-        """The score of the values that a model finds likeliest."""
-        options = [tuple(self.questions.choices(score, item)) for item in items]
-        scores = who.log_probabilities(task, items, options)
-        predictions = [o[int(np.argmax(s))] for o, s in zip(options, scores, strict=True)]
-        return self._compare(score, items, predictions)
-
-    def likelihood(
-        self, score: Score, items: Sequence[Item], negative_log_likelihood: Sequence[tuple[float, float]]
-    ) -> Prediction:
-        """The score of (nats, tokens) per item."""
-        return self._compare(score, items, list(negative_log_likelihood))
-
-    def chance(self, score: Score, items: Sequence[Item]) -> float | None:
-        """What answering without listening scores (evaluation.metrics.Metric.chance)."""
-        metric = METRICS[score.metric]
-        counts = []
-        if metric.takes == "label":
-            counts = [self.questions.number_of_choices(score, item) for item in items]
-        return metric.chance(self._references(score, items), counts)
-
-    def _compare(self, score: Score, items: Sequence[Item], predictions: list[Any]) -> Prediction:
-        references = self._references(score, items)
-        metric = METRICS[score.metric]
-        unparsed = sum(reading is None for reading in predictions)
-        return Prediction(
-            metric.score(predictions, references), predictions, references, unparsed, metric.empty(references)
-        )
-
-    def _references(self, score: Score, items: Sequence[Item]) -> list[Any]:
-        if METRICS[score.metric].takes == "audio":
-            return [item.recording for item in items]
-        if score.choices:
-            return [named(item.reference(score), self.questions.choices(score, item)) for item in items]
-        return [item.reference(score) for item in items]
-
-    def _read_text(self, score: Score, item: Item, text: str | None) -> str | None:
-        if score.judge == "text":
-            return text
-        return named(text, self.questions.choices(score, item))
-
-    def _read_audio(self, task: Task, score: Score, waveforms: list[np.ndarray | None]) -> list[Any]:
-        if score.judge == "waveform":
-            return waveforms
-        if score.judge == "recogniser":
-            return self.judges.words(waveforms, self.grammar(score.grammar))
-        return self.signal_judge(task.data.kind, score.label).hear(waveforms)
+    def from_waveforms(self, task: EvalTask, score: Score, waveforms: Sequence[np.ndarray | None]) -> list[Any]:
+        """The same for waveforms (n,) at 24 kHz; None for None."""
+        if score.scorer == "waveform":
+            return list(waveforms)
+        if score.scorer == "recogniser":
+            return self._judges.transcripts(waveforms, self._grammar(score.grammar))
+        return self._classifier(task.data.kind, score.label).predict(waveforms)
 
     def _make_grammar(self, name: str) -> Grammar:
-        texts = (c.text for c in self.questions.store.clips if c.split == "train" and c.kind == "speech" and c.text)
+        texts = (clip.text for clip in self._clips if clip.kind == "speech" and clip.text)
         try:
             made = grammar(name, texts)
         except ValueError as error:
@@ -138,26 +159,43 @@ class Scorer:
             )
         return made
 
-    def _fit_signal_judge(self, kind: str, label: str) -> SignalJudge:
+    def _fit_classifier(self, kind: str, label: str) -> SignalClassifier:
         by_value: dict[str, list[Clip]] = {}
-        for clip in self.questions.store.clips:
-            if clip.split == "train" and clip.kind == kind and clip.labels.get(label):
+        for clip in self._clips:
+            if clip.kind == kind and clip.labels.get(label):
                 by_value.setdefault(clip.labels[label], []).append(clip)
+        if len(by_value) < 2:
+            raise UserError(
+                f"the signal classifier of '{label}' needs training clips of {kind} with at least two values, but the "
+                f"store has {sorted(by_value)}; use a store that has them or leave the score out"
+            )
         chosen = [
             clip
             for clips in by_value.values()
             for clip in sorted(clips, key=lambda clip: stable_hash("judge", clip.id))[:MAX_EXAMPLES]
         ]
-        if len(by_value) < 2:
-            raise UserError(
-                f"the signal judge of '{label}' needs training clips of {kind} with at least two values, found "
-                f"{sorted(by_value)}; use a store that has them or leave the score out"
-            )
         try:
             waveforms = [load_audio(clip.path).numpy() for clip in chosen]
         except UserError as error:
             raise UserError(
-                f"the signal judge of '{label}' hears the training recordings first, and one cannot be read ({error}); "
-                "say where they are with --corpus, or leave the score out"
+                f"the signal classifier of '{label}' is fitted to training recordings, and one cannot be read "
+                f"({error}); say where they are with --corpus, or leave the score out"
             ) from error
-        return SignalJudge(self.judges, waveforms, [clip.labels[label] for clip in chosen])
+        return SignalClassifier(self._judges, waveforms, [clip.labels[label] for clip in chosen])
+
+
+def _from_text(score: Score, item: Item, answer: Answer) -> Any:
+    target = item.targets[score.name]
+    if score.scorer == "text":
+        return answer.text
+    if score.scorer == "label_in_text":
+        return label_in_text(answer.text, target.phrases)
+    if score.scorer == "max_likelihood":
+        return list(target.phrases)[int(np.argmax(answer.log_probabilities[score.name]))]
+    return answer.likelihood
+
+
+def _references(score: Score, items: Sequence[Item]) -> list[Any]:
+    if METRICS[score.metric].takes == "audio":
+        return [item.recording for item in items]
+    return [item.targets[score.name].reference for item in items]

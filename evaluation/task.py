@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -14,26 +13,29 @@ from typing import Annotated, Any, Literal, get_args
 
 from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
+from codec.io.aliases import first_names
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Guidance, Name, Range, Temperature
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
-from evaluation.metrics.normaliser import normalise
 from evaluation.metrics.registry import METRICS
+from lm.words import normalise_words
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
 
-Judge = Literal["text", "named", "likeliest", "recogniser", "signal", "waveform", "likelihood"]
-# What each metric compares, and the judges that deliver it.
-_DELIVERS = {
+Scorer = Literal[
+    "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood"
+]  # fmt: skip
+# What each metric compares, and the scorers that deliver it.
+_DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "words": ("text", "recogniser"),
-    "label": ("named", "likeliest", "signal"),
+    "label": ("label_in_text", "max_likelihood", "signal_classifier"),
     "audio": ("waveform",),
     "likelihood": ("likelihood",),
 }
-_OF_TEXT = ("text", "named", "likeliest", "likelihood")  # judges of what is written; the others judge what is heard
+_OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 
 Rows = Annotated[int, Range(1, 100_000)]  # 95 minutes of audio
@@ -43,29 +45,29 @@ Ways = Annotated[int, Range(2, 64)]
 
 @dataclass(frozen=True)
 class Data:
-    """Which clips are asked about.
+    """Which clips a task is about."""
 
-    kind: kind of clip; labels: values that a clip must have; source: what the clip's source begins with
-    spread: a label over whose values the items are spread evenly; "" takes clips in a fixed random order
-    """
-
+    # kind of the clips
     kind: Literal["speech", "sound", "music", "mixture"]
+    # split that they belong to; any: whichever
     split: Literal["train", "dev", "test", "any"] = "test"
+    # label values that a clip must have
     labels: Mapping[str, str] = field(default_factory=dict)
+    # how a clip's source must begin; empty: any source
     source: str = ""
+    # label over whose values the items are spread evenly; empty: clips in a fixed random order
     spread: str = ""
 
 
 @dataclass(frozen=True)
-class Episode:
-    """A classification episode: solved examples of `ways` values of a label, then the query.
+class Classification:
+    """A few-shot classification: solved examples of each of several values of a label, then the query."""
 
-    examples_as: "audio" gives the examples whole, the name of a stream by that stream alone, as "descriptive" does in a
-        third of the rows
-    """
-
+    # label whose values are the classes
     label: str
+    # number of classes in one request
     ways: Ways
+    # tokens of the examples: audio (all streams), or one stream's name: descriptive takes a third of the rows
     examples_as: Name = "audio"
 
     def __post_init__(self) -> None:
@@ -74,35 +76,47 @@ class Episode:
 
 @dataclass(frozen=True)
 class Generation:
-    """How the model answers (lm.sampling.GenerationSettings). top_k 1 is greedy; 17.5 rows are a second of audio."""
+    """How the model generates its answer (lm.generation.sampling.GenerationSettings), greedily by default."""
 
+    # longest answer in rows; 17.5 rows are a second of audio
     max_rows: Rows
+    # logits are divided by it; 0 takes the most likely id
     temperature: Temperature = 0.9
+    # only the k most likely ids are sampled; 1 is greedy
     top_k: Count = 1
+    # scale of classifier-free guidance for audio; 1 is none
     guidance: Guidance = 1.0
-    stream_temperature: Mapping[str, Temperature] = field(default_factory=dict)  # name of a stream -> its own
+    # name of a stream -> its own temperature
+    stream_temperature: Mapping[str, Temperature] = field(default_factory=dict)
+    # name of a stream -> its own guidance
     stream_guidance: Mapping[str, Guidance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a task: who reads the answer, and how the reading is compared.
+    """One number of a task: how a prediction is extracted from an answer, and the metric that compares it.
 
-    judge: "text" the answer's words as they stand; "named" the one label value that the text names (none or several:
-        unparsed); "likeliest" the value that the model finds likeliest as its answer; "recogniser" the words that an
-        independent recogniser hears; "signal" the label value that signal measurements point to; "waveform" the audio
-        itself; "likelihood" how likely the right text is
-    label: the label that is named or heard; its values in the data are the choices, `choices` where these are given
-    phrases: other ways to name a value; grammar: what the recogniser expects (evaluation/judges/recogniser.py)
+    The scorers: "text" takes the answer as it stands; "label_in_text" the one label value that the text names (none or
+    several: unparsed); "max_likelihood" the value that is most likely as the model's answer; "recogniser" the words
+    that an independent recogniser transcribes; "signal_classifier" the value that signal measurements point to;
+    "waveform" the audio itself; "likelihood" how likely the right text is.
     """
 
+    # name of the score, unique in the task
     name: str
+    # metric of evaluation/metrics/registry.py
     metric: str
-    judge: Judge
+    # how a prediction is extracted from the answer
+    scorer: Scorer
+    # label that is compared; its values in the data are the choices
     label: str = ""
+    # the choices, where they are not the values of a label
     choices: tuple[str, ...] = ()
+    # further phrases that name a value
     phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # what the recogniser expects (evaluation/judges/recogniser.py)
     grammar: Literal["digit", "digits", "corpus", "open"] = "digits"
+    # sentence for readers of the report
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -111,93 +125,107 @@ class Score:
             hint = nearest(self.metric, METRICS) or f"; known metrics: {', '.join(METRICS)}"
             raise ValueError(f"there is no metric {shown(self.metric)}{hint}")
         takes = METRICS[self.metric].takes
-        if self.judge not in _DELIVERS[takes]:
+        if self.scorer not in _DELIVERS[takes]:
             allowed = " or ".join(_DELIVERS[takes])
-            raise ValueError(f"the metric '{self.metric}' goes with the judge {allowed}, not {self.judge}")
-        if takes == "label" and not self.label and (self.judge == "signal" or not self.choices):
-            more = "" if self.judge == "signal" else ", or 'choices'"
-            raise ValueError(f"the judge '{self.judge}' needs the key 'label'{more}")
-        spoken = [normalise(choice) for choice in self.choices]
-        if "" in spoken or len(set(spoken)) < len(spoken) or len(spoken) == 1:
+            raise ValueError(f"the metric '{self.metric}' goes with the scorer {allowed}, not {self.scorer}")
+        of_signal = self.scorer == "signal_classifier"
+        if takes == "label" and not self.label and (of_signal or not self.choices):
+            raise ValueError(f"the scorer '{self.scorer}' needs the key 'label'{'' if of_signal else ', or choices'}")
+        phrases = [normalise_words(choice) for choice in self.choices]
+        if "" in phrases or len(set(phrases)) < len(phrases) or len(phrases) == 1:
             raise ValueError("'choices' must be two or more phrases that differ by more than capitals and full stops")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One evaluation task.
+class EvalTask:
+    """One evaluation task, as its YAML file describes it."""
 
-    version: raised with every change that may change a score; it is part of every cached output's key
-    request: a task of `auditory_sentences/builders/tasks.py`, "audio_qa:instrument" for instance, "classification" with
-        `episode`, or "reconstruction": what the codec makes of a recording
-    shots: the numbers of solved examples that the task is meant for; `--shots` chooses among them
-    """
-
+    # name: letters, digits, _ - .
     task: str
+    # to be raised with every change that may change a score; part of the key of every cached output
     version: Count
+    # heading in the report
     title: str
+    # what the task tests, for readers of the report
     about: str
+    # a task of auditory_sentences/builders/tasks.py such as audio_qa:instrument, classification, or reconstruction
     request: str
+    # which clips the task is about
     data: Data
+    # what is measured
     scores: tuple[Score, ...]
+    # how the model generates
     generation: Generation = Generation(max_rows=64)
+    # numbers of solved examples that the task is meant for; --shots chooses among them
     shots: tuple[Shots, ...] = (0,)
-    episode: Episode | None = None
+    # the classes, for the request classification
+    classification: Classification | None = None
 
     def __post_init__(self) -> None:
         _require_plain("task", self.task)
         if not self.scores:
             raise ValueError("a task needs at least one score")
         _require_once("scores", [score.name for score in self.scores], "two of them have the name")
-        if (self.request == "classification") != (self.episode is not None):
-            raise ValueError("'episode' goes with the request 'classification', and with no other")
+        if (self.request == "classification") != (self.classification is not None):
+            raise ValueError("the key 'classification' goes with the request 'classification', and with no other")
         if not self.shots:
             raise ValueError("'shots' is a list of numbers from 0")
         _require_once("shots", self.shots, "it lists twice")
-        if self.episode and any(score.label not in ("", self.episode.label) for score in self.scores):
-            raise ValueError(f"the scores must ask for the episode's label, '{self.episode.label}'")
+        if self.classification and any(s.label not in ("", self.classification.label) for s in self.scores):
+            raise ValueError(f"the scores must have the label of the classification, '{self.classification.label}'")
         self._check_request()
 
     def _check_request(self) -> None:
-        """That the request is one of ours, suits the clips, and is answered by what the judges read."""
-        judges = {score.judge for score in self.scores}
-        of_text, examples = self.episode is not None, True
-        if not self.episode and not self.is_reconstruction:
-            asked = find_task(self.request)
-            if self.data.kind not in asked.kinds:
-                kinds = " or ".join(sorted(asked.kinds))
+        """That the request is known, suits the clips, and is answered by what the scorers read."""
+        scorers = {score.scorer for score in self.scores}
+        of_text, examples = self.classification is not None, True
+        if not self.classification and not self.is_reconstruction:
+            request = find_task(self.request)
+            if self.data.kind not in request.kinds:
+                kinds = " or ".join(sorted(request.kinds))
                 raise ValueError(f"the request '{self.request}' is for clips of {kinds}, not of {self.data.kind}")
-            role = asked.parts[-1].role
-            of_text, examples = role in get_args(TextRole), not all(part.is_target for part in asked.parts)
-            if not (of_text or role == "audio") or not (examples or judges == {"likelihood"}):
+            role = request.parts[-1].role
+            of_text, examples = role in get_args(TextRole), not all(part.is_target for part in request.parts)
+            if not (of_text or role == "audio") or not (examples or scorers == {"likelihood"}):
                 raise ValueError(f"the request '{self.request}' cannot be answered alone; choose another one")
-        if any((judge in _OF_TEXT) != of_text for judge in judges):
+        unfit = sorted(scorer for scorer in scorers if (scorer in _OF_TEXT) != of_text)
+        if unfit:
             raise ValueError(
-                f"the request '{self.request}' is answered with {'text' if of_text else 'audio'}, which the judge "
-                f"'{next(judge for judge in sorted(judges) if (judge in _OF_TEXT) != of_text)}' does not read"
+                f"the request '{self.request}' is answered with {'text' if of_text else 'audio'}, which the scorer "
+                f"'{unfit[0]}' does not read"
             )
-        if "likelihood" in judges and len(judges) > 1:
-            raise ValueError("the judge 'likelihood' asks for no answer: put it into a task of its own")
+        if self.is_likelihood and len(scorers) > 1:
+            raise ValueError("the scorer 'likelihood' needs no answer: put it into a task of its own")
         if any(self.shots) and (self.is_reconstruction or not examples):
             raise ValueError(f"the request '{self.request}' has no examples: its 'shots' are [0]")
 
     @property
     def is_reconstruction(self) -> bool:
-        """Whether the codec is asked, not the model."""
+        """Whether the codec is evaluated, not the model."""
         return self.request == "reconstruction"
 
     @property
+    def is_likelihood(self) -> bool:
+        """Whether the right text is scored, and nothing is generated."""
+        return any(score.scorer == "likelihood" for score in self.scores)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of everything the file says: shows in results whether two runs asked the same."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Hash of everything in the file, under the keys' first names: equal where two runs evaluated the same."""
+        return hashlib.sha256(json.dumps(first_names(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Suite:
     """A list of tasks to run together."""
 
+    # name: letters, digits, _ - .
     suite: str
+    # heading in the report
     title: str
+    # what the suite tests
     about: str
+    # names in evaluation/tasks, or YAML files relative to the suite's
     tasks: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -206,32 +234,43 @@ class Suite:
             raise ValueError("'tasks' must list at least one task")
 
 
-def load_task(name_or_path: str | Path) -> Task:
-    """A task by its name in evaluation/tasks, or from any YAML file. Raises UserError naming file, key and remedy."""
-    return _read(Task, _locate(name_or_path, TASKS_FOLDER, "task"))
+def load_task(name_or_path: str | Path) -> EvalTask:
+    """A task by its name in evaluation/tasks, or from any YAML file.
+
+    Raises:
+        UserError: The file is not there, or is no task; names the file, the key and the remedy.
+    """
+    return _read(EvalTask, _locate(name_or_path, TASKS_FOLDER, "task"))
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
-    """A suite by its name in evaluation/suites, or from any YAML file."""
+    """A suite by its name in evaluation/suites, or from any YAML file.
+
+    Raises:
+        UserError: As `load_task`.
+    """
     return _read(Suite, _locate(name_or_path, SUITES_FOLDER, "suite"))
 
 
-def load_suites(names_or_paths: Sequence[str | Path]) -> tuple[list[Suite], list[Task]]:
+def load_suites(names_or_paths: Sequence[str | Path]) -> tuple[list[Suite], list[EvalTask]]:
     """Suites and the tasks that they list, each once, however many suites list it.
 
-    Paths of tasks are relative to the suite's file. Raises UserError where a suite lists a task twice, and where two
-    files give one name: results are known by their names.
+    Args:
+        names_or_paths: Names in evaluation/suites, or YAML files. Paths of tasks are relative to their suite's file.
+
+    Raises:
+        UserError: A suite lists a task twice, or two files give one name: results are known by their names.
     """
-    suites: dict[str, tuple[str, Suite]] = {}  # name -> (file, what it says)
-    tasks: dict[str, tuple[str, Task]] = {}
-    for given in names_or_paths:
-        path = _locate(given, SUITES_FOLDER, "suite")
+    suites: dict[str, tuple[str, Suite]] = {}  # name -> (file, its contents)
+    tasks: dict[str, tuple[str, EvalTask]] = {}
+    for name_or_path in names_or_paths:
+        path = _locate(name_or_path, SUITES_FOLDER, "suite")
         suite = _read(Suite, path)
         _enter(suites, suite.suite, path, suite, "suite")
         listed = set()
         for name in suite.tasks:
             file = _locate(name, TASKS_FOLDER, "task", path.parent)
-            task = _read(Task, file)
+            task = _read(EvalTask, file)
             _enter(tasks, task.task, file, task, "task")
             if task.task in listed:
                 raise UserError(f"{path}: lists the task '{task.task}' twice; leave one out")
@@ -246,7 +285,7 @@ def _enter(known: dict[str, tuple[str, Any]], name: str, path: Path, value: Any,
 
 
 def _locate(name_or_path: str | Path, folder: Path, what: str, base: Path = Path()) -> Path:
-    """The file of a task or suite. base: what a path is relative to"""
+    """The file of a task or suite; a path is relative to `base`."""
     if str(name_or_path).lower().endswith((".yaml", ".yml")):
         return base / name_or_path
     path = folder / f"{name_or_path}.yaml"
@@ -258,7 +297,7 @@ def _locate(name_or_path: str | Path, folder: Path, what: str, base: Path = Path
 
 
 def _read(kind: type, path: Path) -> Any:
-    what, other = ("task", "suite") if kind is Task else ("suite", "task")
+    what, other = ("task", "suite") if kind is EvalTask else ("suite", "task")
     values = read_yaml(path, what, f"name one of evaluation/{what}s, or the path of a YAML file")
     if other in values and what not in values:
         raise UserError(f"{path}: is a {other}, where a {what} is expected; suites list tasks, and tasks alone")
@@ -275,7 +314,7 @@ def _require_words(key: str, text: str) -> None:
         raise ValueError(f"'{key}' must be a few words, not {shown(text)}")
 
 
-def _require_once(key: str, values: Sequence[Any], said: str) -> None:
+def _require_once(key: str, values: Sequence[Any], problem: str) -> None:
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
-        raise ValueError(f"'{key}': {said} {shown(twice)}; each must be there once")
+        raise ValueError(f"'{key}': {problem} {shown(twice)}; each must be there once")

@@ -1,4 +1,4 @@
-"""One task at one number of shots: items, answers, predictions, scores, samples."""
+"""One task at one number of shots: items, answers, scores, and their entry in the results."""
 
 from __future__ import annotations
 
@@ -7,153 +7,114 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from codec.io.errors import UserError
 from codec.io.files import file_name_of, replace_file
 from evaluation.cache import CannotGoOn
-from evaluation.items import Item, Questions
+from evaluation.config import EvaluationConfig
+from evaluation.items import Item, ItemBuilder, with_recordings
 from evaluation.metrics.registry import METRICS
 from evaluation.results_folder import AUDIO
-from evaluation.runner import Answer, CodecRunner, ModelRunner, flac
-from evaluation.scoring import Prediction, Scorer
-from evaluation.task import Score, Task
-
-Respondent = ModelRunner | CodecRunner
+from evaluation.runner import Answer, Runner, flac
+from evaluation.scoring import Extractor, Prediction, ScoreRow, score_rows
+from evaluation.task import EvalTask
 
 
 def evaluate_task(
-    task: Task, shots: int, questions: Questions, scorer: Scorer, trained: Respondent, untrained: Respondent | None,
-    limit: int | None, untrained_limit: int, out: Path,
+    task: EvalTask, shots: int, config: EvaluationConfig, builder: ItemBuilder, extractor: Extractor, runner: Runner,
+    untrained: Runner | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask, read and score: the task's entry in results.json, with its samples under "samples".
+    """Evaluate one task.
 
-    trained, untrained: who is asked; the untrained one answers the first `untrained_limit` items only
-    A task that finds no clips, or whose requests do not fit the model's context, gives an entry that says so. Where a
-    recording is compared and cannot be read, its item is left out; where it is the ceiling, that is of fewer. Either is
-    counted under "unreadable". Raises UserError where the system refuses to write.
+    A task that finds no clips, or whose requests do not fit the model's context, gives an entry with the reason.
+
+    Args:
+        task: The task.
+        shots: Number of solved examples.
+        config: Limits, and the folder that the answers' audio is written to.
+        builder: Builds the items.
+        extractor: Reads predictions out of answers.
+        runner: The model or codec that is evaluated.
+        untrained: The same untrained, which answers the first items only; None for no comparison.
+
+    Returns:
+        The entry in results.json, with the samples under "samples". Recordings that cannot be read are counted under
+        "unreadable".
+
+    Raises:
+        UserError: The system refuses to read or to write.
     """
     entry = {
         "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
     try:
-        items, unreadable = _with_recordings(task, questions.items(task, shots, limit))
-        answers, predictions = _answer_and_read(task, items, scorer, trained)
-        few = items[:untrained_limit]
-        untrained_readings = (
-            _answer_and_read(task, few, scorer, untrained)[1] if untrained and few else [None] * len(task.scores)
-        )
-        scores, heard = [], []
-        for score, reading, fresh in zip(task.scores, predictions, untrained_readings, strict=True):
-            original, coded = scorer.read_originals(task, score, items), None
-            if not task.is_reconstruction:
-                coded = scorer.read_reconstructions(task, score, items, trained.speaker)
-            scores.append(_score_entry(score, reading, fresh, scorer.chance(score, items), original, coded))
-            heard.append((score, reading, original))
-        waveforms = trained.speaker.waveforms([answer.tokens for answer in answers])
+        items, unreadable = with_recordings(task, builder.items(task, shots, config.limit))
+        answers = runner.answer(task, items)
+        few = items[: config.untrained_limit]
+        compared = untrained.answer(task, few) if untrained and few else None
+        rows = score_rows(task, items, answers, compared, runner, extractor)
     except CannotGoOn:
         raise
-    except UserError as error:  # no such clips, or longer than the model's context: said in every table
+    except UserError as error:  # no such clips, or longer than the model's context: a reason in every table
         return entry | {"n": 0, "skipped": str(error), "scores": []}
-    entry |= {"n": len(items), "scores": scores}
+    entry |= {"n": len(items), "scores": [_score_entry(row) for row in rows]}
     if unreadable:
         entry["unreadable"] = unreadable
-    entry["samples"] = _write_samples(entry, items, answers, heard, waveforms, out)
-    return entry
+    return entry | {"samples": _write_samples(entry, items, answers, rows, Path(config.out))}
 
 
-def _with_recordings(task: Task, items: list[Item]) -> tuple[list[Item], list[dict[str, str]]]:
-    """The items that can be asked, and those of the task whose recording cannot be read, with the reason.
-
-    Raises UserError where none can be asked.
-    """
-    judges = {score.judge for score in task.scores}
-    if not task.is_reconstruction and not judges & {"recogniser", "signal", "waveform"}:
-        return items, []  # no recording is needed
-    missing = [{"id": item.id, "why": item.unreadable} for item in items if item.unreadable]
-    if task.is_reconstruction or "waveform" in judges:
-        items = [item for item in items if not item.unreadable]
-    if not items:
-        raise UserError(
-            f"none of the {len(missing)} recordings of the task '{task.task}' can be read ({missing[0]['why']}); say "
-            "where they are with --corpus, or leave the task out"
-        )
-    return items, missing
-
-
-def _answer_and_read(
-    task: Task, items: Sequence[Item], scorer: Scorer, who: Respondent
-) -> tuple[list[Answer], list[Prediction]]:
-    if all(score.judge == "likelihood" for score in task.scores):
-        negative_log_likelihood = who.negative_log_likelihood(task, items)
-        nothing = [Answer(None, "scored") for _ in items]
-        return nothing, [scorer.likelihood(score, items, negative_log_likelihood) for score in task.scores]
-    answers = who.answer(task, items)
-    return answers, [
-        scorer.read_choices(task, score, items, who)
-        if score.judge == "likeliest"
-        else scorer.read_answers(task, score, items, answers, who.speaker)
-        for score in task.scores
-    ]
-
-
-def _score_entry(
-    score: Score, reading: Prediction, fresh: Prediction | None, chance: float | None, original: Prediction | None,
-    coded: Prediction | None,
-) -> dict[str, Any]:  # fmt: skip
-    def plain(of: Prediction | None) -> dict[str, Any] | None:
-        if of is None:
+def _score_entry(row: ScoreRow) -> dict[str, Any]:
+    def plain(prediction: Prediction | None) -> dict[str, Any] | None:
+        if prediction is None:
             return None
-        return asdict(of.estimate) | {"unparsed": of.unparsed, "empty_references": of.empty_references}
+        counts = {"unparsed": prediction.unparsed, "empty_references": prediction.empty_references}
+        return asdict(prediction.estimate) | counts
 
-    metric = METRICS[score.metric]
+    score, metric = row.score, METRICS[row.score.metric]
     return {
-        "name": score.name, "metric": score.metric, "judge": score.judge, "about": score.about, "unit": metric.unit,
-        "direction": metric.direction, "percent": metric.percent,
-        **plain(reading), "chance": chance, "untrained": plain(fresh), "original": plain(original),
-        "codec": plain(coded),
+        "name": score.name, "metric": score.metric, "scorer": score.scorer, "about": score.about, "unit": metric.unit,
+        "direction": metric.direction, "percent": metric.percent, **plain(row.model), "chance": row.chance,
+        "untrained": plain(row.untrained), "original": plain(row.original), "codec": plain(row.codec),
     }  # fmt: skip
 
 
 def _write_samples(
-    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer],
-    heard: Sequence[tuple[Score, Prediction, Prediction | None]], waveforms: Sequence[np.ndarray | None], out: Path,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """What was asked, answered and read, item by item; the answers' audio goes to out/audio/TASK-SHOTS/."""
+    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer], rows: Sequence[ScoreRow], out: Path
+) -> list[dict[str, Any]]:
+    """Request, answer and predictions of each item; the answers' audio goes to out/audio/TASK-SHOTS/."""
     samples = []
     folder = out / AUDIO / file_name_of(f"{entry['task']}-{entry['shots']}")
-    of_originals = [_by_item(items, original) for _, _, original in heard]
-    for i, (item, answer, waveform) in enumerate(zip(items, answers, waveforms, strict=True)):
+    of_originals = [_by_item(items, row.original) for row in rows]
+    for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
         sample = {
             "task": entry["task"], "shots": entry["shots"], "id": item.id, "path": item.clip.path,
             "given": [s.content if s.is_text else f"<{s.role}>" for s in item.sentence.segments],
             "expected": item.answer if isinstance(item.answer, str) else item.clip.text or item.clip.caption,
             "answer": answer.text, "reason": answer.reason,
             "predictions": {
-                score.name: {
-                    "read": _short(reading.predictions[i]), "reference": _short(reading.references[i]),
-                    "original": _short(originals.get(item.id)),
+                row.score.name: {
+                    "read": _text_alone(row.model.predictions[i]), "reference": _text_alone(row.model.references[i]),
+                    "original": _text_alone(originals.get(item.id)),
                 }
-                for (score, reading, _), originals in zip(heard, of_originals, strict=True)
+                for row, originals in zip(rows, of_originals, strict=True)
             },
         }  # fmt: skip
-        if waveform is not None:
+        if answer.waveform is not None:
             path = folder / f"{file_name_of(item.id)}.flac"
             with replace_file(path) as temporary:
-                temporary.write_bytes(flac(waveform))
+                temporary.write_bytes(flac(answer.waveform))
             sample["audio"] = str(path.relative_to(out))
         samples.append(sample)
     return samples
 
 
 def _by_item(items: Sequence[Item], original: Prediction | None) -> dict[str, Any]:
-    """What was heard in the originals that can be read, by the id of the item."""
+    """Predictions of the originals that can be read, by the id of the item."""
     if original is None:
         return {}
     readable = [item.id for item in items if not item.unreadable]
     return dict(zip(readable, original.predictions, strict=True))
 
 
-def _short(reading: Any) -> str | None:
-    return reading if isinstance(reading, str) else None
+def _text_alone(prediction: Any) -> str | None:
+    return prediction if isinstance(prediction, str) else None

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from lm.text_tokenizer import TextTokenizer
+from lm.words import DIGITS
 
 # What the text is to the model: words that are said or sung, the description of a sound, or anything else.
 Use = Literal["words", "description", "text"]
 
-_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _ORDINALS = ("zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
 _SPOKEN = {"%": "percent", "&": "and", "+": "plus", "=": "equals", "@": "at"}
 _MARKS = ".,?!"  # of sentences: known as a class, or not at all
@@ -78,11 +78,11 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
 def _said(number: re.Match) -> str:
     """A number's digits one by one: -3.5 is minus three point five, 2nd is second."""
     sign, whole, fraction, ordinal = number.groups()
-    digits = [_DIGITS[int(d)] for d in (whole or number[0]) if d != ","]
+    digits = [DIGITS[int(d)] for d in (whole or number[0]) if d != ","]
     if ordinal and not fraction:
         digits[-1] = _ORDINALS[int(whole.rstrip(",")[-1])]
     if fraction:
-        digits += ["point", *(_DIGITS[int(d)] for d in fraction)]
+        digits += ["point", *(DIGITS[int(d)] for d in fraction)]
     minus = ["minus"] if sign else []
     trailing = "," if whole and whole.endswith(",") else ""
     after = f" {ordinal} " if ordinal and fraction else " " if whole is None else ""

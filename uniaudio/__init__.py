@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "EvaluationConfig",  # noqa: F822 (offered by __getattr__, from a floor above)
     "Processor",
     "Sound",
     "UniAudio",
     "UserError",
     "__version__",
-    "evaluate",  # noqa: F822 (offered by __getattr__, from a floor above)
+    "evaluate",  # noqa: F822
     "load",
     "load_tokenizer",
     "local_folder",
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "UniAudio": ("uniaudio.model", "UniAudio"),
         "UserError": ("codec.io.errors", "UserError"),
         "__version__": ("uniaudio.version", "VERSION"),
+        "EvaluationConfig": ("evaluation.config", "EvaluationConfig"),
         "evaluate": ("evaluation.run_suite", "run"),
         "load": ("uniaudio.model", "load"),
         "load_tokenizer": ("codec.tokenizer", "load_tokenizer"),

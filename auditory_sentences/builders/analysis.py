@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm.words import as_number
+
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
 
@@ -24,14 +26,6 @@ LEVEL_OF: Mapping[str, str] = {source: level for level, source in LEVELS.items()
 JUDGE_QUESTION: str = _DATA["judge"]  # with places {truth} and {said}
 TEMPO_LABELS = ("bpm", "tempo")  # of these, the one that is a number is in beats per minute
 _MARKS = re.compile(rf"(?:^|\s)(?:{'|'.join(map(re.escape, LEVELS))}):")
-
-
-def number(value: str | None) -> float | None:
-    """The number that a label's value is, where it is one."""
-    try:
-        return float(value or "")
-    except ValueError:
-        return None
 
 
 def is_count(label: str) -> bool:
@@ -46,7 +40,7 @@ def described_labels(clip: Clip) -> dict[str, str]:
         for label, value in sorted(clip.labels.items())
         if value
         and label not in LEVELS  # it would be read as the next level
-        and (number(value) is None or label in TEMPO_LABELS or is_count(label))
+        and (as_number(value) is None or label in TEMPO_LABELS or is_count(label))
     }
 
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lm.words import as_number, normalise_words
+
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
     from auditory_sentences.lengths import Units
@@ -45,7 +47,7 @@ class Catalogue:
             if clip.kind == "speech" and clip.speaker:
                 self.by_speaker[clip.speaker].append(i)
                 if clip.text:
-                    by_text[normalised(clip.text)].append((clip.speaker, i))
+                    by_text[normalise_words(clip.text)].append((clip.speaker, i))
             if clip.parts:
                 parts[i] = clip.parts
             for label, value in clip.labels.items():
@@ -92,19 +94,5 @@ def label_values(clips: Iterable[Clip]) -> Mapping[str, Sequence[str]]:
     return {
         label: tuple(sorted(values))
         for label, values in sorted(found.items())
-        if 1 < len(values) <= MAX_LABEL_VALUES and not all(is_number(v) for v in values)
+        if 1 < len(values) <= MAX_LABEL_VALUES and any(as_number(v) is None for v in values)
     }
-
-
-def is_number(value: str) -> bool:
-    """Whether a label's value is one of a scale rather than the name of a class."""
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def normalised(text: str) -> str:
-    """Words alone: the same sentence in another spelling of case, punctuation and spaces is the same text."""
-    return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split())

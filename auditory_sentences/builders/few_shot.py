@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from auditory_sentences.builders.catalogue import Catalogue, normalised
+from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.prompts import PromptBank, listed
 from auditory_sentences.builders.tasks import (
     QUESTIONS,
@@ -23,6 +23,7 @@ from auditory_sentences.lengths import row_limit
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
+from lm.words import normalise_words
 
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
@@ -164,12 +165,13 @@ class Episodes:
     ) -> list[int]:
         """`count` different candidates that give nothing of the query away."""
         seed = rng.randrange(1 << 62)
-        words = normalised(query.text) if other_words else None
+        words = normalise_words(query.text) if other_words else None
         for looked_at in (count + 8, 8 * count + 64, len(candidates)):
             fair = (
                 i
                 for i in KeyedRng("examples", seed).sample(candidates, looked_at)
-                if not _related(clip := self.pool.clip(i), query) and (words is None or normalised(clip.text) != words)
+                if not _related(clip := self.pool.clip(i), query)
+                and (words is None or normalise_words(clip.text) != words)
             )
             chosen = list(islice(fair, count))
             if len(chosen) == count:

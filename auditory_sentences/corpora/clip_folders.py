@@ -14,8 +14,8 @@ from auditory_sentences.corpora.sound_files import existing_folder, files_below,
 from codec.io.errors import UserError
 from codec.io.reading import read_json_lines
 from codec.io.strict import parse
+from lm.words import DIGITS
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _NAME = re.compile(r"([0-9])_([^_]+)_([0-9]+)")  # of a spoken digit
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from auditory_sentences.corpora.clip_folders import DIGITS
 from auditory_sentences.starter import music, sounds, voices
 from auditory_sentences.starter.randomness import choose, generator, split_of
+from lm.words import DIGITS
 
 Generator = np.random.Generator
 

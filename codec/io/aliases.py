@@ -7,6 +7,7 @@ name changes no fingerprint.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from codec.io.errors import UserError
 # class -> former key -> present key; "a.b" is b of the mapping a
 KEYS: dict[str, dict[str, str]] = {
     "DescriptiveConfig": {"gather": "downsampling"},
+    "EvalTask": {"episode": "classification"},
     "Generation": {
         "structural_guidance": "stream_guidance.structural",
         "structural_temperature": "stream_temperature.structural",
@@ -22,11 +24,13 @@ KEYS: dict[str, dict[str, str]] = {
     "GrpoRecipe": {"max_ids": "max_new_tokens"},
     "JointRecipe": {"keep_heard": "cache_features"},
     "LanguageModelRecipe": {"listener": "audio_llm"},
+    "Score": {"judge": "scorer"},
     "StructuralRecipe": {"keep_heard": "cache_features"},
 }
 # (class, present key) -> former value -> present value
 VALUES: dict[tuple[str, str], dict[str, str]] = {
     ("DescriptiveConfig", "downsampling"): {"queries": "query", "pooling": "mean_pool"},
+    ("Score", "scorer"): {"named": "label_in_text", "likeliest": "max_likelihood", "signal": "signal_classifier"},
 }
 
 
@@ -53,3 +57,26 @@ def former(cls: type, key: str, value: Any) -> tuple[str, Any]:
     old_key = next((old for old, new in KEYS.get(cls.__name__, {}).items() if new == key), key)
     old_values = {new: old for old, new in VALUES.get((cls.__name__, key), {}).items()}
     return old_key, old_values.get(value, value) if isinstance(value, str) else value
+
+
+def first_names(value: Any) -> Any:
+    """Plain values of a dataclass, nested ones included, under the names that they first had."""
+    if dataclasses.is_dataclass(value):
+        named: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            named |= _first_names(type(value), field.name, getattr(value, field.name))
+        return named
+    if isinstance(value, Mapping):
+        return {key: first_names(content) for key, content in value.items()}
+    return [first_names(content) for content in value] if isinstance(value, list | tuple) else value
+
+
+def _first_names(cls: type, name: str, value: Any) -> dict[str, Any]:
+    """One field, or those that it first was: of a mapping, each member that was a key."""
+    keys = KEYS.get(cls.__name__, {}).items()
+    members = {new.partition(".")[2]: old for old, new in keys if new.startswith(f"{name}.")}
+    if not members:
+        key, content = former(cls, name, value)
+        return {key: first_names(content)}
+    rest = {member: content for member, content in value.items() if member not in members}
+    return {old: value.get(member) for member, old in members.items()} | ({name: rest} if rest else {})

@@ -1,1 +1,1 @@
-"""Judges: who says what a generated waveform is; they share nothing with the model that made it."""
+"""Judges of generated waveforms; they share nothing with the model that generated them."""

@@ -1,4 +1,4 @@
-"""Shrinkage linear discriminant analysis in numpy: the signal judge's way from features to a label."""
+"""Shrinkage linear discriminant analysis in numpy: from signal features to a label."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ShrinkageLDA:
-    """Nearest class mean under one pooled covariance, shrunk towards the identity of standardised features.
+    """Nearest class mean under one pooled covariance, shrunk towards the identity of standardised features."""
 
-    labels: (K,) names in the order of the rows; centre, scale: (F,) standardisation; weights (K, F), bias (K,)
-    """
-
+    # (K,) names in the order of the rows of `weights`
     labels: tuple[str, ...]
+    # (F,) means of the features
     centre: np.ndarray
+    # (F,) deviations of the features
     scale: np.ndarray
+    # (K, F)
     weights: np.ndarray
+    # (K,)
     bias: np.ndarray
 
     @classmethod
     def fit(cls, features: np.ndarray, labels: Sequence[str], shrinkage: float = 0.15) -> ShrinkageLDA:
-        """features (N, F). Classes weigh the same, however many examples each has. Raises ValueError with under 2."""
+        """Fit to examples. Classes weigh the same, however many examples each has.
+
+        Args:
+            features: (N, F).
+            labels: N names.
+            shrinkage: Share of the identity in the covariance, 0 to 1.
+
+        Raises:
+            ValueError: There are fewer than two labels.
+        """
         names = tuple(sorted(set(labels)))
         if len(names) < 2:
-            raise ValueError(f"a classifier needs examples of at least two labels, found {list(names)}")
+            raise ValueError(f"a classifier needs examples of at least two labels, not {list(names)}")
         x = np.asarray(features, dtype=np.float64)
         index = np.array([names.index(label) for label in labels])
         centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)

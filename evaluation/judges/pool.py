@@ -1,7 +1,7 @@
-"""Judges: who says what a generated waveform is. They share nothing with the model that made it, and run in processes.
+"""Judges of waveforms. They share nothing with the model that generated them, and run in processes of their own.
 
 Words: `recogniser.py`. Classes, instruments, voices: signal measurements (`signal_features.py`) and a linear classifier
-fit on original recordings of the training split. Every judge is itself judged on originals.
+(`classifier.py`) fitted to original recordings of the training split. Every judge is itself tested on originals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import resource_tracker
@@ -24,17 +24,21 @@ from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
 from evaluation.judges.classifier import ShrinkageLDA
 from evaluation.judges.recogniser import Grammar, recognise
 from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, signal_features
-from evaluation.metrics.normaliser import normalise
 
-_WORTH_A_POOL = 8  # waveforms; fewer are judged sooner than processes start
-MAX_EXAMPLES = 60  # originals of one label value that the signal judge is fit on
+_WORTH_A_POOL = 8  # waveforms; fewer are done sooner than processes start
+MAX_EXAMPLES = 60  # originals of one label value that a classifier is fitted to
 
 
 class Judges:
-    """The judges' processes and their memory. Use as a context manager."""
+    """The judges' processes and their cache. Use as a context manager."""
 
     def __init__(self, cache: Cache, processes: int = 0) -> None:
-        """processes: 0 takes all cores (four at most); 1 works in this process."""
+        """Start nothing yet.
+
+        Args:
+            cache: Where transcripts and measurements are kept.
+            processes: Their number; 0 for as many as cores, four at most; 1 works in this process.
+        """
         self._cache = cache
         self._processes = processes or min(4, os.cpu_count() or 1)
         self._pool: ProcessPoolExecutor | None = None
@@ -47,14 +51,14 @@ class Judges:
             self._pool.shutdown(wait=error is None, cancel_futures=True)
             self._pool = None
 
-    def words(self, waveforms: Sequence[np.ndarray | None], rules: Grammar) -> list[str | None]:
-        """What the recogniser hears in waveforms (n,) at 24 kHz; None for None."""
-        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}", _words)
+    def transcripts(self, waveforms: Sequence[np.ndarray | None], rules: Grammar) -> list[str | None]:
+        """What the recogniser transcribes of waveforms (n,) at 24 kHz; None for None."""
+        return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}", _transcript)
 
     def features(self, waveforms: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
         """Signal features (F,) of waveforms (n,) at 24 kHz; None for None."""
-        heard = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}", _measured)
-        return [None if values is None else np.array(values) for values in heard]
+        measured = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}", _measured)
+        return [None if values is None else np.array(values) for values in measured]
 
     def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str, read: Callable) -> list[Any]:
         results: list[Any] = [None] * len(waveforms)
@@ -66,10 +70,10 @@ class Judges:
             results[i] = self._cache.get_json(key, read)
             if results[i] is None:
                 waiting.setdefault(key, []).append(i)
-        audio = [waveforms[places[0]] for places in waiting.values()]
-        for (key, places), result in zip(waiting.items(), self._map(work, audio), strict=True):
+        audio = [waveforms[indices[0]] for indices in waiting.values()]
+        for (key, indices), result in zip(waiting.items(), self._map(work, audio), strict=True):
             self._cache.put_json(key, {"result": result})
-            for i in places:
+            for i in indices:
                 results[i] = result
         return results
 
@@ -89,8 +93,8 @@ class Judges:
         try:
             few = max(1, min(4, len(audio) // (4 * self._processes)))  # Ctrl-C waits for those that are begun
             with _without_interrupts():  # processes start here
-                heard = self._pool.map(work, audio, chunksize=few)
-            yield from heard
+                results = self._pool.map(work, audio, chunksize=few)
+            yield from results
         except BrokenExecutor as error:
             raise CannotGoOn(
                 "a process of the judges ended before its time; use fewer (--processes 1 works without), or a machine "
@@ -100,7 +104,7 @@ class Judges:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits, for this thread and for ever for the processes that it starts: the judges' leave it to us."""
+    """Block Ctrl-C, in this thread for a while and for good in the processes that it starts: the parent handles it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -112,11 +116,20 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-class SignalJudge:
+class SignalClassifier:
     """Tells which value of a label a waveform has, by explicit measurements."""
 
     def __init__(self, judges: Judges, waveforms: Sequence[np.ndarray], values: Sequence[str]) -> None:
-        """Fit on original recordings of the training split and their values. Raises ValueError with under 2 values."""
+        """Fit the classifier.
+
+        Args:
+            judges: The processes that measure.
+            waveforms: Original recordings of the training split, (n,) at 24 kHz each.
+            values: The label's value of each.
+
+        Raises:
+            ValueError: There are fewer than two values.
+        """
         self._judges = judges
         self._classifier = ShrinkageLDA.fit(np.stack(judges.features(waveforms)), values)
 
@@ -125,37 +138,14 @@ class SignalJudge:
         """The values that it tells apart."""
         return self._classifier.labels
 
-    def hear(self, waveforms: Sequence[np.ndarray | None]) -> list[str | None]:
-        """The value heard in each waveform; None for None."""
+    def predict(self, waveforms: Sequence[np.ndarray | None]) -> list[str | None]:
+        """The value of each waveform; None for None."""
         features = self._judges.features(waveforms)
         return [None if f is None else self._classifier.predict(f)[0] for f in features]
 
 
-def mentioned(text: str, phrases: Mapping[str, Sequence[str]]) -> set[str]:
-    """The values that a normalised text names, by any of their normalised phrases.
-
-    Longer phrases are looked for first and use up their words, so that "northern english" does not also name "english".
-    """
-    found, rest = set(), f" {text} "
-    pairs = sorted(
-        ((phrase, value) for value, ps in phrases.items() for phrase in ps), key=lambda p: (-len(p[0]), p[0])
-    )
-    for phrase, value in pairs:
-        if phrase and f" {phrase} " in rest:
-            found.add(value)
-            # A mark between the words keeps the two sides from forming a phrase that nobody said.
-            rest = rest.replace(f" {phrase} ", " | ")
-    return found
-
-
-def named(text: str | None, phrases: Mapping[str, Sequence[str]]) -> str | None:
-    """The one value that a text names; None where it names none or several: it is unparsed, and never guessed."""
-    found = mentioned(normalise(text or ""), phrases)
-    return found.pop() if len(found) == 1 else None
-
-
-def _words(plain: Any) -> str:
-    """What `words` has in the cache. Raises ValueError where it cannot have written that."""
+def _transcript(plain: Any) -> str:
+    """What `transcripts` has in the cache. Raises ValueError where it cannot have written that."""
     if not isinstance(plain, dict) or not isinstance(plain.get("result"), str):
         raise ValueError("no words")
     return plain["result"]

@@ -1,7 +1,7 @@
-"""The independent recogniser: pocketsphinx with a grammar. It shares nothing with the models it judges.
+"""The independent recogniser: pocketsphinx with a grammar. It shares nothing with the models that it judges.
 
-It is weak (of accented real digits it gets three in four right, knowing that there is one; of synthetic digit
-strings three words in four), so its score on original recordings always stands beside that on what a model made.
+It is weak (three in four accented real digits are right, with a grammar of exactly one; three words in four of
+synthetic digit strings), so its score on original recordings always stands beside that on generated ones.
 """
 
 from __future__ import annotations
@@ -20,32 +20,30 @@ from typing import Any
 import numpy as np
 from scipy.signal import resample_poly
 
-from evaluation.metrics.normaliser import NORMALISER_VERSION, normalise
+from lm.words import DIGITS, NORMALISER_VERSION, normalise_words
 
 RECOGNISER_VERSION = f"pocketsphinx en-us, padding 0.3 s, noise 0.002, word penalty 0.02; {NORMALISER_VERSION}"
 _RATE = 16_000  # samples per second of the acoustic model
 _PADDING = 0.3  # seconds of near-silence around a clip: the decoder needs room to settle
 _NOISE = 2e-3  # of full scale: digital silence upsets the features
 _PEAK = 0.6
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DISCOUNT = 0.5  # absolute discounting of the bigram model
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What the recogniser may hear. Make one with `grammar`.
+    """What the recogniser expects. Made by `grammar`."""
 
-    name: "digit" exactly one digit; "digits" one or more; "corpus" a bigram model of given texts; "open" any English
-    jsgf, arpa: the grammar or the language model itself; both "" for "open", which comes with pocketsphinx
-    """
-
+    # digit: exactly one digit; digits: one or more; corpus: a bigram model of given texts; open: any English
     name: str
+    # the grammar, for digit and digits
     jsgf: str = ""
+    # the language model, for corpus; that for open comes with pocketsphinx
     arpa: str = ""
 
     @property
     def words(self) -> frozenset[str]:
-        """The words that can be heard; none are listed for "open"."""
+        """The words that can be recognised; none are listed for "open"."""
         if self.jsgf:
             return frozenset(DIGITS)
         entries = (line.split("\t") for line in self.arpa.splitlines() if "\t" in line)
@@ -53,12 +51,20 @@ class Grammar:
 
     @property
     def fingerprint(self) -> str:
-        """Part of the key of everything heard with this grammar."""
+        """Part of the cache key of every transcript with this grammar."""
         return hashlib.sha256(f"{RECOGNISER_VERSION}|{self.name}|{self.jsgf}|{self.arpa}".encode()).hexdigest()[:16]
 
 
 def grammar(name: str, texts: Iterable[str] = ()) -> Grammar:
-    """The grammar of that name. "corpus" needs texts, of training clips: test sentences would give answers away."""
+    """The grammar of that name.
+
+    Args:
+        name: digit, digits, corpus or open.
+        texts: For corpus, of training clips: test sentences would give answers away.
+
+    Raises:
+        ValueError: There is no such grammar, or the texts hold no word.
+    """
     if name in ("digit", "digits"):
         body = f"<word>{'+' if name == 'digits' else ''}"
         return Grammar(
@@ -74,12 +80,13 @@ def grammar(name: str, texts: Iterable[str] = ()) -> Grammar:
 def bigram_model(texts: Iterable[str]) -> str:
     """Bigram language model of normalised texts in ARPA form, absolute discounting with back-off to unigrams.
 
-    Raises ValueError where the texts hold no word.
+    Raises:
+        ValueError: The texts hold no word.
     """
     single: Counter[str] = Counter()
     pairs: dict[str, Counter[str]] = defaultdict(Counter)
     for text in texts:
-        words = ["<s>", *normalise(text).split(), "</s>"]
+        words = ["<s>", *normalise_words(text).split(), "</s>"]
         if len(words) > 2:
             single.update(words[1:])
             for first, second in pairwise(words):
@@ -104,19 +111,27 @@ def bigram_model(texts: Iterable[str]) -> str:
 
 
 def recognise(waveform: np.ndarray, rules: Grammar) -> str:
-    """The words heard in a waveform (n,) at 24 kHz, "" for none. The same waveform always gives the same words."""
+    """Transcribe a waveform.
+
+    Args:
+        waveform: (n,) at 24 kHz.
+        rules: What is expected.
+
+    Returns:
+        The words, "" for none; the same for the same waveform.
+    """
     if len(waveform) == 0 or not np.any(np.nan_to_num(waveform)):
         return ""
     audio = resample_poly(np.nan_to_num(waveform).astype(np.float64), 2, 3)
     audio = np.pad(audio * (_PEAK / np.abs(audio).max()), int(_PADDING * _RATE))
     audio = np.clip(audio + _NOISE * np.random.default_rng(0).standard_normal(len(audio)), -1, 1)
     decoder = _decoder(rules)
-    decoder.reinit_feat()  # or its noise tracker would remember the clip before
+    decoder.reinit_feat()  # or its noise tracker would keep the clip before
     decoder.start_utt()
     decoder.process_raw((audio * 32767).astype("<i2").tobytes(), full_utt=True)
     decoder.end_utt()
-    heard = decoder.hyp()
-    return heard.hypstr if heard else ""
+    hypothesis = decoder.hyp()
+    return hypothesis.hypstr if hypothesis else ""
 
 
 @lru_cache(maxsize=4)
@@ -142,12 +157,12 @@ def _decoder(rules: Grammar) -> Any:
 
 
 def knows_any(rules: Grammar) -> bool:
-    """Whether any word of a grammar can be heard at all."""
+    """Whether the recogniser's dictionary has any word of a grammar."""
     return rules.name == "open" or bool(_pronunciations(rules.words))
 
 
 def _pronunciations(words: frozenset[str]) -> str:
-    """The lines of pocketsphinx's English dictionary for these words; a word that it lacks cannot be heard."""
+    """The lines of pocketsphinx's English dictionary for these words; others cannot be recognised."""
     import pocketsphinx
 
     path = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"

@@ -1,8 +1,8 @@
-"""What a sound measures like: one explicit feature vector per waveform, numpy only, nothing learned.
+"""Signal measurements: one explicit feature vector per waveform, numpy only, nothing learned.
 
-The signal judge (`pool.py`) tells classes and instruments apart by these numbers. They are measured on
-originals and on generated audio alike, so they avoid what a codec changes without changing the sound: absolute level,
-phase, the faintest frames, the fine structure of harmonics.
+The signal classifier (`pool.py`) tells classes and instruments apart by these numbers. They are measured on originals
+and on generated audio alike, so they avoid what a codec changes without changing the sound: absolute level, phase, the
+faintest frames, the fine structure of harmonics.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ _PITCH_WINDOW, _PITCH_HOP = 2048, 480  # samples
 
 
 def signal_features(waveform: np.ndarray) -> np.ndarray:
-    """(n,) float, 24 kHz -> (F,) float64. Any length from one sample; silence and NaN give finite numbers."""
+    """The measurements of a waveform.
+
+    Args:
+        waveform: (n,) float at 24 kHz, of any length; silence and NaN give finite numbers.
+
+    Returns:
+        (F,) float64.
+    """
     waveform = np.nan_to_num(np.asarray(waveform, dtype=np.float32))
     if len(waveform) < 2 * WINDOW:
         waveform = np.pad(waveform, (0, 2 * WINDOW - len(waveform)))
     power = power_spectrogram(waveform) + 1e-12  # (513, T)
     energy = 10 * np.log10(power.sum(axis=0))  # (T,) dB
-    active = energy > energy.max() - 35  # what can be heard of it
+    active = energy > energy.max() - 35  # the audible frames
     mel = mel_filters(_BANDS) @ power  # (32, T)
     parts = [
         _timbre(mel, active),
@@ -41,9 +48,17 @@ def signal_features(waveform: np.ndarray) -> np.ndarray:
 
 
 def fundamental(waveform: np.ndarray, low: float = 50.0, high: float = 1600.0) -> tuple[np.ndarray, np.ndarray]:
-    """Fundamental frequency by normalised autocorrelation: (T,) Hz and (T,) periodicity in [0, 1], every 20 ms.
+    """Fundamental frequency by normalised autocorrelation, every 20 ms.
 
     The earliest peak within 90 % of the highest wins, so that a multiple of the period is not taken for the period.
+
+    Args:
+        waveform: (n,) float at 24 kHz.
+        low: Lowest frequency that is looked for, Hz.
+        high: Highest one.
+
+    Returns:
+        (T,) Hz and (T,) periodicity in [0, 1].
     """
     size, hop = _PITCH_WINDOW, _PITCH_HOP
     padded = np.pad(np.asarray(waveform, dtype=np.float32), size // 2)
@@ -95,7 +110,7 @@ def _spectral_shape(power: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 
 def _envelope(energy: np.ndarray, active: np.ndarray, mel: np.ndarray) -> np.ndarray:
-    """How the level goes: activity, crest, onsets per second and their regularity, attack time, decay."""
+    """The level over time: activity, crest, onsets per second and their regularity, attack time, decay."""
     decibels = 10 * np.log10(np.maximum(mel, mel.max() * 1e-5))
     flux = np.maximum(np.diff(decibels, axis=1, prepend=decibels[:, :1]), 0).mean(axis=0)
     onsets = _peaks(flux, max(2.0, 0.35 * flux.max()), gap=int(0.06 * FRAME_RATE))
@@ -147,7 +162,7 @@ def _modulation(mel: np.ndarray) -> np.ndarray:
 def _pitch(waveform: np.ndarray) -> np.ndarray:
     """Where the pitch lies and how far it moves, in loud frames that have one.
 
-    How periodic a sound is, and the levels of its single harmonics, tell originals apart best of all, and say nothing
+    How periodic a sound is, and the levels of its single harmonics, tell originals apart best of all, but mean nothing
     after a codec that keeps the sound but roughens it: they are left out.
     """
     pitch, periodicity = fundamental(waveform)
@@ -161,10 +176,10 @@ def _pitch(waveform: np.ndarray) -> np.ndarray:
 
 
 def _peaks(curve: np.ndarray, threshold: float, gap: int) -> list[int]:
-    """Places of local maxima above the threshold, the higher one where two are closer than `gap`."""
+    """Indices of local maxima above the threshold, the higher one where two are closer than `gap`."""
     inner = np.flatnonzero((curve[1:-1] >= curve[:-2]) & (curve[1:-1] > curve[2:]) & (curve[1:-1] > threshold)) + 1
     kept: list[int] = []
-    for place in inner[np.argsort(-curve[inner], kind="stable")]:
-        if all(abs(place - other) >= gap for other in kept):
-            kept.append(int(place))
+    for index in inner[np.argsort(-curve[inner], kind="stable")]:
+        if all(abs(index - other) >= gap for other in kept):
+            kept.append(int(index))
     return sorted(kept)

@@ -1,4 +1,4 @@
-"""Standard errors: every score of the suite is an estimate from a few test items, and says how far to trust it."""
+"""Standard errors: every score of the suite is an estimate from a few test items."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its standard error (both None where nothing could be measured) over `n` items."""
+    """A score with its standard error."""
 
+    # the score; None where nothing could be measured
     value: float | None
+    # its standard error; None for one item
     stderr: float | None
+    # number of items
     n: int
 
 
@@ -32,8 +35,14 @@ def ratio(
     Equal weights and no transform is a mean: its standard error is analytic, s / sqrt(n) with s the sample deviation.
     Where all items are right, or all wrong, s is 0 but the truth is not known: the error is that of a share of
     (k + 2) / (n + 4), after Agresti and Coull.
-    Otherwise items are drawn again with replacement (seeded bootstrap), because amounts and weights vary together.
+    Otherwise items are resampled with replacement (seeded bootstrap), because amounts and weights vary together.
     One item has no standard error. Weights of 0 alone count as 1 together.
+
+    Args:
+        amounts: Of each item.
+        weights: Of each item.
+        transform: Of ratios, elementwise.
+        seed: Of the bootstrap.
     """
     a, w = np.asarray(amounts, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if a.shape != w.shape:
@@ -56,6 +65,6 @@ def ratio(
     totals = w[rng].sum(axis=1)
     if not w.any():
         totals = np.ones(RESAMPLES)
-    drawn = transform(a[rng].sum(axis=1)[totals > 0] / totals[totals > 0])
-    error = float(np.std(drawn, ddof=1))
+    resampled = transform(a[rng].sum(axis=1)[totals > 0] / totals[totals > 0])
+    error = float(np.std(resampled, ddof=1))
     return Estimate(value, error if math.isfinite(error) else None, len(a))

@@ -1,4 +1,4 @@
-"""Spectrograms in numpy: what the judges, the mel distance and the report's pictures look at. No learned part."""
+"""Spectrograms in numpy, for the judges, the mel distance and the pictures of the report. No learned part."""
 
 from __future__ import annotations
 

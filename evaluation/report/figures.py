@@ -13,7 +13,7 @@ from matplotlib.image import imsave
 from evaluation.metrics.spectra import RATE, log_mel_decibels
 
 WAVEFORM_COLUMNS = 240
-SPECTROGRAM_COLUMNS = 420  # pictures of long clips are thinned to so many
+SPECTROGRAM_COLUMNS = 420  # at most: pictures of long clips are thinned
 _FLOOR = 70.0  # dB below the loudest that a spectrogram shows
 
 
@@ -32,7 +32,7 @@ def waveform_svg(waveform: np.ndarray) -> str:
 
 
 def spectrogram_png(waveform: np.ndarray) -> str:
-    """A mel spectrogram (0 to 12 kHz, low at the bottom) as an <img> with its picture inside."""
+    """A mel spectrogram (0 to 12 kHz, low at the bottom) of a waveform (n,), as an <img> with its picture inside."""
     decibels = log_mel_decibels(waveform)
     step = max(1, -(-decibels.shape[1] // SPECTROGRAM_COLUMNS))
     decibels = np.maximum(decibels, decibels.max() - _FLOOR)[::-1, ::step]
@@ -42,19 +42,21 @@ def spectrogram_png(waveform: np.ndarray) -> str:
 
 
 def player(flac: bytes) -> str:
-    """An audio element with its sound inside."""
+    """An audio element with a FLAC file inside."""
     return f'<audio controls preload="none" src="{data_uri(flac, "audio/flac")}"></audio>'
 
 
 def seconds(waveform: np.ndarray) -> str:
-    """Length of a waveform for people."""
+    """Length of a waveform (n,), as people read it."""
     return f"{len(waveform) / RATE:.1f} s"
 
 
 def scale_svg(score: Mapping, limits: tuple[float, float]) -> str:
     """One score on a line: chance as a tick, the untrained model as a ring, ceilings as bars, the model as a dot.
 
-    score: an entry of results.json; limits: values at the left and the right end, which is always the better one
+    Args:
+        score: Entry of a score in results.json.
+        limits: Values at the left and the right end, which is always the better one.
     """
 
     def place(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What a run leaves: results.json, samples.jsonl, results.md, and report.html, which opens from disk by itself."""
+"""The files of a run: results.json, samples.jsonl, results.md, and report.html, which opens from disk by itself."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.io.files import write_text
 from codec.io.terminal import printable
-from evaluation.metrics.normaliser import normalise
 from evaluation.report import figures
 from evaluation.results_folder import REPORT, RESULTS, SAMPLES, TABLE
 from evaluation.runner import flac
+from lm.words import normalise_words
 
 LONGEST = 2_000  # characters of a text in the report; samples.jsonl has all of it
 SHOWN = 4  # samples of a task in the report: its first items, not its best
@@ -28,7 +28,15 @@ _CSS = Path(__file__).with_name("report.css")
 
 
 def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Write all files into `out`. Returns what results.json holds: the results without the samples."""
+    """Write all files of a run.
+
+    Args:
+        results: What was evaluated, with the tasks' entries and their samples.
+        out: Folder to write into.
+
+    Returns:
+        What results.json holds: the results without the samples.
+    """
     samples = {(t["task"], t["shots"]): t.pop("samples", []) for t in results["tasks"]}
     written = json.dumps(results, indent=1)
     write_text(out / SAMPLES, "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
@@ -39,7 +47,13 @@ def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def shown(score: Mapping, estimate: Mapping | float | None, error: bool = True) -> str:
-    """A value for people: "38.2 % ± 4.1", "–" where there is none."""
+    """A value as people read it: "38.2 % ± 4.1", "–" where there is none.
+
+    Args:
+        score: Entry of a score in results.json: its unit.
+        estimate: The value, with its standard error where it has one.
+        error: Show the standard error.
+    """
     value = estimate["value"] if isinstance(estimate, Mapping) else estimate
     if value is None:
         return "–"
@@ -72,18 +86,18 @@ def markdown(results: Mapping) -> str:
         f"commit {results['git_commit'] or 'unknown'}. "
         "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
         "reconstructions of them. Unparsed answers count as wrong. Of silence: items whose reference holds no word; "
-        "silence is right there, and what is heard counts as errors.",
+        "silence is right there, and each recognised word counts as an error.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _notes(score: Mapping, task: Mapping, before: str, after: str) -> str:
-    """What is to be known about the number of items of a score; "" where nothing is."""
+    """Remarks on the number of items of a score; "" where there are none."""
     unreadable, empty = len(task.get("unreadable", [])), score.get("empty_references", 0)
-    said = [f"{empty} of silence"] if empty else []
-    said += [f"{unreadable} recording{'s' * (unreadable != 1)} unreadable"] if unreadable else []
-    return before + ", ".join(said) + after if said else ""
+    notes = [f"{empty} of silence"] if empty else []
+    notes += [f"{unreadable} recording{'s' * (unreadable != 1)} unreadable"] if unreadable else []
+    return before + ", ".join(notes) + after if notes else ""
 
 
 def _cell(text: object) -> str:
@@ -206,7 +220,7 @@ def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
 
 
 def _relative(score: Mapping) -> str:
-    """How much of what the judge finds in the original recordings it finds in the answers."""
+    """The score as a share of that of the original recordings."""
     original = score["original"] and score["original"]["value"]
     if not original or score["value"] is None or score["direction"] == "lower":
         return ""
@@ -242,32 +256,32 @@ def _section(group: Sequence[Mapping], samples: Mapping, out: Path, budget: list
 def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     shots = f" · {task['shots']} shot{'s' * (task['shots'] != 1)}" if task["shots"] else ""
     given = " ".join(sample["given"][-6:] if task["shots"] else sample["given"])
-    said = []
+    lines = []
     if given:
-        said.append(("given", _e(("… " if task["shots"] and len(sample["given"]) > 6 else "") + given)))
+        lines.append(("given", _e(("… " if task["shots"] and len(sample["given"]) > 6 else "") + given)))
     if sample["expected"]:
-        said.append(("expected", _e(sample["expected"])))
+        lines.append(("expected", _e(sample["expected"])))
     if sample["answer"] is not None:
-        said.append(("answer", _marked(sample, task)))
-    for name, reading in sample["predictions"].items():
-        if reading["read"] is None:
+        lines.append(("answer", _marked(sample, task)))
+    for name, prediction in sample["predictions"].items():
+        if prediction["read"] is None:
             continue
-        right = normalise(reading["read"]) == normalise(reading["reference"] or "")
-        mark = f'<span class="{"right" if right else "wrong"}">{_e(reading["read"]) or "(nothing)"}</span>'
-        if reading["read"] != sample["answer"]:
-            said.append((name, mark))
-        elif said[-1] == ("answer", _e(reading["read"])):  # nothing marked in it yet
-            said[-1] = ("answer", mark)
+        right = normalise_words(prediction["read"]) == normalise_words(prediction["reference"] or "")
+        mark = f'<span class="{"right" if right else "wrong"}">{_e(prediction["read"]) or "(nothing)"}</span>'
+        if prediction["read"] != sample["answer"]:
+            lines.append((name, mark))
+        elif lines[-1] == ("answer", _e(prediction["read"])):  # nothing marked in it yet
+            lines[-1] = ("answer", mark)
     if sample["reason"] not in ("end", "scored"):
-        said.append(("ended by", _e({"max_rows": "the length limit", "context": "a full context"}[sample["reason"]])))
+        lines.append(("ended by", _e({"max_rows": "the length limit", "context": "a full context"}[sample["reason"]])))
     sounds = []
     if sample["answer"] is None and not sample.get("audio") and sample["reason"] != "scored":
-        said.append(("answer", '<span class="wrong">no audio</span>'))
+        lines.append(("answer", '<span class="wrong">no audio</span>'))
     if sample["reason"] != "scored":
         sounds.append(_sound("original recording", _waveform(sample["path"]), budget))
     if sample.get("audio"):
         sounds.append(_sound("answer", _waveform(out / sample["audio"]), budget))
-    listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in said)
+    listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in lines)
     return (
         f'<article class="sample"><div class="path">{_e(sample["id"])}{shots}</div><dl class="said">{listed}</dl>'
         f'<div class="sounds">{"".join(sounds)}</div></article>'
@@ -277,7 +291,7 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
 def _waveform(path: str | Path) -> np.ndarray | None:
     try:
         return load_audio(path).numpy()
-    except UserError:  # moved since it was tokenised, or damaged: the report says so instead of failing
+    except UserError:  # moved since it was tokenised, or damaged: the report has a remark instead of failing
         return None
 
 
@@ -297,17 +311,19 @@ def _sound(caption: str, waveform: np.ndarray | None, budget: list[int]) -> str:
 def _marked(sample: Mapping, task: Mapping) -> str:
     """The answer; where words are compared, with the differences from what was expected marked."""
     long = max(len(sample["answer"]), len(sample["expected"])) > LONGEST
-    if long or not any(s["metric"] == "wer" for s in task["scores"]) or not normalise(sample["expected"]):
+    if long or not any(s["metric"] == "wer" for s in task["scores"]) or not normalise_words(sample["expected"]):
         return _e(sample["answer"]) or '<span class="wrong">(empty)</span>'
-    expected, answer = normalise(sample["expected"]).split(), normalise(sample["answer"]).split()
+    expected, answer = normalise_words(sample["expected"]).split(), normalise_words(sample["answer"]).split()
     pieces = []
     for chunk in jiwer.process_words(" ".join(expected), " ".join(answer)).alignments[0]:
-        wanted = _e(" ".join(expected[chunk.ref_start_idx : chunk.ref_end_idx]))
-        got = _e(" ".join(answer[chunk.hyp_start_idx : chunk.hyp_end_idx]))
+        deleted = _e(" ".join(expected[chunk.ref_start_idx : chunk.ref_end_idx]))
+        inserted = _e(" ".join(answer[chunk.hyp_start_idx : chunk.hyp_end_idx]))
         if chunk.type == "equal":
-            pieces.append(got)
+            pieces.append(inserted)
         else:
-            pieces.append((f"<del>{wanted}</del> " if wanted else "") + (f"<ins>{got}</ins>" if got else ""))
+            pieces.append(
+                (f"<del>{deleted}</del> " if deleted else "") + (f"<ins>{inserted}</ins>" if inserted else "")
+            )
     return " ".join(pieces) or '<span class="wrong">(empty)</span>'
 
 

@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from codec.io.errors import UserError
-from evaluation.run_suite import run
-from tests.factories.evaluation import write_corpus
+from tests.factories.evaluation import run, write_corpus
 from tests.factories.uniaudio import tiny_codec
 
 TASK = """task: tones
@@ -17,8 +16,8 @@ about: Voices through the codec and back.
 request: reconstruction
 data: {kind: speech, split: test}
 scores:
-  - {name: word error rate, metric: wer, judge: recogniser, grammar: digits}
-  - {name: mel distance, metric: mel_distance, judge: waveform}
+  - {name: word error rate, metric: wer, scorer: recogniser, grammar: digits}
+  - {name: mel distance, metric: mel_distance, scorer: waveform}
 """
 
 
@@ -57,8 +56,8 @@ def test_rows_of_two_codecs_and_the_suites_numbers(benchmark_module, monkeypatch
     assert all(row["mel distance"]["n"] == 3 and row["audio_seconds_per_second"] > 0 for row in decoded)
     assert len({row["mel distance"]["value"] for row in decoded}) == 8  # each setting makes other sounds
     # 10 steps and guidance 1.5 are the codec's defaults, which the suite decodes with.
-    suite = run(None, folder / "suite.yaml", corpora=[folder / "corpus"], codec=codecs[0], limit=3, out=tmp_path,
-                untrained_limit=0, processes=1, quiet=True)  # fmt: skip
+    suite = run(suite=folder / "suite.yaml", corpus=[folder / "corpus"], codec=codecs[0], limit=3, out=tmp_path,
+                untrained_limit=0, processes=1)  # fmt: skip
     for score in suite["tasks"][0]["scores"]:
         assert decoded[3][score["name"]]["value"] == pytest.approx(score["value"], rel=1e-6)
         if score["original"]:

@@ -2,33 +2,34 @@
 
 import pytest
 
-from evaluation.options import parse_options
+from codec.io.shipped import STARTER_MODEL
+from evaluation.config import EvaluationConfig, parse_config
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The arguments of the suite, which does not run."""
-    seen = {}
-    monkeypatch.setattr("evaluation.run_suite.run", lambda **arguments: seen.update(arguments))
+    """The evaluations that the suite is asked for; it does not run."""
+    configs = []
+    monkeypatch.setattr("evaluation.run_suite.run", configs.append)
     monkeypatch.delenv("UNIAUDIO_MODEL", raising=False)
-    return seen
+    return configs
 
 
 def test_without_a_word_the_shipped_model_is_evaluated(asked, uniaudio):
     assert uniaudio("evaluate").status == 0
-    assert asked["model"] == "starter/model" and asked["suite"] == ["starter"] and asked["codec"] is None
+    assert asked == [EvaluationConfig(model=STARTER_MODEL)]
 
 
 def test_a_codec_alone_needs_no_model(asked, uniaudio):
     given = ["--codec", "folder", "--suite", "codec_real", "--corpus", "a", "--corpus", "b.yaml", "c"]
     assert uniaudio("evaluate", *given).status == 0
-    assert asked["model"] is None and asked["codec"] == "folder" and asked["corpora"] == ["a", "b.yaml", "c"]
+    assert asked == [EvaluationConfig(codec="folder", suite=("codec_real",), corpus=("a", "b.yaml", "c"))]
 
 
 def test_a_model_with_another_codec(asked, uniaudio, monkeypatch):
     monkeypatch.setenv("UNIAUDIO_MODEL", "m")
     assert uniaudio("evaluate", "--codec", "c", "--shots", "0", "--shots", "4", "7").status == 0
-    assert asked["model"] == "m" and asked["codec"] == "c" and asked["shots"] == [0, 4, 7]
+    assert asked == [EvaluationConfig(model="m", codec="c", shots=(0, 4, 7))]
 
 
 def test_every_option_goes_through_as_it_stands(asked, uniaudio):
@@ -38,11 +39,11 @@ def test_every_option_goes_through_as_it_stands(asked, uniaudio):
         "--processes", "2", "--device", "cpu",
     ]  # fmt: skip
     assert uniaudio("evaluate", *given).status == 0
-    assert asked == parse_options(given, "run_suite.py") == {
-        "model": "m", "suite": ["a", "b"], "shots": [1], "limit": 3, "out": "out folder", "force": True, "store": ["s"],
-        "corpora": ["c"], "codec": "k", "untrained": "u", "untrained_limit": 0, "seed": 5, "processes": 2,
-        "device": "cpu",
-    }  # fmt: skip
+    expected = EvaluationConfig(
+        model="m", suite=("a", "b"), shots=(1,), limit=3, out="out folder", force=True, store=("s",), corpus=("c",),
+        codec="k", untrained="u", untrained_limit=0, seed=5, processes=2, device="cpu",
+    )  # fmt: skip
+    assert asked == [expected] == [parse_config(given, "run_suite.py")]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def parameters():
     for verb, callback in callbacks():
         hints = typing.get_type_hints(callback, include_extras=True)
         for name in inspect.signature(callback).parameters:
-            if hints[name] is typer.Context:  # `evaluate` hands everything to the suite (evaluation/options.py)
+            if hints[name] is typer.Context:  # `evaluate` hands everything to the suite (evaluation/config.py)
                 continue
             base, *extras = typing.get_args(hints[name])
             info = next(e for e in extras if isinstance(e, typer.models.ParameterInfo))

@@ -1,7 +1,5 @@
 import errno
-import json
 import os
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from codec.io.errors import UserError
 from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
-from evaluation.runner import Answer, _answer_from, _numbers, _plain, flac, samples
 
 KEY = key_of(a=1)
 
@@ -98,54 +95,11 @@ def test_a_damaged_entry_elsewhere_is_made_again_here(tmp_path):
     assert cache.get(KEY) == b"x"
 
 
-AUDIO = {"samples": 24_000, "reason": "end", "descriptive": [[1] * 6] * 8, "structural": [[1] * 13] * 8}
-READERS = {
-    "answer": (partial(_answer_from, fingerprint="f", codes=(4, 4)), AUDIO),
-    "text": (partial(_answer_from, fingerprint="f", codes=(4, 4)), {"text": "a dog", "reason": "end"}),
-    "options": (partial(_numbers, count=2), [-0.5, -1.5]),
-}
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_entries_of_earlier_versions_are_read(tmp_path, kind):
-    read, value = READERS[kind]
-    place(tmp_path).parent.mkdir()
-    place(tmp_path).write_text(json.dumps(value))
-    found = Cache(tmp_path).get_json(KEY, read)
-    assert (_plain(found) if isinstance(found, Answer) else found) == value
-
-
-WRONG = [
-    None, True, 3, "x", [], {}, [1], [1.0], [1.0, "x"], [1.0, None], {"result": 3}, {"text": 3, "reason": "end"},
-    {"text": "x"}, {"text": "x", "reason": "tired"}, {"text": "x", "reason": []}, {"reason": "end"},
-    AUDIO | {"samples": "24000"}, AUDIO | {"samples": -1}, AUDIO | {"samples": True}, AUDIO | {"samples": 2**70},
-    AUDIO | {"descriptive": 3}, AUDIO | {"descriptive": [[1] * 6] * 7}, AUDIO | {"descriptive": [["x"] * 6] * 8},
-    AUDIO | {"structural": [[4] * 13] * 8}, AUDIO | {"structural": [[-1] * 13] * 8}, AUDIO | {"more": 1},
-    AUDIO | {"structural": [[2**70] * 13] * 8}, AUDIO | {"structural": [[1] * 13] * 7 + [[1] * 12]},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", WRONG)
-@pytest.mark.parametrize("kind", READERS)
-def test_wrong_values_are_made_again(tmp_path, kind, value):
-    cache = Cache(tmp_path)
-    cache.put_json(KEY, value)
-    assert cache.get_json(KEY, READERS[kind][0]) is None and cache.damaged == 1
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"NaN,"])
 def test_what_is_no_json_is_made_again(tmp_path, content):
     cache = Cache(tmp_path)
     cache.put(KEY, content)
     assert cache.get_json(KEY) is None and cache.damaged == 1
-
-
-@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9])
-def test_a_sound_that_was_cut_is_made_again(tmp_path, kept):
-    content = flac(np.random.default_rng(0).uniform(-0.5, 0.5, 24_000))
-    assert len(samples(content)) == 24_000
-    with pytest.raises(ValueError):
-        samples(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
 
 
 def test_what_the_system_refuses_names_the_file_and_stops(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
 from codec.io.errors import UserError
 from evaluation import run_suite
-from evaluation.items import Questions
+from evaluation.config import EvaluationConfig
+from evaluation.items import ItemBuilder
 from evaluation.recordings import Recordings, Relocated
 from evaluation.task import load_task
 
@@ -20,7 +21,7 @@ def store(model):
 
 
 def test_items_are_held_out_and_spread_evenly(store):
-    items = Questions(store).items(load_task("sound_caption"), 0, 6)
+    items = ItemBuilder(store).items(load_task("sound_caption"), 0, 6)
     assert Counter(item.clip.labels["class"] for item in items) == {"rain": 2, "engine": 2, "clock": 2}
     assert {item.clip.split for item in items} == {"test"}
 
@@ -30,81 +31,87 @@ def test_several_stores_are_asked_as_one(store, tmp_path):
     half = len(store) // 2
     for name, places in (("a", range(half)), ("b", range(half, len(store)))):
         clips = [store[i] for i in places]
-        shard = write_shard(tmp_path / name / "shard-00000.arrow", clips, [clip.tokens for clip in clips])
+        shard = write_shard(
+            tmp_path / name / "shard-00000.arrow", clips, [clip.tokens for clip in clips], store.streams
+        )
         sources = [Source(clip.id, clip.path, sha256="0" * 64) for clip in clips]
         write_sources(tmp_path / name, shard, sources)
-        manifest = Manifest(fingerprint=store.fingerprint, codes=None, complete=True, shards=(shard,))
+        manifest = Manifest(
+            fingerprint=store.fingerprint, streams=store.streams, sample_rate=store.sample_rate, complete=True,
+            shards=(shard,),
+        )  # fmt: skip
         write_manifest(tmp_path / name, manifest)
     (tmp_path / "run/model").mkdir(parents=True)
     (tmp_path / "run/recipe.yaml").write_text(f"store: [{tmp_path}/a, {tmp_path}/b]\n")
     task = load_task("asr")
     for given in ([tmp_path / "a", tmp_path / "b"], None):
-        joined = run_suite._questions(tmp_path / "run/model", given, (), [task], 0)
-        assert [item.id for item in joined.items(task, 1, 5)] == [i.id for i in Questions(store).items(task, 1, 5)]
+        joined = run_suite._item_builder(EvaluationConfig(tmp_path / "run/model", store=given), [task])
+        assert [item.id for item in joined.items(task, 1, 5)] == [i.id for i in ItemBuilder(store).items(task, 1, 5)]
     (tmp_path / "run/recipe.yaml").write_text("store: 7\n")
     with pytest.raises(UserError, match="names no token store but 7"):
-        run_suite._questions(tmp_path / "run/model", None, (), [task], 0)
+        run_suite._item_builder(EvaluationConfig(tmp_path / "run/model"), [task])
 
 
 def test_the_same_seed_asks_the_same_and_another_seed_does_not(store):
     task = load_task("asr")
 
     def asked(seed):
-        items = Questions(store, seed).items(task, 0, 5)
+        items = ItemBuilder(store, seed).items(task, 0, 5)
         return [(item.id, item.sentence.segments[0].content) for item in items]
 
     assert asked(0) == asked(0) != asked(1)
 
 
 def test_a_smaller_limit_is_the_beginning_of_a_larger_one(store):
-    questions, task = Questions(store), load_task("music_caption")
-    ids = [item.id for item in questions.items(task, 0, None)]
-    assert [item.id for item in questions.items(task, 0, 3)] == ids[:3] and len(ids) > 3
+    builder, task = ItemBuilder(store), load_task("music_caption")
+    ids = [item.id for item in builder.items(task, 0, None)]
+    assert [item.id for item in builder.items(task, 0, 3)] == ids[:3] and len(ids) > 3
 
 
 def test_the_request_holds_no_answer(store):
     for name in ("asr", "sound_caption", "tts", "music_generation"):
-        for item in Questions(store).items(load_task(name), 0, 3):
+        for item in ItemBuilder(store).items(load_task(name), 0, 3):
             given = item.sentence.segments
             assert not any(segment.is_target for segment in given)
             assert all(segment.content is not item.answer for segment in given)
 
 
 def test_shots_come_from_training_and_ask_about_the_same_clips(store):
-    questions, task = Questions(store), load_task("sound_caption_shots")
-    without, four = (questions.items(task, shots, 4) for shots in (0, 4))
+    builder, task = ItemBuilder(store), load_task("sound_caption_shots")
+    without, four = (builder.items(task, shots, 4) for shots in (0, 4))
     assert [item.id for item in without] == [item.id for item in four]
     assert all(sum(not s.is_text for s in item.sentence.segments) == 5 for item in four)
     # what the examples say is no list of choices
-    assert {questions.number_of_choices(task.scores[0], item) for item in four} == {3}
+    assert {item.targets["class"].num_choices for item in four} == {3}
 
 
 def test_classification_offers_its_options(store):
-    questions, task = Questions(store), load_task("sound_2_way")
-    for item in questions.items(task, 1, 6):
-        assert len(item.options) == 2 and item.answer in item.options
-        assert questions.number_of_choices(task.scores[0], item) == 2
-        assert item.reference(task.scores[0]) == item.answer
+    builder, task = ItemBuilder(store), load_task("sound_2_way")
+    for item in builder.items(task, 1, 6):
+        target = item.targets["class"]
+        assert len(target.phrases) == target.num_choices == 2 and item.answer in target.phrases
+        assert target.reference == item.answer
 
 
 def test_a_question_that_lists_its_answers_offers_as_many_choices(store):
-    questions, task = Questions(store), load_task("sound_question")
-    found = {questions.number_of_choices(task.scores[0], item) for item in questions.items(task, 0, None)}
-    assert found == {3}  # all classes, listed or not
+    items = ItemBuilder(store).items(load_task("sound_question"), 0, None)
+    assert {item.targets["class"].num_choices for item in items} == {3}  # all classes, listed or not
 
 
 def test_no_such_clips_is_an_error_that_says_what_was_looked_for(store):
     with pytest.raises(UserError, match="'asr_real_digits' finds no clip of speech in split 'dev'"):
-        Questions(store).items(load_task("asr_real_digits"), 0, 5)
+        ItemBuilder(store).items(load_task("asr_real_digits"), 0, 5)
 
 
 def test_recordings_of_a_folder_that_describes_itself(model, tmp_path, real_audio_dir):
     digits = Recordings([real_audio_dir / "spoken_digits" / "recordings"])
-    items = Questions(digits).items(load_task("codec_real_digits"), 0, 5)
+    items = ItemBuilder(digits).items(load_task("codec_real_digits"), 0, 5)
     assert {item.clip.split for item in items} == {"dev"} and all(item.clip.text for item in items)
-    sentences = Questions(Recordings([real_audio_dir / "sentences"])).items(load_task("codec_real_sentences"), 0, None)
+    sentences = ItemBuilder(Recordings([real_audio_dir / "sentences"])).items(
+        load_task("codec_real_sentences"), 0, None
+    )
     assert len(sentences) == 10 and all(len(item.clip.text.split()) > 3 for item in sentences)
-    clips = Questions(Recordings([real_audio_dir / "clips"])).items(load_task("codec_recordings"), 0, None)
+    clips = ItemBuilder(Recordings([real_audio_dir / "clips"])).items(load_task("codec_recordings"), 0, None)
     assert len(clips) == 8
 
 
@@ -117,9 +124,9 @@ def test_recordings_must_be_there(tmp_path):
 
 def test_recordings_that_have_moved(model, store, tmp_path):
     moved = shutil.copytree(model / "../corpus", tmp_path / "moved")
-    items = Questions(Relocated(store, [moved])).items(load_task("sound_caption"), 0, 2)
+    items = ItemBuilder(Relocated(store, [moved])).items(load_task("sound_caption"), 0, 2)
     assert all(str(moved) in item.clip.path and len(item.recording) > 0 for item in items)
-    assert [i.id for i in items] == [i.id for i in Questions(store).items(load_task("sound_caption"), 0, 2)]
+    assert [i.id for i in items] == [i.id for i in ItemBuilder(store).items(load_task("sound_caption"), 0, 2)]
     (tmp_path / "other").mkdir()
     shutil.copy(next((moved / "audio").iterdir()), tmp_path / "other" / "x.flac")
     with pytest.raises(UserError, match="holds none of the token store's clips"):

@@ -11,9 +11,10 @@ import torch
 from auditory_sentences.token_store import TokenStore
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
-from evaluation.items import Questions
-from evaluation.run_suite import evaluate, run
+from evaluation.items import ItemBuilder
+from evaluation.run_suite import evaluate
 from evaluation.task import load_task
+from tests.factories.evaluation import run
 from uniaudio.model import UniAudio
 
 SUITE = """
@@ -22,7 +23,7 @@ title: Small
 about: A little of everything.
 tasks: [asr, sound_caption, sound_2_way, sound_generation, tts, text_only, codec_sound, asr_real_digits]
 """
-FAST = {"limit": 3, "untrained_limit": 2, "processes": 1, "quiet": True}
+FAST = {"limit": 3, "untrained_limit": 2, "processes": 1}
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +81,14 @@ def test_a_random_models_captions_are_unparsed_and_wrong(done):
 def test_likeliest_options_are_the_models_own_and_never_unparsed(done, model):
     results, out = done
     score = next(task for task in results["tasks"] if task["task"] == "sound_2_way")["scores"][1]
-    assert score["judge"] == "likeliest" and score["unparsed"] == 0 and score["chance"] == 0.5
-    questions, task = Questions(TokenStore(model / "../tokens")), load_task("sound_2_way")
+    assert score["scorer"] == "max_likelihood" and score["unparsed"] == 0 and score["chance"] == 0.5
+    questions, task = ItemBuilder(TokenStore(model / "../tokens")), load_task("sound_2_way")
     item = questions.items(task, 0, 1)[0]
-    (likely,) = UniAudio.from_pretrained(model).choose([item.sentence], item.role, [item.options])
+    options = list(item.targets["likeliest class"].phrases)
+    (likely,) = UniAudio.from_pretrained(model).choose([item.sentence], item.role, [options])
     sample = json.loads((out / "samples.jsonl").read_text().splitlines()[6])
     assert (sample["task"], sample["shots"], sample["id"]) == ("sound_2_way", 0, item.id)
-    assert sample["predictions"]["likeliest class"]["read"] == item.options[likely.index(max(likely))]
+    assert sample["predictions"]["likeliest class"]["read"] == options[likely.index(max(likely))]
 
 
 def test_generated_audio_is_saved(done):
@@ -173,7 +175,7 @@ def other_codec(model, folder):
 
 
 def test_a_codec_alone(model, tmp_path):
-    results = run(suite="codec", codec=model / "audio_tokenizer", corpora=[model / "../corpus"], out=tmp_path, **FAST)
+    results = run(suite="codec", codec=model / "audio_tokenizer", corpus=[model / "../corpus"], out=tmp_path, **FAST)
     assert "model" not in results and results["codec"]["fingerprint"]
     assert {task["task"]: "skipped" in task for task in results["tasks"]} == {
         "codec_digits": False, "codec_sentences": True, "codec_sound": False, "codec_music": False,
@@ -231,7 +233,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing_behind(model, tmp_path, mon
         ({"processes": 10**9}, "--processes must be at least 0 and at most 256"),
         ({"shots": [0, -1]}, "--shots must be at least 0, not -1"),
         ({"out": ""}, "--out must name something"),
-        ({"corpora": ["x\0"]}, "--corpus must name something"),
+        ({"corpus": ["x\0"]}, "--corpus must name something"),
     ],
 )
 def test_mistakes_of_a_program_are_the_same(model, tmp_path, monkeypatch, arguments, said):

@@ -12,7 +12,7 @@ request: sound_caption
 data: {kind: sound, labels: {class: dog}}
 generation: {max_rows: 20, temperature: 1}
 scores:
-  - {name: class, metric: accuracy, judge: named, label: class, phrases: {dog: [hound]}}
+  - {name: class, metric: accuracy, scorer: label_in_text, label: class, phrases: {dog: [hound]}}
 """
 
 
@@ -28,6 +28,22 @@ def test_a_new_task_is_a_new_file(tmp_path):
     assert task.scores[0].phrases == {"dog": ("hound",)} and task.shots == (0,)
 
 
+def test_former_names_mean_the_same_task(tmp_path):
+    present = (
+        TASK.replace("request: sound_caption", "request: classification") + "classification: {label: class, ways: 2}\n"
+    )
+    former = present.replace("classification: {", "episode: {").replace("scorer: label_in_text", "judge: named")
+    task = load_task(write(tmp_path, present))
+    assert load_task(write(tmp_path, former)) == task and task.classification.ways == 2
+    with pytest.raises(UserError, match="'judge' is a former name of 'scorer'"):
+        load_task(write(tmp_path, TASK.replace("scorer:", "judge: named, scorer:")))
+
+
+def test_fingerprints_are_those_of_the_first_names():
+    """Results of before are of the same evaluation."""
+    assert (load_task("sound_2_way").fingerprint, load_task("asr").fingerprint) == ("6493c52ad4ea", "9a0e159cfe75")
+
+
 def test_fingerprint_follows_the_contents(tmp_path):
     one = load_task(write(tmp_path, TASK)).fingerprint
     assert load_task(write(tmp_path, "# a remark\n" + TASK)).fingerprint == one
@@ -39,18 +55,30 @@ def test_fingerprint_follows_the_contents(tmp_path):
     [
         ("title:", "titel:", "unknown key 'titel'; did you mean 'title'"),
         ("max_rows: 20", "max_row: 20", "unknown key 'generation.max_row'; did you mean 'max_rows'"),
-        ("judge: named", "judge: name", "'scores[0].judge' must be one of text, named, likeliest"),
+        (
+            "scorer: label_in_text",
+            "scorer: name",
+            "'scores[0].scorer' must be one of text, label_in_text, max_likelihood",
+        ),
         ("metric: accuracy", "metric: acuracy", "no metric 'acuracy'; did you mean 'accuracy'"),
-        ("metric: accuracy", "metric: wer", "goes with the judge text or recogniser, not named"),
-        ("judge: named", "judge: name", "not 'name'; did you mean 'named'"),
+        ("metric: accuracy", "metric: wer", "goes with the scorer text or recogniser, not label_in_text"),
+        ("scorer: label_in_text", "scorer: label_in", "not 'label_in'; did you mean 'label_in_text'"),
         ("version: 2", "version: two", "'version' must be int, not 'two'"),
         ("version: 2\n", "", "key 'version' is missing"),
         ("kind: sound", "kind: noise", "'data.kind' must be one of speech, sound, music, mixture, not 'noise'"),
         ("version: 2", "version: 2\nversion: 3", "the key 'version' stands twice"),
         ("data: {", "data: [", "cannot be read as YAML"),
         ("scores:", "shots: 4\nscores:", "'shots' must be a list, not 4"),
-        ("request: sound_caption", "request: classification", "'episode' goes with the request 'classification'"),
-        ("judge: named, label: class", "judge: signal", "judge 'signal' needs the key 'label'"),
+        (
+            "request: sound_caption",
+            "request: classification",
+            "the key 'classification' goes with the request 'classification'",
+        ),
+        (
+            "scorer: label_in_text, label: class",
+            "scorer: signal_classifier",
+            "scorer 'signal_classifier' needs the key 'label'",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, said):
@@ -105,29 +133,33 @@ def test_mistakes_are_named(tmp_path, old, new, said):
         (
             "request: sound_caption",
             "request: sound_generation",
-            "answered with audio, which the judge 'named' does not",
+            "answered with audio, which the scorer 'label_in_text' does not",
         ),
         ("request: sound_caption", "request: audio_only", "the request 'audio_only' cannot be answered alone"),
         ("request: sound_caption", "request: descriptive_to_structural", "cannot be answered alone"),
-        ("request: sound_caption", "request: reconstruction", "answered with audio, which the judge 'named' does not"),
+        (
+            "request: sound_caption",
+            "request: reconstruction",
+            "answered with audio, which the scorer 'label_in_text' does not",
+        ),
         ("labels: {class: dog}", "labels: {class: 3}", "'data.labels.class' must be str, not 3"),
         ("labels: {class: dog}", "spread: [class]", "'data.spread' must be str"),
         ("scores:", "scores: []\nabout2:", "unknown key 'about2'"),
         ("name: class", "name: ''", "'name' must be a few words"),
         ("name: class", f"name: {'x' * 300}", "'name' must be a few words"),
-        (", label: class", "", "the judge 'named' needs the key 'label', or 'choices'"),
+        (", label: class", "", "the scorer 'label_in_text' needs the key 'label', or choices"),
         ("label: class,", "choices: [dog],", "'choices' must be two or more"),
         ("label: class,", "choices: [dog, Dog!],", "'choices' must be two or more"),
         ("label: class,", "choices: [dog, '...'],", "'choices' must be two or more"),
         (
             "label: class, phrases: {dog: [hound]}}",
-            "label: class}\n  - {name: class, metric: accuracy, judge: likeliest, label: class}",
+            "label: class}\n  - {name: class, metric: accuracy, scorer: max_likelihood, label: class}",
             "'scores': two of them have the name 'class'",
         ),
         (
             "label: class, phrases: {dog: [hound]}}",
-            "label: class}\n  - {name: p, metric: perplexity, judge: likelihood}",
-            "the judge 'likelihood' asks for no answer",
+            "label: class}\n  - {name: p, metric: perplexity, scorer: likelihood}",
+            "the scorer 'likelihood' needs no answer",
         ),
     ],
 )
@@ -140,12 +172,12 @@ def test_values_are_held_to_their_ranges_before_anything_is_made(tmp_path, old, 
 @pytest.mark.parametrize(
     ("label", "ways", "said"),
     [("class", 1, "must be at least 2"), ("class", 2**40, "at most 64"), ("''", 2, "'label' must be a few words"),
-     ("tempo", 2, "the scores must ask for the episode's label, 'tempo'")],
+     ("tempo", 2, "the scores must have the label of the classification, 'tempo'")],
 )  # fmt: skip
-def test_episodes_have_ranges_too(tmp_path, label, ways, said):
+def test_classifications_have_ranges_too(tmp_path, label, ways, said):
     changed = TASK.replace("request: sound_caption", "request: classification")
     with pytest.raises(UserError, match="mine.yaml") as error:
-        load_task(write(tmp_path, changed + f"episode: {{label: {label}, ways: {ways}}}\n"))
+        load_task(write(tmp_path, changed + f"classification: {{label: {label}, ways: {ways}}}\n"))
     assert said in str(error.value)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
+from auditory_sentences.starter.jobs import Job, StarterSize, render
 from auditory_sentences.token_store import build_store
+from evaluation import run_suite
+from evaluation.config import EvaluationConfig
+from lm.words import DIGITS
 from tests.factories.uniaudio import tiny_uniaudio
 
 RATE = 24_000
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def _time(seconds: float) -> np.ndarray:
@@ -52,6 +57,17 @@ SOUNDS = {"rain": hiss, "engine": hum, "clock": clicks}
 INSTRUMENTS = {"flute": flute, "organ": organ}
 
 
+def starter_speech(count: int, split: str = "dev", content: str = "digits") -> list[tuple[str, np.ndarray]]:
+    """Text and waveform of clips of the starter's speech."""
+    pairs: list[tuple[str, np.ndarray]] = []
+    for index in range(200):
+        clips = render(Job("speech", split, index), 0, StarterSize())
+        pairs += [(clip.text, wave) for clip, wave in clips if clip.labels["content"] == content]
+        if len(pairs) >= count:
+            break
+    return pairs[:count]
+
+
 def write_corpus(folder: Path, train: int = 5, test: int = 3) -> Path:
     """`train` and `test` clips of every class, instrument and gender, half a second each."""
     rng = np.random.default_rng(0)
@@ -81,6 +97,11 @@ def write_corpus(folder: Path, train: int = 5, test: int = 3) -> Path:
     return folder
 
 
+def run(quiet: bool = True, **settings: Any) -> dict[str, Any]:
+    """An evaluation with these settings (evaluation.config.EvaluationConfig)."""
+    return run_suite.run(EvaluationConfig(**settings), quiet)
+
+
 def write_model(folder: Path) -> Path:
     """A model with random weights, its corpus and its token store, which the recipe beside it names."""
     uniaudio = tiny_uniaudio()
@@ -89,3 +110,39 @@ def write_model(folder: Path) -> Path:
     build_store(read_corpora([corpus]), uniaudio.codec, folder / "tokens")
     (folder / "recipe.yaml").write_text(f"store: {folder / 'tokens'}\n")
     return folder / "model"
+
+
+CODEC_TASK = """
+task: {name}
+version: 1
+title: {title}
+about: A.
+request: reconstruction
+data: {{kind: sound}}
+scores:
+  - {{name: mel distance, metric: mel_distance, scorer: waveform}}
+"""
+
+
+def codec_suite(folder: Path, name: str = "mine", title: str = "Mine") -> Path:
+    """A suite of one task: sounds through a codec and back."""
+    (folder / "task.yaml").write_text(CODEC_TASK.format(name=name, title=json.dumps(title)))
+    path = folder / "suite.yaml"
+    path.write_text("suite: s\ntitle: S\nabout: A.\ntasks: [task.yaml]\n")
+    return path
+
+
+def corpus_of(folder: Path, *clips: str, **fields: Any) -> Path:
+    """A corpus of tones with these ids."""
+    folder.mkdir()
+    lines = []
+    for i, name in enumerate(clips):
+        soundfile.write(folder / f"{i}.wav", 0.2 * np.sin(np.arange(9_600) * (i + 2) / 40), 24_000)
+        lines.append({"id": name, "path": f"{i}.wav", "kind": "sound", "split": "test"} | fields)
+    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def samples_in(out: Path) -> list[dict[str, Any]]:
+    """The samples of a finished evaluation."""
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]

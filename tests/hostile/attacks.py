@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from cli.main import app
-from evaluation.options import NUMBERS
+from evaluation.config import options
 from tests.hostile.damages import (
     WRONG_NUMBERS,
     WRONG_VALUES,
@@ -288,7 +288,7 @@ def number(world: World, folder: Path, rng: Random) -> Trial:
 def _numeric_options(verb: str) -> list[str]:
     """Options of a verb that take a number."""
     if verb == "evaluate":
-        return [f"--{name.replace('_', '-')}" for name in NUMBERS]
+        return [option.flag for option in options().values() if option.is_number]
     command = typer.main.get_command(app).commands[verb]
     return [parameter.opts[0] for parameter in command.params if parameter.metavar in ("INTEGER", "NUMBER")]
 

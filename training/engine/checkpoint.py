@@ -14,14 +14,11 @@ whole checkpoints only.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +28,7 @@ from torch import Tensor
 
 from codec.io.errors import UserError, of_system, writing
 from codec.io.files import flush, inside, sha256_of
+from codec.io.provenance import git_commit, versions
 from codec.io.reading import load_json
 from codec.io.shipped import located
 from codec.io.terminal import shown
@@ -270,21 +268,7 @@ def resolve_model(path: str | Path) -> Path:
 def describe() -> dict[str, Any]:
     """Versions, git commit and number of processes of this run."""
     packages = ("torch", "transformers", "deepspeed", "peft", "safetensors", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {
-        "versions": versions | {"python": platform.python_version()},
-        "git_commit": _git_commit(),
-        "processes": processes.world_size(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of this source tree, "+changes" where files differ from it, None outside a repository."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return {"versions": versions(packages), "git_commit": git_commit(), "processes": processes.world_size()}
 
 
 def step_of(folder: Path) -> int | None:

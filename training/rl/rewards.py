@@ -20,12 +20,11 @@ from auditory_sentences.builders.analysis import (
     described_labels,
     is_count,
     is_well_formed,
-    number,
     read_analysis,
     read_labels,
 )
-from auditory_sentences.builders.catalogue import normalised
 from auditory_sentences.corpora.clip import Clip
+from lm.words import as_number, normalise_words
 
 TEMPO_TOLERANCE = 0.04  # MIREX audio tempo estimation
 _PITCHES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
@@ -47,22 +46,22 @@ def format_reward(clip: Clip, analysis: str) -> float:
 
 def words_reward(clip: Clip, analysis: str) -> float:
     """1 - word error rate of the transcript, 0 from one error per word on; case and punctuation do not count."""
-    truth, said = normalised(clip.text), normalised(read_analysis(analysis).get(LEVEL_OF["text"], ""))
+    truth, said = normalise_words(clip.text), normalise_words(read_analysis(analysis).get(LEVEL_OF["text"], ""))
     return max(0.0, 1.0 - jiwer.wer(truth, said))
 
 
 def tags_reward(clip: Clip, analysis: str) -> float:
     """F1 of the stated labels whose values are words: what is missing, wrong, invented or said twice costs."""
-    truth = {(label.lower(), normalised(value)) for label, value in _tags(clip).items()}
+    truth = {(label.lower(), normalise_words(value)) for label, value in _tags(clip).items()}
     others = {label.lower() for label in described_labels(clip).keys() - _tags(clip).keys()}
-    said = [(label, normalised(value)) for label, value in _stated(analysis) if label not in others]
+    said = [(label, normalise_words(value)) for label, value in _stated(analysis) if label not in others]
     return 2 * len(truth & set(said)) / (len(truth) + len(said))
 
 
 def tempo_reward(clip: Clip, analysis: str) -> float:
     """1 within 4 % of the beats per minute, 0.5 within 4 % of their double or half (MIREX's octave errors)."""
     label = _tempo_label(clip)
-    truth, said = number(clip.labels[label]), number(_only(analysis, label))
+    truth, said = as_number(clip.labels[label]), as_number(_only(analysis, label))
     for factor, reward in ((1.0, 1.0), (2.0, 0.5), (0.5, 0.5)):
         if said is not None and abs(said - factor * truth) <= TEMPO_TOLERANCE * factor * truth:
             return reward
@@ -85,7 +84,7 @@ def count_reward(clip: Clip, analysis: str) -> float:
     """Mean over the clip's counts of 1 - |stated - true| / max(stated, true); a count that is not stated earns 0."""
     scores = []
     for label, value in _counts(clip).items():
-        truth, said = float(value), number(_only(analysis, label))
+        truth, said = float(value), as_number(_only(analysis, label))
         right = said is not None and 0 <= said < float("inf")
         scores.append((1.0 if said == truth else 1 - abs(said - truth) / max(said, truth)) if right else 0.0)
     return sum(scores) / len(scores)
@@ -94,7 +93,7 @@ def count_reward(clip: Clip, analysis: str) -> float:
 # Name in a recipe -> reward.
 REWARDS: Mapping[str, Reward] = {
     "format": Reward(lambda clip: bool(analysis_levels(clip)), format_reward),
-    "words": Reward(lambda clip: bool(normalised(clip.text)), words_reward),
+    "words": Reward(lambda clip: bool(normalise_words(clip.text)), words_reward),
     "tags": Reward(lambda clip: bool(_tags(clip)), tags_reward),
     "tempo": Reward(lambda clip: _tempo_label(clip) is not None, tempo_reward),
     "key": Reward(lambda clip: read_key(clip.labels.get("key")) is not None, key_reward),
@@ -123,11 +122,11 @@ def read_key(value: str | None) -> tuple[int, str] | None:
 
 
 def _tempo_label(clip: Clip) -> str | None:
-    return next((label for label in TEMPO_LABELS if (number(clip.labels.get(label)) or 0) > 0), None)
+    return next((label for label in TEMPO_LABELS if (as_number(clip.labels.get(label)) or 0) > 0), None)
 
 
 def _counts(clip: Clip) -> dict[str, str]:
-    return {n: v for n, v in clip.labels.items() if is_count(n) and (number(v) is not None and number(v) >= 0)}
+    return {n: v for n, v in clip.labels.items() if is_count(n) and (as_number(v) is not None and as_number(v) >= 0)}
 
 
 def _tags(clip: Clip) -> dict[str, str]:

@@ -46,7 +46,14 @@ class Reader(HTMLParser):
 
 def score(**other):
     estimate = {"value": 0.5, "stderr": 0.1, "n": 2, "unparsed": 1}
-    plain = {"name": "class", "metric": "accuracy", "judge": "named", "about": "", "unit": "%", "direction": "higher"}
+    plain = {
+        "name": "class",
+        "metric": "accuracy",
+        "scorer": "label_in_text",
+        "about": "",
+        "unit": "%",
+        "direction": "higher",
+    }
     return (
         plain
         | {"percent": True, **estimate, "chance": 0.25, "untrained": None, "original": None, "codec": None}

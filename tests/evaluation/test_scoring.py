@@ -1,0 +1,122 @@
+"""Scoring: predictions out of answers, and what stands beside each score."""
+
+import numpy as np
+import pytest
+
+from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.sentence import AuditorySentence
+from codec.io.errors import UserError
+from evaluation.items import Item, Target
+from evaluation.runner import Answer
+from evaluation.scoring import Extractor, chance, compare, score_originals, score_rows
+from evaluation.task import Data, EvalTask, Score
+
+PHRASES = {"dog": ("dog", "hound"), "cat": ("cat",), "bird": ("bird",)}
+LABEL = Score("class", "accuracy", "label_in_text", label="class")
+LIKELY = Score("likely", "accuracy", "max_likelihood", label="class")
+WORDS = Score("words", "wer", "text")
+AUDIO = Score("distance", "mel_distance", "waveform")
+WAVE = (0.1 * np.random.default_rng(0).standard_normal(12_000)).astype(np.float32)
+
+
+class FakeJudges:
+    """Transcribes a waveform as its length; nothing runs."""
+
+    def transcripts(self, waveforms, rules):
+        return [None if waveform is None else f"{len(waveform)}" for waveform in waveforms]
+
+
+class FakeRunner:
+    """Its codec decodes every clip to the same."""
+
+    class decoder:  # noqa: N801
+        @staticmethod
+        def waveforms(tokens):
+            return [WAVE for _ in tokens]
+
+
+def item(name, reference, **targets):
+    clip = Clip(name, f"{name}.wav", "sound", "test", labels={"class": reference})
+    known = {
+        "class": Target(reference, PHRASES, 3),
+        "likely": Target(reference, PHRASES, 2),
+        "words": Target(reference),
+    }
+    made = Item(name, clip, None, AuditorySentence((), name), "text", reference, known | targets)
+    made.__dict__["recording"] = WAVE  # in place of a file
+    return made
+
+
+def task(*scores, request="sound_caption"):
+    return EvalTask("t", 1, "T", "A.", request, Data("sound"), scores)
+
+
+ITEMS = [item("a", "dog"), item("b", "cat"), item("c", "dog")]
+ANSWERS = [Answer("a hound", "end"), Answer("a dog and a cat", "end"), Answer("a bird", "end")]
+EXTRACTOR = Extractor(FakeJudges(), [])
+
+
+def test_a_label_is_read_or_unparsed_and_compared():
+    (row,) = score_rows(task(LABEL), ITEMS, ANSWERS, None, FakeRunner, EXTRACTOR)
+    assert row.model.predictions == ["dog", None, "bird"] and row.model.references == ["dog", "cat", "dog"]
+    assert row.model.unparsed == 1 and row.model.estimate.value == pytest.approx(1 / 3)
+    assert row.chance == pytest.approx(1 / 3)
+    assert row.untrained is row.original is row.codec is None
+
+
+def test_the_untrained_model_is_compared_on_the_first_items():
+    (row,) = score_rows(task(LABEL), ITEMS, ANSWERS, ANSWERS[2:], FakeRunner, EXTRACTOR)
+    assert row.untrained.predictions == ["bird"] and row.untrained.references == ["dog"]
+    assert row.untrained.estimate.n == 1 and row.model.estimate.n == 3
+
+
+def test_the_most_likely_value_is_never_unparsed():
+    answers = [Answer("", "end", log_probabilities={"likely": p}) for p in ([-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0])]
+    predictions = EXTRACTOR.from_answers(task(LIKELY), LIKELY, ITEMS[:2], answers)
+    assert predictions == ["dog", "cat"] and compare(LIKELY, ITEMS[:2], predictions).estimate.value == 1.0
+    assert chance(LIKELY, ITEMS) == 0.5
+
+
+def test_words_and_likelihoods_are_taken_as_they_stand():
+    assert EXTRACTOR.from_answers(task(WORDS), WORDS, ITEMS, ANSWERS)[0] == "a hound"
+    score = Score("p", "perplexity", "likelihood")
+    answers = [Answer(None, "scored", likelihood=(4.0, 2.0))] * 3
+    items = [item(name, "x", p=Target("x")) for name in "abc"]
+    predictions = EXTRACTOR.from_answers(task(score, request="text_only"), score, items, answers)
+    assert compare(score, items, predictions).estimate.value == pytest.approx(np.exp(2.0))
+
+
+def test_audio_stands_beside_its_ceilings():
+    said = Score("said", "wer", "recogniser")
+    items = [item(name, "12000", said=Target("1 2 0 0 0"), distance=Target("")) for name in "ab"]
+    answers = [Answer(None, "max_rows"), Answer(None, "end", waveform=WAVE[:6_000])]
+    generated = task(said, AUDIO, request="sound_generation")
+    words, distance = score_rows(generated, items, answers, None, FakeRunner, EXTRACTOR)
+    assert words.model.predictions == [None, "6000"] and words.model.unparsed == 1
+    assert words.original.estimate.value == words.codec.estimate.value == 0.0
+    assert distance.original is None and distance.codec.estimate.value == 0.0 and distance.model.estimate.n == 1
+    (alone,) = score_rows(task(AUDIO, request="reconstruction"), items, answers, None, FakeRunner, EXTRACTOR)
+    assert alone.codec is None
+
+
+def test_originals_that_cannot_be_read_are_left_out():
+    said = Score("said", "wer", "recogniser")
+    gone = item("gone", "1", said=Target("1"))
+    gone.__dict__["unreadable"] = "gone.wav: no such file"
+    whole = item("whole", "1", said=Target("1 2 0 0 0"))
+    generated = task(said, request="sound_generation")
+    assert score_originals(generated, said, [gone, whole], EXTRACTOR).estimate.n == 1
+    assert score_originals(generated, said, [gone], EXTRACTOR) is None
+
+
+def test_what_the_training_split_lacks_is_named():
+    signal = Score("class", "accuracy", "signal_classifier", label="class")
+    one = [Clip(str(i), f"{i}.wav", "sound", "train", labels={"class": "dog"}) for i in range(3)]
+    with pytest.raises(UserError, match=r"signal classifier of 'class' needs training clips of sound .* \['dog'\]"):
+        Extractor(FakeJudges(), one).from_waveforms(task(signal, request="sound_generation"), signal, [WAVE])
+    corpus = Score("words", "wer", "recogniser", grammar="corpus")
+    with pytest.raises(UserError, match="no speech with text in split 'train'"):
+        EXTRACTOR.from_waveforms(task(corpus, request="sound_generation"), corpus, [WAVE])
+    other = [*one, Clip("x", "missing.wav", "sound", "train", labels={"class": "cat"})]
+    with pytest.raises(UserError, match="is fitted to training recordings, and one cannot be read"):
+        Extractor(FakeJudges(), other).from_waveforms(task(signal, request="sound_generation"), signal, [WAVE])
