@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from cli.options import (
+    OWN,
     ForceOption,
     GuidanceOption,
     ModelOption,
@@ -26,7 +27,7 @@ from codec.io import numbers
 from codec.io.errors import UserError
 from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import complain, one_line, say
-from uniaudio.requests import COMPOSITION, SPEECH, SoundSampling, composition_task, speech_task
+from uniaudio.requests import SoundSampling, composition_task, speech_task
 
 if TYPE_CHECKING:
     from auditory_sentences.builders.tasks import Request
@@ -41,7 +42,9 @@ SpeechOption = Annotated[
 CompositionOption = Annotated[
     Path | None, typer.Option("--out", "-o", help=OUT_HELP.format("composition.wav or the next free name"))
 ]
-SecondsOption = Annotated[float, number_option(numbers.Length, "--max-seconds", help="Longest sound, in seconds.")]
+SecondsOption = Annotated[
+    float | None, number_option(numbers.Length, "--max-seconds", help="Longest sound, in seconds." + OWN)
+]
 
 
 class Target(NamedTuple):
@@ -58,12 +61,12 @@ def speak(
     voice: Annotated[str, typer.Option("--voice", help="Description of the voice, in words.")] = "",
     model: ModelOption = Path(STARTER_MODEL),
     seed: SeedOption = 0,
-    temperature: TemperatureOption = SPEECH.temperature,
-    structural_temperature: StructuralTemperatureOption = SPEECH.later_temperature,
-    top_k: TopKOption = SPEECH.top_k,
-    guidance: GuidanceOption = SPEECH.guidance,
+    temperature: TemperatureOption = None,
+    structural_temperature: StructuralTemperatureOption = None,
+    top_k: TopKOption = None,
+    guidance: GuidanceOption = None,
     steps: StepsOption = None,
-    max_seconds: SecondsOption = SPEECH.max_seconds,
+    max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -79,12 +82,12 @@ def compose(
     sound: Annotated[bool, typer.Option("--sound", help="A sound rather than music.")] = False,
     model: ModelOption = Path(STARTER_MODEL),
     seed: SeedOption = 0,
-    temperature: TemperatureOption = COMPOSITION.temperature,
-    structural_temperature: StructuralTemperatureOption = COMPOSITION.later_temperature,
-    top_k: TopKOption = COMPOSITION.top_k,
-    guidance: GuidanceOption = COMPOSITION.guidance,
+    temperature: TemperatureOption = None,
+    structural_temperature: StructuralTemperatureOption = None,
+    top_k: TopKOption = None,
+    guidance: GuidanceOption = None,
     steps: StepsOption = None,
-    max_seconds: SecondsOption = COMPOSITION.max_seconds,
+    max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -112,7 +115,7 @@ def _make(
     model = load_model(source)
     asked = model.request_in_vocabulary(*task, prompt)
     if result is None:
-        reason = _send(model, asked, model.settings_of(sampling), seed, steps)
+        reason = _send(model, asked, model.settings_of(asked.sentence.name, sampling), seed, steps)
     else:
         made = model.generate_sound(asked, sampling, seed, steps)
         reason = made.reason

@@ -46,19 +46,26 @@ CodecOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under the name of the result.")]
 SeedOption = Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same result.")]
+OWN = " The model's own for the task if not given."
 TemperatureOption = Annotated[
-    float,
-    number_option(numbers.Temperature, "--temperature", help="Higher is more varied, 0 always takes the likeliest."),
+    float | None,
+    number_option(
+        numbers.Temperature, "--temperature", help="Higher is more varied, 0 always takes the likeliest." + OWN
+    ),
 ]
 StructuralTemperatureOption = Annotated[
-    float,
-    number_option(numbers.Temperature, "--structural-temperature", help="The same for the structural tokens."),
-]
-TopKOption = Annotated[int, number_option(numbers.Count, "--top-k", help="Choose among the k most likely ids.")]
-GuidanceOption = Annotated[
-    float,
+    float | None,
     number_option(
-        numbers.Guidance, "--guidance", help="How strongly the descriptive tokens follow the text; 1 is off."
+        numbers.Temperature, "--structural-temperature", help="The same for the structural tokens; as for the others."
+    ),
+]
+TopKOption = Annotated[
+    int | None, number_option(numbers.Count, "--top-k", help="Choose among the k most likely ids." + OWN)
+]
+GuidanceOption = Annotated[
+    float | None,
+    number_option(
+        numbers.Guidance, "--guidance", help="How strongly the descriptive tokens follow the text; 1 is off." + OWN
     ),
 ]
 StepsOption = Annotated[

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
-from transformers.utils import ModelOutput
+from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
 
 from codec.io.errors import UserError
 from codec.io.tensor_files import Stored, share_weights
@@ -64,6 +64,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
 
     def __init__(self, config: UniAudioConfig):
         super().__init__(config)
+        self.generation_config = GenerationConfig()  # one made of the model's configuration would drop our fields
         layout, width = config.layout, config.cross_modal.hidden_size
         self.understanding = AutoModel.from_config(config.group(config.understanding_layers))
         self.cross_modal = AutoModel.from_config(config.cross_modal)
@@ -102,6 +103,9 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
             )
         if folder is not None:
             require_finite_model(model, files, folder)
+            if (folder / GENERATION_CONFIG_NAME).is_file():  # the library reads it for models of its own mixin alone
+                with third_party_errors(folder / GENERATION_CONFIG_NAME, "cannot be read", "copy the model again"):
+                    model.generation_config = GenerationConfig.from_pretrained(folder)
         return loaded
 
     @classmethod

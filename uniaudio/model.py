@@ -34,6 +34,7 @@ from lm.generation.generate import (
     score_text,
     stream_audio,
 )
+from lm.generation.sampling import settings_for
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
@@ -48,9 +49,9 @@ from uniaudio.processor import (
 from uniaudio.recordings import SILENCE, is_silent, require_length
 from uniaudio.release_prompts import bank_of, save_prompts
 from uniaudio.requests import (
-    COMPOSITION,
+    AS_THE_MODEL,
+    MAX_SECONDS,
     MAX_TEXT_ROWS,
-    SPEECH,
     SoundSampling,
     composition_task,
     description_task,
@@ -194,7 +195,7 @@ class UniAudio:
         voice: str = "",
         *,
         prompt: str | None = None,
-        sampling: SoundSampling = SPEECH,
+        sampling: SoundSampling = AS_THE_MODEL,
         seed: int = 0,
         steps: int | None = None,
     ) -> Sound:
@@ -204,7 +205,7 @@ class UniAudio:
             text: Words to speak; written in the model's vocabulary first (lm/text_normaliser.py).
             voice: Description of the voice, in words; empty: the model's choice.
             prompt: Instruction in place of the model's own for the task.
-            sampling: Temperatures, guidance and the longest sound.
+            sampling: Temperatures, guidance and the longest sound; what is None is the model's own for the task.
             seed: Same seed, same sound.
             steps: Of the codec's decoder; None: as many as it was made for.
 
@@ -220,7 +221,7 @@ class UniAudio:
         sound: bool = False,
         *,
         prompt: str | None = None,
-        sampling: SoundSampling = COMPOSITION,
+        sampling: SoundSampling = AS_THE_MODEL,
         seed: int = 0,
         steps: int | None = None,
     ) -> Sound:
@@ -314,21 +315,36 @@ class UniAudio:
         """As `request`, with the texts in the words that the model knows. Warns of what had to be left out."""
         return in_vocabulary(self.request(task, prompt, **contents), self.text_tokenizer)
 
-    def settings_of(self, sampling: SoundSampling) -> GenerationSettings:
-        """How this model generates audio: each of its streams as `sampling` says."""
-        return GenerationSettings(
-            self.layout.rows_in(sampling.max_seconds),
-            sampling.temperature,
-            sampling.top_k,
-            sampling.guidance,
-            stream_temperature={stream.name: sampling.later_temperature for stream in self.layout.streams[1:]},
+    def settings_of(self, task: str, sampling: SoundSampling = AS_THE_MODEL) -> GenerationSettings:
+        """How audio is generated for a task: as `sampling` says, else as the model's generation_config.json does.
+
+        Where neither says anything, the settings are those of the published scripts, without guidance.
+        """
+        own = settings_for(self.model.generation_config, task)
+        later = [stream.name for stream in self.layout.streams[1:]]
+        temperature = dict(own.stream_temperature)
+        if sampling.temperature is not None:
+            temperature = {}
+        if sampling.later_temperature is not None:
+            temperature |= dict.fromkeys(later, sampling.later_temperature)
+        seconds = sampling.max_seconds or own.max_seconds or MAX_SECONDS
+        return replace(
+            own,
+            max_rows=self.layout.rows_in(seconds),
+            temperature=own.temperature if sampling.temperature is None else sampling.temperature,
+            top_k=own.top_k if sampling.top_k is None else sampling.top_k,
+            guidance=own.guidance if sampling.guidance is None else sampling.guidance,
+            stream_temperature=temperature,
             stream_guidance=self.unguided_streams,
-            max_seconds=sampling.max_seconds,
+            max_seconds=seconds,
         )
 
-    def generate_sound(self, asked: Request, sampling: SoundSampling, seed: int = 0, steps: int | None = None) -> Sound:
+    def generate_sound(
+        self, asked: Request, sampling: SoundSampling = AS_THE_MODEL, seed: int = 0, steps: int | None = None
+    ) -> Sound:
         """The audio that answers a request. Raises UserError where none was generated."""
-        made = self.complete([asked.sentence], "audio", self.settings_of(sampling), [seed])[0]
+        settings = self.settings_of(asked.sentence.name, sampling)
+        made = self.complete([asked.sentence], "audio", settings, [seed])[0]
         tokens = generated_tokens(made)
         waveform = self.waveform(tokens, steps=steps, seed=seed)
         return Sound(waveform, self.codec.sample_rate, tokens, made.reason)

@@ -22,7 +22,7 @@ from codec.tokens import AudioTokens
 from lm.generation.sampling import GenerationSettings
 from uniaudio.model import Completion, UniAudio, one_line_of
 from uniaudio.recordings import is_silent
-from uniaudio.requests import COMPOSITION, MAX_TEXT_ROWS, SPEECH, composition_task, description_task, speech_task
+from uniaudio.requests import MAX_SECONDS, MAX_TEXT_ROWS, composition_task, description_task, speech_task
 
 # A name with one of these endings in `/shot` is a file; anything else is words.
 SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aiff", ".au", ".caf", ".w64", ".m4a")
@@ -30,19 +30,32 @@ SOUND_ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aif", ".aif
 
 @dataclass(frozen=True)
 class Settings:
-    """What `/set` changes."""
+    """What `/set` changes. A session begins with what its model's generation_config.json says of sampling."""
 
-    temperature: numbers.Temperature = SPEECH.temperature  # of speech; 0 takes the likeliest, as text always does
-    music_temperature: numbers.Temperature = COMPOSITION.temperature  # of music and sounds
-    top_k: numbers.Count = SPEECH.top_k  # only the k likeliest ids of audio are drawn from
-    guidance: numbers.Guidance = SPEECH.guidance  # how strongly descriptive tokens follow what is asked; 1 is off
+    temperature: numbers.Temperature = 0.9  # of speech; 0 takes the likeliest, as text always does
+    music_temperature: numbers.Temperature = 0.9  # of music and sounds
+    top_k: numbers.Count = 50  # only the k likeliest ids of audio are drawn from
+    guidance: numbers.Guidance = 1.0  # how strongly descriptive tokens follow what is asked; 1 is off
     max_rows: Annotated[int, numbers.Range(8)] = MAX_TEXT_ROWS  # longest answer, in rows: 17.5 are a second of sound
-    max_seconds: numbers.Length = SPEECH.max_seconds  # longest sound
+    max_seconds: numbers.Length = MAX_SECONDS  # longest sound
     steps: Annotated[int, numbers.Range(0, 1000)] = 0  # of the flow decoder; 0: as many as it was made for
     seed: numbers.Seed = 0  # of the next answer; grows by one with every turn
     prompt: str = ""  # instruction in place of the model's own for a task; empty: its own
     voice: str = ""  # description of the voice that /say uses; empty leaves it to the model
     memory: numbers.Index = 1  # how many earlier turns the model sees; the starter gets confused by more
+
+    @classmethod
+    def of_model(cls, model: UniAudio, seed: int) -> Settings:
+        """Those of a new session."""
+        speech, music = model.settings_of("tts"), model.settings_of("music_generation")
+        return cls(
+            temperature=speech.temperature,
+            music_temperature=music.temperature,
+            top_k=speech.top_k or numbers.LARGEST,
+            guidance=speech.guidance,
+            max_seconds=speech.max_seconds or MAX_SECONDS,
+            seed=seed,
+        )
 
     def changed(self, name: str, value: str) -> Settings:
         """The settings with one value set from text. Raises UserError naming the setting and what it wants."""
@@ -75,7 +88,7 @@ class Session:
 
     def __init__(self, model: UniAudio, folder: Path, seed: int = 0) -> None:
         self.model, self.folder = model, folder
-        self.settings = Settings(seed=seed)
+        self.settings = Settings.of_model(model, seed)
         self.turns: list[Turn] = []
 
     @property

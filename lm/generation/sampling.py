@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
+
+from codec.io.errors import UserError
+from codec.io.strict import parse
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,25 @@ class GenerationSettings:
     def guided(self) -> bool:
         """Whether guidance plays a part anywhere."""
         return any(scale != 1 for scale in (self.guidance, *self.stream_guidance.values()))
+
+
+def settings_for(config: GenerationConfig | None, task: str = "") -> GenerationSettings:
+    """The settings that a model's generation_config.json names for a task.
+
+    They stand under `sampling`: name of a task, or "all" for every other -> fields of GenerationSettings.
+
+    Args:
+        config: Of a model; None: the defaults.
+        task: What is asked for, such as "tts".
+
+    Raises:
+        UserError: A field is unknown or unfit.
+    """
+    values = getattr(config, "sampling", None) or {}
+    where = "generation_config.json: sampling"
+    if not isinstance(values, dict) or not all(isinstance(of_task, dict) for of_task in values.values()):
+        raise UserError(f"{where} must hold settings under the names of tasks; copy the model again")
+    return parse(GenerationSettings, values.get("all", {}) | values.get(task, {}), where)
 
 
 def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:

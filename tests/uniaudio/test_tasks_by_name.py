@@ -9,7 +9,7 @@ import uniaudio
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from tests.factories.uniaudio import save_tiny_model
-from uniaudio.requests import COMPOSITION, SPEECH, SoundSampling, composition_task, speech_task
+from uniaudio.requests import SoundSampling, composition_task, speech_task
 
 SHORT = SoundSampling(0.2, 0.2, max_seconds=1.0)
 
@@ -38,11 +38,27 @@ def test_the_task_follows_from_what_is_given():
             empty(" ")
 
 
-def test_defaults_of_speech_and_music_differ_in_temperature_alone(model):
-    assert SPEECH.temperature < COMPOSITION.temperature and SPEECH.guidance == COMPOSITION.guidance
-    settings = model.settings_of(SPEECH)
-    assert settings.guidance_of("descriptive") == 2.0 and settings.guidance_of("structural") == 1.0
-    assert settings.temperature_of("structural") == SPEECH.later_temperature and settings.max_seconds == 15.0
+def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
+    model = uniaudio.load(save_tiny_model(tmp_path / "first"), "cpu")
+    plain = model.settings_of("tts")
+    assert (plain.temperature, plain.top_k, plain.guidance, plain.max_seconds) == (0.9, 50, 1.0, 15.0)
+    model.model.generation_config.sampling = {
+        "all": {"top_k": 30, "guidance": 2.0},
+        "tts": {"temperature": 0.2, "max_seconds": 4.0},
+        "music_generation": {"temperature": 0.5, "stream_temperature": {"structural": 0.4}},
+    }
+    model.save_pretrained(tmp_path / "second")
+    model = uniaudio.load(tmp_path / "second", "cpu")
+    speech, music = model.settings_of("tts"), model.settings_of("music_generation")
+    assert (speech.temperature, speech.top_k, speech.guidance, speech.max_seconds) == (0.2, 30, 2.0, 4.0)
+    assert speech.guidance_of("descriptive") == 2.0 and speech.guidance_of("structural") == 1.0
+    assert (music.temperature, music.temperature_of("structural"), music.max_seconds) == (0.5, 0.4, 15.0)
+    asked = model.settings_of("music_generation", SoundSampling(temperature=0.7, max_seconds=2.0))
+    assert asked.temperature_of("structural") == 0.7 and asked.top_k == 30 and asked.max_seconds == 2.0
+    assert model.settings_of("sound_generation").temperature == 0.9
+    model.model.generation_config.sampling = {"tts": {"temprature": 0.2}}
+    with pytest.raises(UserError, match="generation_config.json: sampling: unknown key 'temprature'; did you mean"):
+        model.settings_of("tts")
 
 
 def test_compose_takes_words_that_the_model_does_not_know(model):
