@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Guidance, Index, Range
 from codec.io.strict import parse

@@ -16,7 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from codec.experts.base import ExpertConfig, feature_frames, load_expert
+from codec.experts.base import feature_frames, load_expert
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.io.tensor_files import save_tensors

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.files import new_file
 from codec.layers.rotary import rotary_frequencies

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
 from codec.io.strict import parse

@@ -10,7 +10,8 @@ import torch
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import TokenStore, build_store
-from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
 from tests.factories.evaluation import hiss, hum

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
-from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
 from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
 from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
 from codec.reasoning.descriptive_branch import DescriptiveConfig

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpora
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Filled, Index, Name, NonNegative, Seconds, Size
 from codec.reasoning.descriptive_branch import DescriptiveConfig

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
 from codec.layers.masks import length_mask

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig

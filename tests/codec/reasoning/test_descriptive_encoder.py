@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.reasoning.codec import ReasoningCodec

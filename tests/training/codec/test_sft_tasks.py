@@ -11,7 +11,8 @@ import torch
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpus
 from codec.audio.waveform import load_audio
-from codec.experts.base import ExpertConfig, feature_frames
+from codec.experts.base import feature_frames
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder

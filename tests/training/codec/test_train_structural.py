@@ -7,7 +7,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.reasoning.config import QuantiserConfig
