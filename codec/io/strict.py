@@ -119,6 +119,25 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     raise UserError(f"{source}: {key!r} must be {expected}, not {shown(value)}")
 
 
+def without_defaults(config: Any) -> Any:
+    """Plain values of a dataclass without those left at their default, under the names that keys first had.
+
+    Equal for two versions of a dataclass when a field is new or renamed: the identity of a codec is made of it.
+    """
+    if dataclasses.is_dataclass(config):
+        values = {}
+        for known in dataclasses.fields(config):
+            value = getattr(config, known.name)
+            default = known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
+            if value != default:
+                key, value = aliases.former(type(config), known.name, value)
+                values[key] = without_defaults(value)
+        return values
+    if isinstance(config, dict):
+        return {name: without_defaults(value) for name, value in config.items()}
+    return [without_defaults(value) for value in config] if isinstance(config, tuple) else config
+
+
 @functools.cache
 def type_hints_of(cls: type) -> dict[str, Any]:
     """Types of a dataclass's fields, `Annotated` included; kept, as finding them takes longer than reading a row."""

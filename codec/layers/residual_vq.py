@@ -10,7 +10,7 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.io.errors import UserError
-from codec.reasoning.config import QuantiserConfig
+from codec.layers.config import QuantiserConfig
 
 with contextlib.suppress(ImportError):  # newer versions of the library log through loguru
     from loguru import logger

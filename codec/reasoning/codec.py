@@ -9,10 +9,10 @@ With `published_encoding` the clip begins again where it ends, as the published 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import log2
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from codec.experts.base import load_expert
-from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
-from codec.io.numbers import Count, Guidance, Index, Range
-from codec.io.strict import parse
-from codec.reasoning.config import FlowConfig, StructuralConfig, to_json, without_defaults
-from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveConfig
+from codec.io.strict import parse, without_defaults
+from codec.reasoning.config import ReasoningCodecConfig
+from codec.reasoning.descriptive_branch import DescriptiveBranch
 from codec.reasoning.flow_decoder import FlowDecoder, clip_noise
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.reasoning.streaming import StreamingDecoder
 from codec.reasoning.structural_branch import FEATURE_FRAMES, StructuralBranch
 from codec.reasoning.windows import (
@@ -51,49 +49,6 @@ _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into
 _SCALAR_OVERLAP = 128  # of them shared by two windows: twice what its convolutions reach
 _CROSS_FADE = 16  # latent frames over which two such windows are blended
 _EARLY_FRAMES = 24  # latent frames of sound that the first window of an early stream gives
-
-
-@dataclass(frozen=True)
-class ReasoningCodecConfig:
-    """All parts of a ReasoningCodec.
-
-    encode_window_blocks, encode_context_blocks: of 0.4 s. Longer audio is encoded in windows, each with context on
-        either side; the published encoders hear 30 s at once
-    published_encoding: encode as the published code does, in segments of 30 s without context of a clip that is
-        repeated to fill them: other ids, and half a minute of work for the shortest clip
-    batch_blocks: blocks of audio that one encoding pass on an accelerator takes at most, over all its clips: the bound
-        on memory
-    decode_steps, decode_guidance: of the flow, where a call names none; a distilled decoder needs 2 and 1. No part of
-        the fingerprint
-    """
-
-    experts: tuple[ExpertConfig, ...] = (ExpertConfig("speech_text"), ExpertConfig("phone"), ExpertConfig("music"))
-    descriptive: DescriptiveConfig = field(default_factory=DescriptiveConfig)
-    structural: StructuralConfig = field(default_factory=StructuralConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    scalar: ScalarConfig = field(default_factory=ScalarConfig)
-    encode_window_blocks: Count = 75
-    encode_context_blocks: Index = 5
-    batch_blocks: Count = 600
-    decode_steps: Annotated[int, Range(1, 1000)] = 10
-    decode_guidance: Guidance = 1.5
-    published_encoding: bool = False
-
-    def __post_init__(self) -> None:
-        roles = [expert.role for expert in self.experts]
-        if sorted(roles) != ["music", "phone", "speech_text"]:
-            raise UserError(f"a ReasoningCodec needs one expert for each of speech_text, phone and music, not {roles}")
-        if not 0 < 2 * self.encode_context_blocks < self.encode_window_blocks <= self.batch_blocks:
-            raise UserError("encode_window_blocks must exceed twice encode_context_blocks and fit into batch_blocks")
-        if self.scalar.sample_rate != SAMPLE_RATE or self.scalar.samples_per_frame * 25 != SAMPLE_RATE:
-            raise UserError(
-                f"scalar: its {self.scalar.samples_per_frame} samples a frame at {self.scalar.sample_rate} Hz must be "
-                f"{SAMPLE_RATE // 25} at {SAMPLE_RATE} Hz: 25 frames per second"
-            )
-        if self.descriptive.query_every != 5:
-            raise UserError("descriptive.query_every must be 5: five frames at 25 Hz make a descriptive frame")
-        if self.decode_steps < 1 or self.decode_guidance < 1:
-            raise UserError("decode_steps and decode_guidance must be at least 1")
 
 
 @dataclass
@@ -148,7 +103,7 @@ class ReasoningCodec(AudioTokenizer):
         return self.structural.no_condition.device
 
     def config_values(self) -> dict[str, Any]:
-        return to_json(self.config)
+        return asdict(self.config)
 
     def identity_values(self) -> dict[str, Any]:
         values = without_defaults(self.config)
@@ -351,7 +306,7 @@ class ReasoningCodec(AudioTokenizer):
     @property
     def low_latency_window(self) -> int:
         """First window for somebody who waits: a second of sound and what the scalar decoder looks ahead."""
-        frames = self.scalar.config.decoder_reach[1] + _EARLY_FRAMES
+        frames = self.scalar.decoder_reach[1] + _EARLY_FRAMES
         return min(frames + frames % 2, self.config.flow.window_frames)
 
     def _decode_settings(self, steps: int | None, guidance: float | None) -> tuple[int, float]:

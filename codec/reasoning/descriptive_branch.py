@@ -7,8 +7,7 @@ queries alone are kept and quantised by eight residual codebooks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.io.errors import UserError
-from codec.io.numbers import Layers, NonNegative, Range, Samples, Width
 from codec.layers.masks import length_mask
 from codec.layers.residual_vq import residual_quantiser
 from codec.layers.rotary import rotary_table, rotate
-from codec.reasoning.config import QuantiserConfig
-
-
-@dataclass(frozen=True)
-class DescriptiveConfig:
-    """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder).
-
-    downsampling: how 25 Hz becomes 5 Hz. "query": by a learned query after every five frames, as published;
-        "mean_pool": by the mean of the five after the last block, without queries (an ablation)
-    """
-
-    speech_dim: Width = 1024  # channels of the speech-text features
-    music_dim: Width = 1024  # channels of the music features
-    dim: Width = 768
-    heads: Width = 6
-    rope_dims: Width = 64  # leading dimensions of each head that are rotated
-    rope_base: Annotated[float, Range(1)] = 10000.0
-    blocks: Layers = 5
-    feed_forward_multiple: Width = 4
-    downsampling: Literal["query", "mean_pool"] = "query"
-    query_every: Samples = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
-    layer_scale: NonNegative = 0.1  # start value of the residual scales
-    levels: Layers = 8
-    quantiser: QuantiserConfig = field(
-        default_factory=lambda: QuantiserConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
-    )
-
-    def __post_init__(self) -> None:
-        if self.dim % self.heads or self.rope_dims > self.dim // self.heads or self.rope_dims % 2:
-            raise ValueError(
-                f"a width of {self.dim} in {self.heads} heads with {self.rope_dims} rotated dimensions is not possible:"
-                " heads must divide the width, and the rotated dimensions be even and within one head"
-            )
-        if self.downsampling not in ("query", "mean_pool"):
-            raise ValueError(f"downsampling must be 'query' or 'mean_pool', not {self.downsampling!r}")
+from codec.reasoning.config import DescriptiveConfig
 
 
 @dataclass

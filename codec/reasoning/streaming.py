@@ -2,7 +2,7 @@
 
 Three things keep a piece from leaving before it is final. The flow makes latents in windows, and a window needs all of
 its frames. A clip's last frame may reach beyond its end, so a frame counts only once another one has followed, or the
-clip is over. And the scalar decoder looks ahead (`ScalarConfig.decoder_reach`).
+clip is over. And the scalar decoder looks ahead (`ScalarAutoencoder.decoder_reach`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StreamingDecoder:
         flow, device = codec.config.flow, codec.device
         self._codec, self._device, self._spec = codec, device, codec.streams[-1]
         self._solving = {"steps": steps, "guidance": guidance, "solver": solver}
-        self._before, self._after = codec.scalar.config.decoder_reach  # latent frames
+        self._before, self._after = codec.scalar.decoder_reach  # latent frames
         self._windows = endless_windows(flow.window_frames, flow.overlap_frames, first_window)
         self._start, self._stop = next(self._windows)  # the next window, in latent frames
         self._source = ClipNoise(codec.flow.latent_dim, seed)

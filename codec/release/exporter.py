@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.files import new_file
 from codec.layers.rotary import rotary_frequencies
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import to_json
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import ReasoningCodecConfig, ScalarConfig
 from codec.reasoning.flow_transformer import sinusoidal_positions
-from codec.reasoning.scalar_autoencoder import ScalarConfig
 from codec.release.music import fixed_tables
 from codec.release.names import (
     MUSIC,
@@ -77,7 +76,7 @@ def write_codec(
         if apart:
             files["music_encoder"] = _music_file(codec, state, MUSIC_PREFIX)
         nests = {"codec": "model", "scalar": "codec_model", "music_encoder": "model"}
-        values = {key: value for key, value in to_json(codec.config.scalar).items() if key not in _OURS}
+        values = {key: value for key, value in asdict(codec.config.scalar).items() if key not in _OURS}
     else:
         files = {name: record.state(name, state, source) for name in record.files}
         nests = {name: file.nest for name, file in record.files.items()}
@@ -148,7 +147,7 @@ def _sized(settings: Any, quantiser: Any) -> Any:
 
 def _require_same(published: Any, ours: Any, whose: str, source: str) -> None:
     """Raise UserError naming the first setting in which two configurations differ."""
-    theirs, mine = _flat(to_json(published)), _flat(to_json(ours))
+    theirs, mine = _flat(asdict(published)), _flat(asdict(ours))
     name = next((name for name in mine if theirs.get(name) != mine[name]), None)
     if name is not None:
         raise UserError(

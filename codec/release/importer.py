@@ -20,10 +20,11 @@ from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.io.untrusted_weights import WeightFile, read_weight_file
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import QuantiserConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import ReasoningCodecConfig, ScalarConfig
 from codec.reasoning.flow_transformer import sinusoidal_positions
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.release.buffers import is_table
 from codec.release.music import compare_tables, is_fixed, music_encoder_from_published
 from codec.release.names import (

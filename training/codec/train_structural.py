@@ -20,8 +20,8 @@ from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
 from codec.layers.masks import length_mask
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig, StructuralConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import FlowConfig, ReasoningCodecConfig, StructuralConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
@@ -206,7 +206,7 @@ def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
     scalar = ReasoningCodec.from_pretrained(folder).scalar if whole else ScalarAutoencoder.from_pretrained(folder)
     described = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
     config = ReasoningCodecConfig(
-        experts=(*described.expert_configs, recipe.phone_expert),
+        experts=(*described.config.experts, recipe.phone_expert),
         descriptive=described.branch.config,
         structural=recipe.structural,
         flow=recipe.flow,

@@ -237,7 +237,7 @@ def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
         load_expert(ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm")))
     with pytest.raises(UserError, match="no hidden state 11, the model has 5 layers"):  # 11 as published
         load_expert(ExpertConfig("music", "conformer", str(checkpoints / "conformer")))
-    with pytest.raises(UserError, match="nothing holds no music encoder"):
+    with pytest.raises(UserError, match="nothing: no such folder; give the folder of a music encoder"):
         load_expert(ExpertConfig("music", "conformer", str(tmp_path / "nothing")))
 
 

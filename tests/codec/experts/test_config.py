@@ -1,6 +1,7 @@
 """Configurations of experts: they travel as JSON, and what cannot be is refused."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -9,13 +10,12 @@ from codec.experts.base import load_expert
 from codec.experts.config import ExpertConfig, MelView
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.strict import parse
-from codec.reasoning.config import to_json
 
 
 def test_views_travel_with_the_configuration():
     view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
     config = ExpertConfig("speech_text", views={"speech_text": view})
-    values = json.loads(json.dumps(to_json(config)))
+    values = json.loads(json.dumps(asdict(config)))
     again = parse(ExpertConfig, values, "config.json")
     assert again == config
     assert load_expert(again).features(torch.zeros(1, 24000))["speech_text"].shape == (1, 24, 51)

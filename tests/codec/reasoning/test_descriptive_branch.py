@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from codec.io.errors import UserError
-from codec.reasoning.config import QuantiserConfig
-from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.config import DescriptiveConfig
+from codec.reasoning.descriptive_branch import DescriptiveBranch
 from tests.factories.codec_parity import converted_state, facts
 
 SMALL = DescriptiveConfig(

@@ -9,9 +9,9 @@ import torch
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.layers.config import QuantiserConfig
 from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.config import QuantiserConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from tests import ROOT
 from tests.factories.tokens import descriptive_frames
@@ -31,7 +31,7 @@ SIZES = DescriptiveConfig(
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return DescriptiveEncoder(EXPERTS, SIZES).eval()
+    return DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS, SIZES)).eval()
 
 
 def test_clips_have_as_many_frames_as_their_tokens(encoder):
@@ -65,12 +65,12 @@ def test_a_whole_codec_has_one_inside():
 
 def test_what_does_not_fit_is_named(encoder, tmp_path):
     with pytest.raises(UserError, match="experts give \\(128, 120\\) channels"):
-        DescriptiveEncoder(EXPERTS, dataclasses.replace(SIZES, speech_dim=100))
+        DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS, dataclasses.replace(SIZES, speech_dim=100)))
     with pytest.raises(UserError, match="a speech_text and a music expert"):
-        DescriptiveEncoder(EXPERTS[:1], SIZES)
+        DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS[:1], SIZES))
     without_weights = ExpertConfig("music", "conformer", sizes=MusicEncoderConfig())
-    with pytest.raises(UserError, match="no weights to listen with"):
-        DescriptiveEncoder((EXPERTS[0], without_weights), SIZES)
+    with pytest.raises(UserError, match="of given sizes has no weights"):
+        DescriptiveEncoder(DescriptiveEncoderConfig((EXPERTS[0], without_weights), SIZES))
     with pytest.raises(UserError, match="holds no trained descriptive branch"):
         DescriptiveEncoder.from_pretrained(tmp_path)
     encoder.save_pretrained(tmp_path)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from codec.io.errors import UserError
 from codec.io.strict import parse
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.config import ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.reasoning.scalar_layers import LATENT_DEVIATION, PrincipalComponents
 from codec.reasoning.spectrogram import LogMagnitudeSpectrogram
 from tests.factories.codec_parity import load_fixture, published_state

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from codec.io.errors import UserError
 from codec.reasoning import codec as reasoning_codec
+from codec.reasoning.config import ScalarConfig
 from codec.reasoning.flow_decoder import ClipNoise
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
 from tests import ROOT
 from tests.factories.codec import SMALL, SMALL_SCALAR, noise, small_codec
@@ -106,7 +107,7 @@ def test_any_split_of_the_frames_gives_exactly_the_same_samples(codec, sizes, fi
 
 def test_the_first_sound_needs_the_first_window_and_one_frame_more(codec):
     tokens = random_tokens(codec, 75)
-    ahead = codec.scalar.config.decoder_reach[1]
+    ahead = codec.scalar.decoder_reach[1]
     lengths = [len(piece) for piece in streamed(codec, tokens, [1], steps=1, first_window=12)]
     came = [frame for frame, length in enumerate(lengths, 1) if length]
     assert came == [7, 19, 43, 76]  # 12 latent frames are six frames; then 24 and 48 more; then the end
@@ -200,7 +201,8 @@ def test_noise_is_the_same_in_any_pieces(sizes, latent_dim):
 )
 def test_the_scalar_decoder_reaches_as_far_as_it_says(config):
     torch.manual_seed(0)
-    scalar, (before, after) = ScalarAutoencoder(config).double(), config.decoder_reach
+    scalar = ScalarAutoencoder(config).double()
+    before, after = scalar.decoder_reach
     latents = torch.randn(1, config.latent_hidden_dim, before + after + 20, dtype=torch.float64, requires_grad=True)
     first, stop = before + 4, before + 6  # the stretch that is listened to
     sound = scalar.decode_signal(latents)[..., first * 960 : stop * 960]

@@ -7,8 +7,8 @@ from transformers import WhisperModel
 
 from codec.io.errors import UserError
 from codec.io.untrusted_weights import read_weights
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import FlowConfig, ReasoningCodecConfig
 from codec.release.importer import Released, codec_from_published
 from tests.factories.codec import SMALL_SCALAR, noise
 from tests.factories.codec_parity import facts
