@@ -74,7 +74,6 @@ class ScalarAutoencoder(Pretrained):
             self.principal = PrincipalComponents(c.num_bands, c.latent_hidden_dim, math.prod(c.downsample_factors))
             for correction in (self.encoder[-1], self.decoder[-1]):
                 nn.init.constant_(correction.parametrizations.weight.original0, 0.05)  # the network starts small
-        self.register_load_state_dict_pre_hook(_merge_published_activations)
 
     @property
     def decoder_reach(self) -> tuple[int, int]:
@@ -210,14 +209,3 @@ class ScalarAutoencoder(Pretrained):
 
 def _times(frames: Tensor | None, factor: int) -> Tensor | None:
     return None if frames is None else frames * factor
-
-
-def _merge_published_activations(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """The published state names the shared activation once per stage; here it has one name."""
-    suffix = ".down_conv.activation.weight"
-    aliases = [key for key in state if key.startswith(f"{prefix}encoder.") and key.endswith(suffix)]
-    values = [state.pop(key) for key in aliases]
-    if any(not torch.equal(value, values[0]) for value in values):
-        raise ValueError(f"{', '.join(aliases)}: published weights share this value, but these differ")
-    if values:
-        state[f"{prefix}down_activation.weight"] = values[0]

@@ -6,25 +6,22 @@ the files is kept beside it (codec/release/record.py), so that it can be written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-import yaml
 from torch import Tensor
 
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
-from codec.io.strict import parse
 from codec.io.untrusted_weights import WeightFile, read_weight_file
 from codec.layers.config import QuantiserConfig
+from codec.layers.rotary import rotary_frequencies
 from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.config import ReasoningCodecConfig, ScalarConfig
+from codec.reasoning.config import ReasoningCodecConfig
 from codec.reasoning.flow_transformer import sinusoidal_positions
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.release.buffers import is_table
 from codec.release.music import compare_tables, is_fixed, music_encoder_from_published
 from codec.release.names import (
@@ -38,6 +35,7 @@ from codec.release.names import (
     seems,
 )
 from codec.release.record import PublishedFiles, recorded
+from codec.release.scalar import read_scalar_config, scalar_autoencoder_from_published
 
 
 class Released(NamedTuple):
@@ -54,7 +52,6 @@ class Released(NamedTuple):
 
 
 _DESCRIPTIVE = "audio_thinking."
-_MUSIC = MUSIC_INSIDE  # what every key of the frozen music encoder begins with
 _EXPERTS = ("experts.speech_text.encoder.", "experts.phone.encoder.")  # models of transformers
 _OURS_ALONE = ("flow.latent_mean", "flow.latent_spread")  # their start values are the published decoder
 
@@ -82,8 +79,8 @@ def codec_from_published(
     file, source = read_weight_file(codec_file), str(codec_file)
     apart = read_weight_file(music_file) if music_file is not None else None
     music, prefix = _music_encoder(file, source, apart, str(music_file))
-    scalar_weights, scalar_values = read_weight_file(scalar_file), _read_yaml(scalar_config)
-    scalar = _scalar_autoencoder(scalar_weights, str(scalar_file), scalar_values, str(scalar_config))
+    scalar_weights, scalar_values = read_weight_file(scalar_file), read_scalar_config(scalar_config)
+    scalar = scalar_autoencoder_from_published(scalar_weights, str(scalar_file), scalar_values, str(scalar_config))
     experts = (
         ExpertConfig("speech_text", "whisper", whisper),
         ExpertConfig("phone", "self_supervised", wavlm),
@@ -142,32 +139,57 @@ def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
 def _converted(
     state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig, known: set[str]
 ) -> dict[str, Tensor]:
-    """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared."""
+    """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared.
+
+    known: names of our state dict
+    """
     weights: dict[str, Tensor] = {}
-    for key, value in state.items():
+    rope_frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
+    positions = sinusoidal_positions(config.flow.max_frames, config.flow.heads * config.flow.head_dim)
+
+    def has_a_place(key: str, value: Tensor) -> bool:
         name = our_name(key)
-        if name in weights:
+        return name is not None and (name in weights or name in known or not is_table(key, value, source))
+
+    def put(key: str, value: Tensor) -> None:
+        if our_name(key) in weights:
             raise UserError(f"{source}: {key} is there a second time under an older name; remove one of them")
-        if name is not None and (name in known or not is_table(key, value, source)):
-            weights[name] = value
-        elif key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"):
-            steps = torch.arange(0, config.descriptive.rope_dims, 2) / config.descriptive.rope_dims
-            compare_tables(value, config.descriptive.rope_base**-steps, f"{source}: {key}")
-        elif key == POSITIONS:
-            width = config.flow.heads * config.flow.head_dim
-            compare_tables(value[0], sinusoidal_positions(config.flow.max_frames, width), f"{source}: {key}")
-        elif not key.startswith((*NOT_LOADED, _MUSIC)) and not is_table(key, value, source):
-            if key.startswith(_DESCRIPTIVE):
-                weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value  # torch names it as left over
-            else:
-                raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
+        weights[our_name(key)] = value
+
+    def leave_over(key: str, value: Tensor) -> None:  # load_state_dict then names it as unexpected
+        weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value
+
+    def skip(key: str, value: Tensor) -> None:
+        pass
+
+    def refuse(key: str, value: Tensor) -> None:
+        raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
+
+    rules: tuple[tuple[Callable[[str, Tensor], bool], Callable[[str, Tensor], None]], ...] = (
+        (has_a_place, put),
+        (
+            lambda key, _: key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"),
+            lambda key, value: compare_tables(value, rope_frequencies, f"{source}: {key}"),
+        ),
+        (
+            lambda key, _: key == POSITIONS,
+            lambda key, value: compare_tables(value[0], positions, f"{source}: {key}"),
+        ),
+        (lambda key, _: key.startswith((*NOT_LOADED, MUSIC_INSIDE)), skip),
+        (lambda key, value: is_table(key, value, source), skip),
+        (lambda key, _: key.startswith(_DESCRIPTIVE), leave_over),
+        (lambda key, _: True, refuse),
+    )
+    for key, value in state.items():
+        action = next(action for matches, action in rules if matches(key, value))  # the first rule that matches
+        action(key, value)
     return weights
 
 
 def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningCodecConfig) -> ReasoningCodecConfig:
     """Sizes read off the shapes, everything else from `unstated`."""
 
-    def shape(key: str, axes: int) -> torch.Size:
+    def shape(key: str, axes: int) -> Sequence[int]:
         if key not in state:
             raise UserError(
                 f"{source}: {key} is missing; this is no published ReasoningCodec, or not all of it{seems(state)}"
@@ -244,39 +266,3 @@ def _require_codec(file: WeightFile, source: str) -> None:
         raise UserError(
             f"{source}: holds none of the published codec's tensors{seems(file.state)}; give its checkpoint"
         )
-
-
-def _read_yaml(path: str | Path) -> dict:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as YAML ({detail}); give the scalar autoencoder's config") from error
-    if _sizes(values) is None:
-        raise UserError(f"{path}: names no downsample_factors; give the scalar autoencoder's config")
-    return values
-
-
-def _scalar_autoencoder(file: WeightFile, source: str, values: dict, config: str) -> ScalarAutoencoder:
-    try:
-        autoencoder = ScalarAutoencoder(parse(ScalarConfig, _sizes(values), config))
-    except (UserError, TypeError, ValueError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{config}: does not describe a published scalar autoencoder ({detail})") from error
-    try:
-        autoencoder.load_state_dict(file.state)
-    except (RuntimeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{source}: does not fit {config} ({detail}){seems(file.state)}; both must be of one release"
-        ) from error
-    return autoencoder.eval()
-
-
-def _sizes(values: object) -> dict | None:
-    """The mapping, at whatever depth, that holds an autoencoder's sizes."""
-    if not isinstance(values, dict):
-        return None
-    if "downsample_factors" in values:
-        return values
-    return next((found for value in values.values() if (found := _sizes(value)) is not None), None)
