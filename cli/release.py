@@ -244,7 +244,7 @@ def _released_codec(checkpoint: Path, files: dict[str, Path | None], published_e
         files["--scalar-config"],
         files["--music-encoder"],
         **experts,
-        unstated=replace(ReasoningCodecConfig(), published_encoding=published_encoding),
+        defaults=replace(ReasoningCodecConfig(), published_encoding=published_encoding),
     )
 
 

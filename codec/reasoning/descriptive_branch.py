@@ -1,8 +1,8 @@
-"""The descriptive branch of ReasoningCodec: expert features -> 5 Hz tokens that say what is heard (UniAudio 2.0 §3).
+"""The descriptive branch of ReasoningCodec: expert features -> 5 Hz high-level, text-aligned tokens (UniAudio 2.0 §3).
 
-Speech-text features (50 Hz) are brought to 25 Hz and merged with the music features (25 Hz). One learned query stands
-after every five frames; bidirectional blocks let it gather what its neighbourhood, and the whole clip, is about; the
-queries alone are kept and quantised by eight residual codebooks.
+Speech-text features (50 Hz) are downsampled to 25 Hz and merged with the music features (25 Hz). One learned query
+follows every five frames; bidirectional blocks let it summarise its neighbourhood and the whole clip; the queries alone
+are kept and quantised by eight residual codebooks.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from codec.reasoning.config import DescriptiveConfig
 
 @dataclass
 class DescriptiveOutput:
-    """What the branch says about a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
+    """Descriptive frames of a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
 
     vectors: Tensor  # (B, T5, dim) before quantisation
-    quantised: Tensor  # (B, T5, dim); where quantisation was left out, what passes the quantiser's narrow place
+    quantised: Tensor  # (B, T5, dim); where quantisation was left out, projected through the codes' channels
     codes: Tensor | None  # (B, T5, 8) int64, None where quantisation was left out
     commitment: Tensor  # scalar: mean over clips' frames, summed over levels
     mask: Tensor  # (B, T5) bool: frames that belong to the clip
@@ -35,6 +35,8 @@ class DescriptiveOutput:
 
 
 class DescriptiveBranch(nn.Module):
+    """Expert features -> descriptive frames and their codes."""
+
     def __init__(self, config: DescriptiveConfig) -> None:
         super().__init__()
         self.config = config
@@ -44,18 +46,24 @@ class DescriptiveBranch(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.quantiser = residual_quantiser(config.dim, config.levels, config.quantiser)
 
-    def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True):
-        """Describe a batch of clips.
+    def forward(
+        self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True
+    ) -> DescriptiveOutput:
+        """Descriptive frames of a batch of clips. In training mode the codebooks follow them; padding is ignored.
 
-        speech: (B, speech_dim, 2 T25) expert features at 50 Hz, one frame less will do
-        music: (B, music_dim, T25) expert features at 25 Hz
-        frames: (B,) int64, 25 Hz frames of each clip, at least 1; None: every clip has as many as `music`. A clip of n
-            samples has floor(25 n / 24000) + 1, which makes floor(5 n / 24000) + 1 descriptive frames
-        quantise: False leaves the codebooks untouched (the first epochs of training)
-        Returns DescriptiveOutput. In training mode the codebooks follow the clips' frames (padding has no say).
+        Args:
+            speech: (B, speech_dim, 2 T25) expert features at 50 Hz; one frame less is enough.
+            music: (B, music_dim, T25) expert features at 25 Hz.
+            frames: (B,) int64, 25 Hz frames of each clip, at least 1; None: every clip has as many as `music`. A clip
+                of n samples has floor(25 n / 24000) + 1, which makes floor(5 n / 24000) + 1 descriptive frames.
+            quantise: False leaves the codebooks untouched (the first epochs of training).
+
+        Raises:
+            UserError: The codebooks have no codes yet, outside training.
+            ValueError: There are fewer feature frames than a clip has.
         """
         sequence, mask = self.with_queries(speech, music, frames)  # (B, 6 T5, dim), (B, 6 T5)
-        attention_mask = None if mask.all() else mask[:, None, None, :]  # (B, 1, 1, 6 T5): keys that may be looked at
+        attention_mask = None if mask.all() else mask[:, None, None, :]  # (B, 1, 1, 6 T5): keys that may be attended to
         rotation = rotary_table(sequence.shape[1], self.config.rope_dims, self.config.rope_base, sequence.device)
         for block in self.blocks:
             sequence = block(sequence, rotation, attention_mask)
@@ -73,7 +81,7 @@ class DescriptiveBranch(nn.Module):
             none = vectors.new_zeros(())
             return DescriptiveOutput(vectors, passed, None, none, query_mask, frame_states, frame_mask)
         if not (self.training or self.initialised):
-            raise UserError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
+            raise UserError("the descriptive codebooks are not initialised: train the branch or load its weights")
         with torch.autocast(vectors.device.type, enabled=False):  # distances to codes need their precision
             quantised, codes, losses = self.quantiser(vectors.float(), mask=query_mask)
         return DescriptiveOutput(vectors, quantised, codes, losses.sum(), query_mask, frame_states, frame_mask)
@@ -81,8 +89,8 @@ class DescriptiveBranch(nn.Module):
     def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Merged 25 Hz features with the query after every five, (B, 6 T5, dim), and where they are real, (B, 6 T5).
 
-        Where the configuration says "pooling" there are no queries, and 5 T5 positions.
-        A clip's last group is filled up with frames that nobody attends to: its length need not divide by five.
+        With downsampling "mean_pool" there are no queries, and 5 T5 positions. A clip's last group is padded with
+        masked frames: its length need not divide by five.
         """
         every = self.config.query_every
         if frames is None:

@@ -3,7 +3,7 @@
 ReasoningCodec's SQCodec ("UniAudio 2.0" §3, published as `ScalarModel`). Two front ends share one network:
 
 `waveform`  the published structure: convolutions on the samples themselves, causal but for `delay_kernel_size`.
-`stft`      the same convolutions on log-magnitude frames; the phase is found by `LogMagnitudeSpectrogram`. It learns in
+`stft`      the same convolutions on log-magnitude frames; the phase is found by `LogMagnitudeSpectrogram`. It trains in
             minutes on a CPU, and its latents hold no phase, which makes them a far easier target for a small flow.
 """
 
@@ -118,22 +118,32 @@ class ScalarAutoencoder(Pretrained):
         return F.pad(waveforms, (0, -waveforms.shape[-1] % self.config.samples_per_frame))
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None, noise: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The training pass: latents before tanh (B, 136, T25), and the signal (B, num_bands, steps) decoded from them.
+        """The training pass.
 
-        noise: deviation of what is added to the latents before they are rounded. A decoder that has seen it forgives a
-            flow its small errors.
+        Args:
+            waveforms: (B, n) float32 at 24 kHz.
+            lengths: (B,) samples of each clip; None: all have n.
+            noise: Standard deviation of Gaussian noise that is added to the latents before they are rounded. A decoder
+                trained with it tolerates the small errors of a flow.
+
+        Returns:
+            Latents before tanh (B, 136, T25), and the signal (B, num_bands, steps) decoded from them.
         """
         frames = self._latent_frames(lengths)
         raw = self._encode(self.signal(self.pad(waveforms, lengths)), frames)
         latents = torch.tanh(raw)
-        heard = latents + noise * torch.randn_like(latents) if noise else latents
-        return raw, self.decode_signal(self.quantise(heard), frames)
+        noisy = latents + noise * torch.randn_like(latents) if noise else latents
+        return raw, self.decode_signal(self.quantise(noisy), frames)
 
     def encode(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Latents before rounding.
 
-        waveforms: (B, n) float32 at 24 kHz; lengths: (B,) samples of each clip
-        returns (B, 136, T25), zero beyond the ceil(length / 960) frames of a clip
+        Args:
+            waveforms: (B, n) float32 at 24 kHz.
+            lengths: (B,) samples of each clip; None: all have n.
+
+        Returns:
+            (B, 136, T25), zero beyond the ceil(length / 960) frames of a clip.
         """
         return torch.tanh(self._encode(self.signal(self.pad(waveforms, lengths)), self._latent_frames(lengths)))
 
@@ -161,8 +171,12 @@ class ScalarAutoencoder(Pretrained):
     def decode(self, latents: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Waveforms of latents, which are rounded first.
 
-        latents: (B, 136, T25); lengths: (B,) samples of each clip, at most T25 * 960
-        returns (B, T25 * 960), zero beyond each clip's length; without lengths, all of it is sound
+        Args:
+            latents: (B, 136, T25).
+            lengths: (B,) samples of each clip, at most T25 * 960; None: all have T25 * 960.
+
+        Returns:
+            (B, T25 * 960), zero beyond each clip's length.
         """
         return self.waveform(self.decode_signal(self.quantise(latents), self._latent_frames(lengths)), lengths)
 

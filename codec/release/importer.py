@@ -39,15 +39,13 @@ from codec.release.scalar import read_scalar_config, scalar_autoencoder_from_pub
 
 
 class Released(NamedTuple):
-    """What released files hold.
+    """What released files hold."""
 
-    codec: in eval mode
-    left_out: tensors that neither encoding nor decoding reads, or that ours computes, by name
-    files: what the codec itself does not hold of them; saved into the codec's folder, it lets it be written back
-    """
-
+    # in eval mode
     codec: ReasoningCodec
+    # names of tensors that neither encoding nor decoding reads, or that our modules compute
     left_out: tuple[str, ...]
+    # what the codec itself does not hold of the files; saved into its folder, it lets them be written again
     files: PublishedFiles
 
 
@@ -63,18 +61,24 @@ def codec_from_published(
     music_file: str | Path | None = None,
     whisper: str = "openai/whisper-medium",
     wavlm: str = "microsoft/wavlm-base",
-    unstated: ReasoningCodecConfig = ReasoningCodecConfig(published_encoding=True),  # noqa: B008 (frozen)
+    defaults: ReasoningCodecConfig = ReasoningCodecConfig(published_encoding=True),  # noqa: B008 (frozen)
 ) -> Released:
     """The codec of released files; `save_pretrained` writes it as one of ours.
 
-    codec_file: the ReasoningCodec's checkpoint; scalar_file, scalar_config: weights and YAML of its scalar autoencoder
-    music_file: checkpoint of the music encoder, where codec_file does not hold it
-    whisper, wavlm: folders or hub ids of the transformers models with the experts' shapes and feature extractors, which
-        the saved codec, too, reads from there; their weights are those in codec_file, where it has them
-    unstated: what no shape says is taken from it: heads' width of the flow, decays and thresholds, windows, and whether
-        clips are encoded in the published way
-    Files are read as weights only. Raises UserError where one cannot be read, a tensor has no place or a place no
-    tensor, a shape does not fit, or a table is another than the published one.
+    Args:
+        codec_file: The ReasoningCodec's checkpoint, read as weights only, like all files here.
+        scalar_file: Weights of its scalar autoencoder.
+        scalar_config: YAML of its scalar autoencoder.
+        music_file: Checkpoint of the music encoder, where codec_file does not hold it.
+        whisper: Folder or hub id of the transformers model with the speech-text expert's shapes and feature extractor,
+            from where the saved codec reads them too; the weights are those in codec_file, where it has them.
+        wavlm: The same for the phone expert.
+        defaults: Settings that no shape determines: heads' width of the flow, decays and thresholds, windows, and
+            whether clips are encoded in the published way.
+
+    Raises:
+        UserError: A file cannot be read, a tensor is unknown or missing, a shape does not fit, or a table differs from
+            the published one.
     """
     file, source = read_weight_file(codec_file), str(codec_file)
     apart = read_weight_file(music_file) if music_file is not None else None
@@ -86,7 +90,7 @@ def codec_from_published(
         ExpertConfig("phone", "self_supervised", wavlm),
         ExpertConfig("music", "conformer", sizes=music.config),
     )
-    config = _codec_config(file.state, source, replace(unstated, experts=experts, scalar=scalar.config))
+    config = _codec_config(file.state, source, replace(defaults, experts=experts, scalar=scalar.config))
     codec = _fitting(config, source)
     ours = codec.state_dict()
     weights = {f"experts.music.encoder.{name}": value for name, value in music.state_dict().items()}
@@ -130,7 +134,7 @@ def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
     try:
         return ReasoningCodec(config)
     except UserError as error:
-        raise UserError(f"{source}: does not go with the experts and files beside it ({error})") from error
+        raise UserError(f"{source}: does not fit the experts and files beside it ({error})") from error
     except (ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"{source}: its shapes are no codec's ({detail}); use the original file") from error
@@ -186,8 +190,8 @@ def _converted(
     return weights
 
 
-def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningCodecConfig) -> ReasoningCodecConfig:
-    """Sizes read off the shapes, everything else from `unstated`."""
+def _codec_config(state: Mapping[str, Tensor], source: str, defaults: ReasoningCodecConfig) -> ReasoningCodecConfig:
+    """Sizes read off the shapes, everything else from `defaults`."""
 
     def shape(key: str, axes: int) -> Sequence[int]:
         if key not in state:
@@ -211,7 +215,7 @@ def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningC
     speech_dim = shape(f"{_DESCRIPTIVE}down_sampling_layer_whisper.weight", 3)[0]
     dim, merged_dim = shape(f"{_DESCRIPTIVE}semantic_merge_proj.weight", 2)
     descriptive = replace(
-        unstated.descriptive,
+        defaults.descriptive,
         speech_dim=speech_dim,
         music_dim=merged_dim - speech_dim,
         dim=dim,
@@ -220,22 +224,22 @@ def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningC
         blocks=count(block),
         feed_forward_multiple=shape(f"{block}0.ff.ff.2.parametrizations.weight.original1", 2)[1] // dim,
         levels=count(f"{vq}layers."),
-        quantiser=quantiser(vq, unstated.descriptive.quantiser),
+        quantiser=quantiser(vq, defaults.descriptive.quantiser),
     )
     structural = replace(
-        unstated.structural,
+        defaults.structural,
         dim=shape("cond_feature_emb.weight", 2)[0],
-        quantiser=quantiser("vq_acoustic.", unstated.structural.quantiser),
+        quantiser=quantiser("vq_acoustic.", defaults.structural.quantiser),
     )
     width = shape("cfm_wrapper.estimator.proj_in.ffn_2.weight", 2)[0]
     flow = replace(
-        unstated.flow,
+        defaults.flow,
         layers=count("cfm_wrapper.estimator.transformer_blocks."),
-        heads=width // unstated.flow.head_dim,
+        heads=width // defaults.flow.head_dim,
         ff_mult=shape("cfm_wrapper.estimator.transformer_blocks.0.ff.net.0.proj.weight", 2)[0] // width,
         max_frames=shape(POSITIONS, 3)[1],
     )
-    return replace(unstated, descriptive=descriptive, structural=structural, flow=flow)
+    return replace(defaults, descriptive=descriptive, structural=structural, flow=flow)
 
 
 def _music_encoder(

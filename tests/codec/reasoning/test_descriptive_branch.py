@@ -185,7 +185,7 @@ def test_kmeans_codebooks_refuse_to_encode_before_they_have_seen_data():
     torch.manual_seed(0)
     quantiser = dataclasses.replace(SMALL.quantiser, kmeans_init=True)
     branch = DescriptiveBranch(dataclasses.replace(SMALL, quantiser=quantiser)).eval()
-    with pytest.raises(UserError, match="seen no data"):
+    with pytest.raises(UserError, match="are not initialised"):
         branch(*features(4, 25))
     with torch.no_grad():
         branch.train()(*features(4, 25))
