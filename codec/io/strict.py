@@ -1,4 +1,4 @@
-"""Plain values into dataclasses, strictly: a key or a value that was not expected is an error that says what was meant.
+"""Plain values into dataclasses, strictly: an unexpected key or value is an error that names the nearest known one.
 
 Recipes, evaluation tasks, descriptions of corpora and the configurations of saved models are read with it.
 """
@@ -25,10 +25,17 @@ T = TypeVar("T")
 def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
     """A dataclass from a tree of plain values, nested dataclasses included.
 
-    source: names the file in errors; key: the place in it
-    Raises UserError for a key that is unknown, with the nearest known one, or missing, and for a value of another type.
-    Former names of keys and values are read too (codec/io/aliases.py). What the dataclass itself refuses, as a
-    UserError or ValueError, is passed on with the file's name.
+    Former names of keys and values are read too (codec/io/aliases.py).
+
+    Args:
+        cls: The dataclass; its annotations are the types that are expected.
+        tree: Keys and values.
+        source: Names the file in errors.
+        key: Of the tree within the file, for errors.
+
+    Raises:
+        UserError: A key is unknown (the nearest known one is named) or missing, a value is of a different type or out
+            of range, or the dataclass itself refuses its values by a UserError or ValueError.
     """
     where = f"{source}: {key}: " if key else f"{source}: "
     if not isinstance(tree, dict):

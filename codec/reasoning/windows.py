@@ -5,11 +5,13 @@ All borders are whole frames of every rate, so windows put end to end have exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from codec.io.errors import UserError
 
 BLOCK_SAMPLES = 9600  # 0.4 s at 24 kHz: 2 descriptive frames, 5 structural frames, 10 latent frames, 20 frames at 50 Hz
 
@@ -78,6 +80,31 @@ class RepeatedClip:
             positions = torch.arange(max(start, end), stop, device=self._beginning.device)
             pieces.append(self._beginning[positions % end])
         return torch.cat(pieces)
+
+
+class BlockReader:
+    """A clip that arrives in blocks (n,), read forwards: no stretch begins before the one that was read last."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks, self._held, self._start = iter(blocks), torch.zeros(0), 0
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """[start, stop) of the clip. Raises UserError where it ends before, or holds NaN or infinity."""
+        self._held, self._start = self._held[start - self._start :], start
+        pieces, count = [self._held], len(self._held)
+        while count < stop - start and (block := next(self._blocks, None)) is not None:
+            if block.ndim != 1 or not torch.isfinite(block).all():
+                raise UserError("a block of sound to encode must be mono, (n,), without NaN or infinity; repair it")
+            pieces.append(block)
+            count += len(block)
+        if count < stop - start:
+            raise UserError(f"the sound ended after {start + count} samples, more were announced; copy it again")
+        self._held = torch.cat(pieces)
+        return self._held[: stop - start]
+
+    def has_more(self) -> bool:
+        """Whether anything follows the samples that were asked for last, once those reached the clip's end."""
+        return next(self._blocks, None) is not None
 
 
 def endless_windows(window: int, overlap: int, first: int | None = None) -> Iterator[tuple[int, int]]:

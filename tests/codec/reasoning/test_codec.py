@@ -173,7 +173,7 @@ def test_decoding_windows_continue_what_was_heard(codec):
 
     codec.flow.solve = spy
     try:
-        latents = codec.flow.normalise(codec._latents([tokens], [0], 2, 1.5, "euler"))[0]
+        latents = codec.flow.normalise(codec.decoder.latents([tokens.structural], [tokens.num_samples], [0], 2, 1.5))[0]
     finally:
         del codec.flow.solve
     assert [count for _, count, _ in calls] == [0, 20, 20, 20]
@@ -281,7 +281,7 @@ def test_decoding_in_bfloat16_is_near_and_leaves_ids_and_fingerprint():
     tokens = plain.encode(noise(40_000)[None])
     assert codec.set_decoder_dtype(torch.bfloat16) is codec and codec.fingerprint == plain.fingerprint
     assert codec.encode(noise(40_000)[None])[0].equal(tokens[0])
-    near, exact = (c._latents(tokens, [0], steps=4, guidance=1.5, solver="euler") for c in (codec, plain))
+    near, exact = (c.decoder.latents([tokens[0].structural], [40_000], [0], 4, 1.5) for c in (codec, plain))
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
     assert (near - exact).abs().mean() < 0.02 * exact.std()
     (waveform,) = codec.decode(tokens, steps=4)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.io.errors import UserError
-from codec.reasoning import codec as reasoning_codec
+from codec.reasoning import decoder
 from codec.reasoning.config import ScalarConfig
+from codec.reasoning.decoder import Decoder
 from codec.reasoning.flow_decoder import ClipNoise
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
@@ -52,7 +53,7 @@ def streamed(codec, tokens, sizes, **options):
 @pytest.mark.parametrize("num_samples", [1, 960, 961, 1919, 1920, 48_000, 24_000 * 5 + 13])
 def test_a_stream_gives_the_offline_decode(codec, num_samples, first):
     tokens = codec.encode(noise(num_samples)[None])[0]
-    how = {"steps": 2, "seed": 3, "guidance": 2.0, "solver": "midpoint", "first_window": first}
+    how = {"steps": 2, "seed": 3, "guidance": 2.0, "first_window": first}
     pieces = streamed(codec, tokens, [4], **how)
     offline = codec.decode([tokens], **how)[0]
     torch.testing.assert_close(torch.cat(pieces), offline, atol=1e-5, rtol=0)
@@ -60,8 +61,8 @@ def test_a_stream_gives_the_offline_decode(codec, num_samples, first):
 
 
 def test_a_stream_passes_over_the_borders_of_the_offline_scalar_windows(codec, monkeypatch):
-    monkeypatch.setattr(reasoning_codec, "_SCALAR_WINDOW", 90)  # else 40 s
-    monkeypatch.setattr(reasoning_codec, "_SCALAR_OVERLAP", 40)
+    monkeypatch.setattr(decoder, "_SCALAR_WINDOW", 90)  # else 40 s
+    monkeypatch.setattr(decoder, "_SCALAR_OVERLAP", 40)
     tokens = random_tokens(codec, 120)
     offline = codec.decode([tokens], steps=1)[0]
     torch.testing.assert_close(torch.cat(streamed(codec, tokens, [9], steps=1)), offline, atol=1e-5, rtol=0)
@@ -83,13 +84,13 @@ def test_a_clip_in_a_batch_takes_the_same_first_window_as_alone(codec):
 
 
 def test_the_latents_are_the_same_bit_for_bit(codec, monkeypatch):
-    tokens, made, solve = random_tokens(codec, 100), [], codec.window_latents
+    tokens, made, solve = random_tokens(codec, 100), [], Decoder.window_latents
 
     def spy(*given, **how):
         made.append(solve(*given, **how))
         return made[-1]
 
-    monkeypatch.setattr(codec, "window_latents", spy)
+    monkeypatch.setattr(Decoder, "window_latents", spy)
     codec.decode([tokens], steps=2, first_window=30)
     offline, made = made, []
     streamed(codec, tokens, [3], steps=2, first_window=30)
