@@ -68,6 +68,10 @@ class Pretrained(nn.Module, ABC):
         """
         return cls(parse(cls.config_class, values, source))
 
+    def saved_values(self) -> dict[str, Any]:
+        """What config.json holds; `read_values` returns that of it which `from_config_values` takes."""
+        return self.config_values()
+
     def write_more(self, scratch: Path, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write what else the folder holds, such as a model card. Overridden where there is something.
 
@@ -90,7 +94,7 @@ class Pretrained(nn.Module, ABC):
         weights = {**self.get_submodule(self.saved_part).state_dict(), **(state_dict or {})}
         with saved_folder(folder) as scratch:
             save_tensors(weights, scratch / WEIGHTS_FILE)
-            (scratch / CONFIG_FILE).write_text(json.dumps(self.config_values(), indent=2) + "\n", encoding="utf-8")
+            (scratch / CONFIG_FILE).write_text(json.dumps(self.saved_values(), indent=2) + "\n", encoding="utf-8")
             self.write_more(scratch, Path(folder), weights)
 
     @classmethod
@@ -115,7 +119,7 @@ class Pretrained(nn.Module, ABC):
 
     @classmethod
     def read_values(cls, folder: Path) -> dict[str, Any]:
-        """The values in a folder's config.json, for `from_config_values`. Raises UserError where there are none."""
+        """The configuration in a folder's config.json. Raises UserError where there is none."""
         return read_config(folder, cls.described_as, cls.made_by or "copy it again")
 
 
