@@ -43,7 +43,9 @@ def test_windows_continue_each_other(codec):
 
     codec.flow.solve = spy
     try:
-        latents = codec.flow.normalise(codec.decoder.latents([tokens.structural], [tokens.num_samples], [0], 2, 1.5))[0]
+        latents = codec.flow.normalise(
+            codec.decoder.latents([tokens["structural"]], [tokens.num_samples], [0], 2, 1.5)
+        )[0]
     finally:
         del codec.flow.solve
     assert [count for _, count, _ in calls] == [0, 20, 20, 20]
