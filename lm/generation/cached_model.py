@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from codec.layers.onednn import is_supported, multiply
-from lm.generation.generative_model import GenerativeModel
 from codec.layers.rotary import SignedRotary, rotate_signed
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.int8 import Int8Heads
 from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
 from lm.rows import Rows
