@@ -52,7 +52,7 @@ def test_newer_tensors_take_the_place_of_the_modules_own(tmp_path):
 
 
 def test_errors_name_the_file_what_it_should_hold_and_the_remedy(tmp_path):
-    with pytest.raises(UserError, match=r"none: no such folder; give the folder of a small module .*`train small`"):
+    with pytest.raises(UserError, match=r"none: no such folder; give the folder of a small module, .*`train small`"):
         Small.from_pretrained(tmp_path / "none")
     with pytest.raises(UserError, match=r"config.json: no such file; .* holds no small module; train one"):
         Small.from_pretrained(tmp_path)

@@ -148,7 +148,7 @@ def test_a_saved_encoder_comes_back(tmp_path):
 
 def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(
-        UserError, match="nowhere: no such folder; give the folder of a music encoder .* or train one with"
+        UserError, match="nowhere: no such folder; give the folder of a music encoder, .* or train one with"
     ):
         MusicEncoder.from_pretrained(tmp_path / "nowhere")
     small_encoder().save_pretrained(tmp_path / "cut")

@@ -55,7 +55,7 @@ def test_saved_and_loaded_it_gives_the_same_codes(encoder, tmp_path):
 
 
 def test_a_whole_codec_has_one_inside():
-    folder = ROOT / "recipes" / "starter" / "codec"
+    folder = ROOT / "assets" / "starter" / "codec"
     codec, encoder = ReasoningCodec.from_pretrained(folder), DescriptiveEncoder.from_pretrained(folder)
     waveform = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

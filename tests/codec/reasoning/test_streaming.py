@@ -20,7 +20,7 @@ from tests.factories.codec import SMALL, SMALL_SCALAR, noise, small_codec
 from tests.factories.tokens import both
 from tests.factories.uniaudio import tiny_codec
 
-SHIPPED = ROOT / "recipes" / "starter" / "codec"
+SHIPPED = ROOT / "assets" / "starter" / "codec"
 
 
 QUICK = dataclasses.replace(SMALL, scalar=dataclasses.replace(SMALL_SCALAR, init_channel=1, res_kernel_size=2))
