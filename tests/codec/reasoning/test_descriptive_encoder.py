@@ -9,11 +9,11 @@ import torch
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.io.shipped import STARTER_CODEC
 from codec.layers.config import QuantiserConfig
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
-from tests import ROOT
 from tests.factories.tokens import descriptive_frames
 
 EXPERTS = (ExpertConfig("speech_text"), ExpertConfig("music"))
@@ -55,8 +55,7 @@ def test_saved_and_loaded_it_gives_the_same_codes(encoder, tmp_path):
 
 
 def test_a_whole_codec_has_one_inside():
-    folder = ROOT / "assets" / "starter" / "codec"
-    codec, encoder = ReasoningCodec.from_pretrained(folder), DescriptiveEncoder.from_pretrained(folder)
+    codec, encoder = (kind.from_pretrained(STARTER_CODEC) for kind in (ReasoningCodec, DescriptiveEncoder))
     waveform = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         codes = encoder(waveform[None], torch.tensor([30000])).codes[0]

@@ -9,19 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.io.errors import UserError
+from codec.io.shipped import STARTER_CODEC
 from codec.reasoning import decoder
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.decoder import Decoder
 from codec.reasoning.flow_decoder import ClipNoise
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
-from tests import ROOT
 from tests.factories.codec import SMALL, SMALL_SCALAR, noise, small_codec
 from tests.factories.tokens import both
 from tests.factories.uniaudio import tiny_codec
-
-SHIPPED = ROOT / "assets" / "starter" / "codec"
-
 
 QUICK = dataclasses.replace(SMALL, scalar=dataclasses.replace(SMALL_SCALAR, init_channel=1, res_kernel_size=2))
 
@@ -231,7 +228,7 @@ def test_a_phase_search_hears_enough_of_what_follows(monkeypatch):
 
 
 def test_the_shipped_codec_streams_what_it_decodes(monkeypatch):
-    codec = load_tokenizer(SHIPPED)
+    codec = load_tokenizer(STARTER_CODEC)
     seconds = torch.arange(24_000 * 4) / 24_000
     audio = 0.2 * torch.sin(2 * torch.pi * (200 + 100 * seconds) * seconds) + 0.2 * noise(24_000 * 4)
     tokens = codec.encode(audio[None])[0]
