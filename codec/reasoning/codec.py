@@ -9,7 +9,7 @@ With `published_encoding` the clip begins again where it ends, as the published 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log2
 from typing import Any, Self
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec.experts.base import load_expert
 from codec.io.errors import UserError
-from codec.io.strict import parse, without_defaults
+from codec.io.strict import without_defaults
 from codec.layers.masks import length_mask
 from codec.reasoning.config import ReasoningCodecConfig
 from codec.reasoning.decoder import Decoder
@@ -61,6 +61,7 @@ class ReasoningCodec(AudioTokenizer):
     """Three expert encoders, descriptive branch, structural branch, flow decoder and scalar autoencoder."""
 
     tokenizer_type = "reasoning_codec"
+    config_class = ReasoningCodecConfig
 
     def __init__(self, config: ReasoningCodecConfig) -> None:
         super().__init__()
@@ -96,9 +97,6 @@ class ReasoningCodec(AudioTokenizer):
     def device(self) -> torch.device:
         return self.structural.no_condition.device
 
-    def config_values(self) -> dict[str, Any]:
-        return asdict(self.config)
-
     def identity_values(self) -> dict[str, Any]:
         values = without_defaults(self.config)
         for name in ("decode_steps", "decode_guidance"):  # the ids mean the same however they are decoded
@@ -123,10 +121,6 @@ class ReasoningCodec(AudioTokenizer):
                 else f"{0.4 * config.encode_window_blocks:g} s"
             ),
         }
-
-    @classmethod
-    def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
-        return cls(parse(ReasoningCodecConfig, values, source))
 
     @torch.no_grad()
     def extract_features(
