@@ -40,10 +40,9 @@ import torch
 from lm_generate import machine, peak_mib, reset_peak
 
 from codec.layers import fast_linear
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
-from codec.reasoning.scalar_autoencoder import ScalarConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
 from codec.reasoning.windows import BLOCK_SAMPLES, overlapping_windows
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens

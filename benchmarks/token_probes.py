@@ -35,7 +35,8 @@ from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.token_store import TokenStore
 from codec.audio.waveform import load_audio
-from codec.experts.base import ExpertConfig, ExpertEncoder, load_expert
+from codec.experts.base import ExpertEncoder, load_expert
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.codec import ReasoningCodec

@@ -229,7 +229,7 @@ def _require_place(path: Path, what: str, remedy: str) -> None:
 
 def _released_codec(checkpoint: Path, files: dict[str, Path | None], published_encoding: bool) -> Released:
     """The codec of a released checkpoint and the files that came with it."""
-    from codec.reasoning.codec import ReasoningCodecConfig
+    from codec.reasoning.config import ReasoningCodecConfig
     from codec.release.importer import codec_from_published
 
     experts = {}
@@ -244,7 +244,7 @@ def _released_codec(checkpoint: Path, files: dict[str, Path | None], published_e
         files["--scalar-config"],
         files["--music-encoder"],
         **experts,
-        unstated=replace(ReasoningCodecConfig(), published_encoding=published_encoding),
+        defaults=replace(ReasoningCodecConfig(), published_encoding=published_encoding),
     )
 
 

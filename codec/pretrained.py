@@ -1,19 +1,23 @@
 """Folders that hold something trained: config.json beside model.safetensors. How they are written and read.
 
 A folder is written whole or not at all: its files take their places when all are there, config.json last, and without
-config.json nothing loads. It is read with doubt: the configuration strictly, then the shapes of the weights file are
-held against those that the configuration means, before any memory is taken, then the numbers must be finite.
+config.json nothing loads. Reading trusts nothing: the configuration is parsed strictly, the shapes in the weights file
+are compared with those that the configuration implies before any memory is taken, and every number must be finite.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import uuid
+from abc import ABC
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -21,8 +25,10 @@ from torch import Tensor, nn
 
 from codec.io.errors import UserError, of_system
 from codec.io.files import flush
+from codec.io.hub import local_folder
 from codec.io.reading import read_json
-from codec.io.tensor_files import Stored, load_tensors, stored_tensors
+from codec.io.strict import parse
+from codec.io.tensor_files import Stored, load_tensors, save_tensors, stored_tensors
 from codec.io.third_party import said, third_party_errors
 
 CONFIG_FILE = "config.json"
@@ -31,10 +37,119 @@ WEIGHTS_FILE = "model.safetensors"
 M = TypeVar("M", bound=nn.Module)
 
 
-def read_config(folder: str | Path, what: str, made_by: str = "copy it again") -> dict[str, Any]:
-    """The values in a folder's config.json. Raises UserError where they are none.
+class Pretrained(nn.Module, ABC):
+    """A module that is saved to a folder, and loaded from one or from the hub.
 
-    what, made_by: what the folder should hold, and how one comes about, for the message
+    A subclass names its configuration's dataclass, keeps its configuration as `config` and is built from one. Where
+    its file holds more or less than that, it overrides `config_values` and `from_config_values`.
+    """
+
+    config_class: ClassVar[type]  # dataclass that config.json is parsed into
+    described_as: ClassVar[str]  # what messages call it: "scalar autoencoder"
+    made_by: ClassVar[str] = ""  # how one comes about, for messages: "train one with ..."
+    saved_part: ClassVar[str] = ""  # submodule whose weights the file holds; "": all
+
+    config: Any
+
+    def config_values(self) -> dict[str, Any]:
+        """The configuration as plain values; `from_config_values` builds an equal module from it."""
+        return dataclasses.asdict(self.config)
+
+    @classmethod
+    def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
+        """An untrained module.
+
+        Args:
+            values: What `config_values` returns.
+            source: Names the file in errors.
+
+        Raises:
+            UserError: A value is unfit.
+        """
+        return cls(parse(cls.config_class, values, source))
+
+    def saved_values(self) -> dict[str, Any]:
+        """What config.json holds; `read_values` returns that of it which `from_config_values` takes."""
+        return self.config_values()
+
+    def write_more(self, scratch: Path, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write what else the folder holds, such as a model card. Overridden where there is something.
+
+        Args:
+            scratch: Where to write; its files then take their places in `folder`.
+            folder: What is there already may be looked at.
+            weights: Those that are saved.
+        """
+
+    def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write model.safetensors and config.json, which comes last.
+
+        Args:
+            folder: Is made where it is missing; files of other names stay as they are.
+            state_dict: Tensors to write in place of the module's own, where an engine holds the newest.
+
+        Raises:
+            UserError: The system refuses to write; `folder` is then as it was.
+        """
+        weights = {**self.get_submodule(self.saved_part).state_dict(), **(state_dict or {})}
+        with saved_folder(folder) as scratch:
+            save_tensors(weights, scratch / WEIGHTS_FILE)
+            (scratch / CONFIG_FILE).write_text(json.dumps(self.saved_values(), indent=2) + "\n", encoding="utf-8")
+            self.write_more(scratch, Path(folder), weights)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """What `save_pretrained` wrote, in eval mode and float32.
+
+        Args:
+            source: A folder, or a model id on the hub.
+
+        Raises:
+            UserError: A file is missing or damaged, or the files do not fit each other.
+        """
+        folder = cls.folder_of(source)
+        values = cls.read_values(folder)
+        path, remedy = str(folder / CONFIG_FILE), "copy it again" + (f", or {cls.made_by}" if cls.made_by else "")
+        return load_module(lambda: cls.from_config_values(values, path), folder, remedy, cls.saved_part)
+
+    @classmethod
+    def folder_of(cls, source: str | Path) -> Path:
+        """The folder, or where the hub's model of that id lies once fetched."""
+        return local_folder(source, cls.described_as, (CONFIG_FILE, WEIGHTS_FILE), made_by=cls.made_by)
+
+    @classmethod
+    def read_values(cls, folder: Path) -> dict[str, Any]:
+        """The configuration in a folder's config.json. Raises UserError where there is none."""
+        return read_config(folder, cls.described_as, cls.made_by or "copy it again")
+
+
+def weights_hash(identity: str, weights: Mapping[str, Tensor]) -> str:
+    """Hash of a model: equal exactly where identity and weights are.
+
+    Args:
+        identity: Text of what else decides the model's results, such as its configuration.
+        weights: Name -> tensor, of any device; the order of the names does not matter, types do.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(identity.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def read_config(folder: str | Path, what: str, made_by: str = "copy it again") -> dict[str, Any]:
+    """The values in a folder's config.json.
+
+    Args:
+        folder: Where it lies.
+        what: What the folder should hold, for messages.
+        made_by: How one comes about, for messages.
+
+    Raises:
+        UserError: The file is missing or holds no mapping.
     """
     path = Path(folder) / CONFIG_FILE
     if not os.path.lexists(path):
@@ -46,12 +161,17 @@ def read_config(folder: str | Path, what: str, made_by: str = "copy it again") -
 
 
 def load_module(build: Callable[[], M], folder: str | Path, remedy: str = "copy both again", part: str = "") -> M:
-    """What `build` makes of a folder's configuration, with the weights of the folder, in eval mode.
+    """The module of a folder's configuration with the weights of the folder, in eval mode.
 
-    build: makes the module. It is called on torch's meta device too, where tensors have shapes but no memory.
-    part: name of the submodule that the weights are of; "": all
-    Raises UserError where the file is missing or damaged, its tensors are not those of the configuration, or a number
-    in it is not finite.
+    Args:
+        build: Makes the module. It is called on torch's meta device too, where tensors have shapes but no memory.
+        folder: Holds the weights.
+        remedy: What to do about damage, for messages.
+        part: Name of the submodule that the weights belong to; "": all.
+
+    Raises:
+        UserError: The file is missing or damaged, its tensors are not those of the configuration, or a number in it
+            is not finite.
     """
     path = Path(folder) / WEIGHTS_FILE
     config = Path(folder) / CONFIG_FILE
@@ -62,7 +182,7 @@ def load_module(build: Callable[[], M], folder: str | Path, remedy: str = "copy 
         raise error if str(error).startswith(str(config)) else UserError(f"{config}: {error}") from error
     stored = stored_tensors(path, remedy)
     require_fit(skeleton.get_submodule(part).state_dict(), stored, path, remedy)
-    if torch.get_default_device().type == "meta":  # for somebody else's skeleton
+    if torch.get_default_device().type == "meta":  # a caller wants shapes alone
         return skeleton.eval()
     module, tensors = build(), load_tensors(path, remedy)
     for name, tensor in tensors.items():
@@ -72,18 +192,18 @@ def load_module(build: Callable[[], M], folder: str | Path, remedy: str = "copy 
     return module.eval()
 
 
-def require_fit(wanted: Mapping[str, Tensor], stored: Mapping[str, Stored], path: Path, remedy: str) -> None:
-    """Raise UserError where a weights file holds not exactly the tensors of a state dict: names, shapes and kinds."""
-    missing = sorted(set(wanted) - set(stored))
-    unknown = sorted(set(stored) - set(wanted))
+def require_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Stored], path: Path, remedy: str) -> None:
+    """Raise UserError unless a weights file holds exactly the tensors of a state dict: names, shapes and kinds."""
+    missing = sorted(set(expected) - set(stored))
+    unknown = sorted(set(stored) - set(expected))
     wrong = [
         f"{name} is {stored[name].text} instead of {Stored.of(tensor).text}"
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in stored and not stored[name].fits(tensor)
     ]
     problems = [f"{len(missing)} weights are missing ({_some(missing)})"] if missing else []
     problems += [f"{len(unknown)} have no place in it ({_some(unknown)})"] if unknown else []
-    problems += [f"{len(wrong)} have another shape or type ({_some(wrong)})"] if wrong else []
+    problems += [f"{len(wrong)} have a different shape or type ({_some(wrong)})"] if wrong else []
     if problems:
         raise UserError(f"{path}: weights do not fit {CONFIG_FILE} beside it: {'; '.join(problems)}; {remedy}")
 
@@ -92,9 +212,14 @@ def require_fit(wanted: Mapping[str, Tensor], stored: Mapping[str, Stored], path
 def saved_folder(folder: str | Path) -> Iterator[Path]:
     """A scratch folder to write into, whose files then take their places in `folder`.
 
-    Until config.json, which comes last, is in its place, nothing loads: what is there is one whole model or another.
-    Weights of a model that was saved here before go; all other files stay. Modes of files that are replaced are kept.
-    Raises UserError for what the system refuses; `folder` is then as it was.
+    Until config.json, which comes last, is in its place, nothing loads: there is one whole model, old or new. Weights
+    of a model that was saved here before are deleted; all other files stay. Modes of files that are replaced are kept.
+
+    Yields:
+        The scratch folder.
+
+    Raises:
+        UserError: The system refuses to write; `folder` is then as it was.
     """
     folder = Path(folder)
     scratch = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"

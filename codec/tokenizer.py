@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.io.errors import UserError
-from codec.io.hub import local_folder
-from codec.io.tensor_files import save_tensors, stored_types
+from codec.io.tensor_files import stored_types
 from codec.io.terminal import shown
 from codec.model_card import write_card
-from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
+from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained, read_config, weights_hash
 from codec.streams import StreamSpec
 from codec.tokens import SAMPLE_RATE, AudioTokens
 
@@ -39,13 +37,14 @@ class TokenStream(Protocol):
         """There are no more frames: the rest of the sound, (n,) on the CPU."""
 
 
-class AudioTokenizer(nn.Module, ABC):
+class AudioTokenizer(Pretrained):
     """Waveform <-> tokens, batched, deterministic: a clip gives the same tokens alone, in a batch, or later.
 
     `streams` are in the order of generation: a language model writes the first stream of a clip before the second.
     """
 
     tokenizer_type: ClassVar[str]
+    described_as = "saved tokenizer"
     sample_rate: int = SAMPLE_RATE  # of the waveforms that it encodes and decodes
     low_latency_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
@@ -170,18 +169,22 @@ class AudioTokenizer(nn.Module, ABC):
         """
         raise UserError(f"a tokenizer of type {self.tokenizer_type!r} decodes whole clips only")
 
-    @abstractmethod
-    def config_values(self) -> dict[str, Any]:
-        """The configuration as plain values; `from_config_values` builds an equal tokenizer from it."""
+    def saved_values(self) -> dict[str, Any]:
+        return {"tokenizer_type": self.tokenizer_type, **self.config_values()}
+
+    @classmethod
+    def read_values(cls, folder: Path) -> dict[str, Any]:
+        values = _read_config(folder)
+        kind = values.pop("tokenizer_type")
+        if kind != cls.tokenizer_type:
+            raise UserError(
+                f"{folder}: holds a tokenizer of type {shown(kind)}, not {cls.tokenizer_type!r}; use load_tokenizer"
+            )
+        return values
 
     def identity_values(self) -> dict[str, Any]:
         """What of the configuration decides what the ids mean: nothing that is left at its default."""
         return self.config_values()
-
-    @classmethod
-    @abstractmethod
-    def from_config_values(cls, values: dict[str, Any], source: str) -> Self:
-        """An untrained tokenizer. Raises UserError that names `source` where a value is unfit."""
 
     @property
     def fingerprint(self) -> str:
@@ -196,14 +199,9 @@ class AudioTokenizer(nn.Module, ABC):
         return self._fingerprint
 
     def _fingerprint_with(self, weights: Mapping[str, Tensor]) -> str:
-        digest = hashlib.sha256(self.tokenizer_type.encode())
-        digest.update(json.dumps(self.identity_values(), sort_keys=True).encode())
-        for name, tensor in sorted(weights.items()):
-            if tensor.is_floating_point():  # as they are computed with when loaded, whatever type the file has
-                tensor = tensor.float()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        identity = self.tokenizer_type + json.dumps(self.identity_values(), sort_keys=True)
+        # As they are computed with when loaded, whatever type the file has.
+        return weights_hash(identity, {n: t.float() if t.is_floating_point() else t for n, t in weights.items()})
 
     def card_facts(self) -> dict[str, str]:
         """What a model card says of this tokenizer beside its type and fingerprint: property -> value."""
@@ -221,23 +219,17 @@ class AudioTokenizer(nn.Module, ABC):
         self._fingerprint = None
         return super()._apply(*args, **kwargs)
 
-    def save_pretrained(self, folder: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write model.safetensors, a model card (README.md) and config.json, which comes last, into `folder`.
+    def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        weights = {**self.state_dict(), **(state_dict or {})}
+        super().save_pretrained(folder, {name: self._as_stored(name, tensor) for name, tensor in weights.items()})
 
-        state_dict: tensors to write in place of the tokenizer's own, where an engine holds the newest. A card that
-            somebody else wrote stays as it is.
-        """
-        weights = self.state_dict() | (state_dict or {})
+    def write_more(self, scratch: Path, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """The model card, README.md. One that a person wrote stays as it is."""
         facts = self.card_facts() | {
             "parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M",
             "fingerprint": f"`{self._fingerprint_with(weights)}`",
         }
-        values = {"tokenizer_type": self.tokenizer_type, **self.config_values()}
-        with saved_folder(folder) as scratch:
-            kept = {name: self._as_stored(name, tensor) for name, tensor in weights.items()}
-            save_tensors(kept, scratch / WEIGHTS_FILE)
-            (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            write_card(Path(folder) / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts)
+        write_card(folder / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts)
 
     def store_in(self, types: Mapping[str, torch.dtype]) -> None:
         """Have `save_pretrained` write tensors, by name, in other types than they compute in, where nothing is lost."""
@@ -258,19 +250,8 @@ class AudioTokenizer(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """The tokenizer in a folder, or of a model id on the hub, in eval mode and float32.
-
-        Raises UserError where files are missing, damaged, of another tokenizer, or do not fit each other.
-        """
-        folder = _folder(source)
-        values = _read_config(folder)
-        kind = values.pop("tokenizer_type")
-        if kind != cls.tokenizer_type:
-            raise UserError(
-                f"{folder}: holds a tokenizer of type {shown(kind)}, not {cls.tokenizer_type!r}; use load_tokenizer"
-            )
-        path = folder / CONFIG_FILE
-        tokenizer = load_module(lambda: cls.from_config_values(values, str(path)), folder)
+        folder = cls.folder_of(source)
+        tokenizer = super().from_pretrained(folder)
         tokenizer.store_in(stored_types(folder / WEIGHTS_FILE))
         return tokenizer
 
@@ -300,7 +281,7 @@ def checked_lengths(waveforms: Tensor, lengths: Tensor | None, sample_rate: int)
 
 def load_tokenizer(source: str | Path) -> AudioTokenizer:
     """The audio tokenizer in a folder or of a hub id, whatever its type, in eval mode."""
-    folder = _folder(source)
+    folder = AudioTokenizer.folder_of(source)
     kind = _read_config(folder)["tokenizer_type"]
     if kind not in TOKENIZERS:
         raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {shown(kind)} is none of {', '.join(TOKENIZERS)}")
@@ -308,12 +289,8 @@ def load_tokenizer(source: str | Path) -> AudioTokenizer:
     return getattr(importlib.import_module(module), name).from_pretrained(folder)
 
 
-def _folder(source: str | Path) -> Path:
-    return local_folder(source, "saved tokenizer", (CONFIG_FILE, WEIGHTS_FILE))
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
-    values = read_config(folder, "saved tokenizer")
+    values = read_config(folder, AudioTokenizer.described_as)
     if not isinstance(values.get("tokenizer_type"), str):
         said = shown(values["tokenizer_type"]) if "tokenizer_type" in values else "none"
         raise UserError(f"{folder / CONFIG_FILE}: tokenizer_type must name one of {', '.join(TOKENIZERS)}, not {said}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from auditory_sentences.rng import stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.aliases import first_names
 from codec.io.errors import UserError
+from codec.pretrained import weights_hash
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
@@ -66,11 +66,7 @@ class ModelRunner:
     @classmethod
     def trained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRunner:
         """The model as it is; its fingerprint is a hash of configuration and weights."""
-        digest = hashlib.sha256(_configuration(uniaudio).encode())
-        for name, tensor in sorted(uniaudio.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return cls(uniaudio, digest.hexdigest()[:16], cache, seed)
+        return cls(uniaudio, weights_hash(_configuration(uniaudio), uniaudio.model.state_dict()), cache, seed)
 
     @classmethod
     def untrained(cls, uniaudio: UniAudio, cache: Cache, seed: int = 0) -> ModelRunner:

@@ -27,7 +27,7 @@ def stream_parts(raw: BinaryIO, start: int, size: int) -> list[Part] | None:
 
 
 def id3_size(raw: BinaryIO, at: int) -> int:
-    """Bytes of the ID3v2 tag at a place, 0 where there is none."""
+    """Bytes of the ID3v2 tag at an offset, 0 where there is none."""
     head = read_at(raw, at, 10)
     if len(head) < 10 or head[:3] != b"ID3" or max(head[6:]) > 0x7F:
         return 0
@@ -79,7 +79,7 @@ def _check_last(raw: BinaryIO, page: _Page | None) -> None:
 
 
 def _page(raw: BinaryIO, at: int, size: int) -> _Page | None:
-    """The next page from a place on; None where no other begins."""
+    """The next page from an offset on; None where no other begins."""
     while at + 27 <= size:
         head = read_at(raw, at, 282)
         if head[:4] == b"OggS":
@@ -95,9 +95,9 @@ def _page(raw: BinaryIO, at: int, size: int) -> _Page | None:
 def _find(raw: BinaryIO, word: bytes, at: int, size: int) -> int:
     """Where a word is next, or the file's size."""
     while at < size:
-        place = read_at(raw, at, _BLOCK).find(word)
-        if place >= 0:
-            return at + place
+        offset = read_at(raw, at, _BLOCK).find(word)
+        if offset >= 0:
+            return at + offset
         at += _BLOCK - len(word) + 1
     return size
 
@@ -130,10 +130,10 @@ def _flac_samples(raw: BinaryIO, start: int, stop: int, block: int) -> int:
     if at == stop:
         return 0
     tail = read_at(raw, max(at, stop - (1 << 20)), min(stop - at, 1 << 20))
-    place = len(tail)
-    while (place := tail.rfind(b"\xff", 0, place)) >= 0:
-        found = _flac_frame(tail[place : place + 16], block)
-        if found is not None and _crc(tail[place:], 0x8005, 16) == 0:
+    offset = len(tail)
+    while (offset := tail.rfind(b"\xff", 0, offset)) >= 0:
+        found = _flac_frame(tail[offset : offset + 16], block)
+        if found is not None and _crc(tail[offset:], 0x8005, 16) == 0:
             return found
     raise DamagedSound(CUT_SHORT)
 
@@ -246,7 +246,7 @@ def _frames(raw: BinaryIO, start: int, size: int) -> Iterator[_Frame]:
 
 
 def _next_frame(raw: BinaryIO, at: int, stop: int, more: int) -> _Frame | None:
-    """The first frame from a place on that `more` frames of its kind follow, or the end; None where there is none.
+    """The first frame from an offset on that `more` frames of its kind follow, or the end; None where there is none.
 
     Where no frame was seen yet (`more` is 2), it must be near: other files hold what looks like frames.
     """
@@ -257,7 +257,7 @@ def _next_frame(raw: BinaryIO, at: int, stop: int, more: int) -> _Frame | None:
             continue
         frame = follower = _frame(raw, at)
         for _ in range(more):
-            # At the place where a frame must begin, one that reaches beyond the end was cut short.
+            # At the offset where a frame must begin, one that reaches beyond the end was cut short.
             if follower is None or (after := follower.at + follower.length) == stop or (after > stop and at == first):
                 break
             follower = _frame(raw, after)
@@ -272,7 +272,7 @@ def _next_frame(raw: BinaryIO, at: int, stop: int, more: int) -> _Frame | None:
 
 
 def _frame(raw: BinaryIO, at: int) -> _Frame | None:
-    """The frame at a place; None where there is none."""
+    """The frame at an offset; None where there is none."""
     head = read_at(raw, at, _FRAME_HEAD)
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None

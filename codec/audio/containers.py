@@ -1,7 +1,7 @@
-"""Files whose header says how many bytes of sound there are: WAV and its kin, AIFF, CAF, AU, and older ones.
+"""Files whose header states how many bytes of sound there are: WAV and its kin, AIFF, CAF, AU, and older ones.
 
 Each function looks at one family. It gives the file's parts and raises DamagedSound where the sound ends before its
-header says so. Formats that say nothing of their length (PVF, IRCAM, PAF, XI) can't be checked.
+header says so. Formats that do not state their length (PVF, IRCAM, PAF, XI) can't be checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def container_parts(raw: BinaryIO, start: int, size: int) -> list[Part] | None:
 
 
 def _next_file(raw: BinaryIO, start: int, size: int) -> int:
-    """Where another WAV or AIFF file begins behind the one at `start` (somebody joined them), or the file's size."""
+    """Where another WAV or AIFF file begins behind the one at `start` (files that were joined), or the file's size."""
     name, length, kind = read_at(raw, start, 4), read_at(raw, start + 4, 4), read_at(raw, start + 8, 4)
     if name not in (b"RIFF", b"RIFX", b"FORM"):
         return size

@@ -40,7 +40,7 @@ class Sound:
         if not _LOWEST_RATE <= self.rate <= _HIGHEST_RATE:
             fault = f"has a sample rate of {self.rate} Hz; resample it to 24000 Hz"
         elif self.frames > 2**48:
-            fault = "does not say how long it is; copy it again"
+            fault = "does not state its length; copy it again"
         if fault:
             raise DamagedSound(fault)
 

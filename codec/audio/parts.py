@@ -2,7 +2,7 @@
 
 libsndfile takes what is there: it reads a file that was cut short as a shorter one, the first of several streams alone,
 and as many samples as a wrong header claims. So the bytes are looked at first (codec/audio/containers.py and
-codec/audio/bitstreams.py), and what libsndfile gets is whole, and says truly how long it is.
+codec/audio/bitstreams.py), and what libsndfile gets is whole, with its true length in the header.
 """
 
 from __future__ import annotations
@@ -35,18 +35,16 @@ Piece = range | bytes | Zeros
 
 @dataclass(frozen=True)
 class Part:
-    """One stream of sound.
+    """One stream of sound."""
 
-    pieces: ranges of the file's bytes, and bytes in place of such; in this order they are a file
-    frames: how many there are, where this is known better than the file itself says
-    """
-
+    # ranges of the file's bytes, and bytes in place of such; in this order they are a file
     pieces: tuple[Piece, ...]
+    # number of frames, where it is known better than from the header
     frames: int | None = None
 
 
 class Spliced(io.RawIOBase):
-    """The pieces of a part as one file. What the system refuses is kept in `error`: libsndfile hears of an end only."""
+    """The pieces of a part as one file. Errors of the system are kept in `error`: libsndfile is told of an end only."""
 
     def __init__(self, raw: BinaryIO, pieces: tuple[Piece, ...]) -> None:
         self._raw, self._pieces = raw, pieces
@@ -101,7 +99,7 @@ class Spliced(io.RawIOBase):
 
 
 def read_at(raw: BinaryIO, at: int, count: int) -> bytes:
-    """The `count` bytes at a place, or fewer where the file ends; none before its beginning."""
+    """The `count` bytes at an offset, or fewer where the file ends; none before its beginning."""
     if at < 0:
         return b""
     raw.seek(at)

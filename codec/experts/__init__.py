@@ -1,1 +1,1 @@
-"""Expert encoders: frozen feature extractors that a tokenizer listens through."""
+"""Expert encoders: frozen feature extractors of a tokenizer."""

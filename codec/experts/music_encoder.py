@@ -1,16 +1,13 @@
-"""The music encoder that ReasoningCodec listens through: a conformer on mel spectra, 25 frames a second.
+"""The music encoder of ReasoningCodec: a conformer on mel spectra, 25 frames a second.
 
-The published one is a MusicFM (Won et al. 2023), trained by BEST-RQ (Chiu et al. 2022; see codec.best_rq): a mel
-spectrogram at 100 Hz, two strided residual convolutions that bring it to 25 Hz and a quarter of the bands, and twelve
-conformer layers. The codec takes states 4 ("acoustic") and 11 ("semantic"). `recipes/*/expert.yaml` train one.
+The published one is a MusicFM (Won et al. 2023), trained by BEST-RQ (Chiu et al. 2022): a mel spectrogram at 100 Hz,
+two strided residual convolutions that bring it to 25 Hz and a quarter of the bands, and twelve conformer layers. The
+codec takes states 4 ("acoustic") and 11 ("semantic"). training/codec/train_expert.py trains one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -20,40 +17,43 @@ from torchaudio.functional import melscale_fbanks
 
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, Positive, Range, Samples, Width
-from codec.io.strict import parse
-from codec.io.tensor_files import save_tensors
 from codec.layers.conformer import ConformerLayer, rotary_positions
-from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
-from codec.reasoning.config import to_json
+from codec.pretrained import Pretrained
 from codec.tokens import SAMPLE_RATE
 
-_MADE_BY = "train one with `uniaudio train starter/expert`"
 STACK = 4  # mel frames of one frame: each of the two residual convolutions halves time
-_FLOOR = 1e-10  # power below which nothing is heard: -100 dB
+_FLOOR = 1e-10  # power below which all is silence: -100 dB
 
 
 @dataclass(frozen=True)
 class MusicEncoderConfig:
-    """Sizes of the encoder. Defaults are the published ones.
+    """Sizes of the music encoder. Defaults are the published ones."""
 
-    dim, heads, feed_forward, layers, kernel: of the conformer; kernel: of its depthwise convolution, in frames, odd
-    channels: of the residual convolutions
-    mel_bands, fft_size, hop: of the mel spectrogram; four hops make a frame
-    mel_mean, mel_std: in dB, of the spectra; subtracted and divided by
-    """
-
+    # width of the conformer
     dim: Width = 1024
+    # attention heads of the conformer
     heads: Width = 16
+    # width of its feed-forward layers
     feed_forward: Width = 4096
+    # conformer layers
     layers: Layers = 12
+    # kernel of its depthwise convolutions, in frames; odd
     kernel: Width = 31
+    # channels of the residual convolutions before it
     channels: Width = 512
+    # bands of the mel spectrogram
     mel_bands: Annotated[int, Range(1, 4096)] = 128
+    # window of the mel spectrogram, in samples
     fft_size: Samples = 2048
+    # step of the mel spectrogram, in samples; four steps make a frame
     hop: Samples = 240
+    # samples per second of the audio it takes
     sample_rate: Annotated[int, Range(1, 768_000)] = SAMPLE_RATE
+    # base of the rotary frequencies
     rotary_base: Annotated[float, Range(1)] = 10000.0
+    # mean of the mel spectra, in dB; subtracted
     mel_mean: Annotated[float, Range(-1000, 1000)] = 6.768444971712967
+    # standard deviation of the mel spectra, in dB; divided by
     mel_std: Positive = 18.417922652295623
 
     def __post_init__(self) -> None:
@@ -71,15 +71,19 @@ class MusicEncoderConfig:
         return STACK * self.hop
 
 
-class MusicEncoder(nn.Module):
+class MusicEncoder(Pretrained):
     """waveform -> hidden states at sample_rate / (4 hop), as published 25 frames a second."""
+
+    config_class = MusicEncoderConfig
+    described_as = "music encoder"
+    made_by = "train one with `uniaudio train starter/expert`"
 
     def __init__(self, config: MusicEncoderConfig) -> None:
         super().__init__()
         self.config = config
         bins = config.fft_size // 2 + 1
         # Triangles on the HTK mel scale, not normalised to equal area.
-        with torch.device("cpu"):  # it looks at its values, which a model without memory (torch's meta device) has not
+        with torch.device("cpu"):  # it reads its values, which torch's meta device has not
             bands = melscale_fbanks(bins, 0.0, config.sample_rate / 2, config.mel_bands, config.sample_rate)
         self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
         self.register_buffer("bands", bands.T.contiguous(), persistent=False)  # (mel_bands, bins)
@@ -93,7 +97,7 @@ class MusicEncoder(nn.Module):
     def mel(self, waveforms: Tensor) -> Tensor:
         """Normalised log mel spectra (B, mel_bands, 4 T) of waveforms (B, n), T = n // samples_per_frame.
 
-        What lies beyond the last whole frame is not heard. Raises ValueError where there is no whole frame.
+        Samples beyond the last whole frame are dropped. Raises ValueError where there is no whole frame.
         """
         frames = waveforms.shape[1] // self.config.samples_per_frame
         if frames == 0:
@@ -116,11 +120,15 @@ class MusicEncoder(nn.Module):
         return (decibels - self.config.mel_mean) / self.config.mel_std
 
     def states(self, mel: Tensor, deepest: int | None = None) -> list[Tensor]:
-        """Hidden states of spectra (B, mel_bands, 4 T): states[k] (B, T, dim) is the input of layer k.
+        """Hidden states of spectra.
 
-        The last one, of number `layers`, is the output of the last layer after the final norm. deepest: number of the
-        last state that is wanted; what comes after it is not computed. Clips must have the same length: nothing here
-        knows of padding.
+        Args:
+            mel: (B, mel_bands, 4 T), all clips of the same length: there is no mask.
+            deepest: Number of the last state that is needed; later layers do not run. None: all states.
+
+        Returns:
+            states[k] (B, T, dim) is the input of layer k; the last one, of number `layers`, is the output of the last
+            layer after the final norm.
         """
         deepest = self.config.layers if deepest is None else deepest
         x = self.front_end(mel)
@@ -136,19 +144,6 @@ class MusicEncoder(nn.Module):
     def forward(self, waveforms: Tensor, deepest: int | None = None) -> list[Tensor]:
         """`states` of waveforms (B, n) at the sample rate, all of the same length."""
         return self.states(self.mel(waveforms), deepest)
-
-    def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """Write config.json and model.safetensors. state: to write instead of this module's own."""
-        with saved_folder(folder) as scratch:
-            save_tensors(self.state_dict() if state is None else state, scratch / WEIGHTS_FILE)
-            (scratch / CONFIG_FILE).write_text(json.dumps(to_json(self.config), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> MusicEncoder:
-        """Read what `save_pretrained` wrote, in eval mode. Raises UserError where a file is missing or damaged."""
-        values = read_config(folder, "music encoder", _MADE_BY)
-        config = parse(MusicEncoderConfig, values, str(Path(folder) / CONFIG_FILE))
-        return load_module(lambda: cls(config), folder, f"copy it again, or {_MADE_BY}")
 
 
 class FrontEnd(nn.Module):

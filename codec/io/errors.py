@@ -36,12 +36,12 @@ class UserError(Exception):
     """
 
 
-def of_system(error: OSError, place: str | Path | None = None) -> UserError:
-    """A refusal of the operating system as a sentence. place: the file concerned, where the error names none."""
-    where = place if place is not None else error.filename2 or error.filename
-    said = error.strerror or str(error) or type(error).__name__
+def of_system(error: OSError, path: str | Path | None = None) -> UserError:
+    """A refusal of the operating system as a sentence. path: the file concerned, where the error names none."""
+    where = path if path is not None else error.filename2 or error.filename
+    text = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno, "try again, or choose another place")
-    return UserError(f"{where}: {said}; {remedy}" if where is not None else f"{said}; {remedy}")
+    return UserError(f"{where}: {text}; {remedy}" if where is not None else f"{text}; {remedy}")
 
 
 def refusal_in(error: Exception) -> OSError | None:
@@ -51,22 +51,22 @@ def refusal_in(error: Exception) -> OSError | None:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error
-    said = str(error)
-    if found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", said):
+    text = str(error)
+    if found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", text):
         number = int(found[1] or found[2])
         return OSError(number, os.strerror(number))
-    if "PytorchStreamWriter failed" in said:  # it does not say what
+    if "PytorchStreamWriter failed" in text:  # it does not say what
         return OSError(None, "it could not be written whole")
     return None
 
 
 @contextlib.contextmanager
-def writing(place: str | Path) -> Iterator[None]:
-    """Whatever library writes inside: a refusal of the system is raised as a UserError that names `place`."""
+def writing(path: str | Path) -> Iterator[None]:
+    """Whatever library writes inside: a refusal of the system is raised as a UserError that names `path`."""
     try:
         yield
     except Exception as error:
         refusal = None if isinstance(error, UserError) else refusal_in(error)
         if refusal is None:
             raise
-        raise of_system(refusal, place) from error
+        raise of_system(refusal, path) from error

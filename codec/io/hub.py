@@ -20,17 +20,24 @@ def is_hub_id(source: str | Path) -> bool:
     return bool(formed) and not Path(text).parent.is_dir()
 
 
-def local_folder(source: str | Path, what: str = "model", files: Sequence[str] | None = None, option: str = "") -> Path:
+def local_folder(
+    source: str | Path,
+    what: str = "model",
+    files: Sequence[str] | None = None,
+    option: str = "",
+    made_by: str = "",
+) -> Path:
     """The folder, else the shipped one of that name, else where the hub's model of that id lies once fetched.
 
     Args:
         source: Folder, shipped name such as "starter/codec", or hub id, in this order.
-        what: "model" or "codec", for the message.
-        files: Patterns of those that are needed from the hub; None: all.
-        option: Of the command line that names another one, for the message.
+        what: "model" or "codec", for messages.
+        files: Patterns of the files that are fetched from the hub; None: all.
+        option: Of the command line that names a different one, for messages.
+        made_by: How one comes about, for messages: "train one with ...".
 
     Raises:
-        UserError: There is none; a path that is mistyped and looks like an id is said to be no folder too.
+        UserError: There is none. A mistyped path that has the form of an id is reported as a missing folder too.
     """
     folder = Path(source)
     try:
@@ -52,7 +59,7 @@ def local_folder(source: str | Path, what: str = "model", files: Sequence[str] |
     if not is_hub_id(source):
         raise UserError(
             f"{source}: no such folder; give the folder of a {what}, a hub id such as owner/name, or a name of what is "
-            f"shipped ({names_shipped('assets', source)}){given}"
+            f"shipped ({names_shipped('assets', source)}){given}{f'; or {made_by}' if made_by else ''}"
         )
     from huggingface_hub import snapshot_download  # takes a second, which a folder need not wait for
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError

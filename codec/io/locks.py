@@ -48,7 +48,7 @@ def locked(folder: str | Path, what: str) -> Iterator[None]:
     finally:
         _held.discard(inode)
         with contextlib.suppress(OSError):
-            path.unlink()  # while it is still held, so that nobody's new lock is removed
+            path.unlink()  # while it is still held, so that no new lock is removed
         os.close(handle)
         with contextlib.suppress(OSError):  # not empty
             for made in missing:

@@ -1,7 +1,8 @@
 """The ranges of numbers that people give: one table for recipes, configurations and the command line.
 
-A field of a dataclass says its kind, `steps: Count`, and codec/io/strict.py holds it to that; an option of the command
-line takes the same kinds (cli/options.py). Every float is finite and every integer fits 64 bits, whatever its kind.
+A field of a dataclass is annotated with a kind, `steps: Count`, which codec/io/strict.py enforces; options of the
+command line take the same kinds (cli/options.py). Every float is finite and every integer fits 64 bits, whatever its
+kind.
 """
 
 from __future__ import annotations

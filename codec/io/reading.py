@@ -210,7 +210,9 @@ def _records(path: Path, delimiter: str, quoting: int) -> Iterator[_Record]:
 
 def _check_header(path: Path, header: _Record, delimiter: str, names: list[str]) -> None:
     if len(header.lines) > 1:
-        raise _QuotesError(f"{path}, line {header.line}: the names of the columns go on over lines; close the quotes")
+        raise _QuotesError(
+            f"{path}, line {header.line}: the names of the columns run over several lines; close the quotes"
+        )
     others = [mark for mark in ",;\t|" if mark != delimiter]
     if len(names) == 1 and (found := [mark for mark in others if mark in names[0]]):
         between = "tabs" if delimiter == "\t" else "commas"
@@ -278,7 +280,7 @@ def load_yaml(text: str, source: str) -> Any:
     """The plain value that YAML text means: text, numbers, true, false, null, lists, and keys that are text.
 
     Aliases and merge keys are counted before they are followed: a few lines can mean a thousand million values. What
-    YAML 1.1 takes for a date, for a number in base 60 (12:30) or 8 (010) is refused, for nobody means it.
+    YAML 1.1 takes for a date, for a number in base 60 (12:30) or 8 (010) is refused, since it is hardly ever meant.
     Raises UserError that names `source` and the line.
     """
     try:

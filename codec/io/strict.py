@@ -1,4 +1,4 @@
-"""Plain values into dataclasses, strictly: a key or a value that was not expected is an error that says what was meant.
+"""Plain values into dataclasses, strictly: an unexpected key or value is an error that names the nearest known one.
 
 Recipes, evaluation tasks, descriptions of corpora and the configurations of saved models are read with it.
 """
@@ -25,10 +25,17 @@ T = TypeVar("T")
 def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
     """A dataclass from a tree of plain values, nested dataclasses included.
 
-    source: names the file in errors; key: the place in it
-    Raises UserError for a key that is unknown, with the nearest known one, or missing, and for a value of another type.
-    Former names of keys and values are read too (codec/io/aliases.py). What the dataclass itself refuses, as a
-    UserError or ValueError, is passed on with the file's name.
+    Former names of keys and values are read too (codec/io/aliases.py).
+
+    Args:
+        cls: The dataclass; its annotations are the types that are expected.
+        tree: Keys and values.
+        source: Names the file in errors.
+        key: Of the tree within the file, for errors.
+
+    Raises:
+        UserError: A key is unknown (the nearest known one is named) or missing, a value is of a different type or out
+            of range, or the dataclass itself refuses its values by a UserError or ValueError.
     """
     where = f"{source}: {key}: " if key else f"{source}: "
     if not isinstance(tree, dict):
@@ -117,6 +124,25 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
         return value
     expected = kind.__name__ if isinstance(kind, type) and not args else str(kind).replace("typing.", "")
     raise UserError(f"{source}: {key!r} must be {expected}, not {shown(value)}")
+
+
+def without_defaults(config: Any) -> Any:
+    """Plain values of a dataclass without those left at their default, under the names that keys first had.
+
+    Equal for two versions of a dataclass when a field is new or renamed: the identity of a codec is made of it.
+    """
+    if dataclasses.is_dataclass(config):
+        values = {}
+        for known in dataclasses.fields(config):
+            value = getattr(config, known.name)
+            default = known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
+            if value != default:
+                key, value = aliases.former(type(config), known.name, value)
+                values[key] = without_defaults(value)
+        return values
+    if isinstance(config, dict):
+        return {name: without_defaults(value) for name, value in config.items()}
+    return [without_defaults(value) for value in config] if isinstance(config, tuple) else config
 
 
 @functools.cache

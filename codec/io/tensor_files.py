@@ -40,9 +40,9 @@ class Stored:
 
     def fits(self, tensor: Tensor) -> bool:
         """Whether it can be loaded into a tensor without changing what it means."""
-        wanted = Stored.of(tensor)
+        expected = Stored.of(tensor)
         # Versions of vector-quantize-pytorch differ in how they write down whether a codebook has begun.
-        return self.shape == wanted.shape and (self.kind == wanted.kind or wanted.kind == "truth")
+        return self.shape == expected.shape and (self.kind == expected.kind or expected.kind == "truth")
 
     @property
     def text(self) -> str:
@@ -52,7 +52,13 @@ class Stored:
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
     """Write tensors of any device to a file, all of it or nothing: the same bytes for the same tensors.
 
-    The file has the mode of any other new file. Raises UserError where it cannot be written.
+    Args:
+        tensors: By name.
+        path: The file, which has the mode of any other new file.
+        metadata: Texts for the header.
+
+    Raises:
+        UserError: The file cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_file(path) as temporary:
@@ -113,7 +119,7 @@ def require_finite(tensors: Mapping[str, Tensor], path: str | Path, remedy: str 
             low, high = torch.aminmax(values)  # one pass without a copy; NaN is passed on
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 found = "infinite values" if not (low.isnan() or high.isnan()) else "NaN"
-                raise UserError(f"{path}: {name} holds {found}, so what it makes would mean nothing; {remedy}")
+                raise UserError(f"{path}: {name} holds {found}, so results would mean nothing; {remedy}")
 
 
 def _require_tensors(path: Path, remedy: str) -> None:

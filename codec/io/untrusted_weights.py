@@ -72,17 +72,15 @@ _BEGINNINGS = (  # first bytes -> what the file is, where that is no file of wei
 
 
 class WeightFile(NamedTuple):
-    """A file's weights.
+    """A file's weights."""
 
-    state: name -> tensor, on the CPU, without `prefix`
-    nest: key of the file under which they stand; "" at the top
-    prefix: what the file puts before every name
-    others: the file's other keys, whose values are no weights
-    """
-
+    # name -> tensor, on the CPU, without `prefix`
     state: dict[str, Tensor]
+    # key of the file under which they lie; "" at the top
     nest: str
+    # how every name begins in the file
     prefix: str
+    # the file's other keys, whose values are no weights
     others: list[str]
 
 
@@ -112,7 +110,7 @@ def _read(path: Path) -> Any:
     require_weights_form(path)
     with path.open("rb") as file:
         start = file.read(9)
-    # Eight bytes say how long the header is, and that is JSON.
+    # Eight bytes hold the length of the header, and that is JSON.
     named = path.suffix == ".safetensors" and not start.startswith(b"PK")
     return _read_safetensors(path) if start[8:9] == b"{" or named else read_pickle(path)
 
@@ -147,7 +145,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """What torch.save wrote, tensors on the CPU; those that nobody looks at are never copied into memory.
+    """What torch.save wrote, tensors on the CPU; those that are not read are never copied into memory.
 
     Raises UserError where the file is damaged, or asks for code to be run or for a type that is not ALLOWED.
     """
@@ -210,9 +208,9 @@ def require_plain(path: str | Path, state: Mapping[str, Tensor]) -> None:
             raise UserError(f"{path}: '{key}' holds NaN or infinite numbers; take the file from the release again")
 
 
-def _refusal(path: str | Path, wanted: str) -> UserError:
+def _refusal(path: str | Path, requested: str) -> UserError:
     return UserError(
-        f"{path}: refused, because it asks for code to be run or for types that weights do not need ({wanted}); "
+        f"{path}: refused, because it asks for code to be run or for types that weights do not need ({requested}); "
         "nothing of it was run. Take the file from the release itself, or save its model alone again where you trust it"
     )
 

@@ -6,23 +6,37 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 def die_with_parent(parent: int) -> None:
     """For a worker to call first: leave Ctrl-C to the parent, and end as soon as that has ended, even by SIGKILL.
 
-    parent: its process id, `os.getpid()` where the worker is started
-
-    A thread looks, instead of asking the system for a signal (PR_SET_PDEATHSIG): that is sent when the thread ends
-    which started the worker, though the process goes on, and exists on Linux only.
+    Args:
+        parent: Its process id, `os.getpid()` where the worker is started.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), name="die with parent", daemon=True).start()
+    when_parent_ends(parent, lambda: os._exit(1))  # nobody is left to read an error
 
 
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)  # nobody is left to hear of an error
+def when_parent_ends(parent: int, action: Callable[[], None]) -> None:
+    """Have a thread call `action` once the process that started this one has ended; a second call changes nothing.
+
+    The thread polls, instead of asking the system for a signal (PR_SET_PDEATHSIG): that is sent when the thread ends
+    which started the worker, though the process runs on, and exists on Linux only.
+
+    Args:
+        parent: Its process id.
+        action: Ends this process.
+    """
+
+    def poll() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        action()
+
+    name = f"waits for process {parent} to end"
+    if not any(thread.name == name for thread in threading.enumerate()):
+        threading.Thread(target=poll, name=name, daemon=True).start()

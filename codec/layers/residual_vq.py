@@ -1,4 +1,4 @@
-"""Residual vector quantisation: what both branches of the codec end in."""
+"""Residual vector quantisation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.io.errors import UserError
-from codec.reasoning.config import QuantiserConfig
+from codec.layers.config import QuantiserConfig
 
 with contextlib.suppress(ImportError):  # newer versions of the library log through loguru
     from loguru import logger
 
-    # k-means on a first batch smaller than the codebook is no cause for alarm: what nobody needs is replaced anyway.
+    # it warns of k-means on a first batch smaller than the codebook, which does no harm: unused codes are replaced.
     logger.disable("vector_quantize_pytorch")
 
 
@@ -26,22 +26,29 @@ class ResidualQuantiser(ResidualVQ):
 
     straight_through: outside training mode, the vectors learn though the codebooks do not: gradients pass as if nothing
         were quantised, and there are losses. (The library's own way round a level scales gradients by the code's length
-        over the vector's, which has no bound where a level has little left to say.)
+        over the vector's, which has no bound where a level has little left to code.)
     """
 
     straight_through = False
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, dim), mask (B, T) bool -> quantised (B, T, dim), ids (B, T, levels), losses (levels,).
+        """Quantise a batch. The codebooks follow the data in training mode only.
 
-        Where the mask is False vectors are zero, ids -1, and neither codebooks nor losses take note. The codebooks
-        follow the data in training mode only; outside it losses are zero, or with `straight_through` each level's mean
-        squared distance. Raises UserError where they have never seen any.
+        Args:
+            x: (B, T, dim).
+            mask: (B, T) bool; frames where it is False are ignored by codebooks and losses. None: all True.
+
+        Returns:
+            Quantised (B, T, dim), zero where masked; ids (B, T, levels), -1 where masked; losses (levels,): outside
+            training zero, or with `straight_through` each level's mean squared distance.
+
+        Raises:
+            UserError: The codebooks are not initialised.
         """
         if self.training:
             return super().forward(x, mask=mask)
         if not all(level._codebook.initted for level in self.layers):
-            raise UserError("the codebooks have seen no data yet: train them or load their weights")
+            raise UserError("the codebooks are not initialised: train them or load their weights")
         vectors = residual = self.project_in(x)
         chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(self.layers))
         for number, level in enumerate(self.layers):

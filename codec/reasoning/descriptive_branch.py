@@ -1,14 +1,13 @@
-"""The descriptive branch of ReasoningCodec: expert features -> 5 Hz tokens that say what is heard (UniAudio 2.0 §3).
+"""The descriptive branch of ReasoningCodec: expert features -> 5 Hz high-level, text-aligned tokens (UniAudio 2.0 §3).
 
-Speech-text features (50 Hz) are brought to 25 Hz and merged with the music features (25 Hz). One learned query stands
-after every five frames; bidirectional blocks let it gather what its neighbourhood, and the whole clip, is about; the
-queries alone are kept and quantised by eight residual codebooks.
+Speech-text features (50 Hz) are downsampled to 25 Hz and merged with the music features (25 Hz). One learned query
+follows every five frames; bidirectional blocks let it summarise its neighbourhood and the whole clip; the queries alone
+are kept and quantised by eight residual codebooks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,51 +15,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.io.errors import UserError
-from codec.io.numbers import Layers, NonNegative, Range, Samples, Width
+from codec.layers.masks import length_mask
 from codec.layers.residual_vq import residual_quantiser
-from codec.reasoning.config import QuantiserConfig
-
-
-@dataclass(frozen=True)
-class DescriptiveConfig:
-    """Sizes of the branch; the defaults are the published ones (Whisper-medium and the music encoder).
-
-    downsampling: how 25 Hz becomes 5 Hz. "query": by a learned query after every five frames, as published;
-        "mean_pool": by the mean of the five after the last block, without queries (an ablation)
-    """
-
-    speech_dim: Width = 1024  # channels of the speech-text features
-    music_dim: Width = 1024  # channels of the music features
-    dim: Width = 768
-    heads: Width = 6
-    rope_dims: Width = 64  # leading dimensions of each head that are rotated
-    rope_base: Annotated[float, Range(1)] = 10000.0
-    blocks: Layers = 5
-    feed_forward_multiple: Width = 4
-    downsampling: Literal["query", "mean_pool"] = "query"
-    query_every: Samples = 5  # frames at 25 Hz for each query, or for each mean: 5 Hz
-    layer_scale: NonNegative = 0.1  # start value of the residual scales
-    levels: Layers = 8
-    quantiser: QuantiserConfig = field(
-        default_factory=lambda: QuantiserConfig(4096, codebook_dim=64, dead_code_threshold=0.1)
-    )
-
-    def __post_init__(self) -> None:
-        if self.dim % self.heads or self.rope_dims > self.dim // self.heads or self.rope_dims % 2:
-            raise ValueError(
-                f"a width of {self.dim} in {self.heads} heads with {self.rope_dims} rotated dimensions is not possible:"
-                " heads must divide the width, and the rotated dimensions be even and within one head"
-            )
-        if self.downsampling not in ("query", "mean_pool"):
-            raise ValueError(f"downsampling must be 'query' or 'mean_pool', not {self.downsampling!r}")
+from codec.layers.rotary import rotary_table, rotate
+from codec.reasoning.config import DescriptiveConfig
 
 
 @dataclass
 class DescriptiveOutput:
-    """What the branch says about a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
+    """Descriptive frames of a batch of clips, T5 frames at 5 Hz each (ceil of the 25 Hz frames over five)."""
 
     vectors: Tensor  # (B, T5, dim) before quantisation
-    quantised: Tensor  # (B, T5, dim); where quantisation was left out, what passes the quantiser's narrow place
+    quantised: Tensor  # (B, T5, dim); where quantisation was left out, projected through the codes' channels
     codes: Tensor | None  # (B, T5, 8) int64, None where quantisation was left out
     commitment: Tensor  # scalar: mean over clips' frames, summed over levels
     mask: Tensor  # (B, T5) bool: frames that belong to the clip
@@ -69,6 +35,8 @@ class DescriptiveOutput:
 
 
 class DescriptiveBranch(nn.Module):
+    """Expert features -> descriptive frames and their codes."""
+
     def __init__(self, config: DescriptiveConfig) -> None:
         super().__init__()
         self.config = config
@@ -78,18 +46,24 @@ class DescriptiveBranch(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.quantiser = residual_quantiser(config.dim, config.levels, config.quantiser)
 
-    def forward(self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True):
-        """Describe a batch of clips.
+    def forward(
+        self, speech: Tensor, music: Tensor, frames: Tensor | None = None, quantise: bool = True
+    ) -> DescriptiveOutput:
+        """Descriptive frames of a batch of clips. In training mode the codebooks follow them; padding is ignored.
 
-        speech: (B, speech_dim, 2 T25) expert features at 50 Hz, one frame less will do
-        music: (B, music_dim, T25) expert features at 25 Hz
-        frames: (B,) int64, 25 Hz frames of each clip, at least 1; None: every clip has as many as `music`. A clip of n
-            samples has floor(25 n / 24000) + 1, which makes floor(5 n / 24000) + 1 descriptive frames
-        quantise: False leaves the codebooks untouched (the first epochs of training)
-        Returns DescriptiveOutput. In training mode the codebooks follow the clips' frames (padding has no say).
+        Args:
+            speech: (B, speech_dim, 2 T25) expert features at 50 Hz; one frame less is enough.
+            music: (B, music_dim, T25) expert features at 25 Hz.
+            frames: (B,) int64, 25 Hz frames of each clip, at least 1; None: every clip has as many as `music`. A clip
+                of n samples has floor(25 n / 24000) + 1, which makes floor(5 n / 24000) + 1 descriptive frames.
+            quantise: False leaves the codebooks untouched (the first epochs of training).
+
+        Raises:
+            UserError: The codebooks have no codes yet, outside training.
+            ValueError: There are fewer feature frames than a clip has.
         """
         sequence, mask = self.with_queries(speech, music, frames)  # (B, 6 T5, dim), (B, 6 T5)
-        attention_mask = None if mask.all() else mask[:, None, None, :]  # (B, 1, 1, 6 T5): keys that may be looked at
+        attention_mask = None if mask.all() else mask[:, None, None, :]  # (B, 1, 1, 6 T5): keys that may be attended to
         rotation = rotary_table(sequence.shape[1], self.config.rope_dims, self.config.rope_base, sequence.device)
         for block in self.blocks:
             sequence = block(sequence, rotation, attention_mask)
@@ -107,7 +81,7 @@ class DescriptiveBranch(nn.Module):
             none = vectors.new_zeros(())
             return DescriptiveOutput(vectors, passed, None, none, query_mask, frame_states, frame_mask)
         if not (self.training or self.initialised):
-            raise UserError("the descriptive codebooks have seen no data yet: train the branch or load its weights")
+            raise UserError("the descriptive codebooks are not initialised: train the branch or load its weights")
         with torch.autocast(vectors.device.type, enabled=False):  # distances to codes need their precision
             quantised, codes, losses = self.quantiser(vectors.float(), mask=query_mask)
         return DescriptiveOutput(vectors, quantised, codes, losses.sum(), query_mask, frame_states, frame_mask)
@@ -115,8 +89,8 @@ class DescriptiveBranch(nn.Module):
     def with_queries(self, speech: Tensor, music: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Merged 25 Hz features with the query after every five, (B, 6 T5, dim), and where they are real, (B, 6 T5).
 
-        Where the configuration says "pooling" there are no queries, and 5 T5 positions.
-        A clip's last group is filled up with frames that nobody attends to: its length need not divide by five.
+        With downsampling "mean_pool" there are no queries, and 5 T5 positions. A clip's last group is padded with
+        masked frames: its length need not divide by five.
         """
         every = self.config.query_every
         if frames is None:
@@ -127,7 +101,7 @@ class DescriptiveBranch(nn.Module):
                 f"clips of {length} frames at 25 Hz need {length} music and {2 * length} speech-text frames, "
                 f"got {music.shape[2]} and {speech.shape[2]}"
             )
-        inside = torch.arange(length, device=music.device) < frames[:, None]  # (B, T25)
+        inside = length_mask(frames, length)  # (B, T25)
         music = music[:, :, :length]
         speech = F.pad(speech, (0, 2 * length - speech.shape[2]))  # cuts where there is more
         speech = self.downsample(speech * inside.repeat_interleave(2, dim=1)[:, None])  # (B, C, T25)
@@ -205,20 +179,3 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.glu(self.up(x), dim=-1))
-
-
-def rotary_table(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (length, dims) of the rotary embedding, angles repeated for the two halves."""
-    frequencies = base ** -(torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)  # (dims / 2,)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the first dimensions of x (B, H, L, D), half against half; the others pass."""
-    cos, sin = rotation
-    turned, rest = x[..., : cos.shape[1]], x[..., cos.shape[1] :]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
-    return torch.cat([turned, rest], dim=-1)

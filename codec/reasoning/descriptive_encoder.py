@@ -1,65 +1,51 @@
-"""The descriptive encoder: the two experts that the descriptive branch listens through, and the branch.
+"""The descriptive encoder: two experts and the descriptive branch, which encodes their features.
 
 This is what supervised training makes and what the later stages of the codec start from. Its folder holds config.json
 (the experts, the branch's sizes) and model.safetensors (the branch alone: fixed features have no weights, and
-pretrained experts are read from where they came from).
+pretrained experts are read from their source).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from codec.experts.base import ExpertConfig, feature_frames, load_expert
+from codec.experts.base import feature_frames, load_expert
 from codec.io.errors import UserError
-from codec.io.strict import parse
-from codec.io.tensor_files import save_tensors
-from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
+from codec.pretrained import CONFIG_FILE, Pretrained
 from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.config import to_json
-from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveConfig, DescriptiveOutput
-
-_MADE_BY = "train one with a recipe of kind descriptive"
+from codec.reasoning.config import DescriptiveEncoderConfig
+from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveOutput
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What config.json says."""
+class DescriptiveEncoder(Pretrained):
+    """waveform -> descriptive frames: two expert encoders and the descriptive branch."""
 
-    experts: tuple[ExpertConfig, ...]
-    descriptive: DescriptiveConfig
+    config_class = DescriptiveEncoderConfig
+    described_as = "trained descriptive branch"
+    made_by = "train one with a recipe of kind descriptive"
+    saved_part = "branch"
 
-
-class DescriptiveEncoder(nn.Module):
-    """waveform -> descriptive frames.
-
-    experts: of the roles "speech_text" and "music", in any order
-    """
-
-    def __init__(self, experts: tuple[ExpertConfig, ...], config: DescriptiveConfig) -> None:
+    def __init__(self, config: DescriptiveEncoderConfig) -> None:
         super().__init__()
-        roles = sorted(expert.role for expert in experts)
+        roles = sorted(expert.role for expert in config.experts)
         if roles != ["music", "speech_text"]:
-            raise UserError(f"the descriptive branch listens through a speech_text and a music expert, not {roles}")
-        if any(expert.sizes is not None for expert in experts):
-            raise UserError(
-                "an expert of given sizes has no weights to listen with; name the source of the music expert"
-            )
-        self.expert_configs = experts
-        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in experts})
+            raise UserError(f"the descriptive branch needs a speech_text and a music expert, not {roles}")
+        if any(expert.sizes is not None for expert in config.experts):
+            raise UserError("an expert of given sizes has no weights; name the source of the music expert")
+        self.config = config
+        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in config.experts})
         dims = (self.experts["speech_text"].dims["speech_text"], self.experts["music"].dims["music_semantic"])
-        if dims != (config.speech_dim, config.music_dim):
+        configured = (config.descriptive.speech_dim, config.descriptive.music_dim)
+        if dims != configured:
             raise UserError(
-                f"descriptive.speech_dim and music_dim are {(config.speech_dim, config.music_dim)}, but the experts "
-                f"give {dims} channels; set them to these"
+                f"descriptive.speech_dim and music_dim are {configured}, but the experts give {dims} channels; set "
+                "them to these"
             )
-        self.branch = DescriptiveBranch(config)
+        self.branch = DescriptiveBranch(config.descriptive)
 
     @torch.no_grad()
     def extract_features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,18 +55,8 @@ class DescriptiveEncoder(nn.Module):
         return speech, music, feature_frames(lengths, 25)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> DescriptiveOutput:
-        """Describe (B, n) float32 waveforms at 24 kHz of `lengths` (B,) samples."""
+        """Descriptive frames of (B, n) float32 waveforms at 24 kHz of `lengths` (B,) samples."""
         return self.branch(*self.extract_features(waveforms, lengths))
-
-    def save_pretrained(self, folder: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """Write config.json and model.safetensors. state: of the branch, where it is not the module's own."""
-        values = {
-            "experts": [to_json(expert) for expert in self.expert_configs],
-            "descriptive": to_json(self.branch.config),
-        }
-        with saved_folder(folder) as scratch:
-            save_tensors(self.branch.state_dict() if state is None else state, scratch / WEIGHTS_FILE)
-            (scratch / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_codec(cls, codec: ReasoningCodec) -> Self:
@@ -88,23 +64,25 @@ class DescriptiveEncoder(nn.Module):
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
         encoder.experts = nn.ModuleDict({role: codec.experts[role] for role in ("speech_text", "music")})
-        encoder.expert_configs = tuple(expert.config for expert in encoder.experts.values())
+        experts = tuple(expert.config for expert in encoder.experts.values())
+        encoder.config = DescriptiveEncoderConfig(experts, codec.config.descriptive)
         encoder.branch = codec.descriptive
         return encoder
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> DescriptiveEncoder:
-        """The encoder in a folder, a whole codec's too, in eval mode.
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """The encoder of a folder or hub id, of a whole codec's too, in eval mode.
 
         Raises UserError where a file is missing, damaged or does not fit.
         """
-        folder = Path(folder)
+        folder = cls.folder_of(source)
         if ReasoningCodec.is_in(folder):
             return cls.from_codec(ReasoningCodec.from_pretrained(folder)).eval()
-        values = read_config(folder, "trained descriptive branch", _MADE_BY)
+        return super().from_pretrained(folder)
+
+    @classmethod
+    def read_values(cls, folder: Path) -> dict[str, Any]:
+        values = super().read_values(folder)
         if not {"experts", "descriptive"} <= set(values):
-            raise UserError(f"{folder / CONFIG_FILE}: {folder} holds no trained descriptive branch; {_MADE_BY}")
-        saved = parse(_Saved, values, str(folder / CONFIG_FILE))
-        return load_module(
-            lambda: cls(saved.experts, saved.descriptive), folder, f"copy it again, or {_MADE_BY}", "branch"
-        )
+            raise UserError(f"{folder / CONFIG_FILE}: {folder} holds no {cls.described_as}; {cls.made_by}")
+        return values

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from codec.layers.masks import length_mask
 from codec.reasoning.config import FlowConfig
 from codec.reasoning.flow_transformer import FlowTransformer
 
@@ -51,7 +52,7 @@ class FlowDecoder(nn.Module):
     def velocity(self, y: Tensor, t: Tensor, context: Tensor, mu: Tensor, mask: Tensor | None) -> Tensor:
         """y, context (B, T, latent_dim), t (B,), mu (B, T, condition_dim), mask (B, T) -> (B, T, latent_dim).
 
-        The estimator may be of a narrower type than the path, see `ReasoningCodec.decode_in`.
+        The estimator may be of a narrower type than the path, see `ReasoningCodec.set_decoder_dtype`.
         """
         x = torch.cat([y, context, mu], dim=-1).to(self.estimator.output_offset.dtype)
         return self.estimator(x, t, mask).to(y.dtype)
@@ -61,11 +62,17 @@ class FlowDecoder(nn.Module):
     ) -> Tensor:
         """Mean squared error of the velocity over the frames that are to be generated (a scalar).
 
-        latents (normalised), noise (B, T, latent_dim); mu (B, T, condition_dim); mask (B, T) bool, the clip's frames;
-        context_frames (B,) int, how many first frames are given; t (B,) in [0, 1], see `sample_times`.
-        The draws are arguments so that a training step is a pure function of its seed.
+        The random draws are arguments, so that a training step is a pure function of its seed.
+
+        Args:
+            latents: (B, T, latent_dim), normalised.
+            mu: Conditioning (B, T, condition_dim).
+            mask: (B, T) bool, the clip's frames.
+            context_frames: (B,) int, number of leading frames that are given as context.
+            t: (B,) in [0, 1], see `sample_times`.
+            noise: (B, T, latent_dim).
         """
-        given = _first_frames(context_frames, latents.shape[1])  # (B, T)
+        given = length_mask(context_frames, latents.shape[1])  # (B, T)
         path = 1.0 - self.config.sigma_min
         time = t[:, None, None]
         y = (1.0 - path * time) * noise + time * latents
@@ -95,12 +102,16 @@ class FlowDecoder(nn.Module):
         """Latents (B, T, latent_dim), normalised, from noise of that shape.
 
         Args:
+            noise: (B, T, latent_dim), the start of the path
             mu: conditioning (B, T, condition_dim)
             mask: (B, T) bool, False beyond each clip
             context: latents (B, T, latent_dim) whose first `context_frames` frames are given, or None
             steps: steps of the solver; midpoint evaluates the estimator twice a step
             guidance: 1 follows the conditioning, above 1 leans away from the unconditional velocity (twice the work)
             solver: "euler" or "midpoint"
+
+        Raises:
+            ValueError: There is no such solver, or no step.
         """
         if steps < 1:
             raise ValueError(f"a flow needs at least one step, not {steps}")
@@ -171,8 +182,3 @@ class ClipNoise:
 def clip_noise(num_frames: int, latent_dim: int, seed: int) -> Tensor:
     """Starting noise of a clip whose length is known, (num_frames, latent_dim): see ClipNoise."""
     return ClipNoise(latent_dim, seed).draw(num_frames)
-
-
-def _first_frames(count: Tensor, length: int) -> Tensor:
-    """(B, length) bool: True at the first `count[b]` frames."""
-    return torch.arange(length, device=count.device) < count[:, None]

@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
         self.query, self.key, self.value, self.out = (FastLinear(dim, dim) for _ in range(4))
 
     def forward(self, x: Tensor, key_mask: Tensor | None) -> Tensor:
-        """x (B, T, dim); key_mask (B, 1, 1, T) bool, False at frames that nobody may see."""
+        """x (B, T, dim); key_mask (B, 1, 1, T) bool, False at frames that are masked."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
             for layer in (self.query, self.key, self.value)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from codec.layers.masks import length_mask
+
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
 LATENT_DEVIATION = 0.5  # of a principal component's coefficient, before tanh
 
@@ -15,7 +17,7 @@ def keep(x: Tensor, frames: Tensor | None) -> Tensor:
     """Zero what lies beyond `frames` (B,) time steps, so that a clip in a batch is computed as if alone."""
     if frames is None:
         return x
-    return x * (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
+    return x * length_mask(frames, x.shape[-1])[:, None]
 
 
 class Conv(nn.Conv1d):
@@ -110,13 +112,17 @@ class SampleFilter(nn.Module):
 
 
 class PrincipalComponents(nn.Module):
-    """A fixed linear code of the signal, beside which a network learns what the linear code misses.
+    """A fixed linear code of the signal, beside which a network learns the residual.
 
     `factor` frames of `bands` values give `latents` coefficients, each of deviation LATENT_DEVIATION over the fitted
-    signals. Among linear codes of this size it loses next to least of the signal, by the directions left out and by an
-    equal noise on every coefficient: the strongest components, the power of each coefficient in proportion to the
-    deviation of its component (not to its power, nor equal), then rotated so that all coefficients share the load.
-    Nothing until it is fitted: coefficients and signals are zero.
+    signals. Rounding adds the same noise to every coefficient, so the code is that of a Gaussian source over parallel
+    channels: reverse water-filling (Cover and Thomas 2006, "Elements of Information Theory", §10.3.3) keeps the
+    strongest principal components and drops the rest; scaling each to a power in proportion to its deviation (neither
+    to its power nor equal) minimises, for small noise, the error of a linear decoder at a given sum of the powers
+    (Lee and Petersen 1976, "Optimal linear coding for vector channels"). An orthonormal cosine transform then spreads
+    the components over all coefficients, which gives all of them nearly the same range.
+
+    Until it is fitted it is zero: coefficients and signals.
     """
 
     def __init__(self, bands: int, latents: int, factor: int):

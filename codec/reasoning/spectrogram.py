@@ -6,16 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.layers.masks import length_mask
+
 FLOOR = 1e-4  # amplitude added before the logarithm: 80 dB below a full-scale sine
 CENTRE, SPREAD = -7.0, 1.7  # scale log amplitudes to the order of 1: silence is -1.3, a full-scale sine 4.1
-PHASE_REACH = 8  # windows; how far the phase search sees in practice, see `phase_reach`
+PHASE_REACH = 8  # windows; how far the phase search reaches in practice, see `phase_reach`
 
 
 def phase_reach(fft_size: int, hop: int, iterations: int) -> tuple[int, int]:
     """Samples before and after a sample of `LogMagnitudeSpectrogram.synthesise` on whose frames it depends.
 
-    Every iteration sees one window further, but what is PHASE_REACH windows away hardly matters: in double precision,
-    leaving it out moved samples by 1e-5 of full scale at most. The search enlarges the rounding of float32 to more.
+    Every iteration reaches one window further, but what is PHASE_REACH windows away hardly matters: in double
+    precision, leaving it out moved samples by 1e-5 of full scale at most. The search enlarges the rounding of float32
+    to more.
     """
     searched = min(iterations * (fft_size - hop), PHASE_REACH * fft_size)
     after = (fft_size - hop) // 2  # the inverse transform itself
@@ -25,18 +28,20 @@ def phase_reach(fft_size: int, hop: int, iterations: int) -> tuple[int, int]:
 class LogMagnitudeSpectrogram(nn.Module):
     """Log magnitudes of a short-time Fourier transform, and a waveform that has these magnitudes.
 
-    The frames hold no phase. A model that codes them is not asked to code what no audio LLM hears and no language model
-    could predict; the phase is found afterwards as the one most consistent with the magnitudes: the fast Griffin-Lim
-    algorithm (Perraudin et al. 2013), deterministic, from zero phase. It looks at the whole clip, so it is not causal.
+    The frames hold no phase, which no language model could predict. It is found afterwards as the one most consistent
+    with the magnitudes, by the fast Griffin-Lim algorithm (Perraudin et al. 2013): deterministic, from zero phase. The
+    search takes the whole clip, so it is not causal.
 
     A clip of n samples, n a multiple of `hop`, has exactly n / hop frames: frame t is centred on sample (t + 1/2) hop.
 
-    fft_size: window length in samples, a periodic Hann window; a multiple of hop, four times or more (75% overlap)
-    hop: samples between frames
-    iterations: of Griffin-Lim in `synthesise`
+    Args:
+        fft_size: Length of the periodic Hann window in samples; a multiple of hop, at least four times (75% overlap).
+        hop: Samples between frames.
+        iterations: Of Griffin-Lim in `synthesise`.
+        momentum: Of the fast variant; 0 is plain Griffin-Lim.
     """
 
-    def __init__(self, fft_size: int, hop: int, iterations: int, momentum: float = 0.99):
+    def __init__(self, fft_size: int, hop: int, iterations: int, momentum: float = 0.99) -> None:
         super().__init__()
         if fft_size % hop or fft_size < 4 * hop or fft_size % 2 or hop % 2:
             raise ValueError(f"fft_size {fft_size} must be a multiple, four times or more, of hop {hop}, both even")
@@ -89,16 +94,22 @@ class LogMagnitudeSpectrogram(nn.Module):
         return self.amplitudes(frames) * (self.window.sum() / 2.0)
 
     def synthesise(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Standardised log amplitudes (B, bands, T) -> waveforms (B, T hop).
+        """Waveforms whose spectra have given magnitudes.
 
-        lengths: (B,) samples of each clip; a clip in a batch gives the samples it gives alone, and zeros after its end.
         Gradients reach the frames through the magnitudes; the phase is taken as a constant.
+
+        Args:
+            frames: (B, bands, T) standardised log amplitudes.
+            lengths: (B,) samples of each clip; None: all have T hop. The samples of a clip do not depend on its batch.
+
+        Returns:
+            (B, T hop), zero after each clip's end.
         """
         target = self.magnitudes(frames).transpose(1, 2)  # (B, T, bands)
         present = target.new_ones(target.shape[:2])
         if lengths is not None:
             count = -(-lengths // self.hop)
-            present = present * (torch.arange(target.shape[1], device=target.device) < count[:, None])
+            present = present * length_mask(count, target.shape[1])
             target = target * present[..., None]
         weight, inside = self.overlap(present), present.repeat_interleave(self.hop, dim=1)
         return self.invert(target * self._consistent_phase(target.detach(), weight, inside), weight) * inside

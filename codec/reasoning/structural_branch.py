@@ -1,4 +1,4 @@
-"""Structural branch: what the waveform is rebuilt from (ReasoningCodec, reconstruction branch).
+"""Structural branch: the tokens that the waveform is decoded from (ReasoningCodec, reconstruction branch).
 
 Three parallel branches at 12.5 Hz, each fused from expert features, modulated by the descriptive tokens (FiLM) and
 quantised: phone (1 codebook), structure (1), acoustic (6). The sum of the three conditions the flow decoder at 25 Hz.
@@ -25,13 +25,12 @@ FEATURE_FRAMES = {"speech_text": 4, "phone": 4, "music_acoustic": 2, "music_sema
 
 @dataclass
 class StructuralOutput:
-    """ids (B, T12, 8) int64; quantised (B, T12, dim), the sum of the branches; phone (B, T12, dim), the quantised phone
-    branch alone; commitment, a scalar that is zero outside training."""
+    """Structural frames of a batch of clips."""
 
-    ids: Tensor
-    quantised: Tensor
-    phone: Tensor
-    commitment: Tensor
+    ids: Tensor  # (B, T12, 8) int64, -1 beyond a clip
+    quantised: Tensor  # (B, T12, dim), the sum of the branches
+    phone: Tensor  # (B, T12, dim), the quantised phone branch alone
+    commitment: Tensor  # scalar, zero outside training
 
 
 class FiLM(nn.Module):
@@ -45,7 +44,7 @@ class FiLM(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor, condition: Tensor, keep: Tensor | None) -> Tensor:
-        """x, condition (B, T, dim); keep (B, 1, 1) float, 0 where a clip goes without modulation, or None."""
+        """x, condition (B, T, dim); keep (B, 1, 1) float, 0 for clips that are not modulated, or None."""
         gamma, beta = self.linear(condition).chunk(2, dim=-1)
         gamma = self.scale * torch.tanh(gamma)
         if keep is not None:
@@ -82,7 +81,7 @@ class StructuralBranch(nn.Module):
             {name: residual_quantiser(dim, LEVELS[name], config.quantiser) for name in BRANCHES}
         )
         self.condition_projection = nn.Linear(dim, dim)
-        self.no_condition = nn.Parameter(torch.randn(dim))  # stands for frames beyond a clip that share its window
+        self.no_condition = nn.Parameter(torch.randn(dim))  # for frames beyond a clip that share its window
         self.phone_decoder = FeatureDecoder(dim, feature_dims["phone"], strides=(2, 2))
 
     def fuse(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,8 +102,8 @@ class StructuralBranch(nn.Module):
     def modulate(self, fused: Mapping[str, Tensor], descriptive: Tensor | None) -> dict[str, Tensor]:
         """FiLM of the three branches by quantised descriptive frames (B, T5, dim); None leaves them as they are.
 
-        In training each branch of each clip goes without with probability `film_drop`. Never outside training: the same
-        audio must give the same codes.
+        In training each branch of each clip is left unmodulated with probability `film_drop`. Never outside training:
+        the same audio must give the same codes.
         """
         if descriptive is None:
             return dict(fused)
@@ -150,13 +149,13 @@ class StructuralBranch(nn.Module):
     def condition(self, quantised: Tensor, mask: Tensor | None = None) -> Tensor:
         """Conditioning of the flow decoder at 25 Hz: (B, T12, dim) -> (B, 2 * T12, dim).
 
-        mask (B, 2 * T12) bool: where False, the learned 'no condition' vector stands instead.
+        mask (B, 2 * T12) bool: where False, the learned 'no condition' vector is used instead.
         """
         mu = self.condition_projection(quantised).repeat_interleave(2, dim=1)
         return mu if mask is None else torch.where(mask[:, :, None], mu, self.no_condition.to(mu.dtype))
 
     def phone_loss(self, phone: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """How far the phone codes are from spelling out the phone expert's features: mean squared error (a scalar).
+        """Mean squared error of the phone expert's features as decoded from the phone codes (a scalar).
 
         phone (B, T12, dim) from `forward`, features (B, C, 4 * T12), mask (B, T12) bool.
         """

@@ -5,16 +5,18 @@ All borders are whole frames of every rate, so windows put end to end have exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from codec.io.errors import UserError
+
 BLOCK_SAMPLES = 9600  # 0.4 s at 24 kHz: 2 descriptive frames, 5 structural frames, 10 latent frames, 20 frames at 50 Hz
 
 SEGMENT_BLOCKS = 75  # 30 s: what a segment of the published tokenisation gives tokens for
-SEGMENT_SAMPLES = SEGMENT_BLOCKS * BLOCK_SAMPLES + 240  # what it hears
+SEGMENT_SAMPLES = SEGMENT_BLOCKS * BLOCK_SAMPLES + 240  # samples of a segment
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,61 @@ class RepeatedClip:
     def __init__(self, num_samples: int, read: Callable[[int, int], Tensor]) -> None:
         self._num_samples, self._read = num_samples, read
         reach = len(repeated_segments(num_samples // BLOCK_SAMPLES + 1)) * SEGMENT_SAMPLES - num_samples
-        self._again = min(num_samples, reach)  # samples of the clip that are heard a second time
+        self._again = min(num_samples, reach)  # samples of the clip that are encoded a second time
         self._beginning: Tensor | None = None
 
     def segment(self, window: Window) -> Tensor:
-        """What a segment hears: (SEGMENT_SAMPLES,). Segments are asked for from the first to the last.
+        """The samples of a segment: (SEGMENT_SAMPLES,). Segments are asked for from the first to the last.
 
-        They lie end to end, so that each begins 10 ms later in the clip than its tokens say, as published.
+        They lie end to end, so that each begins 10 ms later in the clip than its tokens imply, as published.
         """
         start = window.read_start // SEGMENT_BLOCKS * SEGMENT_SAMPLES
         stop, end = start + SEGMENT_SAMPLES, self._num_samples
         if self._beginning is None:
             self._beginning = self._read(0, self._again).clone()
-        heard = [self._read(start, min(stop, end))] if start < end else []
+        pieces = [self._read(start, min(stop, end))] if start < end else []
         if stop > end:
-            places = torch.arange(max(start, end), stop, device=self._beginning.device)
-            heard.append(self._beginning[places % end])
-        return torch.cat(heard)
+            positions = torch.arange(max(start, end), stop, device=self._beginning.device)
+            pieces.append(self._beginning[positions % end])
+        return torch.cat(pieces)
+
+
+class BlockReader:
+    """A clip that arrives in blocks (n,), read forwards: no stretch begins before the one that was read last."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks, self._held, self._start = iter(blocks), torch.zeros(0), 0
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """[start, stop) of the clip. Raises UserError where it ends before, or holds NaN or infinity."""
+        self._held, self._start = self._held[start - self._start :], start
+        pieces, count = [self._held], len(self._held)
+        while count < stop - start and (block := next(self._blocks, None)) is not None:
+            if block.ndim != 1 or not torch.isfinite(block).all():
+                raise UserError("a block of sound to encode must be mono, (n,), without NaN or infinity; repair it")
+            pieces.append(block)
+            count += len(block)
+        if count < stop - start:
+            raise UserError(f"the sound ended after {start + count} samples, more were announced; copy it again")
+        self._held = torch.cat(pieces)
+        return self._held[: stop - start]
+
+    def has_more(self) -> bool:
+        """Whether anything follows the samples that were asked for last, once those reached the clip's end."""
+        return next(self._blocks, None) is not None
 
 
 def endless_windows(window: int, overlap: int, first: int | None = None) -> Iterator[tuple[int, int]]:
     """[start, stop) of windows of at most `window` units, each starting `overlap` units before the last one stops.
 
-    first: units of the first window, where something is wanted early; each later window then brings twice as many new
-        units as the one before, until it brings `window` - `overlap`. None: `window` from the start.
-    Raises ValueError where the sizes do not fit each other.
+    Args:
+        window: Most units of a window.
+        overlap: Units that a window shares with the one before.
+        first: Units of the first window, for low latency; each later window then brings twice as many new units as the
+            one before, until it brings `window` - `overlap`. None: `window` from the start.
+
+    Raises:
+        ValueError: The sizes do not fit each other.
     """
     first = window if first is None else first
     if not 0 < overlap < window:

@@ -1,7 +1,7 @@
 """Tables that other libraries leave in a checkpoint beside the weights: told from weights by the ends of their names.
 
-Ours computes such tables or has no use for them. Those that decide what is heard are computed again and compared; all
-are named to whoever imports the file, none is passed over in silence.
+Our modules compute such tables or do not use them. Those that affect the results are computed again and compared; all
+are reported to the person who imports the file.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _OTHERS = re.compile(
 def is_table(key: str, value: Tensor, source: str) -> bool:
     """Whether a tensor that is no part of the codec is such a table.
 
-    Raises UserError where it is one by its name, decides what is heard, and holds other numbers than ours.
+    Raises UserError where it is one by its name, affects the results, and differs from ours.
     """
     if _KERNEL.search(key):
         if not _resamples(value):
             raise UserError(
-                f"{source}: {key} is another resampling kernel than torchaudio's at any usual rate; it would hear "
-                "something else; use the original file"
+                f"{source}: {key} is a different resampling kernel from torchaudio's at any usual rate, so "
+                "results would differ; use the original file"
             )
         return True
     if _ORDER.search(key):

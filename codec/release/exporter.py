@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.files import new_file
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import to_json
+from codec.layers.rotary import rotary_frequencies
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import ReasoningCodecConfig, ScalarConfig
 from codec.reasoning.flow_transformer import sinusoidal_positions
-from codec.reasoning.scalar_autoencoder import ScalarConfig
 from codec.release.music import fixed_tables
 from codec.release.names import (
     MUSIC,
@@ -48,18 +48,26 @@ def write_codec(
     record: PublishedFiles | None,
     source: str,
     paths: Mapping[str, Path],
-    unstated: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
+    defaults: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
 ) -> dict[str, int]:
-    """Write a codec's released files; how many tensors each has.
+    """Write a codec's released files, all of them or none.
 
-    record: of the files that it was imported from, None without
-    source: the codec's folder, for messages
-    paths: "codec", "scalar", "scalar_config" and, where the music encoder has a file of its own, "music_encoder" ->
-        file to write, none of which is there
-    All files appear when all are whole. Raises UserError where the codec has no published form, its music encoder
-    stands elsewhere than `paths` say, or a file cannot be written.
+    Args:
+        codec: In eval mode.
+        record: Of the files that it was imported from; None for a codec that was trained here.
+        source: The codec's folder, for messages.
+        paths: "codec", "scalar", "scalar_config" and, where the music encoder has a file of its own, "music_encoder"
+            -> file to write, none of which exists.
+        defaults: Values of settings that no released file states.
+
+    Returns:
+        Number of tensors in each file.
+
+    Raises:
+        UserError: The codec has no published form, `paths` does not fit where its music encoder belongs, or a file
+            cannot be written.
     """
-    require_published_form(codec, source, unstated)
+    require_published_form(codec, source, defaults)
     state = codec.state_dict()
     apart = "music_encoder" in paths
     if record is not None and apart != ("music_encoder" in record.files):
@@ -68,7 +76,7 @@ def write_codec(
             + (
                 "holds the music encoder in the codec's file; leave --music-encoder out"
                 if apart
-                else "has a file of its own for the music encoder; say where to write it with --music-encoder FILE"
+                else "has a file of its own for the music encoder; name it with --music-encoder FILE"
             )
         )
     if record is None:
@@ -76,7 +84,7 @@ def write_codec(
         if apart:
             files["music_encoder"] = _music_file(codec, state, MUSIC_PREFIX)
         nests = {"codec": "model", "scalar": "codec_model", "music_encoder": "model"}
-        values = {key: value for key, value in to_json(codec.config.scalar).items() if key not in _OURS}
+        values = {key: value for key, value in asdict(codec.config.scalar).items() if key not in _OURS}
     else:
         files = {name: record.state(name, state, source) for name in record.files}
         nests = {name: file.nest for name, file in record.files.items()}
@@ -94,7 +102,7 @@ def write_codec(
 def require_published_form(
     codec: ReasoningCodec,
     source: str,
-    unstated: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
+    defaults: ReasoningCodecConfig = ReasoningCodecConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """Raise UserError, saying why, where the published files cannot hold a codec."""
     config = codec.config
@@ -113,31 +121,31 @@ def require_published_form(
         "scalar": config.scalar,
         "published_encoding": config.published_encoding,
         "descriptive": replace(
-            unstated.descriptive,
+            defaults.descriptive,
             **{
                 name: getattr(config.descriptive, name)
                 for name in (
                     "speech_dim", "music_dim", "dim", "heads", "rope_dims", "blocks", "feed_forward_multiple", "levels",
                 )
             },
-            quantiser=_sized(unstated.descriptive.quantiser, config.descriptive.quantiser),
+            quantiser=_sized(defaults.descriptive.quantiser, config.descriptive.quantiser),
         ),
         "structural": replace(
-            unstated.structural,
+            defaults.structural,
             dim=config.structural.dim,
-            quantiser=_sized(unstated.structural.quantiser, config.structural.quantiser),
+            quantiser=_sized(defaults.structural.quantiser, config.structural.quantiser),
         ),
         "flow": replace(
-            unstated.flow,
+            defaults.flow,
             **{name: getattr(config.flow, name) for name in ("layers", "heads", "ff_mult", "max_frames")},
         ),
         **{name: getattr(config, name) for name in _FREE},
     }  # fmt: skip
-    _require_same(replace(unstated, **stated), config, "its", source)
+    _require_same(replace(defaults, **stated), config, "its", source)
     if codec.flow.latent_mean.any() or (codec.flow.latent_spread != 1).any():
         raise UserError(
             f"{source}: cannot be written in the published form: its flow decoder works on normalised latents, whose "
-            f"mean and spread the published decoder does not know; {_REMEDY}"
+            f"mean and spread the published decoder does not have; {_REMEDY}"
         )
 
 
@@ -147,12 +155,12 @@ def _sized(settings: Any, quantiser: Any) -> Any:
 
 def _require_same(published: Any, ours: Any, whose: str, source: str) -> None:
     """Raise UserError naming the first setting in which two configurations differ."""
-    theirs, mine = _flat(to_json(published)), _flat(to_json(ours))
-    name = next((name for name in mine if theirs.get(name) != mine[name]), None)
+    expected, actual = _flat(asdict(published)), _flat(asdict(ours))
+    name = next((name for name in actual if expected.get(name) != actual[name]), None)
     if name is not None:
         raise UserError(
             f"{source}: cannot be written in the published form, which does not state {whose} {name}: it is "
-            f"{mine[name]!r}, the published one {theirs.get(name)!r}; {_REMEDY}"
+            f"{actual[name]!r}, the published one {expected.get(name)!r}; {_REMEDY}"
         )
 
 
@@ -166,10 +174,10 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def _codec_file(codec: ReasoningCodec, state: Mapping[str, Tensor], inside: bool) -> dict[str, Tensor]:
     config = codec.config
     named = {published_name(name): value for name, value in state.items()}
-    named.pop(None, None)  # the scalar autoencoder, the music encoder, and what the published decoder does not know
-    steps = torch.arange(0, config.descriptive.rope_dims, 2) / config.descriptive.rope_dims
+    named.pop(None, None)  # the scalar autoencoder, the music encoder, and what the published decoder does not have
+    frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
     for block in range(config.descriptive.blocks):
-        named[f"audio_thinking.encoder_transformers.{block}.rope.inv_freq"] = config.descriptive.rope_base**-steps
+        named[f"audio_thinking.encoder_transformers.{block}.rope.inv_freq"] = frequencies
     width = config.flow.heads * config.flow.head_dim
     named[POSITIONS] = sinusoidal_positions(config.flow.max_frames, width)[None]
     if inside:
@@ -179,7 +187,7 @@ def _codec_file(codec: ReasoningCodec, state: Mapping[str, Tensor], inside: bool
 
 def _music_file(codec: ReasoningCodec, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     weights = {
-        MUSIC.theirs(name.removeprefix(_MUSIC)): value for name, value in state.items() if name.startswith(_MUSIC)
+        MUSIC.published(name.removeprefix(_MUSIC)): value for name, value in state.items() if name.startswith(_MUSIC)
     }
     weights |= fixed_tables(codec.experts["music"].encoder)
     return {f"{prefix}{name}": _plain(value) for name, value in weights.items()}
@@ -189,10 +197,10 @@ def _scalar_file(codec: ReasoningCodec, state: Mapping[str, Tensor]) -> dict[str
     first = 2 if codec.config.scalar.num_samples > 1 else 1  # of the encoder's parts, the first that is a stage
     stages = range(first, first + len(codec.config.scalar.downsample_factors))
     return {
-        theirs: _plain(value)
+        published: _plain(value)
         for name, value in state.items()
         if name.startswith(_SCALAR)
-        for theirs in published_scalar_names(name.removeprefix(_SCALAR), stages)
+        for published in published_scalar_names(name.removeprefix(_SCALAR), stages)
     }
 
 

@@ -6,24 +6,22 @@ the files is kept beside it (codec/release/record.py), so that it can be written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-import yaml
 from torch import Tensor
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
-from codec.io.strict import parse
 from codec.io.untrusted_weights import WeightFile, read_weight_file
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import QuantiserConfig
+from codec.layers.config import QuantiserConfig
+from codec.layers.rotary import rotary_frequencies
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import ReasoningCodecConfig
 from codec.reasoning.flow_transformer import sinusoidal_positions
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
 from codec.release.buffers import is_table
 from codec.release.music import compare_tables, is_fixed, music_encoder_from_published
 from codec.release.names import (
@@ -37,23 +35,21 @@ from codec.release.names import (
     seems,
 )
 from codec.release.record import PublishedFiles, recorded
+from codec.release.scalar import read_scalar_config, scalar_autoencoder_from_published
 
 
 class Released(NamedTuple):
-    """What released files hold.
+    """What released files hold."""
 
-    codec: in eval mode
-    left_out: tensors that neither encoding nor decoding reads, or that ours computes, by name
-    files: what the codec itself does not hold of them; saved into the codec's folder, it lets it be written back
-    """
-
+    # in eval mode
     codec: ReasoningCodec
+    # names of tensors that neither encoding nor decoding reads, or that our modules compute
     left_out: tuple[str, ...]
+    # what the codec itself does not hold of the files; saved into its folder, it lets them be written again
     files: PublishedFiles
 
 
 _DESCRIPTIVE = "audio_thinking."
-_MUSIC = MUSIC_INSIDE  # what every key of the frozen music encoder begins with
 _EXPERTS = ("experts.speech_text.encoder.", "experts.phone.encoder.")  # models of transformers
 _OURS_ALONE = ("flow.latent_mean", "flow.latent_spread")  # their start values are the published decoder
 
@@ -65,30 +61,36 @@ def codec_from_published(
     music_file: str | Path | None = None,
     whisper: str = "openai/whisper-medium",
     wavlm: str = "microsoft/wavlm-base",
-    unstated: ReasoningCodecConfig = ReasoningCodecConfig(published_encoding=True),  # noqa: B008 (frozen)
+    defaults: ReasoningCodecConfig = ReasoningCodecConfig(published_encoding=True),  # noqa: B008 (frozen)
 ) -> Released:
     """The codec of released files; `save_pretrained` writes it as one of ours.
 
-    codec_file: the ReasoningCodec's checkpoint; scalar_file, scalar_config: weights and YAML of its scalar autoencoder
-    music_file: checkpoint of the music encoder, where codec_file does not hold it
-    whisper, wavlm: folders or hub ids of the transformers models with the experts' shapes and feature extractors, which
-        the saved codec, too, reads from there; their weights are those in codec_file, where it has them
-    unstated: what no shape says is taken from it: heads' width of the flow, decays and thresholds, windows, and whether
-        clips are encoded in the published way
-    Files are read as weights only. Raises UserError where one cannot be read, a tensor has no place or a place no
-    tensor, a shape does not fit, or a table is another than the published one.
+    Args:
+        codec_file: The ReasoningCodec's checkpoint, read as weights only, like all files here.
+        scalar_file: Weights of its scalar autoencoder.
+        scalar_config: YAML of its scalar autoencoder.
+        music_file: Checkpoint of the music encoder, where codec_file does not hold it.
+        whisper: Folder or hub id of the transformers model with the speech-text expert's shapes and feature extractor,
+            from where the saved codec reads them too; the weights are those in codec_file, where it has them.
+        wavlm: The same for the phone expert.
+        defaults: Settings that no shape determines: heads' width of the flow, decays and thresholds, windows, and
+            whether clips are encoded in the published way.
+
+    Raises:
+        UserError: A file cannot be read, a tensor is unknown or missing, a shape does not fit, or a table differs from
+            the published one.
     """
     file, source = read_weight_file(codec_file), str(codec_file)
     apart = read_weight_file(music_file) if music_file is not None else None
     music, prefix = _music_encoder(file, source, apart, str(music_file))
-    scalar_weights, scalar_values = read_weight_file(scalar_file), _read_yaml(scalar_config)
-    scalar = _scalar_autoencoder(scalar_weights, str(scalar_file), scalar_values, str(scalar_config))
+    scalar_weights, scalar_values = read_weight_file(scalar_file), read_scalar_config(scalar_config)
+    scalar = scalar_autoencoder_from_published(scalar_weights, str(scalar_file), scalar_values, str(scalar_config))
     experts = (
         ExpertConfig("speech_text", "whisper", whisper),
         ExpertConfig("phone", "self_supervised", wavlm),
         ExpertConfig("music", "conformer", sizes=music.config),
     )
-    config = _codec_config(file.state, source, replace(unstated, experts=experts, scalar=scalar.config))
+    config = _codec_config(file.state, source, replace(defaults, experts=experts, scalar=scalar.config))
     codec = _fitting(config, source)
     ours = codec.state_dict()
     weights = {f"experts.music.encoder.{name}": value for name, value in music.state_dict().items()}
@@ -132,7 +134,7 @@ def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
     try:
         return ReasoningCodec(config)
     except UserError as error:
-        raise UserError(f"{source}: does not go with the experts and files beside it ({error})") from error
+        raise UserError(f"{source}: does not fit the experts and files beside it ({error})") from error
     except (ValueError, RuntimeError, ZeroDivisionError, AssertionError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(f"{source}: its shapes are no codec's ({detail}); use the original file") from error
@@ -141,32 +143,57 @@ def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
 def _converted(
     state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig, known: set[str]
 ) -> dict[str, Tensor]:
-    """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared."""
+    """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared.
+
+    known: names of our state dict
+    """
     weights: dict[str, Tensor] = {}
-    for key, value in state.items():
+    rope_frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
+    positions = sinusoidal_positions(config.flow.max_frames, config.flow.heads * config.flow.head_dim)
+
+    def has_a_place(key: str, value: Tensor) -> bool:
         name = our_name(key)
-        if name in weights:
+        return name is not None and (name in weights or name in known or not is_table(key, value, source))
+
+    def put(key: str, value: Tensor) -> None:
+        if our_name(key) in weights:
             raise UserError(f"{source}: {key} is there a second time under an older name; remove one of them")
-        if name is not None and (name in known or not is_table(key, value, source)):
-            weights[name] = value
-        elif key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"):
-            steps = torch.arange(0, config.descriptive.rope_dims, 2) / config.descriptive.rope_dims
-            compare_tables(value, config.descriptive.rope_base**-steps, f"{source}: {key}")
-        elif key == POSITIONS:
-            width = config.flow.heads * config.flow.head_dim
-            compare_tables(value[0], sinusoidal_positions(config.flow.max_frames, width), f"{source}: {key}")
-        elif not key.startswith((*NOT_LOADED, _MUSIC)) and not is_table(key, value, source):
-            if key.startswith(_DESCRIPTIVE):
-                weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value  # torch names it as left over
-            else:
-                raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
+        weights[our_name(key)] = value
+
+    def leave_over(key: str, value: Tensor) -> None:  # load_state_dict then names it as unexpected
+        weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value
+
+    def skip(key: str, value: Tensor) -> None:
+        pass
+
+    def refuse(key: str, value: Tensor) -> None:
+        raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
+
+    rules: tuple[tuple[Callable[[str, Tensor], bool], Callable[[str, Tensor], None]], ...] = (
+        (has_a_place, put),
+        (
+            lambda key, _: key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"),
+            lambda key, value: compare_tables(value, rope_frequencies, f"{source}: {key}"),
+        ),
+        (
+            lambda key, _: key == POSITIONS,
+            lambda key, value: compare_tables(value[0], positions, f"{source}: {key}"),
+        ),
+        (lambda key, _: key.startswith((*NOT_LOADED, MUSIC_INSIDE)), skip),
+        (lambda key, value: is_table(key, value, source), skip),
+        (lambda key, _: key.startswith(_DESCRIPTIVE), leave_over),
+        (lambda key, _: True, refuse),
+    )
+    for key, value in state.items():
+        action = next(action for matches, action in rules if matches(key, value))  # the first rule that matches
+        action(key, value)
     return weights
 
 
-def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningCodecConfig) -> ReasoningCodecConfig:
-    """Sizes read off the shapes, everything else from `unstated`."""
+def _codec_config(state: Mapping[str, Tensor], source: str, defaults: ReasoningCodecConfig) -> ReasoningCodecConfig:
+    """Sizes read off the shapes, everything else from `defaults`."""
 
-    def shape(key: str, axes: int) -> torch.Size:
+    def shape(key: str, axes: int) -> Sequence[int]:
         if key not in state:
             raise UserError(
                 f"{source}: {key} is missing; this is no published ReasoningCodec, or not all of it{seems(state)}"
@@ -188,7 +215,7 @@ def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningC
     speech_dim = shape(f"{_DESCRIPTIVE}down_sampling_layer_whisper.weight", 3)[0]
     dim, merged_dim = shape(f"{_DESCRIPTIVE}semantic_merge_proj.weight", 2)
     descriptive = replace(
-        unstated.descriptive,
+        defaults.descriptive,
         speech_dim=speech_dim,
         music_dim=merged_dim - speech_dim,
         dim=dim,
@@ -197,22 +224,22 @@ def _codec_config(state: Mapping[str, Tensor], source: str, unstated: ReasoningC
         blocks=count(block),
         feed_forward_multiple=shape(f"{block}0.ff.ff.2.parametrizations.weight.original1", 2)[1] // dim,
         levels=count(f"{vq}layers."),
-        quantiser=quantiser(vq, unstated.descriptive.quantiser),
+        quantiser=quantiser(vq, defaults.descriptive.quantiser),
     )
     structural = replace(
-        unstated.structural,
+        defaults.structural,
         dim=shape("cond_feature_emb.weight", 2)[0],
-        quantiser=quantiser("vq_acoustic.", unstated.structural.quantiser),
+        quantiser=quantiser("vq_acoustic.", defaults.structural.quantiser),
     )
     width = shape("cfm_wrapper.estimator.proj_in.ffn_2.weight", 2)[0]
     flow = replace(
-        unstated.flow,
+        defaults.flow,
         layers=count("cfm_wrapper.estimator.transformer_blocks."),
-        heads=width // unstated.flow.head_dim,
+        heads=width // defaults.flow.head_dim,
         ff_mult=shape("cfm_wrapper.estimator.transformer_blocks.0.ff.net.0.proj.weight", 2)[0] // width,
         max_frames=shape(POSITIONS, 3)[1],
     )
-    return replace(unstated, descriptive=descriptive, structural=structural, flow=flow)
+    return replace(defaults, descriptive=descriptive, structural=structural, flow=flow)
 
 
 def _music_encoder(
@@ -243,39 +270,3 @@ def _require_codec(file: WeightFile, source: str) -> None:
         raise UserError(
             f"{source}: holds none of the published codec's tensors{seems(file.state)}; give its checkpoint"
         )
-
-
-def _read_yaml(path: str | Path) -> dict:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as YAML ({detail}); give the scalar autoencoder's config") from error
-    if _sizes(values) is None:
-        raise UserError(f"{path}: names no downsample_factors; give the scalar autoencoder's config")
-    return values
-
-
-def _scalar_autoencoder(file: WeightFile, source: str, values: dict, config: str) -> ScalarAutoencoder:
-    try:
-        autoencoder = ScalarAutoencoder(parse(ScalarConfig, _sizes(values), config))
-    except (UserError, TypeError, ValueError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{config}: does not describe a published scalar autoencoder ({detail})") from error
-    try:
-        autoencoder.load_state_dict(file.state)
-    except (RuntimeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{source}: does not fit {config} ({detail}){seems(file.state)}; both must be of one release"
-        ) from error
-    return autoencoder.eval()
-
-
-def _sizes(values: object) -> dict | None:
-    """The mapping, at whatever depth, that holds an autoencoder's sizes."""
-    if not isinstance(values, dict):
-        return None
-    if "downsample_factors" in values:
-        return values
-    return next((found for value in values.values() if (found := _sizes(value)) is not None), None)

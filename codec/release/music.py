@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.layers.rotary import rotary_frequencies
 from codec.release.buffers import is_table
 from codec.release.names import MUSIC, MUSIC_PREFIX, seems
 
@@ -30,22 +31,28 @@ def music_encoder_from_published(
     state: Mapping[str, Tensor],
     source: str,
     prefix: str = MUSIC_PREFIX,
-    unstated: MusicEncoderConfig = MusicEncoderConfig(),  # noqa: B008 (frozen)
+    defaults: MusicEncoderConfig = MusicEncoderConfig(),  # noqa: B008 (frozen)
 ) -> MusicEncoder:
     """The encoder of a published state dict, in eval mode; its sizes are read off the shapes.
 
-    state: may hold other models' keys: only those under `prefix` are looked at. source: the file, for messages
-    unstated: what no shape says is taken from it: hop, sample rate, mean and deviation of the spectra
-    Window, mel bands and rotary frequencies are fixed tables: they are compared with ours. Raises UserError where a
-    key is unknown or missing, a shape does not fit, or a table is another one.
+    Window, mel bands and rotary frequencies are fixed tables: they are compared with ours.
+
+    Args:
+        state: Tensors by name; those that do not begin with `prefix` are ignored.
+        source: The file, for messages.
+        prefix: How every name of the encoder begins.
+        defaults: Settings that no shape determines: hop, sample rate, mean and deviation of the spectra.
+
+    Raises:
+        UserError: A key is unknown or missing, a shape does not fit, or a table differs.
     """
-    mine = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if not mine:
+    tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not tensors:
         raise UserError(f"{source}: no key begins with {prefix!r}; this is no published music encoder{seems(state)}")
-    config = _config(mine, source, unstated)
+    config = _config(tensors, source, defaults)
     encoder = MusicEncoder(config)
     converted, known = {}, encoder.state_dict().keys()
-    for key, value in mine.items():
+    for key, value in tensors.items():
         name = MUSIC.ours(key)
         if name is not None and name in known:
             converted[name] = value
@@ -67,22 +74,22 @@ def music_encoder_from_published(
     return encoder.eval()
 
 
-def _config(mine: Mapping[str, Tensor], source: str, unstated: MusicEncoderConfig) -> MusicEncoderConfig:
+def _config(tensors: Mapping[str, Tensor], source: str, defaults: MusicEncoderConfig) -> MusicEncoderConfig:
     def tensor(key: str, axes: int) -> Tensor:
-        if key not in mine:
+        if key not in tensors:
             raise UserError(f"{source}: {key} is missing from the music encoder; use the original file")
-        if mine[key].ndim != axes or not mine[key].numel():
+        if tensors[key].ndim != axes or not tensors[key].numel():
             raise UserError(
-                f"{source}: {key} of the music encoder has shape {tuple(mine[key].shape)}, where {axes} axes are "
+                f"{source}: {key} of the music encoder has shape {tuple(tensors[key].shape)}, where {axes} axes are "
                 "expected; use the original file"
             )
-        return mine[key]
+        return tensors[key]
 
-    bands = [key for key in mine if _BANDS.match(key)]
+    bands = [key for key in tensors if _BANDS.match(key)]
     if not bands:
         raise UserError(
-            f"{source}: preprocessor_melspec_2048.mel_stft.mel_scale.fb is missing from the music encoder, which says "
-            "how it hears; use the original file"
+            f"{source}: preprocessor_melspec_2048.mel_stft.mel_scale.fb is missing from the music encoder, which "
+            "determines its features; use the original file"
         )
     if len(bands) > 1:
         raise UserError(
@@ -91,14 +98,14 @@ def _config(mine: Mapping[str, Tensor], source: str, unstated: MusicEncoderConfi
         )
     bins, mel_bands = tensor(bands[0], 2).shape
     feed_forward, dim = tensor("conformer.layers.0.ffn1.intermediate_dense.weight", 2).shape
-    layers = {key.split(".")[2] for key in mine if key.startswith("conformer.layers.")}
+    layers = {key.split(".")[2] for key in tensors if key.startswith("conformer.layers.")}
     frequencies = tensor(_FREQUENCIES, 1)  # base ** (-2 i / width of a head)
-    base = float(frequencies[1]) ** -len(frequencies) if len(frequencies) > 1 else unstated.rotary_base
-    if frequencies.dtype != torch.float32 and abs(base / unstated.rotary_base - 1) < 0.03:
-        base = unstated.rotary_base  # what sixteen bits leave of it
+    base = float(frequencies[1]) ** -len(frequencies) if len(frequencies) > 1 else defaults.rotary_base
+    if frequencies.dtype != torch.float32 and abs(base / defaults.rotary_base - 1) < 0.03:
+        base = defaults.rotary_base  # what sixteen bits leave of it
     try:
         return replace(
-            unstated,
+            defaults,
             dim=dim,
             heads=dim // (2 * len(frequencies)),
             feed_forward=feed_forward,
@@ -129,15 +136,14 @@ def fixed_tables(encoder: MusicEncoder) -> dict[str, Tensor]:
 
 
 def _frequencies(config: MusicEncoderConfig) -> Tensor:
-    head_dim = config.dim // config.heads
-    return config.rotary_base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    return rotary_frequencies(config.dim // config.heads, config.rotary_base)
 
 
-def compare_tables(theirs: Tensor, ours: Tensor, what: str) -> None:
+def compare_tables(published: Tensor, ours: Tensor, what: str) -> None:
     """Raise UserError where two tables differ by more than the rounding of another maths library, or of a narrow type.
 
     what: names the published one
     """
-    close = 1e-3 if theirs.dtype in (torch.float32, torch.float64) else 5e-3
-    if theirs.shape != ours.shape or not torch.allclose(theirs.float(), ours.float(), atol=close, rtol=close):
-        raise UserError(f"{what} is another table than the published one; it would hear or say something else")
+    close = 1e-3 if published.dtype in (torch.float32, torch.float64) else 5e-3
+    if published.shape != ours.shape or not torch.allclose(published.float(), ours.float(), atol=close, rtol=close):
+        raise UserError(f"{what} differs from the published table, so results would differ; use the original file")

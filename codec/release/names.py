@@ -45,8 +45,8 @@ _CODEC = Renaming(
         ("cfm_wrapper.estimator.adaln_single.emb.timestep_embedder.linear_2.", "flow.estimator.time.linear_2."),
         ("cfm_wrapper.estimator.adaln_single.linear.", "flow.estimator.time.modulation."),
         *(
-            (f"cfm_wrapper.estimator.transformer_blocks.{{}}.{theirs}", f"flow.estimator.blocks.{{}}.{ours}")
-            for theirs, ours in (
+            (f"cfm_wrapper.estimator.transformer_blocks.{{}}.{published}", f"flow.estimator.blocks.{{}}.{ours}")
+            for published, ours in (
                 ("scale_shift_table", "modulation_offset"),
                 ("attn1.to_q.", "attention.query."),
                 ("attn1.to_k.", "attention.key."),
@@ -61,8 +61,8 @@ _CODEC = Renaming(
         ("audio_thinking.down_sampling_layer_whisper.", "descriptive.downsample."),
         ("audio_thinking.reasoning_vq.", "descriptive.quantiser."),
         *(
-            (f"audio_thinking.encoder_transformers.{{}}.{theirs}", f"descriptive.blocks.{{}}.{ours}")
-            for theirs, ours in (
+            (f"audio_thinking.encoder_transformers.{{}}.{published}", f"descriptive.blocks.{{}}.{ours}")
+            for published, ours in (
                 ("self_attn.to_qkv.", "attention.qkv."),
                 ("self_attn.to_out.", "attention.out."),
                 ("self_attn.q_norm.", "attention.query_norm."),
@@ -90,8 +90,8 @@ MUSIC = Renaming(
         ("conv.conv.{}.bn3.", "front_end.blocks.{}.shortcut_norm."),
         ("conformer.layer_norm.", "norm."),
         *(
-            (f"conformer.layers.{{}}.{theirs}", f"layers.{{}}.{ours}")
-            for theirs, ours in (
+            (f"conformer.layers.{{}}.{published}", f"layers.{{}}.{ours}")
+            for published, ours in (
                 ("ffn1_layer_norm.", "feed_forward_in.norm."),
                 ("ffn1.intermediate_dense.", "feed_forward_in.up."),
                 ("ffn1.output_dense.", "feed_forward_in.down."),
@@ -139,7 +139,7 @@ def our_name(published: str) -> str | None:
 
 def published_name(ours: str) -> str | None:
     """The inverse of `our_name`; None for the scalar autoencoder's and the music encoder's tensors."""
-    return _CODEC.theirs(ours)
+    return _CODEC.published(ours)
 
 
 def our_scalar_name(published: str) -> str:

@@ -1,7 +1,7 @@
 """What of released codec files our codec does not hold, kept beside it so that it can be written in their form again.
 
 Two files in the codec's folder: published.json names every tensor of every file in its order, with the tensor of ours
-that it is; published.safetensors holds those that are none of ours: tables that ours computes, an auxiliary decoder,
+that it is; published.safetensors holds those without one: tables that ours computes, an auxiliary decoder,
 what pre-trained the music encoder.
 """
 
@@ -28,28 +28,25 @@ _REMEDY = "import the released files again, or delete published.* to export in t
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One released file.
+    """One released file."""
 
-    nest, prefix: key under which its weights stand, and what stands before every name (see WeightFile)
-    tensors: published name, without prefix -> (our name in the codec's state dict, None where it is none of ours; type)
-    """
-
+    # key under which its weights lie (see WeightFile)
     nest: str
+    # how every name begins
     prefix: str
+    # published name, without prefix -> (our name in the codec's state dict, None where there is none; type)
     tensors: dict[str, tuple[str | None, str]]
 
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """The released files of a codec.
+    """The released files of a codec."""
 
-    files: "codec", "scalar" and, where it has its own, "music_encoder"
-    scalar_config: values of the scalar autoencoder's configuration file
-    apart: (file, published name) -> tensor that is none of ours
-    """
-
+    # "codec", "scalar" and, where it has its own, "music_encoder"
     files: dict[str, FileRecord]
+    # values of the scalar autoencoder's configuration file
     scalar_config: dict[str, Any]
+    # (file, published name) -> tensor without counterpart in the codec
     apart: dict[tuple[str, str], Tensor]
 
     def save(self, folder: str | Path) -> None:
@@ -82,14 +79,14 @@ class PublishedFiles:
                 for name, f in values["files"].items()
             }
             apart = load_file(folder / APART_FILE) if (folder / APART_FILE).is_file() else {}
-            wanted = [(name, key) for name, f in files.items() for key, (ours, _) in f.tensors.items() if ours is None]
-            return cls(files, dict(values["scalar_config"]), {(f, key): apart[f"{f}:{key}"] for f, key in wanted})
+            named = [(name, key) for name, f in files.items() for key, (ours, _) in f.tensors.items() if ours is None]
+            return cls(files, dict(values["scalar_config"]), {(f, key): apart[f"{f}:{key}"] for f, key in named})
         except (OSError, ValueError, TypeError, LookupError, AttributeError, SafetensorError) as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: damaged, or {APART_FILE} beside it ({detail}); {_REMEDY}") from error
 
     def narrow_types(self) -> dict[str, torch.dtype]:
-        """Our name -> type of the tensors that the files hold in another floating-point type than float32."""
+        """Our name -> type of the tensors that the files hold in a floating-point type other than float32."""
         types = {ours: getattr(torch, dtype) for f in self.files.values() for ours, dtype in f.tensors.values() if ours}
         return {ours: dtype for ours, dtype in types.items() if dtype.is_floating_point and dtype != torch.float32}
 
@@ -117,26 +114,26 @@ def recorded(
 ) -> PublishedFiles:
     """The record of released files whose tensors a codec's state dict holds.
 
-    files: name -> the file and our name for each of its tensors (None: none of ours)
+    files: name -> the file and our name for each of its tensors (None: it has none)
     """
     records, apart = {}, {}
     for name, (file, our_name) in files.items():
         tensors: dict[str, tuple[str | None, str]] = {}
         for key, value in file.state.items():
-            mine = our_name(key)
-            if mine is None or mine not in ours or not _same_bits(ours[mine], value):
-                mine = None
+            source = our_name(key)
+            if source is None or source not in ours or not _same_bits(ours[source], value):
+                source = None
                 apart[name, key] = value
-            tensors[key] = (mine, str(value.dtype).removeprefix("torch."))
+            tensors[key] = (source, str(value.dtype).removeprefix("torch."))
         records[name] = FileRecord(file.nest, file.prefix, tensors)
     return PublishedFiles(records, scalar_config, apart)
 
 
-def _same_bits(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether ours, in their type, is theirs to the bit."""
-    if ours.shape != theirs.shape:
+def _same_bits(ours: Tensor, published: Tensor) -> bool:
+    """Whether ours, in the type of the published one, equals it to the bit."""
+    if ours.shape != published.shape:
         return False
-    return torch.equal(_bits(ours.to(theirs.dtype)), _bits(theirs))
+    return torch.equal(_bits(ours.to(published.dtype)), _bits(published))
 
 
 def _bits(value: Tensor) -> Tensor:

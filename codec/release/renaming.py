@@ -7,22 +7,22 @@ from collections.abc import Sequence
 
 
 class Renaming:
-    """Pairs (theirs, ours) of names or, where they end in a dot, of beginnings of names; {} stands for a number.
+    """Pairs (published, ours) of names or, where they end in a dot, of beginnings of names; {} stands for a number.
 
     The first pair that fits counts. Both sides of a pair have their numbers in the same order.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._to_ours = [(_pattern(theirs), _template(ours)) for theirs, ours in pairs]
-        self._to_theirs = [(_pattern(ours), _template(theirs)) for theirs, ours in pairs]
+        self._to_ours = [(_pattern(published), _template(ours)) for published, ours in pairs]
+        self._to_published = [(_pattern(ours), _template(published)) for published, ours in pairs]
 
     def ours(self, name: str) -> str | None:
-        """Our name of one of theirs; None where no pair fits."""
+        """Our name of a published one; None where no pair fits."""
         return _renamed(name, self._to_ours)
 
-    def theirs(self, name: str) -> str | None:
-        """Their name of one of ours; None where no pair fits."""
-        return _renamed(name, self._to_theirs)
+    def published(self, name: str) -> str | None:
+        """The published name of one of ours; None where no pair fits."""
+        return _renamed(name, self._to_published)
 
 
 def _pattern(name: str) -> re.Pattern[str]:

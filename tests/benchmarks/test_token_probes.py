@@ -10,7 +10,8 @@ import torch
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import TokenStore, build_store
-from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
 from tests.factories.evaluation import hiss, hum
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
             wave = (hiss, hum)[i % 2](rng, 0.3) * 10 ** (level / 20)
             soundfile.write(folder / "corpus" / f"{split}{i}.wav", wave, 24_000)
             clips.append(Clip(f"{split}-{i}", f"{split}{i}.wav", "sound", split, labels=labels))
-    (folder / "corpus/clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in clips))
+    (folder / "corpus/clips.jsonl").write_text("".join(clip.asdict() + "\n" for clip in clips))
     codec = tiny_codec()
     codec.save_pretrained(folder / "codec")
     build_store(read_corpora([folder / "corpus"]), codec, folder / "tokens")

@@ -217,7 +217,7 @@ def test_a_thousand_million_of_anything_is_refused_before_it_is_built(saved, key
         ({"encode_window_blocks": 1}, "encode_window_blocks"),
         ({"flow": 3}, "flow: expected keys and values, found 3"),
         ({"experts": []}, "one expert for each"),
-        ({"scalar": {}}, "another shape"),
+        ({"scalar": {}}, "a different shape"),
         ({"scalar": {"num_samples": 1}}, "480 samples a frame at 24000 Hz must be 960"),
         ({"scalar": {"sample_rate": 16000}}, "at 16000 Hz must be"),
         ({"descriptive": {"query_every": 4}}, "query_every must be 5"),

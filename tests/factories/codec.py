@@ -2,10 +2,9 @@
 
 import torch
 
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
-from codec.reasoning.scalar_autoencoder import ScalarConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
 
 QUANTISER = QuantiserConfig(codebook_size=64, codebook_dim=8, kmeans_init=False)
 SMALL_SCALAR = ScalarConfig(

@@ -1,7 +1,7 @@
 """Released codec files in miniature: the published key names with shapes of any size, and random values."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +17,6 @@ from transformers import (
     WhisperModel,
 )
 
-from codec.reasoning.config import to_json
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from tests.factories.codec import SMALL_SCALAR
 
@@ -279,7 +278,7 @@ def save_released(folder: Path, s: Sizes) -> Path:
     scalar = ScalarAutoencoder(SMALL_SCALAR)
     torch.save({"codec_model": scalar_state(scalar)}, folder / "sqcodec.pth")
     ours = {"front_end", "fft_size", "hop", "phase_iterations", "principal_components"}
-    values = {key: value for key, value in json.loads(json.dumps(to_json(SMALL_SCALAR))).items() if key not in ours}
+    values = {key: value for key, value in json.loads(json.dumps(asdict(SMALL_SCALAR))).items() if key not in ours}
     (folder / "sqcodec_config.yaml").write_text(yaml.safe_dump({"generator": {"name": "x", "config": values}}))
     return folder
 

@@ -13,11 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
-from codec.experts.base import ExpertConfig, load_expert
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
-from codec.reasoning.scalar_autoencoder import ScalarConfig
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
 from tests.factories.store import CODES, TinyStore, random_tokens, tiny_store, tiny_tokenizer
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.train_lm import run

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig, QuantiserConfig, StructuralConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
-from codec.reasoning.scalar_autoencoder import ScalarConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
 from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_tokenizer import SentencePieceTokenizer

@@ -16,7 +16,8 @@ from auditory_sentences.builders.tasks import CONTENTS, QUESTIONS, Task, find_ta
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.rng import KeyedRng, stable_hash
 from codec.audio.waveform import audio_length, load_audio
-from codec.experts.base import MelExpert, feature_frames
+from codec.experts.base import feature_frames
+from codec.experts.mel import MelExpert
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Index, ProperShare, Share
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder

@@ -23,10 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpora
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Filled, Index, Name, NonNegative, Seconds, Size
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
 from training.codec.audio_llm import LISTENER_FILE, AudioLLM, Lora, fingerprint_of, load_listener, save_listener
@@ -94,7 +94,8 @@ def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
         clips = read_corpora(recipe.corpora)
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
         start = resolve_model(recipe.init) if recipe.init else None
-        encoder = trained_encoder(recipe, start) if start else DescriptiveEncoder(recipe.experts, recipe.descriptive)
+        config = DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)
+        encoder = trained_encoder(recipe, start) if start else DescriptiveEncoder(config)
         train, held_out = train_and_held_out(
             clips,
             recipe.tasks,
@@ -162,7 +163,7 @@ def trained_encoder(recipe: DescriptiveRecipe, start: Path) -> DescriptiveEncode
         raise UserError(f"init: {start}: its codebooks hold no codes yet; train it for more than quantise_after steps")
     if recipe.quantise_after:
         raise UserError("quantise_after must be 0 with init: what learns on keeps its codes")
-    if encoder.branch.config != recipe.descriptive or any(e not in recipe.experts for e in encoder.expert_configs):
+    if encoder.branch.config != recipe.descriptive or any(e not in recipe.experts for e in encoder.config.experts):
         raise UserError(
             f"init: {start} was trained with other experts or sizes than this recipe's; copy experts and descriptive "
             "from its config.json"

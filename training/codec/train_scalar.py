@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Filled, NonNegative, Range, Seconds, Size, Width
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.config import ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, load_batch, train_and_held_out
 from training.codec.losses.discriminator import (

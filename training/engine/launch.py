@@ -11,14 +11,11 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
 from codec.io.errors import UserError
-
-_WATCH = "watches the launcher"
-_LOOK_SECONDS = 0.5
+from codec.io.workers import when_parent_ends
 
 _PATIENCE = 30.0  # seconds that the others have to end by themselves once one has failed, or a second signal came
 
@@ -52,16 +49,9 @@ def launch(command: Sequence[str], count: int) -> int:
 def end_with_launcher() -> None:
     """For a launched process to call before all else: it ends, as after SIGTERM, when its launcher has ended.
 
-    A launcher that is killed tells nobody. A thread looks whether it is still there.
+    A launcher that is killed sends no signal.
     """
-    if not any(thread.name == _WATCH for thread in threading.enumerate()):
-        threading.Thread(target=_follow, args=(os.getppid(),), name=_WATCH, daemon=True).start()
-
-
-def _follow(launcher: int) -> None:
-    while os.getppid() == launcher:
-        time.sleep(_LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    when_parent_ends(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @contextlib.contextmanager

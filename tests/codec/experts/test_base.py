@@ -23,11 +23,10 @@ from transformers import (
     WhisperModel,
 )
 
-from codec.experts.base import RATES, ExpertConfig, MelView, band_triangles, feature_frames, load_expert
+from codec.experts.base import feature_frames, load_expert
+from codec.experts.config import RATES, ExpertConfig
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
-from codec.io.strict import parse
-from codec.reasoning.config import to_json
 from codec.tokens import SAMPLE_RATE
 from tests.factories.tokens import descriptive_frames, structural_frames
 
@@ -189,7 +188,7 @@ def test_a_shorter_whisper_window_is_an_option(checkpoints):
     source = str(checkpoints / "whisper")
     expert = load_expert(ExpertConfig("speech_text", "whisper", source, window_seconds=0.5))
     assert expert.features(noise(1, 30000))["speech_text"].shape == (1, 16, 63)
-    with pytest.raises(UserError, match="at most 1 s at once"):
+    with pytest.raises(UserError, match="windows of at most 1 s;"):
         load_expert(ExpertConfig("speech_text", "whisper", source, window_seconds=2))
 
 
@@ -231,69 +230,6 @@ def test_a_music_encoder_is_found_in_the_folder_of_its_run(checkpoints):
         load_expert(ExpertConfig("phone", "conformer", str(checkpoints / "conformer"), PHONE_TAPS))
 
 
-def test_mel_features_hear_pitch_and_forget_the_microphone():
-    time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
-    low, high = (torch.sin(2 * torch.pi * f * time)[None] for f in (220.0, 440.0))
-    music = load_expert(ExpertConfig("music"))
-    bands = [music.features(tone)["music_semantic"][0, :, 12].argmax().item() for tone in (low, high)]
-    assert 0 < bands[1] - bands[0] == pytest.approx(121 / 7, abs=1)  # 121 steps span 7 octaves
-    speech = load_expert(ExpertConfig("speech_text"))
-    loud = noise(1, 24000)
-    near, far = (speech.features(gain * loud)["speech_text"] for gain in (1.0, 0.3))
-    assert (near - far).abs().mean() < 0.02 < 0.2 < near.std()
-
-
-GOLDEN = {  # mean, standard deviation and one value of the features of a chirp
-    "speech_text": (0.0000, 1.1914, 4.0986),
-    "phone": (-2.5677, 1.2162, -0.2838),
-    "music_acoustic": (-2.6485, 1.0818, -2.9999),
-    "music_semantic": (-2.3534, 1.3486, -3.0000),
-}
-
-
-def test_mel_features_stay_what_trained_codecs_were_trained_on():
-    """These are the defaults of new codecs. A trained one carries its views in its configuration."""
-    time = torch.arange(12000) / SAMPLE_RATE
-    chirp = 0.3 * torch.sin(2 * torch.pi * (200 * time + 1500 * time**2))[None]
-    found = {name: v for role in RATES for name, v in load_expert(ExpertConfig(role)).features(chirp).items()}
-    assert found.keys() == GOLDEN.keys()
-    for name, (mean, deviation, value) in GOLDEN.items():
-        feature = found[name]
-        assert feature.mean().item() == pytest.approx(mean, abs=2e-3), name
-        assert feature.std().item() == pytest.approx(deviation, abs=2e-3), name
-        assert feature[0, 20, 5].item() == pytest.approx(value, abs=5e-3), name
-
-
-def test_views_travel_with_the_configuration():
-    view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
-    config = ExpertConfig("speech_text", views={"speech_text": view})
-    values = json.loads(json.dumps(to_json(config)))
-    again = parse(ExpertConfig, values, "config.json")
-    assert again == config
-    assert load_expert(again).features(noise(1, 24000))["speech_text"].shape == (1, 24, 51)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"role": "smell"}, "unknown role 'smell'"),
-        ({"role": "music", "kind": "psychic"}, "unknown kind 'psychic'"),
-        ({"role": "phone", "kind": "whisper"}, "needs a source"),
-        (
-            {"role": "music", "views": {"music": MelView(8, 1, 600, 60, 8000)}},
-            "needs a view for each of music_acoustic",
-        ),
-        ({"role": "music", "kind": "conformer"}, "needs a source"),
-        ({"role": "music", "kind": "conformer", "source": "x", "sizes": MusicEncoderConfig()}, "from no source"),
-        ({"role": "music", "kind": "whisper", "sizes": MusicEncoderConfig()}, "kind 'conformer'"),
-        ({"role": "music", "taps": {"music": (1,)}}, "needs layers for each of music_acoustic, music_semantic"),
-    ],
-)
-def test_configurations_that_cannot_be(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ExpertConfig(**arguments)
-
-
 def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
     with pytest.raises(UserError, match="could not be read"):
         load_expert(ExpertConfig("phone", "self_supervised", str(tmp_path / "nothing")))
@@ -301,7 +237,7 @@ def test_models_that_cannot_serve_are_named(checkpoints, tmp_path):
         load_expert(ExpertConfig("phone", "self_supervised", str(checkpoints / "wavlm")))
     with pytest.raises(UserError, match="no hidden state 11, the model has 5 layers"):  # 11 as published
         load_expert(ExpertConfig("music", "conformer", str(checkpoints / "conformer")))
-    with pytest.raises(UserError, match="nothing holds no music encoder"):
+    with pytest.raises(UserError, match="nothing: no such folder; give the folder of a music encoder"):
         load_expert(ExpertConfig("music", "conformer", str(tmp_path / "nothing")))
 
 
@@ -393,10 +329,3 @@ def test_whole_frames_are_the_published_hearing(checkpoints):
         (layer,) = music.config.taps[name]
         torch.testing.assert_close(value, states[layer].transpose(1, 2), atol=1e-5, rtol=1e-5)
         assert value.shape[2] == 20
-
-
-def test_tables_are_made_where_shapes_alone_are_wanted():
-    view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
-    with torch.device("meta"):
-        made = band_triangles(view, 1024)
-    assert made.device.type == "cpu" and torch.equal(made, band_triangles(view, 1024))

@@ -8,9 +8,8 @@ import pytest
 
 from codec.io import aliases
 from codec.io.errors import UserError
-from codec.io.strict import parse
-from codec.reasoning.config import without_defaults
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.io.strict import parse, without_defaults
+from codec.reasoning.config import DescriptiveConfig
 from evaluation.task import EvalTask, Generation, Score
 from training.recipe import TRAINERS
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from vector_quantize_pytorch import ResidualVQ
 
+from codec.layers.config import QuantiserConfig
 from codec.layers.residual_vq import residual_quantiser
-from codec.reasoning.config import QuantiserConfig
 
 
 @pytest.mark.parametrize("levels", [1, 6])

@@ -3,16 +3,16 @@
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Range
-from codec.io.strict import parse
-from codec.reasoning.codec import ReasoningCodecConfig
-from codec.reasoning.config import QuantiserConfig, StructuralConfig, to_json, without_defaults
+from codec.io.strict import parse, without_defaults
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.config import ReasoningCodecConfig, StructuralConfig
 from lm.vocabulary import VocabularyLayout
 
 
@@ -59,7 +59,7 @@ def test_every_number_has_a_range(config):
 
 
 def test_whole_numbers_stay_whole_where_a_fingerprint_is_made_of_them():
-    values = to_json(ReasoningCodecConfig())
+    values = asdict(ReasoningCodecConfig())
     again = parse(ReasoningCodecConfig, values, "config.json")
     low = again.experts[0].views["speech_text"].low
     assert again == ReasoningCodecConfig() and isinstance(low, int)
@@ -79,7 +79,7 @@ def test_whole_numbers_stay_whole_where_a_fingerprint_is_made_of_them():
     ],
 )
 def test_views_that_cannot_be_are_refused(change, message):
-    values = to_json(ReasoningCodecConfig())
+    values = asdict(ReasoningCodecConfig())
     values["experts"][0]["views"]["speech_text"].update(change)
     with pytest.raises(UserError, match=f"^config.json: .*{message}"):
         parse(ReasoningCodecConfig, values, "config.json")

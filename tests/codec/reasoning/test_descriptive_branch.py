@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from codec.io.errors import UserError
-from codec.reasoning.config import QuantiserConfig
-from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.config import DescriptiveConfig
+from codec.reasoning.descriptive_branch import DescriptiveBranch
 from tests.factories.codec_parity import converted_state, facts
 
 SMALL = DescriptiveConfig(
@@ -184,7 +185,7 @@ def test_kmeans_codebooks_refuse_to_encode_before_they_have_seen_data():
     torch.manual_seed(0)
     quantiser = dataclasses.replace(SMALL.quantiser, kmeans_init=True)
     branch = DescriptiveBranch(dataclasses.replace(SMALL, quantiser=quantiser)).eval()
-    with pytest.raises(UserError, match="seen no data"):
+    with pytest.raises(UserError, match="are not initialised"):
         branch(*features(4, 25))
     with torch.no_grad():
         branch.train()(*features(4, 25))

@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.io.shipped import STARTER_CODEC
+from codec.layers.config import QuantiserConfig
 from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.config import QuantiserConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
-from tests import ROOT
 from tests.factories.tokens import descriptive_frames
 
 EXPERTS = (ExpertConfig("speech_text"), ExpertConfig("music"))
@@ -31,7 +31,7 @@ SIZES = DescriptiveConfig(
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return DescriptiveEncoder(EXPERTS, SIZES).eval()
+    return DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS, SIZES)).eval()
 
 
 def test_clips_have_as_many_frames_as_their_tokens(encoder):
@@ -55,8 +55,7 @@ def test_saved_and_loaded_it_gives_the_same_codes(encoder, tmp_path):
 
 
 def test_a_whole_codec_has_one_inside():
-    folder = ROOT / "recipes" / "starter" / "codec"
-    codec, encoder = ReasoningCodec.from_pretrained(folder), DescriptiveEncoder.from_pretrained(folder)
+    codec, encoder = (kind.from_pretrained(STARTER_CODEC) for kind in (ReasoningCodec, DescriptiveEncoder))
     waveform = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         codes = encoder(waveform[None], torch.tensor([30000])).codes[0]
@@ -65,12 +64,12 @@ def test_a_whole_codec_has_one_inside():
 
 def test_what_does_not_fit_is_named(encoder, tmp_path):
     with pytest.raises(UserError, match="experts give \\(128, 120\\) channels"):
-        DescriptiveEncoder(EXPERTS, dataclasses.replace(SIZES, speech_dim=100))
+        DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS, dataclasses.replace(SIZES, speech_dim=100)))
     with pytest.raises(UserError, match="a speech_text and a music expert"):
-        DescriptiveEncoder(EXPERTS[:1], SIZES)
+        DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS[:1], SIZES))
     without_weights = ExpertConfig("music", "conformer", sizes=MusicEncoderConfig())
-    with pytest.raises(UserError, match="no weights to listen with"):
-        DescriptiveEncoder((EXPERTS[0], without_weights), SIZES)
+    with pytest.raises(UserError, match="of given sizes has no weights"):
+        DescriptiveEncoder(DescriptiveEncoderConfig((EXPERTS[0], without_weights), SIZES))
     with pytest.raises(UserError, match="holds no trained descriptive branch"):
         DescriptiveEncoder.from_pretrained(tmp_path)
     encoder.save_pretrained(tmp_path)

@@ -9,17 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.io.errors import UserError
-from codec.reasoning import codec as reasoning_codec
+from codec.io.shipped import STARTER_CODEC
+from codec.reasoning import decoder
+from codec.reasoning.config import ScalarConfig
+from codec.reasoning.decoder import Decoder
 from codec.reasoning.flow_decoder import ClipNoise
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder, ScalarConfig
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
-from tests import ROOT
 from tests.factories.codec import SMALL, SMALL_SCALAR, noise, small_codec
 from tests.factories.tokens import both
 from tests.factories.uniaudio import tiny_codec
-
-SHIPPED = ROOT / "recipes" / "starter" / "codec"
-
 
 QUICK = dataclasses.replace(SMALL, scalar=dataclasses.replace(SMALL_SCALAR, init_channel=1, res_kernel_size=2))
 
@@ -51,7 +50,7 @@ def streamed(codec, tokens, sizes, **options):
 @pytest.mark.parametrize("num_samples", [1, 960, 961, 1919, 1920, 48_000, 24_000 * 5 + 13])
 def test_a_stream_gives_the_offline_decode(codec, num_samples, first):
     tokens = codec.encode(noise(num_samples)[None])[0]
-    how = {"steps": 2, "seed": 3, "guidance": 2.0, "solver": "midpoint", "first_window": first}
+    how = {"steps": 2, "seed": 3, "guidance": 2.0, "first_window": first}
     pieces = streamed(codec, tokens, [4], **how)
     offline = codec.decode([tokens], **how)[0]
     torch.testing.assert_close(torch.cat(pieces), offline, atol=1e-5, rtol=0)
@@ -59,8 +58,8 @@ def test_a_stream_gives_the_offline_decode(codec, num_samples, first):
 
 
 def test_a_stream_passes_over_the_borders_of_the_offline_scalar_windows(codec, monkeypatch):
-    monkeypatch.setattr(reasoning_codec, "_SCALAR_WINDOW", 90)  # else 40 s
-    monkeypatch.setattr(reasoning_codec, "_SCALAR_OVERLAP", 40)
+    monkeypatch.setattr(decoder, "_SCALAR_WINDOW", 90)  # else 40 s
+    monkeypatch.setattr(decoder, "_SCALAR_OVERLAP", 40)
     tokens = random_tokens(codec, 120)
     offline = codec.decode([tokens], steps=1)[0]
     torch.testing.assert_close(torch.cat(streamed(codec, tokens, [9], steps=1)), offline, atol=1e-5, rtol=0)
@@ -82,13 +81,13 @@ def test_a_clip_in_a_batch_takes_the_same_first_window_as_alone(codec):
 
 
 def test_the_latents_are_the_same_bit_for_bit(codec, monkeypatch):
-    tokens, made, solve = random_tokens(codec, 100), [], codec.window_latents
+    tokens, made, solve = random_tokens(codec, 100), [], Decoder.window_latents
 
     def spy(*given, **how):
         made.append(solve(*given, **how))
         return made[-1]
 
-    monkeypatch.setattr(codec, "window_latents", spy)
+    monkeypatch.setattr(Decoder, "window_latents", spy)
     codec.decode([tokens], steps=2, first_window=30)
     offline, made = made, []
     streamed(codec, tokens, [3], steps=2, first_window=30)
@@ -106,7 +105,7 @@ def test_any_split_of_the_frames_gives_exactly_the_same_samples(codec, sizes, fi
 
 def test_the_first_sound_needs_the_first_window_and_one_frame_more(codec):
     tokens = random_tokens(codec, 75)
-    ahead = codec.scalar.config.decoder_reach[1]
+    ahead = codec.scalar.decoder_reach[1]
     lengths = [len(piece) for piece in streamed(codec, tokens, [1], steps=1, first_window=12)]
     came = [frame for frame, length in enumerate(lengths, 1) if length]
     assert came == [7, 19, 43, 76]  # 12 latent frames are six frames; then 24 and 48 more; then the end
@@ -200,7 +199,8 @@ def test_noise_is_the_same_in_any_pieces(sizes, latent_dim):
 )
 def test_the_scalar_decoder_reaches_as_far_as_it_says(config):
     torch.manual_seed(0)
-    scalar, (before, after) = ScalarAutoencoder(config).double(), config.decoder_reach
+    scalar = ScalarAutoencoder(config).double()
+    before, after = scalar.decoder_reach
     latents = torch.randn(1, config.latent_hidden_dim, before + after + 20, dtype=torch.float64, requires_grad=True)
     first, stop = before + 4, before + 6  # the stretch that is listened to
     sound = scalar.decode_signal(latents)[..., first * 960 : stop * 960]
@@ -228,7 +228,7 @@ def test_a_phase_search_hears_enough_of_what_follows(monkeypatch):
 
 
 def test_the_shipped_codec_streams_what_it_decodes(monkeypatch):
-    codec = load_tokenizer(SHIPPED)
+    codec = load_tokenizer(STARTER_CODEC)
     seconds = torch.arange(24_000 * 4) / 24_000
     audio = 0.2 * torch.sin(2 * torch.pi * (200 + 100 * seconds) * seconds) + 0.2 * noise(24_000 * 4)
     tokens = codec.encode(audio[None])[0]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from codec.reasoning.config import QuantiserConfig, StructuralConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.config import StructuralConfig
 from codec.reasoning.structural_branch import BRANCHES, FEATURE_FRAMES, StructuralBranch
 from codec.release.names import our_name
 from tests.factories.codec_parity import converted_state, facts, load_fixture

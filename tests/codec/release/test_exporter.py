@@ -12,7 +12,7 @@ from codec.io.untrusted_weights import read_pickle, read_weights
 from codec.reasoning.codec import ReasoningCodec
 from codec.release.exporter import write_codec
 from codec.release.importer import codec_from_published
-from codec.release.record import APART_FILE, RECORD_FILE, PublishedFiles
+from codec.release.record import PublishedFiles
 from tests.factories.codec import small_codec
 from tests.factories.released_codec import SMALL_SIZES, save_released
 
@@ -111,18 +111,3 @@ def test_what_the_published_form_cannot_hold_is_refused_with_a_remedy(codec, tmp
     with pytest.raises(UserError, match="normalised latents"):
         write_codec(codec, None, "x", places(tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_record_is_named(released, tmp_path):
-    found = imported(released, released)
-    found.files.save(tmp_path)
-    for content in ("", "[]", "{}", '{"files": {"codec": 1}}', '{"files": {}, "scalar_config": 3}'):
-        (tmp_path / RECORD_FILE).write_text(content)
-        with pytest.raises(UserError, match="published.json: damaged.*delete published"):
-            PublishedFiles.load(tmp_path)
-    found.files.save(tmp_path)
-    (tmp_path / APART_FILE).write_bytes(b"x")
-    with pytest.raises(UserError, match="published.json: damaged"):
-        PublishedFiles.load(tmp_path)
-    (tmp_path / RECORD_FILE).unlink()
-    assert PublishedFiles.load(tmp_path) is None

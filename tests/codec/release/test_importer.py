@@ -7,15 +7,15 @@ from transformers import WhisperModel
 
 from codec.io.errors import UserError
 from codec.io.untrusted_weights import read_weights
-from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
-from codec.reasoning.config import FlowConfig
+from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.config import FlowConfig, ReasoningCodecConfig
 from codec.release.importer import Released, codec_from_published
 from tests.factories.codec import SMALL_SCALAR, noise
 from tests.factories.codec_parity import facts
 from tests.factories.released_codec import SMALL_SIZES as SIZES
 from tests.factories.released_codec import Sizes, codec_shapes, music_shapes, save_released
 
-UNSTATED = ReasoningCodecConfig(
+DEFAULTS = ReasoningCodecConfig(
     flow=FlowConfig(head_dim=8, max_frames=120, window_frames=100, overlap_frames=20),
     encode_window_blocks=30,
     encode_context_blocks=3,
@@ -40,7 +40,7 @@ def read(folder, **changes) -> Released:
         "music_file": folder / "music_ssl.pt",
         "whisper": str(folder / "whisper"),
         "wavlm": str(folder / "wavlm"),
-        "unstated": UNSTATED,
+        "defaults": DEFAULTS,
     }
     return codec_from_published(**(arguments | changes))
 
@@ -198,8 +198,11 @@ def test_experts_that_the_file_lacks_keep_the_weights_of_their_models(released, 
         (lambda s: s.pop("whisper_encoder.conv1.bias"), "experts.speech_text.encoder.conv1.bias"),
         (lambda s: s.pop("cond_feature_emb.weight"), "cond_feature_emb.weight is missing"),
         (lambda s: s.update({"reason_adaptor.weight": torch.zeros(3, 3)}), "structural.descriptive_adaptor.weight"),
-        (lambda s: s["cfm_wrapper.estimator.pos_embed.pe"].mul_(2), "is another table"),
-        (lambda s: s["audio_thinking.encoder_transformers.1.rope.inv_freq"].mul_(2), "is another table"),
+        (lambda s: s["cfm_wrapper.estimator.pos_embed.pe"].mul_(2), "differs from the published table"),
+        (
+            lambda s: s["audio_thinking.encoder_transformers.1.rope.inv_freq"].mul_(2),
+            "differs from the published table",
+        ),
         (lambda s: s.update({"pretrained_model.surprise": torch.zeros(2)}), "pretrained_model.surprise is no tensor"),
     ],
 )

@@ -11,9 +11,10 @@ import torch
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpus
 from codec.audio.waveform import load_audio
-from codec.experts.base import ExpertConfig, feature_frames
+from codec.experts.base import feature_frames
+from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from tests import ROOT
 from training.codec.audio_qa import AudioQADataset, Augmentation
@@ -48,7 +49,7 @@ def clips(tmp_path_factory):
 
 def listening(clips, tasks, cache=True, max_seconds=30.0):
     sizes = DescriptiveConfig(speech_dim=128, music_dim=120, dim=16, heads=2, rope_dims=4, blocks=1)
-    encoder = DescriptiveEncoder((ExpertConfig("speech_text"), ExpertConfig("music")), sizes)
+    encoder = DescriptiveEncoder(DescriptiveEncoderConfig((ExpertConfig("speech_text"), ExpertConfig("music")), sizes))
     return AudioQADataset(clips, tasks, encoder, PromptBank.load(), 4, max_seconds, Augmentation(), cache, 0)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpus
 from codec.io.errors import UserError
+from codec.reasoning.config import DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
@@ -109,7 +110,7 @@ def tiny(corpus: Path, text_model: str, out: Path, **changes) -> DescriptiveReci
 def audio_llm(text_model):
     torch.manual_seed(0)
     recipe = tiny(Path("x"), text_model, Path("x"))
-    encoder = DescriptiveEncoder(recipe.experts, recipe.descriptive)
+    encoder = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive))
     return AudioLLM(encoder.branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(4, 8, 0.0), align=True)
 
 
@@ -176,7 +177,7 @@ def listening(corpus, text_model, **changes) -> AudioQADataset:
     arguments = {
         "clips": [clip for clip in read_corpus(corpus) if clip.split == "train"],
         "tasks": recipe.tasks,
-        "encoder": DescriptiveEncoder(recipe.experts, recipe.descriptive),
+        "encoder": DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)),
         "bank": PromptBank.load(),
         "batch": 4,
         "max_seconds": 30,
@@ -310,7 +311,7 @@ def test_clips_that_serve_no_task_are_an_error(corpus, text_model):
 
 def test_a_listener_is_made_without_warnings(text_model):
     recipe = tiny(Path("x"), text_model, Path("x"))
-    branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
+    branch = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)).branch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AudioLLM(branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(), align=False)
@@ -318,7 +319,7 @@ def test_a_listener_is_made_without_warnings(text_model):
 
 def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):
     recipe = tiny(Path("x"), text_model, Path("x"))
-    branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
+    branch = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)).branch
     with pytest.raises(UserError, match="holds no text model"):
         AudioLLM(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
 

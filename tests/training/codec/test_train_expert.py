@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from auditory_sentences.corpora.read import read_corpus
-from codec.experts.base import ExpertConfig, load_expert
+from codec.experts.base import load_expert
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
 from tests import ROOT

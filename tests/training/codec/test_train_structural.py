@@ -7,11 +7,11 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from codec.experts.base import ExpertConfig
+from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
-from codec.reasoning.config import QuantiserConfig
-from codec.reasoning.descriptive_branch import DescriptiveConfig
+from codec.layers.config import QuantiserConfig
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokenizer import load_tokenizer
@@ -43,7 +43,9 @@ def parts(tmp_path_factory):
         blocks=1,
         quantiser=QuantiserConfig(codebook_size=8, codebook_dim=4, kmeans_init=False),
     )
-    DescriptiveEncoder((ExpertConfig("speech_text"), ExpertConfig("music")), sizes).save_pretrained(folder / "describe")
+    DescriptiveEncoder(
+        DescriptiveEncoderConfig((ExpertConfig("speech_text"), ExpertConfig("music")), sizes)
+    ).save_pretrained(folder / "describe")
     return folder
 
 
@@ -103,7 +105,7 @@ def test_no_buffer_of_an_expert_changes(parts, tmp_path):
     branch = DescriptiveConfig(
         speech_dim=128, music_dim=16, dim=16, heads=2, rope_dims=4, blocks=1, quantiser=quantiser
     )
-    DescriptiveEncoder(experts, branch).save_pretrained(tmp_path / "describe")
+    DescriptiveEncoder(DescriptiveEncoderConfig(experts, branch)).save_pretrained(tmp_path / "describe")
     after = weights_of(run(recipe_of(parts, tmp_path / "run", descriptive=str(tmp_path / "describe"))))
     before = load_file(tmp_path / "music" / "model.safetensors")
     assert any(name.endswith("running_mean") for name in before)

@@ -40,7 +40,7 @@ def program(text: str, folder: Path) -> list[str]:
 
 def launcher(text: str, folder: Path) -> subprocess.Popen:
     """`launch` of two such programs, in a process of its own."""
-    code = f"import sys; from training.launch import launch; sys.exit(launch({program(text, folder)!r}, 2))"
+    code = f"import sys; from training.engine.launch import launch; sys.exit(launch({program(text, folder)!r}, 2))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     started = subprocess.Popen([sys.executable, "-c", code], env=environment, process_group=0, stderr=subprocess.PIPE)
     wait_for(lambda: all((folder / f"ready{rank}").exists() for rank in (0, 1)))
