@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.reasoning.descriptive_branch import rotary_table
+from codec.layers.rotary import rotary_table, rotate
 
 
 class ConformerLayer(nn.Module):
@@ -58,7 +58,7 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         x = self.norm(x)
-        turned = rotated(x, self.heads, rotation)
+        turned = rotate(x.unflatten(2, (self.heads, -1)), rotation).flatten(2)  # (B, T, dim), head by head
         q, k, v = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
             for part in (self.query(turned), self.key(turned), self.value(x))
@@ -83,14 +83,6 @@ class ConvolutionModule(nn.Module):
 
 
 def rotary_positions(length: int, head_dim: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (length, 1, head_dim) for `rotated`."""
+    """cos and sin (length, 1, head_dim) for `ConformerLayer`."""
     cos, sin = rotary_table(length, head_dim, base, device)
     return cos[:, None], sin[:, None]
-
-
-def rotated(x: Tensor, heads: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x (B, T, dim) with each head's halves turned against each other by the position's angles."""
-    cos, sin = (part.to(x.dtype) for part in rotation)
-    split = x.unflatten(2, (heads, -1))  # (B, T, H, D)
-    first, second = split.chunk(2, dim=-1)
-    return (split * cos + torch.cat([-second, first], dim=-1) * sin).flatten(2)

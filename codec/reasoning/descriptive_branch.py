@@ -17,7 +17,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, NonNegative, Range, Samples, Width
+from codec.layers.masks import length_mask
 from codec.layers.residual_vq import residual_quantiser
+from codec.layers.rotary import rotary_table, rotate
 from codec.reasoning.config import QuantiserConfig
 
 
@@ -127,7 +129,7 @@ class DescriptiveBranch(nn.Module):
                 f"clips of {length} frames at 25 Hz need {length} music and {2 * length} speech-text frames, "
                 f"got {music.shape[2]} and {speech.shape[2]}"
             )
-        inside = torch.arange(length, device=music.device) < frames[:, None]  # (B, T25)
+        inside = length_mask(frames, length)  # (B, T25)
         music = music[:, :, :length]
         speech = F.pad(speech, (0, 2 * length - speech.shape[2]))  # cuts where there is more
         speech = self.downsample(speech * inside.repeat_interleave(2, dim=1)[:, None])  # (B, C, T25)
@@ -205,20 +207,3 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.glu(self.up(x), dim=-1))
-
-
-def rotary_table(length: int, dims: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin (length, dims) of the rotary embedding, angles repeated for the two halves."""
-    frequencies = base ** -(torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)  # (dims / 2,)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the first dimensions of x (B, H, L, D), half against half; the others pass."""
-    cos, sin = rotation
-    turned, rest = x[..., : cos.shape[1]], x[..., cos.shape[1] :]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
-    return torch.cat([turned, rest], dim=-1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from codec.layers.masks import length_mask
 from codec.reasoning.config import FlowConfig
 from codec.reasoning.flow_transformer import FlowTransformer
 
@@ -65,7 +66,7 @@ class FlowDecoder(nn.Module):
         context_frames (B,) int, how many first frames are given; t (B,) in [0, 1], see `sample_times`.
         The draws are arguments so that a training step is a pure function of its seed.
         """
-        given = _first_frames(context_frames, latents.shape[1])  # (B, T)
+        given = length_mask(context_frames, latents.shape[1])  # (B, T)
         path = 1.0 - self.config.sigma_min
         time = t[:, None, None]
         y = (1.0 - path * time) * noise + time * latents
@@ -171,8 +172,3 @@ class ClipNoise:
 def clip_noise(num_frames: int, latent_dim: int, seed: int) -> Tensor:
     """Starting noise of a clip whose length is known, (num_frames, latent_dim): see ClipNoise."""
     return ClipNoise(latent_dim, seed).draw(num_frames)
-
-
-def _first_frames(count: Tensor, length: int) -> Tensor:
-    """(B, length) bool: True at the first `count[b]` frames."""
-    return torch.arange(length, device=count.device) < count[:, None]

@@ -25,6 +25,7 @@ from codec.io.errors import UserError
 from codec.io.numbers import Range, Samples, Width
 from codec.io.strict import parse
 from codec.io.tensor_files import save_tensors
+from codec.layers.masks import length_mask
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_module, read_config, saved_folder
 from codec.reasoning.scalar_layers import (
     DILATIONS,
@@ -282,8 +283,7 @@ class ScalarAutoencoder(nn.Module):
         for waveforms, lengths in clips:
             signal = self.signal(self.pad(waveforms, lengths))  # (B, num_bands, T25 factor)
             pieces = signal.unflatten(-1, (-1, self.principal.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
-            present = torch.arange(pieces.shape[1], device=pieces.device) < self._latent_frames(lengths)[:, None]
-            vectors.append(pieces[present])
+            vectors.append(pieces[length_mask(self._latent_frames(lengths), pieces.shape[1])])
         self.principal.fit(torch.cat(vectors))
 
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from codec.layers.masks import length_mask
+
 DILATIONS = (1, 3, 5, 7, 9)  # of the five residual units of a stage
 LATENT_DEVIATION = 0.5  # of a principal component's coefficient, before tanh
 
@@ -15,7 +17,7 @@ def keep(x: Tensor, frames: Tensor | None) -> Tensor:
     """Zero what lies beyond `frames` (B,) time steps, so that a clip in a batch is computed as if alone."""
     if frames is None:
         return x
-    return x * (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
+    return x * length_mask(frames, x.shape[-1])[:, None]
 
 
 class Conv(nn.Conv1d):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.layers.masks import length_mask
+
 FLOOR = 1e-4  # amplitude added before the logarithm: 80 dB below a full-scale sine
 CENTRE, SPREAD = -7.0, 1.7  # scale log amplitudes to the order of 1: silence is -1.3, a full-scale sine 4.1
 PHASE_REACH = 8  # windows; how far the phase search sees in practice, see `phase_reach`
@@ -98,7 +100,7 @@ class LogMagnitudeSpectrogram(nn.Module):
         present = target.new_ones(target.shape[:2])
         if lengths is not None:
             count = -(-lengths // self.hop)
-            present = present * (torch.arange(target.shape[1], device=target.device) < count[:, None])
+            present = present * length_mask(count, target.shape[1])
             target = target * present[..., None]
         weight, inside = self.overlap(present), present.repeat_interleave(self.hop, dim=1)
         return self.invert(target * self._consistent_phase(target.detach(), weight, inside), weight) * inside

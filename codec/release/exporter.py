@@ -19,6 +19,7 @@ from torch import Tensor
 from codec.experts.base import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.files import new_file
+from codec.layers.rotary import rotary_frequencies
 from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
 from codec.reasoning.config import to_json
 from codec.reasoning.flow_transformer import sinusoidal_positions
@@ -167,9 +168,9 @@ def _codec_file(codec: ReasoningCodec, state: Mapping[str, Tensor], inside: bool
     config = codec.config
     named = {published_name(name): value for name, value in state.items()}
     named.pop(None, None)  # the scalar autoencoder, the music encoder, and what the published decoder does not know
-    steps = torch.arange(0, config.descriptive.rope_dims, 2) / config.descriptive.rope_dims
+    frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
     for block in range(config.descriptive.blocks):
-        named[f"audio_thinking.encoder_transformers.{block}.rope.inv_freq"] = config.descriptive.rope_base**-steps
+        named[f"audio_thinking.encoder_transformers.{block}.rope.inv_freq"] = frequencies
     width = config.flow.heads * config.flow.head_dim
     named[POSITIONS] = sinusoidal_positions(config.flow.max_frames, width)[None]
     if inside:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.layers.rotary import rotary_frequencies
 from codec.release.buffers import is_table
 from codec.release.names import MUSIC, MUSIC_PREFIX, seems
 
@@ -129,8 +130,7 @@ def fixed_tables(encoder: MusicEncoder) -> dict[str, Tensor]:
 
 
 def _frequencies(config: MusicEncoderConfig) -> Tensor:
-    head_dim = config.dim // config.heads
-    return config.rotary_base ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    return rotary_frequencies(config.dim // config.heads, config.rotary_base)
 
 
 def compare_tables(theirs: Tensor, ours: Tensor, what: str) -> None:

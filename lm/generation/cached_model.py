@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from codec.layers.onednn import is_supported, multiply
+from codec.layers.rotary import SignedRotary, rotate_signed
 from lm.generation.generative_model import GenerativeModel
 from lm.generation.int8 import Int8Heads
 from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
@@ -36,26 +37,11 @@ def unsupported(config: PreTrainedConfig) -> str | None:
     return None
 
 
-class Rotary:
-    """Cosines and sines of all positions of a transformer, as (positions, head) tables."""
-
-    def __init__(self, transformer: nn.Module, positions: int, like: Tensor):
-        indices = torch.arange(positions, device=like.device)[None]
-        cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
-        half = sin.shape[-1] // 2
-        self.cos = cos
-        self.signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)  # rotate_half(x) is a signed roll
-
-    def at(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Tables for positions (B, S) or a slice of S -> two of (B or 1, S, 1, head)."""
-        cos, sin = self.cos[positions], self.signed_sin[positions]
-        return (cos[:, :, None], sin[:, :, None]) if cos.ndim == 3 else (cos[None, :, None], sin[None, :, None])
-
-
-def rotate(vectors: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary embedding of (B, S, heads, head)."""
-    cos, signed_sin = tables
-    return torch.addcmul(vectors * cos, vectors.roll(vectors.shape[-1] // 2, -1), signed_sin)
+def rotary_tables(transformer: nn.Module, positions: int, like: Tensor) -> SignedRotary:
+    """Tables of all positions of a transformer, in the type and on the device of `like`."""
+    indices = torch.arange(positions, device=like.device)[None]
+    cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
+    return SignedRotary(cos, sin)
 
 
 class _Layer:
@@ -146,15 +132,15 @@ class CachedLayers:
         attention = layer.attention
         if hasattr(attention, "q_norm"):
             query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
-        query = rotate(query, rotary)
+        query = rotate_signed(query, rotary)
         if isinstance(start, Tensor):
             keys, values = self.keys[index], self.values[index]
-            keys.index_copy_(2, start, rotate(key, rotary).transpose(1, 2))
+            keys.index_copy_(2, start, rotate_signed(key, rotary).transpose(1, 2))
             values.index_copy_(2, start, value.transpose(1, 2))
         else:
             stop = start + rows
             keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
-            keys[:, :, start:] = rotate(key, rotary).transpose(1, 2)
+            keys[:, :, start:] = rotate_signed(key, rotary).transpose(1, 2)
             values[:, :, start:] = value.transpose(1, 2)
         if rows == 1:  # the query heads of a group share its keys: they stand where query rows would
             query = query.view(batch, self.groups, -1, self.head)
@@ -204,7 +190,7 @@ class RowDecoder:
         self.understanding, self.cross_modal, self.generation = (
             CachedLayers(group, batch, capacity, dtype, device, static) for group in groups
         )
-        self.rotary = Rotary(model.cross_modal, capacity, model.audio_embeddings.weight)
+        self.rotary = rotary_tables(model.cross_modal, capacity, model.audio_embeddings.weight)
 
         self.ids = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.int64)
         self.mask = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.bool)
@@ -309,7 +295,7 @@ class FrameDecoder:
         weight = model.audio_embeddings.weight
         transformer = model.depth_decoder.transformer
         self.layers = CachedLayers(transformer, batch, self._codebooks, weight.dtype, weight.device, static)
-        rotary = Rotary(transformer, self._codebooks, weight)
+        rotary = rotary_tables(transformer, self._codebooks, weight)
         self.rotary = [rotary.at(slice(c, c + 1)) for c in range(self._codebooks)]
 
     def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:

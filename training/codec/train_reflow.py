@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, Name, Seconds, Share, Size
+from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.flow_decoder import FlowDecoder
 from codec.tokenizer import load_tokenizer
@@ -114,7 +115,7 @@ class Teacher:
         given, share = torch.rand(2).tolist()
         share = share * recipe.prefix_share * (given < recipe.prefix_chance)
         prefix = int(share * int(heard.latent_frames.min()))
-        mask = torch.arange(context.shape[1], device=device) < heard.latent_frames[:, None]
+        mask = length_mask(heard.latent_frames, context.shape[1])
         pairs = Pairs(torch.randn_like(context), context, mu, mask, context, prefix)
         mixed = recipe.engine.precision == "mixed"
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed), plain_attention(device):

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from codec.experts.base import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
+from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec, ReasoningCodecConfig
 from codec.reasoning.config import FlowConfig, StructuralConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
@@ -123,7 +124,7 @@ class Reconstruction(nn.Module):
             out = self.structural(heard.features, heard.descriptive, heard.structural_mask)
             mu = self.structural.condition(out.quantised)[:, : heard.latents.shape[1]]
             phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
-        mask = torch.arange(heard.latents.shape[1], device=device) < heard.latent_frames[:, None]  # (B, T25)
+        mask = length_mask(heard.latent_frames, heard.latents.shape[1])  # (B, T25)
         latents = self.flow.normalise(heard.latents)
         t = self.flow.sample_times(len(latents)).to(device)
         # On the CPU fused attention is slow in 16 bits.
@@ -229,7 +230,7 @@ def measure_latents(codec: ReasoningCodec, crops: AudioCrops, batches: int = 16)
         waveforms, lengths = load_batch(crops.batch(index))
         latents = codec.scalar.encode(waveforms, lengths).transpose(1, 2)
         frames = -(-lengths // codec.config.scalar.samples_per_frame)
-        seen.append(latents[torch.arange(latents.shape[1]) < frames[:, None]])
+        seen.append(latents[length_mask(frames, latents.shape[1])])
     seen = torch.cat(seen)  # (frames, latent_dim)
     codec.flow.latent_mean.copy_(seen.mean(0))
     codec.flow.latent_spread.copy_(seen.std(0).clamp(min=1e-3))

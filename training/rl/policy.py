@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from codec.layers.masks import length_mask
 from lm.text_tokenizer import TextTokenizer
 from training.codec.audio_llm import AudioLLM
 from training.codec.prompt_template import Dialogue
@@ -76,7 +77,7 @@ class Policy(nn.Module):
         chosen = logits.gather(1, torch.cat(ids)[:, None])[:, 0] - logits.logsumexp(1)
         lengths = [len(answer) for answer in ids]
         log_probs = pad_sequence(list(chosen.split(lengths)), batch_first=True)  # (N, L)
-        mask = torch.arange(max(lengths), device=speech.device) < torch.tensor(lengths, device=speech.device)[:, None]
+        mask = length_mask(torch.tensor(lengths, device=speech.device), max(lengths))
         reference = None
         if with_reference:
             self._reference = {name: tensor.to(speech.device) for name, tensor in self._reference.items()}

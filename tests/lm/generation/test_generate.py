@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from codec.tokens import SAMPLE_RATE
 from lm.generation import batch
-from lm.generation.cached_model import CachedLayers, FrameDecoder, Rotary, RowDecoder
+from lm.generation.cached_model import CachedLayers, FrameDecoder, RowDecoder, rotary_tables
 from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
 from lm.generation.sampling import GenerationSettings
 from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
@@ -59,7 +59,7 @@ def test_cached_layers_equal_the_library(family):
     """Whole, in two parts and one by one, with and without hidden columns."""
     transformer = text_model(family, tied=False).get_decoder()
     x = torch.randn(3, 9, 32)
-    rotary = Rotary(transformer, 9, x)
+    rotary = rotary_tables(transformer, 9, x)
     shown = torch.ones(3, 9, dtype=torch.bool)
     shown[1, :4] = shown[2, :1] = False
     for visible in (None, shown):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from codec.layers.masks import length_mask
 from codec.reasoning.spectrogram import LogMagnitudeSpectrogram
 
 AMPLITUDE_FLOOR = 1e-3  # relative to a full-scale sine: 60 dB down; quieter differences count for little
@@ -22,7 +23,7 @@ def masked_mean(values: Tensor, frames: Tensor | None) -> Tensor:
     """Mean of (B, C, T) over the first `frames` (B,) steps of each row; over all where frames is None."""
     if frames is None:
         return values.mean()
-    kept = (torch.arange(values.shape[-1], device=values.device) < frames[:, None]).to(values.dtype)  # (B, T)
+    kept = length_mask(frames, values.shape[-1]).to(values.dtype)  # (B, T)
     return (values * kept[:, None]).sum() / (kept.sum() * values.shape[1]).clamp(min=1)
 
 
