@@ -11,8 +11,6 @@ nothing of where its audio embeddings and heads start; this is ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,36 +19,7 @@ from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from codec.tokenizer import AudioTokenizer
 from lm.model import UniAudioForConditionalGeneration
-from training.codec.audio_llm import read_listener
-
-_ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
-_UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
-
-
-@dataclass(frozen=True)
-class AudioProjector:
-    """What an audio LLM adds to its text model: projection of descriptive frames, low-rank differences of the layers.
-
-    projection (width, dim), bias (width,): of a quantised descriptive frame to the text model's vectors
-    differences: module of the text model's decoder, such as "layers.0.mlp.up_proj" -> what is added to its weight
-    """
-
-    projection: Tensor
-    bias: Tensor
-    differences: Mapping[str, Tensor]
-
-    @classmethod
-    def load(cls, path: str | Path) -> AudioProjector:
-        """Read a audio_llm.safetensors. Raises UserError naming the file where it is none."""
-        state, scale = read_listener(path)
-        differences = {
-            name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up.float() @ state[name.replace(_UP, _DOWN)].float()
-            for name, up in state.items()
-            if name.endswith(_UP)
-        }
-        if not {"projection.weight", "projection.bias"} <= state.keys():
-            raise UserError(f"{path}: no audio LLM can be read (it has no projection); name a run of kind descriptive")
-        return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
+from training.lm.audio_projector import AudioProjector
 
 
 def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
@@ -87,7 +56,7 @@ def init_from_codec(
     if projector is None:
         embedded = _projected(first, width, scale)
     else:
-        _adapt(model, projector.differences)
+        _adapt(model, projector.adapters)
         if projector.projection.shape != (width, first.shape[-1]):
             raise UserError(
                 f"the audio LLM projects {projector.projection.shape[1]} to {projector.projection.shape[0]} values, "
@@ -129,15 +98,15 @@ def _heads(vectors: Tensor, width: int) -> Tensor:
     return (projected / (scale * width**0.5)).mT
 
 
-def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Tensor]) -> None:
-    for name, difference in differences.items():
+def _adapt(model: UniAudioForConditionalGeneration, adapters: Mapping[str, Tensor]) -> None:
+    for name, adapter in adapters.items():
         try:
             weight = model.cross_modal.get_submodule(name).weight
         except AttributeError as error:
             raise UserError(f"the audio LLM adapts '{name}', which the text model does not have") from error
-        if weight.shape != difference.shape:
+        if weight.shape != adapter.shape:
             raise UserError(
-                f"the audio LLM's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
+                f"the audio LLM's '{name}' is {tuple(adapter.shape)}, the text model's {tuple(weight.shape)}; "
                 "use the text model that it was trained with"
             )
-        weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))
+        weight.copy_((weight.float() + adapter.to(weight.device)).to(weight.dtype))

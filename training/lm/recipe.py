@@ -7,7 +7,7 @@ from typing import Annotated
 
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
-from training.lm.lora import LoraRecipe
+from training.lm.lora import GroupLoraRecipe
 from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights
 
@@ -72,7 +72,7 @@ class LanguageModelRecipe(Recipe):
     texts: tuple[Name, ...] = ()
     context: Annotated[int, Range(2, 2**20)] = 1024
     batch: Size = 1
-    lora: LoraRecipe | None = None
+    lora: GroupLoraRecipe | None = None
     validation_steps: Count = 2
     validation_mixture: Weights = field(default_factory=dict)
 

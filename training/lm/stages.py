@@ -25,7 +25,7 @@ from codec.io.numbers import NonNegative
 from lm.losses import LossCounts, LossSettings
 from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
 from training.lm.distillation import SemanticDecoder, SemanticTargets
-from training.lm.lora import LoraRecipe
+from training.lm.lora import GroupLoraRecipe
 
 Stage = Literal[1, 2, 3, 4]
 
@@ -59,7 +59,7 @@ class LossRecipe:
         return LossSettings(self.text, self.audio, self.streams)
 
 
-def freeze_for_stage(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
+def freeze_for_stage(model: UniAudioForConditionalGeneration, stage: Stage, lora: GroupLoraRecipe | None) -> None:
     """Mark what learns in the stage and freeze the rest, after adding LoRA where it is asked for."""
     if lora is not None:
         inject_adapter_in_model(lora.config, model)

@@ -23,7 +23,7 @@ from training.engine import processes
 from training.engine.checkpoint import resolve_model
 from training.lm.distillation import SemanticTargets
 from training.lm.initialisation import AudioProjector, init_from_codec
-from training.lm.lora import LoraRecipe, merge_lora, save_adapter
+from training.lm.lora import GroupLoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
 from uniaudio.model import load_language_model
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
@@ -96,7 +96,7 @@ class StartingPoint:
             return None
         return SemanticTargets(load_tokenizer(self.audio_tokenizer), self.layout, processes.device())
 
-    def writer(self, lora: LoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
+    def writer(self, lora: GroupLoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
         """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged.
 
         Where LoRA's differences are all that was learned, they stand in adapter/ too, as peft reads them, to be put on

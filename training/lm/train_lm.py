@@ -17,7 +17,7 @@ from training.engine.engine import Engine
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import TrainingModule, freeze_for_stage
 from training.lm.starting_point import StartingPoint
-from training.lm.train_text import read_lines
+from training.lm.text_lines import read_lines
 from training.resume import Resume
 from training.run import Run
 

@@ -22,12 +22,12 @@ from auditory_sentences.rng import KeyedRng
 from auditory_sentences.starter.texts import starter_text
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, Name, Share, Size, Width
-from codec.io.reading import open_text
 from codec.io.tensor_files import share_weights
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
-from training.codec.prompt_template import Dialogue
 from training.engine.engine import Engine
+from training.lm.prompt_template import Dialogue
+from training.lm.text_lines import read_lines
 from training.recipe import Recipe, check_heads
 from training.resume import Resume
 from training.run import Run
@@ -199,15 +199,4 @@ def corpus_lines(corpora: tuple[str, ...]) -> list[str]:
     lines = [line for clip in clips for line in (clip.text, clip.caption, write_analysis(clip)) if line.strip()]
     if len(lines) < 2:
         raise UserError(f"{', '.join(corpora)}: the training clips hold fewer than two lines of text")
-    return lines
-
-
-def read_lines(path: str) -> list[str]:
-    with open_text(path, "file of text", "give UTF-8 files with one example a line") as file:
-        try:
-            lines = [part.strip() for line in file for part in line.splitlines() if part.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not text in UTF-8 ({error.reason}); save it in that encoding") from error
-    if len(lines) < 2:
-        raise UserError(f"{path}: holds fewer than two lines of text; give UTF-8 files with one example a line")
     return lines

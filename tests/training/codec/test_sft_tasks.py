@@ -16,7 +16,7 @@ from codec.io.errors import UserError
 from codec.reasoning.descriptive_branch import DescriptiveConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from tests import ROOT
-from training.codec.audio_qa import AudioQADataset, Augmentation
+from training.codec.audio_qa import AudioQAConfig, AudioQADataset
 from training.codec.speaker_pairs import GAP
 from training.recipe import load_recipe
 
@@ -49,7 +49,8 @@ def clips(tmp_path_factory):
 def listening(clips, tasks, cache=True, max_seconds=30.0):
     sizes = DescriptiveConfig(speech_dim=128, music_dim=120, dim=16, heads=2, rope_dims=4, blocks=1)
     encoder = DescriptiveEncoder((ExpertConfig("speech_text"), ExpertConfig("music")), sizes)
-    return AudioQADataset(clips, tasks, encoder, PromptBank.load(), 4, max_seconds, Augmentation(), cache, 0)
+    config = AudioQAConfig(bank=PromptBank.load(), batch=4, max_seconds=max_seconds, cache_features=cache)
+    return AudioQADataset(clips, tasks, encoder, config, 0)
 
 
 def test_the_full_recipe_asks_all_that_the_paper_names(clips):

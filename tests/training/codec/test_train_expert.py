@@ -67,9 +67,9 @@ def test_learns_more_than_the_commonest_code_and_the_codec_can_listen(corpus, tm
     recipe = tiny(corpus, tmp_path / "run", steps=100, save_every=100, validate_every=20)
     model = run(recipe)
     entries = read_metrics(tmp_path / "run")
-    held_out = [entry for entry in entries if "held_out_loss" in entry]
-    assert len(held_out) == 5 and held_out[-1]["held_out_loss"] < 0.9 * held_out[0]["held_out_loss"]
-    assert held_out[-1]["held_out_accuracy"] > held_out[-1]["held_out_majority"] + 0.1
+    held_out = [entry for entry in entries if "val/loss" in entry]
+    assert len(held_out) == 5 and held_out[-1]["val/loss"] < 0.9 * held_out[0]["val/loss"]
+    assert held_out[-1]["val/accuracy"] > held_out[-1]["val/majority"] + 0.1
     trained = [entry for entry in entries if "accuracy" in entry]
     first, last = (sum(entry["loss"] for entry in part) / 10 for part in (trained[:10], trained[-10:]))
     assert len(trained) == 100 and last < 0.8 * first

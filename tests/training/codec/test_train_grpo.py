@@ -11,17 +11,19 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from auditory_sentences.builders.analysis import write_analysis
+from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpora
 from codec.io.errors import UserError
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
 from training.codec import train_grpo
-from training.codec.audio_llm import load_listener
+from training.codec.audio_llm import load_audio_llm
+from training.codec.audio_qa import AudioQAConfig
 from training.codec.train_descriptive import DescriptiveRecipe
 from training.codec.train_descriptive import run as train_descriptive
 from training.codec.train_grpo import GrpoRecipe, run
-from training.lm.initialisation import AudioProjector
+from training.lm.audio_projector import AudioProjector
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
 from training.metrics import read_metrics
@@ -129,7 +131,7 @@ def tiny(corpus: Path, text_model: str, supervised: str, out: Path, **changes) -
 def policy(text_model, supervised):
     branch = DescriptiveEncoder.from_pretrained(supervised).branch
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    audio_llm, *_ = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    audio_llm, *_ = load_audio_llm(branch, Path(supervised), text_model, tokenizer, torch.float32)
     return Policy(audio_llm, temperature=0.9)
 
 
@@ -157,7 +159,7 @@ def alone(batch: dict, row: int) -> dict:
 def test_the_listener_comes_back_as_it_was_trained(text_model, supervised):
     branch = DescriptiveEncoder.from_pretrained(supervised).branch
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    audio_llm, state, scale = load_listener(branch, Path(supervised), text_model, tokenizer, torch.float32)
+    audio_llm, state, scale = load_audio_llm(branch, Path(supervised), text_model, tokenizer, torch.float32)
     own, saved = audio_llm.state_dict(), load_file(Path(supervised) / "audio_llm.safetensors")
     assert scale == 2.0 and state.keys() == saved.keys()
     assert all(torch.equal(own[name], tensor) for name, tensor in saved.items() if "alignment" not in name)
@@ -288,7 +290,7 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     assert steps[0]["kl"] == 0 < steps[-1]["kl"]
     assert all(entry["clipped"] == 0 for entry in steps)  # one update of each group: its ratio to itself is 1
     assert {"reward_format", "reward_tags", "reward_deviation", "analyses_per_second"} <= steps[-1].keys()
-    assert entries[-1]["held_out_reward"] > 0.75 and "held_out_reward_tags" in entries[-1]
+    assert entries[-1]["val/reward"] > 0.75 and "val/reward_tags" in entries[-1]
     DescriptiveEncoder.from_pretrained(folder)
     assert AudioProjector.load(folder / "audio_llm.safetensors").differences
 
@@ -367,17 +369,9 @@ def test_the_judges_reward_counts_and_no_score_pays_nothing(policy, corpus, text
         corpus, text_model, supervised, tmp_path, rewards={"judge": 1.0}, judge=vars(judge), max_new_tokens=60
     )
     clips = [clip for clip in read_corpora(recipe.corpora) if clip.split == "train"]
-    data = train_grpo.AudioQADataset(
-        clips,
-        {"analysis": 1.0},
-        DescriptiveEncoder.from_pretrained(supervised),
-        train_grpo.PromptBank.load(),
-        3,
-        30,
-        train_grpo.Augmentation(),
-        False,
-        0,
-    )
+    encoder = DescriptiveEncoder.from_pretrained(supervised)
+    config = AudioQAConfig(bank=PromptBank.load(), batch=3, max_seconds=30)
+    data = train_grpo.AudioQADataset(clips, {"analysis": 1.0}, encoder, config, 0)
     rollout = train_grpo.roll_out(policy, data.batch(0), recipe, _Partial(), (1, 0), torch.device("cpu"))
     said = [policy.audio_llm.tokenizer.decode(answer) for answer in rollout.answers]
     assert len(said) == 12 and 0 < rollout.facts["judge_unreadable"] < 1

@@ -83,10 +83,10 @@ def test_two_steps_come_nearer_to_many(parts, tmp_path, times):
     few = length(teacher.flow.solve(z, mu, steps=2, guidance=GUIDANCE) - many)
     unguided = length(teacher.flow.solve(z, mu, steps=8, guidance=1.0) - many)
     ours = length(student.flow.solve(z, mu, steps=2, guidance=1.0) - many)
-    entry = next(e for e in read_metrics(tmp_path / "run") if "held_out_distance" in e)
+    entry = next(e for e in read_metrics(tmp_path / "run") if "val/distance" in e)
     assert ours < 0.6 * few
     assert ours < 0.5 * unguided  # what guidance does is in the weights
-    assert entry["held_out_distance"] < 0.6 * entry["held_out_teacher_distance"]
+    assert entry["val/distance"] < 0.6 * entry["val/teacher_distance"]
 
 
 def test_nothing_but_the_flow_learns_and_the_codec_is_whole(parts, tmp_path):

@@ -99,7 +99,7 @@ def test_learns_and_the_result_loads(corpus, tmp_path):
     model = ScalarAutoencoder.from_pretrained(run(recipe))
     assert model.config == recipe.autoencoder and not model.training
     entries = read_metrics(tmp_path / "run")
-    held_out = [entry["held_out_loss"] for entry in entries if "held_out_loss" in entry]
+    held_out = [entry["val/loss"] for entry in entries if "val/loss" in entry]
     assert len(held_out) == 12 and held_out[-1] < 0.7 * held_out[0]
     trained = [entry for entry in entries if "bins" in entry]
     assert len(trained) == 60

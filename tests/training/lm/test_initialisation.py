@@ -10,8 +10,10 @@ from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from lm.text_tokenizer import TextTokenizer
 from tests.factories import stages
-from training.codec.audio_llm import AudioLLM, Lora, save_listener
-from training.lm.initialisation import AudioProjector, codebook_vectors, frame_scale
+from training.codec.audio_llm import AudioLLM
+from training.lm.audio_projector import AudioProjector, save_audio_llm
+from training.lm.initialisation import codebook_vectors, frame_scale
+from training.lm.lora import LoraRecipe
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.starting_point import StartingPoint
 from training.recipe import parse
@@ -35,13 +37,13 @@ def audio_llm(folder) -> AudioLLM:
         load_tokenizer(folder / "codec").descriptive,
         text,
         TextTokenizer.from_pretrained(text),
-        Lora(4, 8, 0.0),
+        LoraRecipe(rank=4, alpha=8, dropout=0.0),
         align=True,
     )
     own = {n: p for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
     for parameter in own.values():
         torch.nn.init.normal_(parameter, std=0.1)
-    save_listener(own, 8 / 4, folder / "audio_llm.safetensors")
+    save_audio_llm(own, 8 / 4, folder / "audio_llm.safetensors")
     return audio_llm.eval()
 
 
@@ -101,12 +103,12 @@ def test_a_listener_of_another_text_model_is_refused(folder, audio_llm, tmp_path
     projector = AudioProjector.load(folder / "audio_llm.safetensors")
     assert len(projector.differences) == 14  # seven matrices of two layers
     state = {"projection.weight": torch.zeros(48, 16), "projection.bias": torch.zeros(48)}
-    save_listener(state, 2.0, tmp_path / "wide.safetensors")
+    save_audio_llm(state, 2.0, tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match="projects 16 to 48 values"):
         start(folder, audio_llm=str(tmp_path / "wide.safetensors"))
     name = "text_model.base_model.model.model.layers.7.mlp.up_proj.lora_{}.default.weight"
     state |= {name.format("A"): torch.zeros(4, 32), name.format("B"): torch.zeros(64, 4)}
-    save_listener(state, 2.0, tmp_path / "deep.safetensors")
+    save_audio_llm(state, 2.0, tmp_path / "deep.safetensors")
     with pytest.raises(UserError, match=r"adapts 'layers\.7\.mlp\.up_proj'"):
         start(folder, audio_llm=str(tmp_path / "deep.safetensors"))
 

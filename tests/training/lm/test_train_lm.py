@@ -79,7 +79,7 @@ def test_the_journal_shows_what_the_stage_pays_for(folder, stage):
         total += weighs.get("distillation", 0) * entry.get("distillation", 0)
         assert entry["loss"] == pytest.approx(total, rel=1e-5)
         assert entry["rows_per_second"] > 0
-    assert losses(folder / f"stage{stage}", "validation_loss")
+    assert losses(folder / f"stage{stage}", "val/loss")
 
 
 def test_the_model_folder_is_whole(folder):
@@ -118,7 +118,7 @@ def test_interrupted_is_uninterrupted_bit_for_bit(folder, tmp_path, stage):
     ours, theirs = weights(tmp_path / "run"), weights(whole)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert losses(tmp_path / "run") == losses(whole)
-    assert losses(tmp_path / "run", "validation_loss") == losses(whole, "validation_loss")
+    assert losses(tmp_path / "run", "val/loss") == losses(whole, "val/loss")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_processes_and_zero_give_the_same_losses(folder, tmp_path, world, zero, 
     exits = children.run(stages.train, values, world=world, out=tmp_path)
     assert exits == [0] * world, "\n".join(path.read_text()[-2000:] for path in tmp_path.glob("rank*.txt"))
     whole = folder / f"stage{stage}"
-    for name in ("loss", "text_loss", "audio_loss", "validation_loss", "grad_norm"):
+    for name in ("loss", "text_loss", "audio_loss", "val/loss", "grad_norm"):
         assert losses(tmp_path / "run", name) == pytest.approx(losses(whole, name), rel=1e-4, abs=1e-5)
 
 
@@ -277,8 +277,8 @@ def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):
     with pytest.raises(UserError, match="split 'dev' of the data has no clips"):
         stages.train(values)
     stages.train(values | {"validate_every": 0, "out": str(tmp_path / "silent")})
-    assert not losses(tmp_path / "silent", "validation_loss")
+    assert not losses(tmp_path / "silent", "val/loss")
     values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "own"), steps=1, validate_every=1)
     stages.train(values | {"validation_mixture": {"asr": 1.0}})
-    (entry,) = [entry for entry in read_metrics(tmp_path / "own") if "validation_loss" in entry]
-    assert "validation_text_accuracy" in entry and "validation_audio_accuracy" not in entry
+    (entry,) = [entry for entry in read_metrics(tmp_path / "own") if "val/loss" in entry]
+    assert "val/text_accuracy" in entry and "val/audio_accuracy" not in entry
