@@ -22,7 +22,7 @@ from codec.io.errors import UserError
 from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveOutput
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
-from training.lm.audio_projector import AUDIO_LLM_FILE, read_audio_llm
+from training.lm.audio_projector import AUDIO_LLM_FILE, find_audio_llm, read_audio_llm
 from training.lm.lora import LoraRecipe
 from training.lm.prompt_template import Dialogue
 
@@ -238,11 +238,15 @@ def load_audio_llm(
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Hash of the weights in an audio LLM's folder: its own, and the model's beside them."""
+    """Hash of the weights in an audio LLM's folder: its own, and the model's beside them.
+
+    Raises:
+        UserError: one of the files is missing.
+    """
     digest = hashlib.sha256()
     for name in ("model.safetensors", AUDIO_LLM_FILE):
         try:
-            digest.update((folder / name).read_bytes())
+            digest.update(find_audio_llm(folder / name).read_bytes())
         except OSError as error:
             raise UserError(
                 f"{folder / name}: cannot be read ({error}); name a run of kind descriptive, or a folder with its "

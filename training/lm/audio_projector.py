@@ -18,6 +18,7 @@ from codec.io.shipped import located
 from codec.io.tensor_files import save_tensors
 
 AUDIO_LLM_FILE = "audio_llm.safetensors"  # beside the descriptive branch that it was trained with
+FORMER_FILE = "listener.safetensors"  # its name in runs of earlier versions
 
 _ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
 _UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
@@ -63,6 +64,14 @@ def save_audio_llm(state: Mapping[str, Tensor], lora_scale: float, path: Path) -
     save_tensors(state, path, lora_scale=str(lora_scale))
 
 
+def find_audio_llm(path: str | Path) -> Path:
+    """`path`, or the same file under its former or present name where only that is there."""
+    path = Path(path)
+    names = {AUDIO_LLM_FILE: FORMER_FILE, FORMER_FILE: AUDIO_LLM_FILE}
+    other = path.with_name(names.get(path.name, path.name))
+    return other if other.exists() and not path.exists() else path
+
+
 def read_audio_llm(path: str | Path) -> tuple[dict[str, Tensor], float]:
     """An audio LLM's own tensors as saved, and the scale of its adapters.
 
@@ -70,7 +79,7 @@ def read_audio_llm(path: str | Path) -> tuple[dict[str, Tensor], float]:
         UserError: the file is missing, damaged or of another kind.
     """
     try:
-        with safe_open(located(path), "pt") as file:
+        with safe_open(find_audio_llm(located(path)), "pt") as file:
             scale = float((file.metadata() or {})["lora_scale"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, KeyError, ValueError) as error:

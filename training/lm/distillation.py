@@ -1,4 +1,4 @@
-"""Semantic distillation of stage 1 (UniAudio 2.0 §4.4, Eq. 13-14): the understanding layers must keep what was heard.
+"""Semantic distillation of stage 1 (UniAudio 2.0 §4.4, Eq. 13-14): understanding layers must keep what tokens mean.
 
 The paper has a light decoder reconstruct the semantic features of a frozen encoder from the understanding layers'
 output. Language-model training reads tokens and no waveforms here, so the target is the nearest thing that tokens

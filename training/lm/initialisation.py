@@ -1,11 +1,11 @@
-"""What a new language model inherits from the codec and from the audio LLM that the codec was trained with.
+"""How a new language model is initialised from the codec and from the audio LLM that the codec was trained with.
 
-The codec's codebooks say which audio ids are alike, and the audio LLM (training/codec/audio_llm.py) has already taught
-a text model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the
-model as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its
-eight codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that
-are alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
-nothing of where its audio embeddings and heads start; this is ours.
+The codec's codebooks give the distances between audio ids, and in the audio LLM (training/codec/audio_llm.py) a text
+model has been trained to read descriptive frames. Neither needs to be learned again from random embeddings: a row
+enters the model as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the
+sum of its eight codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too:
+similar codes start with similar logits, so that an update for one code also serves its neighbours. The published
+project does not state how its audio embeddings and heads are initialised; this is ours.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from training.lm.audio_projector import AudioProjector
 
 
 def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
-    """(codebooks, codes, dim): a vector for each code of a stream; those of a frame sum to what dequantises it.
+    """(codebooks, codes, dim): a vector for each code of a stream; those of a frame sum to its dequantised vector.
 
     That holds where dequantisation is affine in the sum over codebooks, as residual codebooks are.
+
+    Args:
+        codec: of the stream.
+        spec: of the stream.
     """
     books = spec.codebooks
     ids = torch.zeros(books, spec.codes, books, dtype=torch.int64)
@@ -39,12 +43,19 @@ def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
 def init_from_codec(
     model: UniAudioForConditionalGeneration, codec: AudioTokenizer, projector: AudioProjector | None
 ) -> None:
-    """Give a new model the codec's codebooks as audio embeddings and heads, and a text model that can hear.
+    """Give a new model the codec's codebooks as audio embeddings and heads, and the audio LLM's adapters.
 
-    Embeddings of the first stream are the audio LLM's projection of its codebooks; those of the others, of all without
-    a projector, and the heads are random projections that keep distances. Ids that are no codes keep what is random.
-    The scale of audio rows, at which they enter the cross-modal layers, becomes that of the first stream's frames.
-    Raises UserError where the audio LLM belongs to another codec or text model.
+    Embeddings of the first stream are the audio LLM's projection of its codebooks; those of the others (without a
+    projector of all) and the heads are random projections that keep distances. Ids that are no codes stay random. The
+    scale of audio rows, at which they enter the cross-modal layers, becomes that of the first stream's frames.
+
+    Args:
+        model: is changed in place.
+        codec: whose ids it reads.
+        projector: of the audio LLM; None: the model does without.
+
+    Raises:
+        UserError: the audio LLM belongs to another codec or text model.
     """
     layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
     width, dtype = table.shape[1], table.dtype

@@ -1,8 +1,8 @@
-"""Rewards of an analysis that can be verified: what it says against what the corpus knows for certain.
+"""Rewards of an analysis that can be verified: its statements against the labels of the corpus.
 
 Each reward is one function of a clip and the text of an analysis (auditory_sentences/builders/analysis.py), in [0, 1],
 and applies where the clip has the ground truth for it. ReasoningCodec's published reward is a judge of the consistency
-with the ground truth (llm_judge.py); these are checks of the same by rule, which nothing but being right can satisfy.
+with the ground truth (llm_judge.py); these check the same by rules, which only a right analysis satisfies.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ _KEY = re.compile(r"([a-g])\s?(#|♯|sharp|b|♭|flat|)\s+(major|minor)")
 
 
 class Reward(NamedTuple):
-    """applies: whether the clip has what the analysis is compared with; score: (clip, analysis) -> [0, 1]."""
+    """A rule that scores an analysis."""
 
+    # whether the clip has the ground truth for it
     applies: Callable[[Clip], bool]
+    # (clip, analysis) -> [0, 1]
     score: Callable[[Clip, str], float]
 
 

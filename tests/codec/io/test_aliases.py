@@ -37,3 +37,20 @@ def test_a_former_value_too_and_the_identity_keeps_it():
     assert read == DescriptiveConfig(downsampling="mean_pool")
     assert without_defaults(read) == {"gather": "pooling"}
     assert parse(DescriptiveConfig, {"gather": "queries"}, "config.json") == DescriptiveConfig()
+
+
+def test_a_removed_key_is_left_out_where_that_changes_nothing():
+    cls = classes()["LanguageModelRecipe"]
+    assert aliases.present(cls, {"validation_mixture": {}, "stage": 1}, "r.yaml") == {"stage": 1}
+    assert aliases.present(cls, {"validation_mixture": {"asr": 1}}, "r.yaml") == {"validation_mixture": {"asr": 1}}
+
+
+def test_dataclasses_inside_are_read_too():
+    cls = classes()["DescriptiveRecipe"]
+    tree = {"steps": 3, "descriptive": {"gather": "pooling"}, "experts": [{"role": "music"}]}
+    expected = tree | {"descriptive": {"downsampling": "mean_pool"}}
+    assert aliases.present_tree(cls, tree, "r.yaml") == expected
+    assert aliases.present_tree(cls, {"descriptive": None, "experts": 4}, "r.yaml") == {
+        "descriptive": None,
+        "experts": 4,
+    }

@@ -73,7 +73,7 @@ def test_the_full_recipe_asks_all_that_the_paper_names(clips):
     assert "summary: a low voice details: emotion: sad, gender: male words: one two" in answers["analysis", "speech"]
     assert "summary: a dog barks details: class: dog" in answers["analysis", "sound"]
     assert answers["analysis", "music"] == {"summary: a slow song details: bpm: 90, key: C major words: la la"}
-    bank = json.loads((RECIPE.parents[2] / "auditory_sentences" / "prompts.json").read_text())
+    bank = json.loads((RECIPE.parents[2] / "auditory_sentences" / "builders" / "prompts.json").read_text())
     assert any(e.dialogue.question in bank["questions"]["emotion"] for e in asked["audio_qa", "speech"])
     for (task, _), examples in asked.items():
         if task not in ("audio_qa", "audio_yes_no"):

@@ -313,7 +313,7 @@ def test_clips_that_serve_no_task_are_an_error(corpus, text_model):
         listening(corpus, text_model, max_seconds=0.1)
 
 
-def test_a_listener_is_made_without_warnings(text_model):
+def test_an_audio_llm_is_made_without_warnings(text_model):
     recipe = with_sizes(tiny(Path("x"), text_model, Path("x")))
     branch = DescriptiveEncoder(recipe.experts, recipe.descriptive).branch
     with warnings.catch_warnings():

@@ -156,7 +156,7 @@ def alone(batch: dict, row: int) -> dict:
     }
 
 
-def test_the_listener_comes_back_as_it_was_trained(text_model, supervised):
+def test_the_audio_llm_comes_back_as_it_was_trained(text_model, supervised):
     branch = DescriptiveEncoder.from_pretrained(supervised).branch
     tokenizer = TextTokenizer.from_pretrained(text_model)
     audio_llm, state, scale = load_audio_llm(branch, Path(supervised), text_model, tokenizer, torch.float32)
@@ -292,7 +292,7 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
     assert {"reward_format", "reward_tags", "reward_deviation", "analyses_per_second"} <= steps[-1].keys()
     assert entries[-1]["val/reward"] > 0.75 and "val/reward_tags" in entries[-1]
     DescriptiveEncoder.from_pretrained(folder)
-    assert AudioProjector.load(folder / "audio_llm.safetensors").differences
+    assert AudioProjector.load(folder / "audio_llm.safetensors").adapters
 
 
 def test_without_the_branch_every_clip_keeps_its_codes(corpus, text_model, supervised, tmp_path):

@@ -72,11 +72,11 @@ def parts(tmp_path_factory):
         descriptive=replace(SMALL.descriptive, quantiser=STEADY),
         structural=replace(SMALL.structural, quantiser=STEADY),
     )
-    give_listener(small_codec(config), folder, folder / "codec")
+    save_codec_and_audio_llm(small_codec(config), folder, folder / "codec")
     return folder
 
 
-def give_listener(codec, parts, folder):
+def save_codec_and_audio_llm(codec, parts, folder):
     """Save a codec and an audio LLM to its branch."""
     text_model = str(parts / "text" / "model")
     torch.manual_seed(3)
@@ -224,13 +224,13 @@ def test_other_engines_learn_alike(parts, tmp_path, engine):
     assert other["grad_norm"] > 0
 
 
-def test_a_listener_of_another_text_model_is_refused(parts, tmp_path):
+def test_an_audio_llm_of_another_text_model_is_refused(parts, tmp_path):
     with pytest.raises(UserError, match="audio_llm.safetensors: does not fit .*wider.*; name the text model"):
         run(recipe_of(parts, tmp_path / "run", text_model=str(parts / "wider" / "model")))
 
 
-def test_a_listener_of_another_branch_is_refused(parts, tmp_path):
-    give_listener(small_codec(seed=5), parts, tmp_path / "other")
+def test_an_audio_llm_of_another_branch_is_refused(parts, tmp_path):
+    save_codec_and_audio_llm(small_codec(seed=5), parts, tmp_path / "other")
     with pytest.raises(UserError, match="its descriptive branch is not the codec's"):
         run(recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "other")))
     # A descriptive run's folder holds the branch alone, under its own names.
@@ -252,8 +252,8 @@ def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
         run(recipe_of(parts, tmp_path / "c", init=str(tmp_path / "scalar")))
 
 
-def test_another_listener_is_refused_when_resumed(parts, tmp_path):
-    give_listener(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
+def test_another_audio_llm_is_refused_when_resumed(parts, tmp_path):
+    save_codec_and_audio_llm(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
     recipe = recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "mine"), steps=1)
     run(recipe)
     state = load_file(tmp_path / "mine" / FILES[1])

@@ -127,10 +127,10 @@ def test_interrupted_equals_uninterrupted(case, corpus, tmp_path):
 def test_the_adversary_enters_at_its_step_and_learns(corpus, tmp_path):
     run(tiny(corpus, tmp_path / "run", "waveform with adversary", steps=3))
     entries = read_metrics(tmp_path / "run")
-    assert ["critic" in entry for entry in entries] == [False, True, True]
+    assert ["discriminator" in entry for entry in entries] == [False, True, True]
     first = tmp_path / "run" / "checkpoints" / "step-00000002" / "engines"
-    assert sorted(path.name for path in first.iterdir()) == ["critic", "model"]
-    assert entries[1]["critic"] != entries[2]["critic"]
+    assert sorted(path.name for path in first.iterdir()) == ["discriminator", "model"]
+    assert entries[1]["discriminator"] != entries[2]["discriminator"]
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def test_reconstruction_ignores_padding(values):
 
     def value(waveforms: torch.Tensor) -> float:
         waveforms = model.pad(waveforms)
-        return float(loss(model(waveforms, lengths)[1], waveforms, lengths)[0])
+        return float(loss(model(waveforms, lengths)[1], waveforms, lengths)["reconstruction"])
 
     assert value(clip) == pytest.approx(value(torch.nn.functional.pad(clip, (0, 3000))), rel=1e-4)
 

@@ -269,7 +269,7 @@ def test_ids_that_the_model_has_not_are_refused_naming_the_clip(folder, tmp_path
         stages.train(recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), store=str(tmp_path)))
 
 
-def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):
+def test_a_store_without_dev_clips_trains_without_validation(folder, tmp_path):
     store = tmp_path / "tokens"
     fingerprint = UniAudio.from_pretrained(folder / "stage2" / "model").codec.fingerprint
     stages.write_store(store, fingerprint, splits=("train",))
@@ -278,7 +278,3 @@ def test_the_dev_split_may_have_a_mixture_of_its_own(folder, tmp_path):
         stages.train(values)
     stages.train(values | {"validate_every": 0, "out": str(tmp_path / "silent")})
     assert not losses(tmp_path / "silent", "val/loss")
-    values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "own"), steps=1, validate_every=1)
-    stages.train(values | {"validation_mixture": {"asr": 1.0}})
-    (entry,) = [entry for entry in read_metrics(tmp_path / "own") if "val/loss" in entry]
-    assert "val/text_accuracy" in entry and "val/audio_accuracy" not in entry
