@@ -104,15 +104,15 @@ class MetricLogger:
                     file.close()
 
     def _append(self, step: int, entry: Mapping[str, float], scalars: Mapping[str, float]) -> None:
-        """One line and its scalars, unbuffered: what the system refuses is refused here. JSON knows no NaN: null."""
-        known = {name: value if math.isfinite(value) else None for name, value in entry.items()}
+        """One line and its scalars, unbuffered, so that errors of the system are raised here. JSON has no NaN: null."""
+        values = {name: value if math.isfinite(value) else None for name, value in entry.items()}
         try:
             if self._file is None:
                 self._before_first()
                 self._run.mkdir(parents=True, exist_ok=True)
                 self._file = _reopen(self._run / FILE, self._step)
                 self._events = ScalarEvents(self._run / "tensorboard", self._step + 1)
-            line = json.dumps(known).encode() + b"\n"
+            line = json.dumps(values).encode() + b"\n"
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._events.write(step, scalars)

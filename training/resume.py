@@ -105,7 +105,7 @@ def compare_recipes(
             )
         elif key not in MAY_CHANGE:
             raise UserError(
-                f"{source}: its recipe says {key}: {old}, this one {key}: {new}; resume with the same, allow it with "
+                f"{source}: its recipe has {key}: {old}, this one {key}: {new}; resume with the same, allow it with "
                 f"--allow-change {key}, or train into another folder with out=..."
             )
     return changes

@@ -51,8 +51,8 @@ class Run:
     Args:
         recipe: of the run.
         resume: False starts afresh and refuses a folder that holds a run; True resumes from the newest whole
-            checkpoint, or starts afresh (and says so) where the run has none yet; a path resumes from that checkpoint;
-            a Continuation also states what may have changed. Nothing is ever overwritten.
+            checkpoint, or starts afresh (with a message) where the run has none yet; a path resumes from that
+            checkpoint; a Continuation also states what may have changed. Nothing is ever overwritten.
 
     The folder is this run's alone while it is entered (codec/io/locks.py). Nothing is written into it before the first
     step is done, so that a run that cannot begin leaves nothing behind. Ctrl-C or SIGTERM finishes the step, saves and
@@ -76,7 +76,7 @@ class Run:
             stack.enter_context(processes.lost_processes())
             processes.join()
             messages: list[str] = []
-            # The first process looks at the disk and tells the others, so that all start from the same place.
+            # The first process reads the disk for all, so that all start from the same checkpoint.
             with processes.together():
                 if processes.rank() == 0:
                     check_place(self.recipe)

@@ -66,7 +66,7 @@ def compare(allow: tuple[str, ...] = (), **more) -> list[str]:
     ],
 )
 def test_what_changes_the_numbers_is_refused_by_its_key_and_allowed_by_it(change, key):
-    with pytest.raises(UserError, match=rf"says {key}: .*--allow-change {key}"):
+    with pytest.raises(UserError, match=rf"has {key}: .*--allow-change {key}"):
         compare(**change)
     assert compare((key,), **change)[0].startswith(f"{key}: ")
     assert compare((key.split(".")[0],), **change)
@@ -110,7 +110,7 @@ def test_a_recipe_in_former_names_is_the_same_recipe(path):
     """Recorded by an earlier version: keep_heard, listener, max_ids, gather, validation_mixture."""
     recipe = load_recipe(path)
     assert compare_recipes(path.read_text(), to_yaml(recipe), type(recipe), "ckpt", Continuation()) == []
-    with pytest.raises(UserError, match="its recipe says seed"):
+    with pytest.raises(UserError, match="its recipe has seed"):
         changed = to_yaml(dataclasses.replace(recipe, seed=1))
         compare_recipes(path.read_text(), changed, type(recipe), "ckpt", Continuation())
 

@@ -1,7 +1,8 @@
 """The audio LLM: descriptive branch, projection, and a frozen text model with LoRA that answers from their output.
 
 Supervised training of the descriptive branch (ReasoningCodec, stage 1): the text model reads the quantised descriptive
-frames in the place of the recording and must give the answer, so that the frames come to hold what words can say.
+frames in the place of the recording, and the loss is of its answer, so that the frames come to hold what text can
+express.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class AudioLLM(nn.Module):
         super().__init__()
         model = load_text_model(text_model, precision)
         if tokenizer.size > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(tokenizer.size)  # tags that the tokenizer did not know; never used here
+            model.resize_token_embeddings(tokenizer.size)  # tags that were added to the tokenizer; never used here
         model.config.use_cache = False
         adapters = LoraConfig(
             r=lora.rank,

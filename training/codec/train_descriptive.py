@@ -5,8 +5,8 @@ captions, attributes. Loss = cross-entropy of the answers + commitment. The expe
 go without quantisation, so that the codebooks start from vectors that already mean something.
 
 Beyond the paper, and off in the full recipe: `alignment_weight` adds a CTC loss that reads the transcript off the
-branch's 25 Hz states. It teaches where the words are when there are hours of speech rather than years, and costs
-nothing later.
+branch's 25 Hz states. It aligns the branch with the words where there are hours of speech rather than years, and has
+no cost at inference.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class GrpoRecipe(AudioQARecipe):
     batch: Size = 4
     # analyses of each clip
     group: Annotated[int, Range(2, 2**20)] = 8
-    # of sampling
+    # sampling temperature
     temperature: Annotated[float, Range(0, 1000, open=True)] = 1.0
     # text tokens of an analysis, at most; one that has not ended by then is rewarded with 0
     max_new_tokens: Size = 256

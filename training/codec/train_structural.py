@@ -211,7 +211,7 @@ def held_out_flow(
 
 
 def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
-    """The codec with its trained parts in place, the others fresh."""
+    """The codec with its trained parts in place, the others randomly initialised."""
     folder = resolve_model(recipe.scalar)
     is_codec = ReasoningCodec.is_in(folder)
     scalar = ReasoningCodec.from_pretrained(folder).scalar if is_codec else ScalarAutoencoder.from_pretrained(folder)

@@ -207,7 +207,7 @@ class _Manifest:
 
 
 def _read_manifest(folder: Path) -> _Manifest:
-    """What a checkpoint's manifest says, every value of its type. Raises Damaged, and OSError."""
+    """A checkpoint's manifest, every value of its type. Raises Damaged, and OSError."""
     path = folder / MANIFEST
     try:
         values = load_json(path.read_bytes().decode("utf-8"), str(path))

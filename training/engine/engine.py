@@ -33,7 +33,7 @@ class Engine:
         engine.step()  # raises before the update where a loss or gradient is not finite
 
     Only parameters that require a gradient when the engine is made are optimised. The update is the mean over the
-    recipe's micro-batches whatever the number of processes, and every random draw inside a micro-batch is seeded by
+    recipe's micro-batches whatever the number of processes, and every random number inside a micro-batch is seeded by
     (seed, number of the micro-batch), so that a run gives the same losses on 1, 2 or 4 processes and needs no random
     state to resume.
 

@@ -56,7 +56,7 @@ def launch(command: Sequence[str], count: int) -> int:
 def end_with_launcher() -> None:
     """For a launched process to call before all else: it ends, as after SIGTERM, when its launcher has ended.
 
-    A launcher that is killed tells nobody. A thread looks whether it is still there.
+    A launcher that is killed sends no signal; a thread polls for its process.
     """
     if not any(thread.name == _WATCH for thread in threading.enumerate()):
         threading.Thread(target=_follow, args=(os.getppid(),), name=_WATCH, daemon=True).start()

@@ -76,10 +76,10 @@ def load_judge(recipe: JudgeRecipe, device: torch.device) -> Judge:
 
 def read_score(answer: str) -> float | None:
     """The score in a judge's answer: its first number, which must be whole and at most 10, over 10."""
-    found = _SCORE.match(answer.strip())
-    if found is None or int(found[1]) > HIGHEST:
+    score = _SCORE.match(answer.strip())
+    if score is None or int(score[1]) > HIGHEST:
         return None
-    return int(found[1]) / HIGHEST
+    return int(score[1]) / HIGHEST
 
 
 class EndpointJudge:

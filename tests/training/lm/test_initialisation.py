@@ -8,12 +8,11 @@ from safetensors.torch import save_file
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
-from lm.text_tokenizer import TextTokenizer
 from tests.factories import stages
+from tests.factories.audio_llm import own_tensors, tiny_audio_llm
 from training.codec.audio_llm import AudioLLM
 from training.lm.audio_projector import AudioProjector, save_audio_llm
 from training.lm.initialisation import codebook_vectors, frame_scale
-from training.lm.lora import LoraRecipe
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.starting_point import StartingPoint
 from training.recipe import parse
@@ -31,20 +30,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def audio_llm(folder) -> AudioLLM:
     """An audio LLM whose every tensor matters, saved beside the codec."""
-    torch.manual_seed(1)
-    text = str(folder / "text")
-    audio_llm = AudioLLM(
-        load_tokenizer(folder / "codec").descriptive,
-        text,
-        TextTokenizer.from_pretrained(text),
-        LoraRecipe(rank=4, alpha=8, dropout=0.0),
-        align=True,
-    )
-    own = {n: p for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
-    for parameter in own.values():
-        torch.nn.init.normal_(parameter, std=0.1)
-    save_audio_llm(own, 8 / 4, folder / "audio_llm.safetensors")
-    return audio_llm.eval()
+    audio_llm = tiny_audio_llm(folder)
+    save_audio_llm(own_tensors(audio_llm), 8 / 4, folder / "audio_llm.safetensors")
+    return audio_llm
 
 
 def start(folder: Path, **more) -> StartingPoint:

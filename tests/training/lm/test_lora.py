@@ -95,7 +95,7 @@ def test_peft_reads_the_adapter_merges_and_unmerges_it(tmp_path, groups):
         ({"lora": {"groups": []}}, "'lora.groups' must not be empty"),
         ({"lora": {"groups": ["depth", "depth"]}}, "no group twice"),
         ({"lora": {"rank": 0}}, "'lora.rank' must be at least 1"),
-        ({"stage": 2, "lora": {}}, "lora.groups: cross_modal would not learn in stage 2, which trains generation"),
+        ({"stage": 2, "lora": {}}, "lora.groups: cross_modal would not be trained in stage 2, which trains generation"),
         (
             {"init": "", "text_model": "x", "audio_tokenizer": "y", "lora": {"freeze_rest": True}},
             "lora.freeze_rest keeps the rest of a trained model: give init",
