@@ -21,9 +21,10 @@ KEYS: dict[str, dict[str, str]] = {
         "structural_guidance": "stream_guidance.structural",
         "structural_temperature": "stream_temperature.structural",
     },
-    "GrpoRecipe": {"max_ids": "max_new_tokens"},
+    "GrpoRecipe": {"branch_learns": "train_branch", "max_ids": "max_new_tokens"},
     "JointRecipe": {"keep_heard": "cache_features"},
     "LanguageModelRecipe": {"listener": "audio_llm"},
+    "MaskedPredictionConfig": {"hidden": "mask_share"},
     "StructuralRecipe": {"keep_heard": "cache_features"},
 }
 # (class, present key) -> former value -> present value

@@ -67,7 +67,7 @@ class GrpoRecipe(AudioQARecipe):
     # the language model behind the reward "judge"; required where that has a weight
     judge: JudgeRecipe | None = None
     # whether the descriptive branch is trained too; else its codes stay as they are
-    branch_learns: bool = True
+    train_branch: bool = True
     # distance of the ratio of a token's probabilities from 1 beyond which nothing is gained
     clip: Annotated[float, Below(0, 1, open=True)] = 0.2
     # weight of the KL divergence from the supervised model
@@ -123,7 +123,7 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
         audio_llm, supervised, scale = load_audio_llm(
             encoder.branch, start, recipe.text_model, tokenizer, recipe.text_dtype
         )
-        audio_llm.branch.requires_grad_(recipe.branch_learns)
+        audio_llm.branch.requires_grad_(recipe.train_branch)
         policy = Policy(audio_llm, recipe.temperature)
         updates = recipe.steps * recipe.updates
         engine = Engine(policy, recipe.optimiser, recipe.engine, updates, recipe.seed, run.engine_state())

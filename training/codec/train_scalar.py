@@ -94,7 +94,7 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
             autoencoder.fit_principal_components(load_batch(train.batch(i)) for i in range(recipe.fit_batches))
         engines = {"model": _engine(recipe, autoencoder, recipe.optimiser, run, "model")}
         engine, adversary = engines["model"], recipe.adversary
-        reconstruction = Reconstruction(autoencoder).to(engine.device)
+        reconstruction = ReconstructionLoss(autoencoder).to(engine.device)
         if adversary is not None:
             discriminator = Discriminator(adversary.fft_sizes, adversary.channels)
             discriminator = _engine(recipe, discriminator, adversary.optimiser, run, "discriminator")
@@ -151,7 +151,7 @@ def generator_losses(discriminator: Engine, waveforms: Tensor, decoded: Tensor) 
         return {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(real, fake)}
 
 
-class Reconstruction(nn.Module):
+class ReconstructionLoss(nn.Module):
     """Distance of the decoded signal from the input waveforms.
 
     `waveform`: multi-resolution spectral loss and L1 of the samples. `stft`: the distance of the log magnitudes; phase
@@ -194,7 +194,9 @@ def random_gains(count: int, quietest_db: float) -> Tensor:
     return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
-def validate(engine: Engine, reconstruction: Reconstruction, crops: AudioCrops, batches: int = 8) -> dict[str, float]:
+def validate(
+    engine: Engine, reconstruction: ReconstructionLoss, crops: AudioCrops, batches: int = 8
+) -> dict[str, float]:
     """Reconstruction losses on the same few held-out batches every time, without noise, and the latents' power."""
     totals: dict[str, float] = {}
     for index in range(batches):

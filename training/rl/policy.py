@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from codec.layers.masks import length_mask
+from lm.generation.sampling import request_noise
 from lm.text_tokenizer import TextTokenizer
 from training.codec.audio_llm import AudioLLM
 from training.lm.prompt_template import Dialogue
@@ -128,8 +129,7 @@ class Policy(nn.Module):
         described = self.audio_llm.branch(speech, music, frames)
         prompts = self.audio_llm.prompts(described, _pieces(questions, self.audio_llm.tokenizer))
         group, eos = len(seeds) // len(prompts), self.audio_llm.tokenizer.eos
-        uniform = torch.stack([torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(s)) for s in seeds])
-        uniform = uniform.to(speech.device, torch.float64)  # (N, max_new_tokens) in [0, 1)
+        uniform = request_noise(seeds, max_new_tokens, 1, speech.device)[..., 0].double()  # (N, max_new_tokens)
 
         # Left padding, so that all answers begin at the same place; each clip is read once for its whole group.
         most, cache = max(len(prompt) for prompt in prompts), DynamicCache()

@@ -11,11 +11,12 @@ from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.reasoning.config import without_defaults
 from codec.reasoning.descriptive_branch import DescriptiveConfig
+from training.codec.losses.best_rq import MaskedPredictionConfig
 from training.recipe import TRAINERS
 
 
 def classes() -> dict[str, type]:
-    found = {DescriptiveConfig.__name__: DescriptiveConfig}
+    found = {cls.__name__: cls for cls in (DescriptiveConfig, MaskedPredictionConfig)}
     for module, name in TRAINERS.values():
         found[name] = getattr(importlib.import_module(module), name)
     return found

@@ -121,7 +121,7 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, tmp_path):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_trained_branch_learns_on(corpus, text_model, tmp_path):
+def test_training_of_a_branch_continues(corpus, text_model, tmp_path):
     first = run(tiny(corpus, text_model, tmp_path / "first"))
     still = {"lr": 1e-12, "warmup_steps": 0}
     changes = {"init": str(tmp_path / "first"), "quantise_after": 0, "steps": 1}

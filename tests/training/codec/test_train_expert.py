@@ -26,7 +26,7 @@ SIZES = {"dim": 24, "heads": 2, "feed_forward": 48, "layers": 2, "kernel": 5, "c
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Thirty melodies of two buzzing tones that take turns every 0.2 s: what is hidden can be guessed."""
+    """Thirty melodies of two buzzing tones that take turns every 0.2 s: what is masked can be guessed."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     lines = []
@@ -52,7 +52,7 @@ def tiny(corpus: Path, out: Path, **changes) -> ExpertRecipe:
         "log_every": 1,
         "validate_every": 2,
         "encoder": SIZES | {"fft_size": 512},
-        "prediction": {"codes": 16, "code_dim": 4, "span": 3, "hidden": 0.4},
+        "prediction": {"codes": 16, "code_dim": 4, "span": 3, "mask_share": 0.4},
         "batch": 4,
         "crop_seconds": 0.8,
         "statistics_batches": 2,
@@ -157,7 +157,7 @@ def test_batches_are_cut_to_their_shortest_clip(corpus):
         ({"corpora": []}, "'corpora' must not be empty"),
         ({"encoder": {"heads": 5}}, "heads of even width"),
         ({"encoder": {"sample_rate": 16000}}, "sample_rate"),
-        ({"prediction": {"hidden": 2.0}}, "hidden"),
+        ({"prediction": {"mask_share": 2.0}}, "mask_share"),
         ({"engine": {"precision": "bf16", "zero_stage": 1}}, "use mixed"),
         ({"encodr": {}}, "encoder"),
     ],

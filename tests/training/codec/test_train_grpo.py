@@ -181,7 +181,7 @@ def test_the_reward_rises(birds, text_model, supervised, tmp_path):
 
 
 def test_without_the_branch_every_clip_keeps_its_codes(corpus, text_model, supervised, tmp_path):
-    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", branch_learns=False, steps=2))
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", train_branch=False, steps=2))
     before, after = (load_file(Path(place) / "model.safetensors") for place in (supervised, folder))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     before, after = (load_file(Path(place) / "audio_llm.safetensors") for place in (supervised, folder))

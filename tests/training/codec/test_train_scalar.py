@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from codec.io.errors import UserError
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from tests import ROOT
-from training.codec.train_scalar import Reconstruction, ScalarRecipe, random_gains, run
+from training.codec.train_scalar import ReconstructionLoss, ScalarRecipe, random_gains, run
 from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
@@ -139,7 +139,7 @@ def test_reconstruction_ignores_padding(values):
     torch.manual_seed(0)
     recipe = parse(ScalarRecipe, {"out": "x", "steps": 1, "corpora": ["x"], "autoencoder": values}, "the test")
     model = ScalarAutoencoder(recipe.autoencoder).eval()
-    loss = Reconstruction(model)
+    loss = ReconstructionLoss(model)
     clip, lengths = 0.3 * torch.randn(1, 1900), torch.tensor([1900])
 
     def value(waveforms: torch.Tensor) -> float:

@@ -27,15 +27,15 @@ class MaskedPredictionConfig:
     # frames that are masked together
     span: int = 10
     # share of the frames that is masked, on average
-    hidden: float = 0.6
+    mask_share: float = 0.6
     # standard deviation of the noise in their place, in the scale of the normalised spectra
     noise: float = 0.1
 
     def __post_init__(self) -> None:
         if self.codes < 2 or self.code_dim < 1 or self.span < 1:
             raise UserError("codes of masked prediction must be at least 2, code_dim and span at least 1")
-        if not 0 < self.hidden < 1 or self.noise < 0:
-            raise UserError("hidden must lie between 0 and 1, and noise be at least 0")
+        if not 0 < self.mask_share < 1 or self.noise < 0:
+            raise UserError("mask_share must lie between 0 and 1, and noise be at least 0")
 
 
 class RandomProjectionQuantiser(nn.Module):
@@ -94,7 +94,7 @@ class MaskedPrediction(nn.Module):
         """waveforms (B, n) without padding, a frame long or more. Masks are drawn from torch's generator on the CPU."""
         mel = self.encoder.mel(waveforms)  # (B, bands, 4 T)
         targets = self.quantiser(stacked(mel))  # (B, T)
-        is_masked = draw_spans(*targets.shape, self.config.span, self.config.hidden).to(mel.device)
+        is_masked = draw_spans(*targets.shape, self.config.span, self.config.mask_share).to(mel.device)
         noise = self.config.noise * torch.randn(mel.shape).to(mel.device)
         masked = torch.where(is_masked.repeat_interleave(STACK, dim=1)[:, None], noise, mel)
         logits = self.head(self.encoder.states(masked)[-1][is_masked]).float()  # (masked frames, codes)
@@ -108,14 +108,14 @@ def stacked(mel: Tensor) -> Tensor:
     return mel.unflatten(2, (-1, STACK)).permute(0, 2, 3, 1).flatten(2)
 
 
-def draw_spans(clips: int, frames: int, span: int, hidden: float) -> Tensor:
+def draw_spans(clips: int, frames: int, span: int, mask_share: float) -> Tensor:
     """(clips, frames) bool: which frames are masked.
 
-    Each clip is cut into spans from a random offset on, and each span masked with probability `hidden`; where none is,
+    Each clip is cut into spans from a random offset on, and each span masked with probability `mask_share`; where none is,
     the first span of every clip is. Random numbers come from torch's generator.
     """
     starts = torch.randint(span, (clips, 1))
-    chosen = torch.rand(clips, -(-frames // span) + 1) < hidden  # (clips, spans)
+    chosen = torch.rand(clips, -(-frames // span) + 1) < mask_share  # (clips, spans)
     spans = (torch.arange(frames) + starts) // span  # (clips, frames) number of each frame's span
     mask = chosen.gather(1, spans)
     if not mask.any():
