@@ -22,7 +22,7 @@ KEYS: dict[str, dict[str, str]] = {
         "structural_temperature": "stream_temperature.structural",
     },
     "GrpoRecipe": {"branch_learns": "train_branch", "max_ids": "max_new_tokens"},
-    "JointRecipe": {"keep_heard": "cache_features"},
+    "JointRecipe": {"keep_heard": "cache_features", "listener": "audio_llm"},
     "LanguageModelRecipe": {"listener": "audio_llm"},
     "MaskedPredictionConfig": {"hidden": "mask_share"},
     "StructuralRecipe": {"keep_heard": "cache_features"},

@@ -319,7 +319,7 @@ def test_a_damaged_line_costs_that_line(tmp_path, damage):
 
     lines = [b'{"step": 1, "loss": 2.5}', DAMAGED_LINES[damage], b'{"step": 2, "loss": 1.5}', b""]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
-    with pytest.warns(UserWarning, match="metrics.jsonl: line 2 is no entry") as seen:
+    with pytest.warns(UserWarning, match="metrics.jsonl: line 2 is not an entry") as seen:
         assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
     assert len(seen) == 1
     metric_logger = MetricLogger(tmp_path, "tiny", 4, 2)

@@ -111,8 +111,8 @@ def stacked(mel: Tensor) -> Tensor:
 def draw_spans(clips: int, frames: int, span: int, mask_share: float) -> Tensor:
     """(clips, frames) bool: which frames are masked.
 
-    Each clip is cut into spans from a random offset on, and each span masked with probability `mask_share`; where none is,
-    the first span of every clip is. Random numbers come from torch's generator.
+    Each clip is cut into spans from a random offset on, and each span masked with probability `mask_share`; where none
+    is, the first span of every clip is. Random numbers come from torch's generator.
     """
     starts = torch.randint(span, (clips, 1))
     chosen = torch.rand(clips, -(-frames // span) + 1) < mask_share  # (clips, spans)
