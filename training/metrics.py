@@ -97,6 +97,7 @@ class MetricLogger:
             self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
+        """End the progress bar and close the files."""
         if self._first:
             self._progress.stop()
             for file in (self._events, self._file):

@@ -51,6 +51,7 @@ class Continuation:
     allow_change: tuple[str, ...] = ()
 
     def allows(self, key: str) -> bool:
+        """Whether a key of the recipe may have changed."""
         return any(f"{key}.".startswith(f"{allowed}.") for allowed in self.allow_change)
 
 

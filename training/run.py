@@ -144,9 +144,11 @@ class Run:
             self._begin()  # where no step was left to do
 
     def log_due(self, step: int) -> bool:
+        """Whether to write metrics after this step."""
         return step % self.recipe.log_every == 0 or step == self.recipe.steps
 
     def validate_due(self, step: int) -> bool:
+        """Whether to validate after this step."""
         every = self.recipe.validate_every
         return every > 0 and (step % every == 0 or step == self.recipe.steps)
 
@@ -162,7 +164,7 @@ class Run:
         write_model: Callable[[Path, dict[str, Tensor]], None],
         facts: Mapping[str, Any],
     ) -> Path:
-        """Write a checkpoint (see checkpoint.save)."""
+        """Write a checkpoint; arguments and errors as of checkpoint.save. Collective."""
         with processes.together():
             self._begin()
         facts = dict(facts) | {"inputs": self._contents, "changes": self._changes}

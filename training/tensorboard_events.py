@@ -39,6 +39,7 @@ class ScalarEvents:
         self._write(Event(step=step, summary=Summary(value=scalars)))
 
     def close(self) -> None:
+        """Close the file."""
         self._records.close()
 
     def _write(self, event: Event) -> None:

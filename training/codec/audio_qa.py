@@ -60,6 +60,7 @@ class Example:
 
     @property
     def name(self) -> str:
+        """For messages."""
         return f"{self.task}:{self.clip.id}" + (f"+{self.other.id}" if self.other else "")
 
 

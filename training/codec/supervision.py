@@ -43,6 +43,7 @@ class AudioQARecipe(Recipe):
 
     @property
     def text_dtype(self) -> torch.dtype:
+        """Of the text model's frozen weights."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[self.text_precision]
 
     def questions(self, augmentation: Augmentation) -> AudioQAConfig:

@@ -62,10 +62,12 @@ class Checkpoint:
 
     @property
     def recipe(self) -> str:
+        """Of the run, as YAML."""
         return (self.folder / "recipe.yaml").read_text(encoding="utf-8")
 
     @property
     def model(self) -> Path:
+        """Folder that `from_pretrained` reads."""
         return self.folder / "model"
 
     def position(self, name: str) -> int:

@@ -123,6 +123,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
+        """Where this process computes."""
         return processes.device()
 
     def micro_batches(self, step: int) -> Iterator[int]:

@@ -57,6 +57,7 @@ class LossRecipe:
 
     @property
     def settings(self) -> LossSettings:
+        """As the model takes them."""
         return LossSettings(self.text, self.audio, self.streams)
 
 
@@ -104,6 +105,7 @@ class TrainingModule(nn.Module):
         return output, self.decoder.loss(self._understood, self.targets(ids[:, :-1], mask[:, :-1]))
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict) -> None:
+        """Recompute the model's activations in the backward pass; as transformers' models."""
         self.model.activation_checkpointing_enable(activation_checkpointing_kwargs)
 
     def _keep_understood(self, module: nn.Module, inputs: tuple, output) -> None:

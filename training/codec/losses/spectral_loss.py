@@ -52,6 +52,7 @@ class SpectralResolution(nn.Module):
         return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt() * (2.0 / self.window.sum())
 
     def forward(self, predicted: Tensor, target: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        """The three terms, scalars; arguments as for MultiResolutionSpectralLoss.forward."""
         frames = None if lengths is None else -(-lengths // self.hop) + 3
         predicted, target = self.amplitudes(predicted), self.amplitudes(target)
         mel = torch.log(predicted.transpose(1, 2) @ self.filters + AMPLITUDE_FLOOR) - torch.log(
