@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
 
 class SemanticTargets:
-    """Looks up a frozen codec's vectors for the audio rows of a batch. Not a module: its codebooks are never trained."""
+    """Looks up a frozen codec's vectors for the audio rows of a batch. Not a module: codebooks are never trained."""
 
     def __init__(self, codec: AudioTokenizer, layout: VocabularyLayout, device: torch.device) -> None:
         self.codec, self.layout = codec.to(device).eval(), layout
