@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,23 @@ from transformers import DynamicCache
 from codec.layers.masks import length_mask
 from lm.generation.sampling import request_noise
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import AudioLLM
 from training.lm.prompt_template import Dialogue
+
+
+class AudioTextModel(Protocol):
+    """What a policy needs of an audio LLM (training/codec/audio_llm.py)."""
+
+    branch: nn.Module
+    text_model: nn.Module
+    tokenizer: TextTokenizer
+
+    def prompts(self, described: Any, pieces: Sequence[tuple[list[int], list[int], list[int]]]) -> list[Tensor]:
+        """What precedes each answer: (rows, width) embeddings."""
+        ...
+
+    def embed(self, ids: list[int] | Tensor) -> Tensor:
+        """Ids (n,) -> the text model's embeddings (n, width)."""
+        ...
 
 
 @dataclass
@@ -45,7 +61,7 @@ class Policy(nn.Module):
         temperature: of sampling; the probabilities that are compared are at this temperature, too.
     """
 
-    def __init__(self, audio_llm: AudioLLM, temperature: float) -> None:
+    def __init__(self, audio_llm: AudioTextModel, temperature: float) -> None:
         super().__init__()
         self.audio_llm, self.temperature = audio_llm, temperature
         audio_llm.branch.quantiser.straight_through = True
