@@ -165,10 +165,10 @@ def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
         codec.structural.config = replace(codec.structural.config, film_drop=drop)
         frozen = FeatureExtractor(codec, descriptive=False)
         crops, _ = AudioCrops.train_and_dev(crops_of.corpora, 2, 0.4, 0)
-        heard = frozen(crops.batch(0), torch.device("cpu"))
+        features = frozen(crops.batch(0), torch.device("cpu"))
         codec.eval()
         model.train()
-        out = model(None, heard, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+        out = model(None, features, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
         assert out.questions is None
         out.reconstruction.losses["flow"].backward()
         assert bool(codec.descriptive.merge.weight.grad.abs().sum() > 0) == learns
@@ -181,8 +181,8 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
     recipe = recipe_of(parts, "x", crop_seconds=9.0)
     crops = AudioCrops.train_and_dev(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
     assert len({crop.length for crop in crops}) > 1
-    heard = FeatureExtractor(codec, descriptive=False)(crops, torch.device("cpu"))
-    out = model.eval()(None, heard, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
+    features = FeatureExtractor(codec, descriptive=False)(crops, torch.device("cpu"))
+    out = model.eval()(None, features, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
     for row, crop in enumerate(crops):
         tokens = codec.encode(crop.load()[None])[0]
         descriptive, structural = out.codes[row].T, out.reconstruction.ids[row].T
