@@ -65,11 +65,11 @@ def save_audio_llm(state: Mapping[str, Tensor], lora_scale: float, path: Path) -
 
 
 def find_audio_llm(path: str | Path) -> Path:
-    """`path`, or the same file under its former or present name where only that is there."""
+    """Where the file lies: at `path`, in what is shipped, or under its other name (former or present) at either."""
     path = Path(path)
     names = {AUDIO_LLM_FILE: FORMER_FILE, FORMER_FILE: AUDIO_LLM_FILE}
-    other = path.with_name(names.get(path.name, path.name))
-    return other if other.exists() and not path.exists() else path
+    places = (located(path.with_name(name)) for name in (path.name, names.get(path.name, path.name)))
+    return next((place for place in places if place.exists()), path)
 
 
 def read_audio_llm(path: str | Path) -> tuple[dict[str, Tensor], float]:
@@ -79,7 +79,7 @@ def read_audio_llm(path: str | Path) -> tuple[dict[str, Tensor], float]:
         UserError: the file is missing, damaged or of another kind.
     """
     try:
-        with safe_open(find_audio_llm(located(path)), "pt") as file:
+        with safe_open(find_audio_llm(path), "pt") as file:
             scale = float((file.metadata() or {})["lora_scale"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, KeyError, ValueError) as error:

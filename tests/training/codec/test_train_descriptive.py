@@ -12,6 +12,7 @@ from tests import ROOT
 from tests.factories.tones import write_tones
 from training.codec.supervision import load_descriptive_encoder
 from training.codec.train_descriptive import DescriptiveRecipe, run
+from training.engine.checkpoint import resolve_model
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
 from training.metrics import read_metrics
@@ -151,7 +152,7 @@ def test_the_frozen_text_model_may_be_half_as_wide(corpus, text_model, tmp_path)
 def test_the_shipped_branch_can_be_taught_analyses():
     recipe = load_recipe(RECIPES / "starter" / "analysis.yaml")
     assert recipe.experts is None and recipe.descriptive is None  # those of the codec that it starts from
-    encoder = load_descriptive_encoder(RECIPES.parent / recipe.init)
+    encoder = load_descriptive_encoder(resolve_model(recipe.init))
     assert encoder.branch.initialised and recipe.tasks["analysis"] > 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,9 +245,17 @@ def test_ids_that_the_model_has_not_are_refused_naming_the_clip(folder, tmp_path
     store = tiny_store()
     tokens = [random_tokens(n, seed=i, fingerprint=codec.fingerprint) for i, n in enumerate(store.num_samples)]
     tokens[5]["structural"][3, 2] = CODES
-    shard = write_shard(tmp_path / "shard-00000.arrow", store.clips, tokens)
+    streams = tuple(replace(stream, codes=None) for stream in store.streams)  # a store that does not state them
+    shard = write_shard(tmp_path / "shard-00000.arrow", store.clips, tokens, streams)
     write_sources(tmp_path, shard, [Source(clip.id, clip.path, sha256="0" * 64) for clip in store.clips])
-    write_manifest(tmp_path, Manifest(fingerprint=codec.fingerprint, codes=None, complete=True, shards=(shard,)))
+    manifest = Manifest(
+        fingerprint=codec.fingerprint,
+        streams=streams,
+        sample_rate=store.sample_rate,
+        complete=True,
+        shards=(shard,),
+    )
+    write_manifest(tmp_path, manifest)
     with pytest.raises(UserError, match=f"shard-00000.arrow.*'{store.clips[5].id}' holds the structural id {CODES}"):
         stages.train(recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), store=str(tmp_path)))
 
