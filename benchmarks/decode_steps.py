@@ -31,7 +31,7 @@ from rich.table import Table
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.codec import ReasoningCodec
-from codec.tokenizer import load_tokenizer
+from codec.reasoning.load import load_reasoning_codec
 from codec.tokens import AudioTokens
 from evaluation.cache import Cache
 from evaluation.items import Item, ItemBuilder
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=0, help="of judges (default: cores, at most 4)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    codecs = {source: flow_codec(source) for source in arguments.codec}
+    codecs = {source: load_reasoning_codec(source) for source in arguments.codec}
     tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
     if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
         raise UserError("--steps, --guidance and --limit must be at least 1")
@@ -124,14 +124,6 @@ class Decoded:
         self.seconds_per_second = seconds / (time.perf_counter() - start)
         # Rounded to 16 bits, as in the suite: its scores of the same clips are the same.
         self.waveforms = [(np.clip(x.numpy(), -1, 1) * 32767).round().astype(np.float32) / 32768 for x in made]
-
-
-def flow_codec(source: str) -> ReasoningCodec:
-    """The codec of a folder or hub id. Raises UserError for one without a flow decoder."""
-    codec = load_tokenizer(source)
-    if not isinstance(codec, ReasoningCodec):
-        raise UserError(f"{source}: a {codec.tokenizer_type} has no flow decoder; use a ReasoningCodec")
-    return codec
 
 
 def reconstruction_task(name: str) -> EvalTask:

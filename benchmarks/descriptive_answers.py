@@ -31,8 +31,8 @@ from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import AudioLLM, load_listener
-from training.codec.audio_qa import AudioQADataset, Augmentation, Example
+from training.codec.audio_llm import AudioLLM, load_audio_llm
+from training.codec.audio_qa import AudioQAConfig, AudioQADataset, Example
 from training.engine.checkpoint import resolve_model
 from training.recipe import load_recipe
 from training.rl.rewards import REWARDS, verified
@@ -105,7 +105,7 @@ def report(arguments: argparse.Namespace) -> None:
     text_model, corpora = text_model or recipe.text_model, corpora or recipe.corpora
     encoder = DescriptiveEncoder.from_pretrained(model)
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    audio_llm, *_ = load_listener(encoder.branch, model, text_model, tokenizer, torch.float32)
+    audio_llm, *_ = load_audio_llm(encoder.branch, model, text_model, tokenizer, torch.float32)
     audio_llm.eval()
     every = read_corpora(corpora)
     clips = [clip for clip in every if clip.split == arguments.split]
@@ -116,16 +116,8 @@ def report(arguments: argparse.Namespace) -> None:
         "speaker_verification",
         "analysis",
     ]
-    data = AudioQADataset(
-        clips,
-        dict.fromkeys(names, 1.0),
-        encoder,
-        PromptBank.load(),
-        32,
-        recipe.max_seconds if recipe else _SECONDS,
-        Augmentation(),
-        False,
-    )
+    config = AudioQAConfig(bank=PromptBank.load(), batch=32, max_seconds=recipe.max_seconds if recipe else _SECONDS)
+    data = AudioQADataset(clips, dict.fromkeys(names, 1.0), encoder, config)
     table = Table("task", "clips", "score", "chance")
     results = {}
     for task in data.clips_of:

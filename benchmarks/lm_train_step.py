@@ -48,7 +48,7 @@ from codec.io.terminal import run_program
 from training.engine import processes
 from training.engine.engine import Engine
 from training.engine.processes import deepspeed
-from training.lm.lora import LoraRecipe
+from training.lm.lora import GroupLoraRecipe
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import LossRecipe, TrainingModule, freeze_for_stage
 from training.lm.train_lm import global_counts, micro_batch_losses
@@ -61,7 +61,7 @@ LOSS = LossRecipe(text=1.6, audio=1.0, streams=(0.25,) * 3 + (0.125,) * 5)
 
 def recipe_of(case: str, lora_rank: int, engine: EngineRecipe, steps: int) -> LanguageModelRecipe:
     """That of a stage 4 which trains what the case says."""
-    lora = LoraRecipe(rank=lora_rank, groups=ADAPTED, freeze_rest=True) if case.startswith("lora") else None
+    lora = GroupLoraRecipe(rank=lora_rank, groups=ADAPTED, freeze_rest=True) if case.startswith("lora") else None
     return LanguageModelRecipe(
         out="nowhere",
         store="random rows",

@@ -40,7 +40,8 @@ from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from codec.reasoning.codec import ReasoningCodec
-from codec.tokenizer import AudioTokenizer, load_tokenizer
+from codec.reasoning.load import load_reasoning_codec
+from codec.tokenizer import AudioTokenizer
 from codec.tokens import AudioTokens
 from evaluation.metrics.spectra import log_mel_decibels
 from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
@@ -96,9 +97,7 @@ def run(
     out: a JSON file for the same; expert: of music, its hidden states are probed too
     """
     tokens = TokenStore(store)
-    codec = load_tokenizer(codec_source)
-    if not isinstance(codec, ReasoningCodec):
-        raise UserError(f"{codec_source}: a {codec.tokenizer_type} has no descriptive tokens; use a ReasoningCodec")
+    codec = load_reasoning_codec(codec_source)
     if codec.fingerprint != tokens.fingerprint:
         raise UserError(
             f"{store}: its tokens were made by tokenizer {tokens.fingerprint}, but {codec_source} is "

@@ -1,4 +1,4 @@
-"""What a recipe reads, by content: a run that goes on must go on with the same, wherever it lies by then."""
+"""What a recipe reads, by content: a resumed run must read the same, wherever it lies by then."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from codec.io.files import sha256_of
 from codec.io.shipped import located
 from training.recipe import Recipe
 
-_BLOCK = 65_536  # bytes of a recording that are read at its beginning, middle and end
+_BLOCK = 65_536  # bytes of a recording that are read at its start, middle and end
 
 
 def contents(recipe: Recipe) -> dict[str, list[str]]:
     """Key of the recipe -> a hash of each file or folder that it names; "" for what is not on this disk (a hub id).
 
-    Keys of READS under which nothing is named are left out. Raises UserError where something may not be read.
+    Keys of READS under which nothing is named are left out.
+
+    Raises:
+        UserError: something may not be read.
     """
-    found = {}
+    hashes = {}
     for key in recipe.READS:
         places = recipe.read_under(key)
         if key == "corpora" and places:
-            found[key] = [_hash_of_corpora(places)]
+            hashes[key] = [_hash_of_corpora(places)]
         elif places:
-            found[key] = [_hash_of(located(place)) for place in places]
-    return found
+            hashes[key] = [_hash_of(located(place)) for place in places]
+    return hashes
 
 
 def _hash_of(path: Path) -> str:
@@ -48,14 +51,14 @@ def _hash_of(path: Path) -> str:
 
 
 def _hash_of_corpora(corpora: Sequence[str]) -> str:
-    """Of what is known about every clip but where it lies, and of parts of its sound: all of it would take too long."""
+    """Of the metadata of every clip but its path, and of parts of its sound: all of it would take too long."""
     digest = hashlib.sha256()
     for clip in read_corpora(corpora):
-        known = sorted((name, value) for name, value in vars(clip).items() if name != "path")
-        digest.update(repr(known).encode("utf-8", "surrogatepass"))
+        metadata = sorted((name, value) for name, value in vars(clip).items() if name != "path")
+        digest.update(repr(metadata).encode("utf-8", "surrogatepass"))
         try:
             if not os.path.isfile(clip.path):
-                continue  # whoever reads it says so
+                continue  # the trainer reports it when it reads the clip
             with open(clip.path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 digest.update(b"%d" % size)

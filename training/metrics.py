@@ -23,14 +23,23 @@ from training.engine import processes
 from training.tensorboard_events import ScalarEvents
 
 FILE = "metrics.jsonl"
+FORMER_FILE = "journal.jsonl"  # its name in run folders of earlier versions
+# Former beginnings of the names of metrics on the dev split.
+_FORMER_PREFIXES = ("held_out_", "validation_")
 
 
 class MetricLogger:
     """Writes RUN/metrics.jsonl and RUN/tensorboard. Only the first process writes; all must call `write`.
 
-    step: where the run goes on; entries after it, left by a run that was killed, are dropped, so that the metrics log
-        tells one story.
-    before_first: called in the first process before the first entry, until which nothing is written
+    Metrics on the dev split are named val/NAME.
+
+    Args:
+        run: folder of the run.
+        name: of the trainer, for the console.
+        steps: of the whole run.
+        step: where the run resumes; entries after it, left by a run that was killed, are dropped, so that the log tells
+            one story.
+        before_first: called in the first process before the first entry, until which nothing is written.
     """
 
     def __init__(
@@ -75,19 +84,20 @@ class MetricLogger:
         note = "  ".join(f"{name} {value:.4g}" for name, value in (dict(values) | rates).items())
         self._progress.update(self._task, completed=step, note=note)
         if not self._console.is_terminal:
-            self.say(f"{self._name} {step}/{self._steps}  {note}")
+            self.info(f"{self._name} {step}/{self._steps}  {note}")
 
     def advance(self, step: int) -> None:
         """Move the progress bar."""
         if self._first:
             self._progress.update(self._task, completed=step)
 
-    def say(self, text: str) -> None:
-        """One line for the person who watches."""
+    def info(self, text: str) -> None:
+        """One line on the console."""
         if self._first:
             self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
+        """End the progress bar and close the files."""
         if self._first:
             self._progress.stop()
             for file in (self._events, self._file):
@@ -95,15 +105,15 @@ class MetricLogger:
                     file.close()
 
     def _append(self, step: int, entry: Mapping[str, float], scalars: Mapping[str, float]) -> None:
-        """One line and its scalars, unbuffered: what the system refuses is refused here. JSON knows no NaN: null."""
-        known = {name: value if math.isfinite(value) else None for name, value in entry.items()}
+        """One line and its scalars, unbuffered, so that errors of the system are raised here. JSON has no NaN: null."""
+        values = {name: value if math.isfinite(value) else None for name, value in entry.items()}
         try:
             if self._file is None:
                 self._before_first()
                 self._run.mkdir(parents=True, exist_ok=True)
                 self._file = _reopen(self._run / FILE, self._step)
                 self._events = ScalarEvents(self._run / "tensorboard", self._step + 1)
-            line = json.dumps(known).encode() + b"\n"
+            line = json.dumps(values).encode() + b"\n"
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._events.write(step, scalars)
@@ -112,20 +122,31 @@ class MetricLogger:
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """The entries of a run's metrics log, oldest first; None for a value that was no number.
+    """The entries of a run's metrics log, oldest first, under their present names; None for a value that was NaN.
 
-    Lines that cannot be read are left out, with one warning that says which. Raises UserError where there is none.
+    Lines that cannot be read are left out, with one warning that names them.
+
+    Raises:
+        UserError: the folder holds no metrics log.
     """
-    return [entry for _, entry in _entries(Path(run) / FILE)]
+    path, former = Path(run) / FILE, Path(run) / FORMER_FILE
+    entries = _entries(path if path.exists() or not former.exists() else former)
+    return [{_present(name): value for name, value in entry.items()} for _, entry in entries]
+
+
+def _present(name: str) -> str:
+    """The present name of a metric."""
+    prefix = next((prefix for prefix in _FORMER_PREFIXES if name.startswith(prefix)), None)
+    return name if prefix is None else f"val/{name.removeprefix(prefix)}"
 
 
 def _entries(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """(line, what it says) of every line that is an entry; a warning names those that are none."""
+    """(line, its values) of every line that is an entry; a warning names those that are not."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise of_system(error, path) from error
-    found, damaged = [], []
+    entries, damaged = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -133,18 +154,21 @@ def _entries(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
             entry = load_json(line.decode("utf-8"), str(path))
             if not isinstance(entry, dict) or type(entry.get("step")) is not int or entry["step"] < 0:
                 raise ValueError("no entry")
-            found.append((line, entry))
+            entries.append((line, entry))
         except (UserError, ValueError):  # ValueError: not UTF-8
             damaged.append(number)
     if damaged:
         shown = ", ".join(map(str, damaged[:8])) + (", ..." if len(damaged) > 8 else "")
         which = f"line {shown} is" if len(damaged) == 1 else f"lines {shown} are"
-        warnings.warn(f"{path}: {which} no entry of a metrics log and left out; the others are read", stacklevel=3)
-    return found
+        warnings.warn(f"{path}: {which} not an entry of a metrics log and left out; the others are read", stacklevel=3)
+    return entries
 
 
 def _reopen(path: Path, step: int) -> BinaryIO:
     """The metrics log, open for appending, without torn lines and without entries after `step`."""
+    former = path.with_name(FORMER_FILE)
+    if former.exists() and not path.exists():
+        os.replace(former, path)
     if path.exists():
         kept = [line for line, entry in _entries(path) if entry["step"] <= step]
         with replace_file(path) as temporary:

@@ -27,7 +27,7 @@ from training.resume import Resume
 Corpora = Annotated[tuple[Name, ...], Filled()]  # folders or descriptions of corpora
 Weights = dict[str, NonNegative]  # name -> weight
 
-# What `kind:` may say, and where the recipe class and its `run(recipe, resume)` live.
+# Values of `kind:`, and where the recipe class and its `run(recipe, resume)` lie.
 TRAINERS = {
     "text_model": ("training.lm.train_text", "TextModelRecipe"),
     "expert": ("training.codec.train_expert", "ExpertRecipe"),
@@ -43,41 +43,43 @@ TRAINERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserRecipe:
-    """AdamW and its schedule. The defaults are the published ones (UniAudio 2.0's argument defaults) but for the
-    length of the warm-up.
+    """AdamW and its schedule. The defaults are UniAudio 2.0's argument defaults but for the length of the warm-up."""
 
-    lr: peak learning rate, reached after `warmup_steps` updates
-    weight_decay: on matrices and embeddings; gains and biases have none
-    clip: largest global gradient norm of an update
-    schedule: "cosine" falls to `final_lr` x lr at the last step; "constant" stays at lr after the warm-up
-    """
-
+    # peak learning rate, reached after warmup_steps updates
     lr: Positive = 2e-4
+    # decay rates of AdamW's moving averages
     betas: tuple[ProperShare, ProperShare] = (0.9, 0.95)
+    # added to AdamW's denominator
     eps: Positive = 1e-8
+    # on matrices and embeddings; gains and biases have none
     weight_decay: NonNegative = 0.05
+    # global gradient norm of an update, at most
     clip: Positive = 1.0
+    # updates of the linear warm-up
     warmup_steps: Index = 100
+    # after the warm-up: cosine falls to final_lr x lr at the last step, constant stays at lr
     schedule: Literal["cosine", "constant"] = "cosine"
+    # of the cosine schedule, as a share of lr
     final_lr: Share = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecipe:
-    """How the work is spread over processes and memory; nothing here changes what is computed, but for rounding.
+    """How the work is spread over processes and memory: results do not depend on it, but for rounding.
 
-    micro_batches: micro-batches whose mean gradient makes one update, over all processes together. Each of W processes
-        takes micro_batches / W of them, one after the other: the same recipe gives the same updates on any number of
-        processes.
-    zero_stage: 0 nothing is split, 1 optimiser states, 2 also gradients, 3 also parameters
-    precision: "bf16" keeps bfloat16 weights and activations with fp32 master weights in ZeRO, hence needs zero_stage
-        >= 1; "mixed" keeps everything in fp32 and multiplies matrices in bfloat16 (autocast)
+    Each of W processes takes micro_batches / W micro-batches of an update, one after the other: the same recipe gives
+    the same updates on any number of processes.
     """
 
+    # micro-batches whose mean gradient makes one update, over all processes together
     micro_batches: Size = 1
+    # ZeRO: 0 nothing is split over processes, 1 optimiser states, 2 also gradients, 3 also parameters
     zero_stage: Literal[0, 1, 2, 3] = 0
+    # mixed: fp32 weights, matrices multiplied in bfloat16; bf16: bfloat16 weights, fp32 master weights in ZeRO 1 to 3
     precision: Literal["fp32", "mixed", "bf16"] = "fp32"
+    # whether activations are computed again in the backward pass, which saves memory
     activation_checkpointing: bool = False
+    # whether the optimiser's state lies in the CPU's memory; needs zero_stage 1 or more
     offload_optimiser: bool = False
 
     def __post_init__(self) -> None:
@@ -92,32 +94,37 @@ class EngineRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What every training run states. A trainer's own recipe adds its data, model and losses.
+    """What every training run states. A trainer's own recipe adds its data, model and losses."""
 
-    out: the run's folder: recipe, metrics log, TensorBoard events, checkpoints
-    steps: number of updates; seed: of initialisation, sample order and every random draw
-    save_every, log_every, validate_every: in steps (validate_every 0: never); keep: newest checkpoints that stay
-    """
+    # Keys that name files and folders to read: their content is part of the run.
+    READS: ClassVar[tuple[str, ...]] = ()
 
-    READS: ClassVar[tuple[str, ...]] = ()  # keys that name files and folders to read: their content is part of the run
-
+    # the run's folder: recipe, metrics log, TensorBoard events, checkpoints
     out: Name
+    # updates of the whole run
     steps: Count
+    # of initialisation, sample order and every other random number
     seed: Seed = 2048
+    # steps between checkpoints
     save_every: Count = 1000
+    # newest checkpoints that stay
     keep: Count = 2
+    # steps between entries of the metrics log
     log_every: Count = 10
+    # steps between validations; 0: none
     validate_every: Index = 0
+    # AdamW and its schedule
     optimiser: OptimiserRecipe = OptimiserRecipe()
+    # processes, precision and memory
     engine: EngineRecipe = EngineRecipe()
 
     def read_under(self, key: str) -> list[str]:
         """The paths and ids that are named under one of READS; "a.b" is b of a, or of each member of a."""
-        found: list[Any] = [self]
+        values: list[Any] = [self]
         for name in key.split("."):
-            found = [getattr(value, name) for value in found]
-            found = [one for value in found for one in (value if isinstance(value, tuple) else (value,)) if one]
-        return found
+            values = [getattr(value, name) for value in values]
+            values = [one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one]
+        return values
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -128,7 +135,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: "key=value" or "group.key=value", the value as YAML.
 
     Raises:
-        UserError: It cannot be read, or a key or value is none of its kind's.
+        UserError: It cannot be read, or a key or value is missing, unknown, repeated or of another type.
     """
     path = Path(source)
     if not path.is_file():
@@ -165,13 +172,25 @@ def train(source: str | Path, overrides: Sequence[str] = (), resume: Resume = Fa
 
 
 def check_weights(key: str, weights: Mapping[str, float]) -> None:
-    """Raise UserError where nothing has a weight."""
+    """Check that something has a weight.
+
+    Raises:
+        UserError: nothing has.
+    """
     if not any(weights.values()):
         raise UserError(f"{key}: name at least one, with a weight above 0")
 
 
 def check_heads(sizes: Any, key: str = "") -> None:
-    """Raise UserError where attention cannot be shared out: `sizes` has width, heads and kv_heads. key: its place"""
+    """Check that attention heads divide the width.
+
+    Args:
+        sizes: has width, heads and kv_heads.
+        key: where they stand in the recipe, such as "depth.".
+
+    Raises:
+        UserError: they do not.
+    """
     width, heads, kv_heads = sizes.width, sizes.heads, sizes.kv_heads
     if width % heads or width // heads % 2:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Going on with a run: what of its recipe and of what it reads may differ from before, and what only if asked for."""
+"""Resuming a run: what of its recipe and its inputs may differ from before, and what only if it is allowed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.reading import load_yaml
 from codec.io.strict import nearest
 from codec.io.terminal import shown
 
-# Keys that may differ between a run and its continuation without being asked for. None of them changes what a step
+# Keys that may differ between a run and its continuation without being allowed. None of them changes what a step
 # computes, but for `steps`, which stretches the schedule, and the spreading over processes and memory, which changes
 # roundings (tests/training/engine/test_processes.py).
 MAY_CHANGE = (
@@ -42,17 +43,15 @@ FACT_KEYS = {
 
 @dataclass(frozen=True)
 class Continuation:
-    """How to go on.
+    """How to resume."""
 
-    checkpoint: from which; None: from the newest whole one
-    allow_change: keys of the recipe, such as "engine.micro_batches", that may have changed although the run will not be
-        what it would have been; "optimiser" stands for all keys under it
-    """
-
+    # from which checkpoint; None: from the newest whole one
     checkpoint: Path | None = None
+    # keys of the recipe that may have changed, which changes the run; "optimiser" stands for all keys under it
     allow_change: tuple[str, ...] = ()
 
     def allows(self, key: str) -> bool:
+        """Whether a key of the recipe may have changed."""
         return any(f"{key}.".startswith(f"{allowed}.") for allowed in self.allow_change)
 
 
@@ -60,21 +59,33 @@ Resume = bool | str | Path | Continuation
 
 
 def continuation(resume: Resume) -> Continuation | None:
-    """What `resume` asks for: False nothing, True the newest checkpoint, a path that checkpoint."""
+    """The continuation that `resume` asks for: False none, True from the newest checkpoint, a path from that one."""
     if isinstance(resume, Continuation):
         return resume
     return Continuation(None if isinstance(resume, bool) else Path(resume)) if resume else None
 
 
 def compare_recipes(
-    recorded: str, recipe: str, source: str, asked: Continuation, same_content: Sequence[str] = ()
+    recorded: str, recipe: str, cls: type, source: str, asked: Continuation, same_content: Sequence[str] = ()
 ) -> list[str]:
-    """Compare the recipe of a checkpoint with the one that is to go on, both as YAML.
+    """Compare the recipe of a checkpoint with that of the run that resumes from it.
 
-    source: names the checkpoint; same_content: keys whose paths may differ, because what lies there is the same
-    Returns a line for each change that was allowed. Raises UserError that names the first key that may not differ.
+    Args:
+        recorded: the checkpoint's, as YAML, in former names too (codec/io/aliases.py).
+        recipe: the run's, as YAML.
+        cls: class of the run's recipe.
+        source: names the checkpoint.
+        asked: what may have changed.
+        same_content: keys whose paths may differ, because what lies there is the same.
+
+    Returns:
+        A line for each change that was allowed.
+
+    Raises:
+        UserError: a key differs that may not; the first one is named.
     """
-    before, now = (dict(_leaves(load_yaml(text, source))) for text in (recorded, recipe))
+    before = dict(_leaves(aliases.present_tree(cls, load_yaml(recorded, source), source)))
+    now = dict(_leaves(load_yaml(recipe, source)))
     for key in asked.allow_change:
         known = {part for leaf in now for part in _prefixes(leaf)} - {"kind", "out"}
         if key not in known:
@@ -95,7 +106,7 @@ def compare_recipes(
             )
         elif key not in MAY_CHANGE:
             raise UserError(
-                f"{source}: its recipe says {key}: {old}, this one {key}: {new}; resume with the same, allow it with "
+                f"{source}: its recipe has {key}: {old}, this one {key}: {new}; resume with the same, allow it with "
                 f"--allow-change {key}, or train into another folder with out=..."
             )
     return changes
@@ -106,9 +117,20 @@ def compare_contents(
 ) -> tuple[list[str], list[str]]:
     """Compare hashes of what a recipe reads (training/inputs.py) with those of a checkpoint.
 
-    Returns the keys under which the same lies, and a line for each change that was allowed. Raises UserError that names
-    the file or folder that changed.
+    Args:
+        recorded: hashes of the checkpoint, by key, in former names too.
+        contents: those of now.
+        recipe: of the run that resumes.
+        source: names the checkpoint.
+        asked: what may have changed.
+
+    Returns:
+        The keys under which the content is the same, and a line for each change that was allowed.
+
+    Raises:
+        UserError: a file or folder changed; it is named.
     """
+    recorded = aliases.present(type(recipe), recorded, source)
     same, changes = [], []
     for key, hashes in contents.items():
         if key not in recorded or not all(hashes):
@@ -135,8 +157,17 @@ def compare_facts(
 ) -> tuple[list[str], list[str]]:
     """Compare a trainer's facts with those of a checkpoint; both are JSON values.
 
-    Returns a line for each change that was allowed, and the facts that the checkpoint does not know. Raises UserError
-    that names both sides.
+    Args:
+        recorded: facts of the checkpoint.
+        facts: those of the run that resumes.
+        source: names the checkpoint.
+        asked: what may have changed.
+
+    Returns:
+        A line for each change that was allowed, and the facts that the checkpoint does not state.
+
+    Raises:
+        UserError: a fact differs that may not; both sides are named.
     """
     changes, unknown = [], []
     for name, value in facts.items():

@@ -1,4 +1,4 @@
-"""One training run: its folder, where it starts or goes on, what is due after a step, and how it stops."""
+"""One training run: its folder, where it starts or resumes, what is due after a step, and how it stops."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from codec.io import aliases
 from codec.io.errors import UserError, of_system
 from codec.io.files import remove_leftovers, write_text
 from codec.io.locks import locked
@@ -24,11 +25,11 @@ from training.engine import checkpoint, processes
 from training.engine.checkpoint import Checkpoint
 from training.engine.engine import Engine, seed_everything
 from training.inputs import contents
-from training.metrics import MetricLogger
+from training.metrics import FILE, FORMER_FILE, MetricLogger
 from training.recipe import Recipe, kind_of, to_yaml
 from training.resume import Continuation, Resume, compare_contents, compare_facts, compare_recipes, continuation
 
-OWN = ("recipe.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "model")  # what a run's folder holds
+OWN = ("recipe.yaml", FILE, FORMER_FILE, "checkpoints", "tensorboard", "model")  # contents of a run's folder
 
 _ECHO = 2.0  # seconds within which a launcher passes on the signal that its processes had from the terminal already
 
@@ -37,19 +38,21 @@ class Run:
     """The state around a trainer's loop.
 
         with Run(recipe, resume) as run:
-            model = ...                                                      # random draws are seeded
+            model = ...  # random numbers are seeded
             engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
             for step in run.steps():
-                ...                                                          # engine.backward(...), engine.step()
+                ...  # engine.backward(...), engine.step()
                 if run.log_due(step):
-                    run.journal.write(step, engine.metrics())
+                    run.metric_logger.write(step, engine.metrics())
                 if run.save_due(step):
                     run.save(step, {"model": engine}, write_model, facts)
         return run.model
 
-    resume: False starts afresh and refuses a folder that holds a run; True goes on from the newest whole checkpoint,
-        or starts afresh (and says so) where the run has none yet; a path goes on from that checkpoint; a Continuation
-        says what may have changed besides. Nothing is ever overwritten.
+    Args:
+        recipe: of the run.
+        resume: False starts afresh and refuses a folder that holds a run; True resumes from the newest whole
+            checkpoint, or starts afresh (with a message) where the run has none yet; a path resumes from that
+            checkpoint; a Continuation also states what may have changed. Nothing is ever overwritten.
 
     The folder is this run's alone while it is entered (codec/io/locks.py). Nothing is written into it before the first
     step is done, so that a run that cannot begin leaves nothing behind. Ctrl-C or SIGTERM finishes the step, saves and
@@ -70,10 +73,10 @@ class Run:
     def __enter__(self) -> Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._signals())
-            stack.enter_context(processes.bereaved())
+            stack.enter_context(processes.lost_processes())
             processes.join()
             messages: list[str] = []
-            # The first process looks at the disk and tells the others, so that all start from the same place.
+            # The first process reads the disk for all, so that all start from the same checkpoint.
             with processes.together():
                 if processes.rank() == 0:
                     check_place(self.recipe)
@@ -91,7 +94,7 @@ class Run:
             self.metric_logger = MetricLogger(self.folder, kind, self.recipe.steps, self.step, self._begin)
             stack.callback(self.metric_logger.close)
             for message in messages:
-                self.metric_logger.say(message)
+                self.metric_logger.info(message)
             seed_everything(self.recipe.seed, -1)  # initial weights; micro-batches are numbered from 0
             self._stack = stack.pop_all()
         return self
@@ -107,24 +110,26 @@ class Run:
         return self.folder / "model"
 
     def engine_state(self, name: str = "model") -> Path | None:
-        """Folder from which an engine goes on; None in a fresh run."""
+        """Folder from which an engine resumes; None in a fresh run."""
         return None if self.checkpoint is None else self.checkpoint.engine(name)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Compare what describes the run (vocabulary, tokenizer, data) with its checkpoint.
 
-        Raises UserError that names both sides.
+        Raises:
+            UserError: they differ; both sides are named.
         """
         if self.checkpoint is None:
             return
         facts = json.loads(json.dumps(dict(facts)))  # as they come back from the manifest
-        found, asked = self.checkpoint, self._asked or Continuation()
-        changes, unknown = compare_facts(found.description, facts, str(found.folder), asked)
+        source, asked = str(self.checkpoint.folder), self._asked or Continuation()
+        recorded = aliases.present(type(self.recipe), self.checkpoint.description, source)
+        changes, unknown = compare_facts(recorded, facts, source, asked)
         self._changes += changes
         for change in changes:
-            self.metric_logger.say(f"allowed: {change}")
+            self.metric_logger.info(f"allowed: {change}")
         if unknown:
-            self.metric_logger.say(f"{found.folder}: does not say its {', '.join(unknown)}, which is not compared")
+            self.metric_logger.info(f"{source}: does not state its {', '.join(unknown)}, which is not compared")
 
     def steps(self) -> Iterator[int]:
         """Numbers of the updates still to do, from 1; ends the program after the step in which it was interrupted."""
@@ -133,20 +138,22 @@ class Run:
             yield step
             self.metric_logger.advance(step)
             if self._interrupted:
-                self.metric_logger.say(f"stopped after step {step}; everything is saved: go on with --resume")
+                self.metric_logger.info(f"stopped after step {step}; everything is saved: resume with --resume")
                 raise SystemExit(128 + (self._signal[0] if self._signal else signal.SIGTERM))
         with processes.together():
-            self._begin()  # nothing may have been left to do but this
+            self._begin()  # where no step was left to do
 
     def log_due(self, step: int) -> bool:
+        """Whether to write metrics after this step."""
         return step % self.recipe.log_every == 0 or step == self.recipe.steps
 
     def validate_due(self, step: int) -> bool:
+        """Whether to validate after this step."""
         every = self.recipe.validate_every
         return every > 0 and (step % every == 0 or step == self.recipe.steps)
 
     def save_due(self, step: int) -> bool:
-        """Whether to save now: at the interval, at the end, or because somebody wants to stop. Collective."""
+        """Whether to save now: at the interval, at the end, or because of a signal to stop. Collective."""
         self._interrupted = processes.any_process(self._signal is not None)
         return self._interrupted or step % self.recipe.save_every == 0 or step == self.recipe.steps
 
@@ -157,7 +164,7 @@ class Run:
         write_model: Callable[[Path, dict[str, Tensor]], None],
         facts: Mapping[str, Any],
     ) -> Path:
-        """Write a checkpoint (see checkpoint.save)."""
+        """Write a checkpoint; arguments and errors as of checkpoint.save. Collective."""
         with processes.together():
             self._begin()
         facts = dict(facts) | {"inputs": self._contents, "changes": self._changes}
@@ -185,7 +192,7 @@ class Run:
             say("stopped before the first step; nothing was written")
         if first is not None or not self._is_training:
             raise SystemExit(128 + number)
-        self.metric_logger.say(
+        self.metric_logger.info(
             f"{signal.Signals(number).name}: finishing this step and saving; once more stops at once"
         )
 
@@ -198,7 +205,7 @@ class Run:
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             for folder, sentence in self._damaged.items():
-                self.metric_logger.say(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
+                self.metric_logger.info(f"passed over, and kept as {checkpoint.set_aside(folder).name}: {sentence}")
             write_text(self.folder / "recipe.yaml", to_yaml(self.recipe))
             if self.checkpoint is not None:
                 checkpoint.link(self.model, self.checkpoint.model)
@@ -206,12 +213,13 @@ class Run:
             raise of_system(error, self.folder) from error
 
     def _find(self) -> list[str]:
-        """Find the checkpoint to go on from and compare it with this run. Returns what is to be said about it."""
+        """Find the checkpoint to resume from and compare it with this run. Returns messages about it."""
         if self._asked is None:
             taken = next((name for name in OWN if os.path.lexists(self.folder / name)), None)
             if taken in ("recipe.yaml", "checkpoints"):
                 raise UserError(
-                    f"{self.folder} already holds a run: go on with --resume, or train into another folder with out=..."
+                    f"{self.folder} already holds a run: resume it with --resume, or train into another folder with "
+                    "out=..."
                 )
             if taken is not None:
                 raise UserError(
@@ -234,31 +242,39 @@ class Run:
                     f"{self.folder} holds newer checkpoints than {found.folder.name} (up to {newer[-1]}), which are "
                     "never overwritten; train into another folder with out=..."
                 )
-        messages = [f"going on from {found.folder}", *self._compare(found)]
+        messages = [f"resuming from {found.folder}", *self._compare(found)]
         self.checkpoint = found
         return messages
 
     def _compare(self, found: Checkpoint) -> list[str]:
-        """Raise UserError where the run would not go on as it began; a line for each change that is allowed."""
+        """Raise UserError where the run would not continue as it began; a line for each change that is allowed."""
         source, messages, same, changes = str(found.folder), [], [], []
         recorded = found.description.get("inputs")
         if isinstance(recorded, dict):
             same, changes = compare_contents(recorded, self._contents, self.recipe, source, self._asked)
         elif self._contents:
-            messages.append(f"{source}: does not say what its {', '.join(self._contents)} held, which is not compared")
-        changes += compare_recipes(found.recipe, to_yaml(self.recipe), source, self._asked, same)
+            messages.append(
+                f"{source}: does not state what its {', '.join(self._contents)} held, which is not compared"
+            )
+        changes += compare_recipes(found.recipe, to_yaml(self.recipe), type(self.recipe), source, self._asked, same)
         before = found.description.get("changes")
         self._changes = [*(before if isinstance(before, list) else []), *(f"step {found.step}: {c}" for c in changes)]
         return messages + [f"allowed: {change}" for change in changes]
 
 
 def check_place(recipe: Recipe) -> None:
-    """Raise UserError, which names `out`, where a run's folder would get in the way of something else."""
+    """Check that a run's folder is in the way of nothing else.
+
+    Raises:
+        UserError: it is; the message names `out`.
+    """
     out = Path(recipe.out)
     try:
         place = out.resolve()
         if recipe.out.startswith("~"):
-            raise UserError(f"out: {shown(recipe.out)}: no shell has put your home folder there; write the whole path")
+            raise UserError(
+                f"out: {shown(recipe.out)}: no shell has replaced it by your home folder; write the whole path"
+            )
         if os.path.lexists(out) and not out.is_dir():
             raise UserError(f"out: {out} is a file; name a folder for the run")
         if Path.cwd().resolve().is_relative_to(place) or Path.home().resolve() == place:

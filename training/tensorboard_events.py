@@ -1,4 +1,4 @@
-"""TensorBoard's file of scalars, written at once: its own writer has a thread, in which a full disk goes unseen."""
+"""TensorBoard's file of scalars, written at once: its own writer hides a full disk in a thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 class ScalarEvents:
     """Appends scalars to a new event file in a folder.
 
-    step: steps from this one on, which an earlier file of the folder may hold, are not shown any more
+    Args:
+        folder: of all event files of a run.
+        step: steps from this one on in earlier files of the folder are no longer shown.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -28,11 +30,16 @@ class ScalarEvents:
         self._write(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One scalar of each name. Raises OSError where the system refuses."""
+        """One scalar of each name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(Event(step=step, summary=Summary(value=scalars)))
 
     def close(self) -> None:
+        """Close the file."""
         self._records.close()
 
     def _write(self, event: Event) -> None:

@@ -11,10 +11,10 @@ import yaml
 from codec.io.errors import UserError
 from codec.io.files import new_file, new_folder, require_free
 from codec.io.shipped import located
-from codec.reasoning.codec import ReasoningCodec
+from codec.reasoning.load import load_reasoning_codec
 from codec.release.exporter import write_codec
 from codec.release.record import PublishedFiles
-from codec.tokenizer import AudioTokenizer, load_tokenizer
+from codec.tokenizer import AudioTokenizer
 from lm.release.checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint
 from lm.release.config import describes, model_config, published_values, read_yaml
 from lm.text_tokenizer import TextTokenizer
@@ -107,7 +107,5 @@ def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a model or of a codec")
     folder = folder / AUDIO_FOLDER if (folder / AUDIO_FOLDER).is_dir() else folder
-    codec = load_tokenizer(folder)
-    if not isinstance(codec, ReasoningCodec):
-        raise UserError(f"{folder}: a codec of type {codec.tokenizer_type}, which no release holds; give another")
+    codec = load_reasoning_codec(folder)
     return write_codec(codec, PublishedFiles.load(folder), str(folder), files)

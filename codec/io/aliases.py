@@ -2,13 +2,14 @@
 
 Files of people outlive our names. `codec.io.strict.parse` reads a former key as the present one, everywhere and for
 good; what is written has the present names. The identity of a codec is spelled in the names it first had, so that a new
-name changes no fingerprint.
+name changes no fingerprint. Engines' states in checkpoints and the recipes recorded there are read through it too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from codec.io.errors import UserError
@@ -21,9 +22,10 @@ KEYS: dict[str, dict[str, str]] = {
         "structural_guidance": "stream_guidance.structural",
         "structural_temperature": "stream_temperature.structural",
     },
-    "GrpoRecipe": {"max_ids": "max_new_tokens"},
-    "JointRecipe": {"keep_heard": "cache_features"},
+    "GrpoRecipe": {"branch_learns": "train_branch", "max_ids": "max_new_tokens"},
+    "JointRecipe": {"keep_heard": "cache_features", "listener": "audio_llm"},
     "LanguageModelRecipe": {"listener": "audio_llm"},
+    "MaskedPredictionConfig": {"hidden": "mask_share"},
     "Score": {"judge": "scorer"},
     "StructuralRecipe": {"keep_heard": "cache_features"},
 }
@@ -32,12 +34,54 @@ VALUES: dict[tuple[str, str], dict[str, str]] = {
     ("DescriptiveConfig", "downsampling"): {"queries": "query", "pooling": "mean_pool"},
     ("Score", "scorer"): {"named": "label_in_text", "likeliest": "max_likelihood", "signal": "signal_classifier"},
 }
+# class -> key that is no more -> the value at which leaving it out changes nothing
+REMOVED: dict[str, dict[str, Any]] = {
+    "LanguageModelRecipe": {"validation_mixture": {}},
+}
+# former part of a tensor's name in an engine's state -> present part
+TENSORS = {"listener": "audio_llm", "judge": "output"}
+
+
+def tensor(name: str) -> str:
+    """The present name of a tensor in an engine's state."""
+    return ".".join(TENSORS.get(part, part) for part in name.split("."))
+
+
+def present_tree(cls: type, tree: Any, source: str) -> Any:
+    """As `present`, of the dataclasses inside `cls` too; what is not of their form is left as it is.
+
+    Args:
+        cls: a dataclass.
+        tree: plain values, such as YAML holds.
+        source: names the file in errors.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    kinds = typing.get_type_hints(cls)
+    named = present(cls, tree, source)
+    for key, value in named.items():
+        inner = next((kind for kind in _members(kinds.get(key)) if dataclasses.is_dataclass(kind)), None)
+        if inner is not None and isinstance(value, (list, tuple)):
+            named[key] = [present_tree(inner, member, source) for member in value]
+        elif inner is not None:
+            named[key] = present_tree(inner, value, source)
+    return named
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """A type and the types it is made of: of `tuple[A, ...] | None` also A."""
+    yield kind
+    for member in typing.get_args(kind):
+        yield from _members(member)
 
 
 def present(cls: type, tree: Mapping[Any, Any], source: str) -> dict[Any, Any]:
     """Keys and values of a dataclass as they are called now. Raises UserError for a key under both names."""
     named = {}
+    removed = REMOVED.get(cls.__name__, {})
     for key, value in tree.items():
+        if key in removed and value == removed[key]:
+            continue
         name = KEYS.get(cls.__name__, {}).get(key, key)
         if name in named or (name != key and name in tree):
             raise UserError(f"{source}: {key!r} is a former name of {name!r}; give it once, as {name!r}")

@@ -9,7 +9,7 @@ from auditory_sentences.builders.analysis import write_analysis
 from auditory_sentences.corpora.clip import Clip
 from tests import ROOT
 from training.codec.audio_qa import Example
-from training.codec.prompt_template import Dialogue
+from training.lm.prompt_template import Dialogue
 
 SCRIPT = ROOT / "benchmarks" / "descriptive_answers.py"
 

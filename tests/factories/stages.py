@@ -82,9 +82,16 @@ def write_store(folder: Path, fingerprint: str, seconds: float = 1.5, splits: Se
     store = TinyStore([store.clips[i] for i in chosen], [store.num_samples[i] / 24_000 for i in chosen])
     folder.mkdir(parents=True)
     tokens = [random_tokens(samples, seed=i, fingerprint=fingerprint) for i, samples in enumerate(store.num_samples)]
-    shard = write_shard(folder / "shard-00000.arrow", store.clips, tokens)
+    shard = write_shard(folder / "shard-00000.arrow", store.clips, tokens, store.streams)
     write_sources(folder, shard, [Source(clip.id, clip.path, sha256="0" * 64) for clip in store.clips])
-    write_manifest(folder, Manifest(fingerprint=fingerprint, codes=(CODES, CODES), complete=True, shards=(shard,)))
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        streams=store.streams,
+        sample_rate=store.sample_rate,
+        complete=True,
+        shards=(shard,),
+    )
+    write_manifest(folder, manifest)
 
 
 def recipe(folder: Path, stage: int, init: Path | None = None, **more) -> dict:

@@ -39,6 +39,14 @@ def test_a_resumed_journal_tells_one_story(tmp_path):
 
 def test_text_in_brackets_is_printed_as_it_is(tmp_path, capsys):
     metric_logger = MetricLogger(tmp_path, "tiny", 1)
-    metric_logger.say("[bold]examples: a[0]")
+    metric_logger.info("[bold]examples: a[0]")
     metric_logger.close()
     assert "[bold]examples: a[0]" in capsys.readouterr().out
+
+
+def test_former_names_are_read_as_the_present_ones(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"step": 1, "held_out_wer": 0.5}\n{"step": 2, "validation_loss": 1.0}\n')
+    assert read_metrics(tmp_path) == [{"step": 1, "val/wer": 0.5}, {"step": 2, "val/loss": 1.0}]
+    write(tmp_path, [3], start=2)
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3]
+    assert not (tmp_path / "journal.jsonl").exists()

@@ -76,7 +76,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number):
     os.kill(child.pid, number)
     assert children.finish([child]) == [128 + number]
     said = (tmp_path / "rank0.txt").read_text()
-    assert number.name in said and "go on with --resume" in said and "Traceback" not in said
+    assert number.name in said and "resume with --resume" in said and "Traceback" not in said
     found, _ = checkpoint.newest(tmp_path / "run")
     assert 3 <= found.step < 8
     trainer.train(values | {"pause": 0.05}, resume=True)  # the same recipe
@@ -114,7 +114,7 @@ def test_another_number_of_steps_only_stretches_the_run(tmp_path, uninterrupted)
 def test_a_folder_with_a_run_is_never_started_over(tmp_path, uninterrupted):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run", symlinks=True))
     before = sorted(path.relative_to(run) for path in run.rglob("*"))
-    with pytest.raises(UserError, match="already holds a run: go on with --resume, or train into another folder"):
+    with pytest.raises(UserError, match="already holds a run: resume it with --resume, or train into another folder"):
         trainer.train(trainer.values(run))
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == before
     trainer.train(trainer.values(run), resume=True)  # nothing left to do
@@ -133,7 +133,7 @@ def test_resume_passes_over_a_damaged_checkpoint_and_says_so(tmp_path, uninterru
     (damaged / "recipe.yaml").write_text("")
     trainer.train(trainer.values(run), resume=True)
     said = capsys.readouterr().out
-    assert f"{damaged / 'recipe.yaml'}: damaged" in said and "going on from" in said
+    assert f"{damaged / 'recipe.yaml'}: damaged" in said and "resuming from" in said
     assert (run / "checkpoints" / "step-00000008.damaged").is_dir()
     assert_same(run, uninterrupted)
     for folder in (run / "checkpoints").iterdir():

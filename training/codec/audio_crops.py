@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,29 +21,49 @@ _POOL = 8  # batches that are drawn together and sorted by length, so that littl
 
 @dataclass(frozen=True)
 class Crop:
-    """A stretch of a clip: `length` samples at 24 kHz from `start`."""
+    """A stretch of a clip."""
 
+    # what it is cut from
     clip: Clip
+    # first sample, at 24 kHz
     start: int
+    # samples
     length: int
 
     def load(self) -> Tensor:
-        """(length,) float32."""
+        """The waveform, (length,) float32 at 24 kHz."""
         return load_audio(self.clip.path)[self.start : self.start + self.length]
 
 
 class AudioCrops:
     """Batches of clips of similar length, cut to at most `crop_seconds` at a random place.
 
-    clips: to draw from, each with the same chance; batch: clips in a batch; key: what the draws depend on, such as seed
+    Args:
+        clips: to draw from, each with the same probability.
+        batch: clips in a batch.
+        crop_seconds: length of the longest crop.
+        key: what the random numbers depend on, such as seed and split.
+
+    Raises:
+        UserError: there is no clip.
     """
 
-    def __init__(self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: object) -> None:
+    def __init__(self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: int | str) -> None:
         if not clips:
-            raise UserError("no clip to learn from: look at the corpora and their splits")
+            raise UserError("no clip to train on: look at the corpora and their splits")
         self.clips, self.size, self.key = list(clips), batch, key
         self.most = round(crop_seconds * SAMPLE_RATE)
         self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
+
+    @classmethod
+    def train_and_dev(cls, corpora: Sequence[str], batch: int, crop_seconds: float, seed: int) -> tuple[Self, Self]:
+        """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class."""
+        clips = read_corpora(corpora)
+        train, dev = (
+            cls([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split)
+            for split in ("train", "dev")
+        )
+        return train, dev
 
     @property
     def fingerprint(self) -> str:
@@ -54,9 +75,9 @@ class AudioCrops:
         pool, position = divmod(index, _POOL)
         rng = KeyedRng("crop", *self.key, index)
         crops = []
-        for place in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
-            length = min(self.lengths[place], self.most)
-            crops.append(Crop(self.clips[place], rng.randint(0, self.lengths[place] - length), length))
+        for clip in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
+            length = min(self.lengths[clip], self.most)
+            crops.append(Crop(self.clips[clip], rng.randint(0, self.lengths[clip] - length), length))
         return crops
 
 
@@ -68,20 +89,8 @@ def load_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=4)
 def _pool(lengths: tuple[int, ...], most: int, size: int, key: tuple) -> list[list[int]]:
-    """Places of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
+    """Indices of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
     rng = KeyedRng("pool", *key)
-    places = [rng.randrange(len(lengths)) for _ in range(_POOL * size)]
-    places.sort(key=lambda place: min(lengths[place], most))
-    return rng.shuffled([places[i * size : (i + 1) * size] for i in range(_POOL)])
-
-
-def train_and_held_out(
-    corpora: Sequence[str], batch: int, crop_seconds: float, seed: int
-) -> tuple[AudioCrops, AudioCrops]:
-    """Crops of the corpora's train clips, and of their dev clips."""
-    clips = read_corpora(corpora)
-    train, held_out = (
-        AudioCrops([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split)
-        for split in ("train", "dev")
-    )
-    return train, held_out
+    clips = [rng.randrange(len(lengths)) for _ in range(_POOL * size)]
+    clips.sort(key=lambda clip: min(lengths[clip], most))
+    return rng.shuffled([clips[i * size : (i + 1) * size] for i in range(_POOL)])

@@ -1,58 +1,57 @@
-"""The audio LLM: descriptive branch, projection, and a frozen text model with LoRA that answers from what it hears.
+"""The audio LLM: descriptive branch, projection, and a frozen text model with LoRA that answers from their output.
 
 Supervised training of the descriptive branch (ReasoningCodec, stage 1): the text model reads the quantised descriptive
-frames in the place of the recording and must give the answer, so that the frames come to hold what words can say.
+frames in the place of the recording, and the loss is of its answer, so that the frames come to hold what text can
+express.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from codec.io.errors import UserError
-from codec.io.numbers import ProperShare, Width
-from codec.io.shipped import located
-from codec.io.tensor_files import save_tensors
 from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveOutput
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
-from training.codec.prompt_template import Dialogue
-
-LISTENER_FILE = "audio_llm.safetensors"  # beside the branch that it listens through
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters on all linear layers of the text model (published: rank 32, alpha 32, dropout 0.1)."""
-
-    rank: Width = 32
-    alpha: Width = 32
-    dropout: ProperShare = 0.1
+from training.lm.audio_projector import AUDIO_LLM_FILE, find_audio_llm, read_audio_llm
+from training.lm.lora import LoraRecipe
+from training.lm.prompt_template import Dialogue
 
 
 @dataclass
-class ListenerLosses:
-    answer: Tensor  # mean cross-entropy of the answers' ids
+class AudioLLMLosses:
+    """Losses of a batch of questions, scalars."""
+
+    # mean cross-entropy of the answers' text tokens
+    answer: Tensor
+    # of the descriptive branch's quantiser
     commitment: Tensor
-    alignment: Tensor  # mean CTC loss per id of the transcripts, 0 without the auxiliary head
-    codes: Tensor | None  # (B, T5, 8), -1 beyond each clip; None where quantisation was left out
+    # mean CTC loss per text token of the transcripts, 0 without the auxiliary head
+    alignment: Tensor
+    # (B, T5, 8) descriptive ids, -1 beyond each clip; None where quantisation was left out
+    codes: Tensor | None
 
 
 class AudioLLM(nn.Module):
     """Answers questions about recordings.
 
-    text_model: folder or hub id of a causal language model; frozen but for its adapters
-    align: with an auxiliary head that reads the transcript off the 25 Hz states by CTC
+    Args:
+        branch: of the codec; trained with the adapters and the projection.
+        text_model: folder or hub id of a causal language model; frozen but for its adapters.
+        tokenizer: the text model's.
+        lora: of the adapters on all linear layers of the text model.
+        align: with an auxiliary head that reads the transcript off the 25 Hz states by CTC.
+        precision: of the text model's frozen weights.
     """
 
     def __init__(
@@ -60,14 +59,14 @@ class AudioLLM(nn.Module):
         branch: DescriptiveBranch,
         text_model: str,
         tokenizer: TextTokenizer,
-        lora: Lora,
+        lora: LoraRecipe,
         align: bool,
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         model = load_text_model(text_model, precision)
         if tokenizer.size > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(tokenizer.size)  # tags that the tokenizer did not know; never used here
+            model.resize_token_embeddings(tokenizer.size)  # tags that were added to the tokenizer; never used here
         model.config.use_cache = False
         adapters = LoraConfig(
             r=lora.rank,
@@ -92,11 +91,20 @@ class AudioLLM(nn.Module):
         dialogues: Sequence[Dialogue],
         transcripts: Sequence[str],
         quantise: bool,
-    ) -> ListenerLosses:
-        """Losses of a batch of questions. Features as for DescriptiveBranch; transcripts: "" where there is none."""
-        heard = self.branch(speech, music, frames, quantise)
+    ) -> AudioLLMLosses:
+        """Losses of a batch of B questions.
+
+        Args:
+            speech: (B, C, T50) expert features, as for DescriptiveBranch.
+            music: (B, C, T25).
+            frames: (B,) 25 Hz frames of each recording.
+            dialogues: question and answer about each recording.
+            transcripts: of each recording, "" where there is none.
+            quantise: whether the text model reads quantised frames.
+        """
+        described = self.branch(speech, music, frames, quantise)
         pieces = [dialogue.ids(self.tokenizer) for dialogue in dialogues]
-        prompts = self.prompts(heard, pieces)
+        prompts = self.prompts(described, pieces)
         answers = [torch.tensor(answer, device=speech.device) for _, _, answer in pieces]
         sequences = [torch.cat([p, self.embed(a[:-1])]) for p, a in zip(prompts, answers, strict=True)]
         # An answer's first id is predicted at the last position of the prompt.
@@ -108,10 +116,12 @@ class AudioLLM(nn.Module):
         targets = pad_sequence(targets, batch_first=True, padding_value=-100)
         text_model = self.text_model.get_base_model()
         states = text_model.base_model(inputs_embeds=pad_sequence(sequences, batch_first=True)).last_hidden_state
-        wanted = targets != -100
-        logits = text_model.get_output_embeddings()(states[wanted])  # the vocabulary at the answers alone
-        answer = F.cross_entropy(logits.float(), targets[wanted])
-        return ListenerLosses(answer, heard.commitment, self._alignment_loss(heard, transcripts), heard.codes)
+        is_target = targets != -100
+        logits = text_model.get_output_embeddings()(states[is_target])  # the vocabulary at the answers alone
+        answer = F.cross_entropy(logits.float(), targets[is_target])
+        return AudioLLMLosses(
+            answer, described.commitment, self._alignment_loss(described, transcripts), described.codes
+        )
 
     @torch.no_grad()
     def answer(
@@ -123,9 +133,9 @@ class AudioLLM(nn.Module):
         quantise: bool = True,
         max_new_tokens: int = 48,
     ) -> list[str]:
-        """The likeliest answers, word for word, of a batch of questions."""
-        heard = self.branch(speech, music, frames, quantise)
-        prompts = self.prompts(heard, [Dialogue(question, "").ids(self.tokenizer) for question in questions])
+        """The likeliest answers to a batch of questions, greedily decoded. Features as for `forward`."""
+        described = self.branch(speech, music, frames, quantise)
+        prompts = self.prompts(described, [Dialogue(question, "").ids(self.tokenizer) for question in questions])
         most = max(len(prompt) for prompt in prompts)
         embeddings = torch.stack([F.pad(prompt, (0, 0, most - len(prompt), 0)) for prompt in prompts])
         mask = torch.tensor([[0] * (most - len(p)) + [1] * len(p) for p in prompts], device=embeddings.device)
@@ -141,11 +151,16 @@ class AudioLLM(nn.Module):
         return [self.tokenizer.decode(row).strip() for row in ids.tolist()]
 
     def prompts(
-        self, heard: DescriptiveOutput, pieces: Sequence[tuple[list[int], list[int], list[int]]]
+        self, described: DescriptiveOutput, pieces: Sequence[tuple[list[int], list[int], list[int]]]
     ) -> list[Tensor]:
-        """What comes before each answer: (rows, width) embeddings, the recording's frames in their place."""
-        frames = self.projection(heard.quantised).to(self.text_model.dtype)  # (B, T5, width)
-        counts = heard.mask.sum(1).tolist()
+        """What precedes each answer: (rows, width) embeddings, the recording's frames in their place.
+
+        Args:
+            described: of B recordings.
+            pieces: of B dialogues, as `Dialogue.ids` gives them.
+        """
+        frames = self.projection(described.quantised).to(self.text_model.dtype)  # (B, T5, width)
+        counts = described.mask.sum(1).tolist()
         return [
             torch.cat([self.embed(before), recording[:count], self.embed(between)])
             for recording, count, (before, between, _) in zip(frames, counts, pieces, strict=True)
@@ -156,44 +171,25 @@ class AudioLLM(nn.Module):
         table = self.text_model.get_input_embeddings()
         return table(torch.as_tensor(ids, dtype=torch.long, device=table.weight.device))
 
-    def _alignment_loss(self, heard: DescriptiveOutput, transcripts: Sequence[str]) -> Tensor:
+    def _alignment_loss(self, described: DescriptiveOutput, transcripts: Sequence[str]) -> Tensor:
         rows = [row for row, text in enumerate(transcripts) if text]
         if self.alignment is None or not rows:
-            return heard.commitment.new_zeros(())
+            return described.commitment.new_zeros(())
         targets = [torch.tensor(self.tokenizer.encode(transcripts[row])) for row in rows]
-        log_probs = self.alignment(heard.frame_states[rows]).float().log_softmax(-1).transpose(0, 1)  # (T25, b, ids)
+        log_probs = (
+            self.alignment(described.frame_states[rows]).float().log_softmax(-1).transpose(0, 1)
+        )  # (T25, b, ids)
         return F.ctc_loss(
             log_probs,
             torch.cat(targets).to(log_probs.device),
-            heard.frame_mask[rows].sum(1),
+            described.frame_mask[rows].sum(1),
             torch.tensor([len(target) for target in targets], device=log_probs.device),
             blank=self.tokenizer.size,
-            zero_infinity=True,  # a transcript with more ids than the clip has frames says nothing about alignment
+            zero_infinity=True,  # a transcript with more tokens than the clip has frames cannot be aligned
         )
 
 
-def save_listener(state: Mapping[str, Tensor], lora_scale: float, path: Path) -> None:
-    """Write an audio LLM's own tensors (projection, adapters, auxiliary head) where `AudioProjector.load` finds them.
-
-    lora_scale: what the product of the low-rank matrices is multiplied with
-    """
-    save_tensors(state, path, lora_scale=str(lora_scale))
-
-
-def read_listener(path: str | Path) -> tuple[dict[str, Tensor], float]:
-    """An audio LLM's own tensors as saved, and the scale of its adapters. Raises UserError where the file is none."""
-    try:
-        with safe_open(located(path), "pt") as file:
-            scale = float((file.metadata() or {})["lora_scale"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: no audio LLM can be read ({error}); name a run of kind descriptive, or the {LISTENER_FILE} of one"
-        ) from error
-    return state, scale
-
-
-def load_listener(
+def load_audio_llm(
     branch: DescriptiveBranch,
     folder: Path,
     text_model: str,
@@ -204,30 +200,37 @@ def load_listener(
 ) -> tuple[AudioLLM, dict[str, Tensor], float]:
     """The audio LLM of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
 
-    folder: holds audio_llm.safetensors, branch is what was trained with it
-    align: with an auxiliary head, the saved one or else a new one; without, a saved one is left aside
-    dropout: of the adapters
-    Raises UserError naming the file where it is missing, damaged, or belongs to another text model.
+    Args:
+        branch: what was trained with it.
+        folder: holds audio_llm.safetensors.
+        text_model: the one that it was trained with, by folder or hub id.
+        tokenizer: the text model's.
+        precision: of the text model's frozen weights.
+        align: with an auxiliary head, the saved one or else a new one; without, a saved one is ignored.
+        dropout: of the adapters.
+
+    Raises:
+        UserError: the file is missing, damaged, or belongs to another text model.
     """
-    path = folder / LISTENER_FILE
-    state, scale = read_listener(path)
+    path = folder / AUDIO_LLM_FILE
+    state, scale = read_audio_llm(path)
     rank = next((len(tensor) for name, tensor in state.items() if ".lora_A." in name), None)
     if rank is None:
         raise UserError(f"{path}: no audio LLM can be read (it has no adapters); name a run of kind descriptive")
-    lora = Lora(rank, round(scale * rank), dropout)
+    lora = LoraRecipe(rank=rank, alpha=round(scale * rank, 6), dropout=dropout)  # rounded: the scale was a quotient
     audio_llm = AudioLLM(branch, text_model, tokenizer, lora, align, precision)
     own = {name: t for name, t in state.items() if align or not name.startswith("alignment.")}
     try:
-        found = audio_llm.load_state_dict(own, strict=False)
+        loaded = audio_llm.load_state_dict(own, strict=False)
     except RuntimeError as error:
         raise UserError(
             f"{path}: does not fit {text_model} ({' '.join(str(error).split())[:300]}); name the text model that the "
             "descriptive run was trained with"
         ) from error
     parameters = {name for name, p in audio_llm.named_parameters() if p.requires_grad}
-    learns = {name for name in parameters if not name.startswith(("branch.", "alignment."))}
-    if found.unexpected_keys or learns - own.keys():
-        odd = sorted({*found.unexpected_keys, *(learns - own.keys())})
+    required = {name for name in parameters if not name.startswith(("branch.", "alignment."))}
+    if loaded.unexpected_keys or required - own.keys():
+        odd = sorted({*loaded.unexpected_keys, *(required - own.keys())})
         raise UserError(
             f"{path}: does not fit {text_model} (such as {odd[0]}); name the text model that the descriptive run was "
             "trained with"
@@ -236,14 +239,18 @@ def load_listener(
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Hash of the weights in an audio LLM's folder: its own, and the model's beside them."""
+    """Hash of the weights in an audio LLM's folder: its own, and the model's beside them.
+
+    Raises:
+        UserError: one of the files is missing.
+    """
     digest = hashlib.sha256()
-    for name in ("model.safetensors", LISTENER_FILE):
+    for name in ("model.safetensors", AUDIO_LLM_FILE):
         try:
-            digest.update((folder / name).read_bytes())
+            digest.update(find_audio_llm(folder / name).read_bytes())
         except OSError as error:
             raise UserError(
                 f"{folder / name}: cannot be read ({error}); name a run of kind descriptive, or a folder with its "
-                f"{LISTENER_FILE}"
+                f"{AUDIO_LLM_FILE}"
             ) from error
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Speaker verification: two recordings, one after the other, and whether the same person speaks in both."""
+"""Speaker verification: two recordings, one after the other, and whether their speaker is the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ GAP = SAMPLE_RATE // 2  # samples of silence between the two
 class SpeakerPairs:
     """Pairs of clips of speech whose speakers are known.
 
-    lengths: clip id -> samples; longest: samples that a pair with its gap may have, so no clip has more than half
+    Args:
+        clips: to pair.
+        lengths: clip id -> samples.
+        longest: samples of a pair with its gap, at most; no clip has more than half of them.
     """
 
     def __init__(self, clips: Sequence[Clip], lengths: Mapping[str, int], longest: int) -> None:

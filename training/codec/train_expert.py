@@ -1,13 +1,14 @@
-"""Codec stage 0, where no music encoder can be had: train one from nothing by masked prediction (BEST-RQ).
+"""Codec stage 0, where no music encoder is available: train one from scratch by masked prediction (BEST-RQ).
 
-Loss = cross-entropy of the codes of hidden frames. Nothing is annotated: any sound teaches. What it makes serves the
-codec as expert encoder of the role music, of kind conformer.
+Loss = cross-entropy of the codes of masked frames. Nothing needs annotation. The result serves the codec as expert
+encoder of the role music, of kind conformer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Seconds, Size
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, Crop, load_batch, train_and_held_out
+from training.codec.audio_crops import AudioCrops, Crop, load_batch
 from training.codec.losses.best_rq import MaskedPrediction, MaskedPredictionConfig, stacked
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.engine.engine import Engine, seed_everything
@@ -28,24 +29,23 @@ from training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertRecipe(Recipe):
-    """What the music encoder learns from and how.
-
-    corpora: folders or descriptions of corpora; their train clips teach, their dev clips are held out
-    encoder: its sizes; prediction: the task
-    batch: clips in a micro-batch, all cut to the length of the shortest; crop_seconds: the longest stretch of a clip
-    statistics_batches: training batches over which statistics are taken: of the spectra, for the quantiser, at the
-        start, and of the batch norms for every encoder that is saved
-    held_out_batches: that are predicted at validation
-    """
+    """Masked prediction of a music encoder."""
 
     READS = ("corpora",)
 
+    # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
     corpora: Corpora
+    # sizes of the encoder
     encoder: MusicEncoderConfig = field(default_factory=MusicEncoderConfig)
+    # what is masked and predicted
     prediction: MaskedPredictionConfig = MaskedPredictionConfig()
+    # clips in a micro-batch, all cut to the length of the shortest
     batch: Size = 8
+    # seconds of a crop, at most
     crop_seconds: Seconds = 30.0
+    # training batches for statistics: of spectra at the start, of batch norms for every encoder that is saved
     statistics_batches: Count = 20
+    # batches of dev clips at validation
     held_out_batches: Count = 8
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class ExpertRecipe(Recipe):
 def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the encoder, which MusicEncoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         encoder = MusicEncoder(recipe.encoder)
@@ -67,11 +67,7 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
             measure_spectra(model, train, recipe.statistics_batches)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         usage = CodebookUsage(recipe.prediction.codes, {"targets": range(1)})
-
-        def write_model(folder: Path, state: dict[str, Tensor]) -> None:
-            encoder.save_pretrained(
-                folder, {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
-            )
+        write = partial(write_model, encoder)
 
         for step in run.steps():
             for index in engine.micro_batches(step):
@@ -92,14 +88,24 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
                 with engine.evaluating():
                     run.metric_logger.write(step, validate(engine, held_out, recipe))
             if save_due:
-                run.save(step, {"model": engine}, write_model, facts)
+                run.save(step, {"model": engine}, write, facts)
     return run.model
+
+
+def write_model(encoder: MusicEncoder, folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Fill a model folder from the state of MaskedPrediction: the encoder alone."""
+    prefix = "encoder."
+    encoder.save_pretrained(folder, {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
 
 
 def equally_long(crops: Sequence[Crop], frame: int) -> Tensor:
     """Waveforms (B, n) cut to the whole frames of the shortest crop, so that the batch norms count no padding.
 
-    frame: samples of a frame. Crops of a batch are of similar length; one shorter than a frame ends in silence.
+    Crops of a batch are of similar length; one shorter than a frame ends in silence.
+
+    Args:
+        crops: B of them.
+        frame: samples of a frame.
     """
     waveforms, lengths = load_batch(crops)
     length = max(1, int(lengths.min()) // frame) * frame
@@ -132,17 +138,16 @@ def settle_statistics(engine: Engine, train: AudioCrops, recipe: ExpertRecipe) -
 
 
 def validate(engine: Engine, held_out: AudioCrops, recipe: ExpertRecipe) -> dict[str, float]:
-    """Loss and accuracy on the same held-out batches, with the same frames hidden, every time.
+    """Loss and accuracy on the same held-out batches, with the same frames masked, every time.
 
-    held_out_majority: accuracy of naming the one code that is the most frequent among what is asked; what the encoder
-    knows is what it is better by.
+    val/majority is the accuracy of always predicting the most frequent of the target codes: the baseline.
     """
-    totals, targets = {"held_out_loss": 0.0, "held_out_accuracy": 0.0}, []
+    totals, targets = {"val/loss": 0.0, "val/accuracy": 0.0}, []
     for index in range(recipe.held_out_batches):
         seed_everything(recipe.seed, -3, index)
         out = engine(equally_long(held_out.batch(index), recipe.encoder.samples_per_frame).to(engine.device))
-        totals["held_out_loss"] += float(out.loss) / recipe.held_out_batches
-        totals["held_out_accuracy"] += float(out.accuracy) / recipe.held_out_batches
+        totals["val/loss"] += float(out.loss) / recipe.held_out_batches
+        totals["val/accuracy"] += float(out.accuracy) / recipe.held_out_batches
         targets.append(out.targets)
-    asked = torch.cat(targets)
-    return totals | {"held_out_majority": float(asked.bincount().max()) / len(asked)}
+    codes = torch.cat(targets)
+    return totals | {"val/majority": float(codes.bincount().max()) / len(codes)}

@@ -1,36 +1,38 @@
 """Codec stage 1, second part: GRPO on the detailed analysis (ReasoningCodec §A.2; formulas: rl/policy_loss.py).
 
-The audio LLM of a descriptive run says several analyses of each clip at random; those that agree better with the ground
-truth than the rest of their group become likelier, within a clipped distance of the policy that said them and at a
-price for leaving the supervised model. Published: the order (supervised, then GRPO) and the reward (a language model
-judges the consistency with the ground truth), off by default here in favour of rewards that can be verified. Not
-published, hence ours: group size, KL weight, clip, learning rate, steps, and what learns: what supervised training
-taught (branch, projection, adapters), with the codebooks frozen, so that a code goes on meaning what it meant.
+From the audio LLM of a descriptive run several analyses of each clip are sampled; those that agree better with the
+ground truth than the rest of their group become likelier, within a clipped distance of the policy that sampled them and
+at a price for leaving the supervised model. Published: the order (supervised, then GRPO) and the reward (a language
+model judges the consistency with the ground truth), off by default here in favour of rewards that can be verified. Not
+published, hence ours: group size, KL weight, clip, learning rate, steps, and what is trained: the same as in supervised
+training (branch, projection, adapters), with the codebooks frozen, so that a code keeps its meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.rng import stable_hash
 from codec.io.errors import UserError
-from codec.io.numbers import Below, Count, Filled, Name, NonNegative, Positive, Range, Seconds, Size
+from codec.io.numbers import Below, Count, Filled, Name, NonNegative, Positive, Range, Size
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_llm import LISTENER_FILE, fingerprint_of, load_listener, save_listener
-from training.codec.audio_qa import AudioQADataset, Augmentation, ListeningBatch, train_and_held_out
-from training.codec.train_descriptive import PRECISION, plain_attention
+from training.codec.audio_llm import fingerprint_of, load_audio_llm
+from training.codec.audio_qa import AudioQABatch, AudioQADataset, Augmentation
+from training.codec.losses.weighted_sum import weighted_sum
+from training.codec.supervision import AudioQARecipe, load_descriptive_encoder
+from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
-from training.recipe import Corpora, Recipe
+from training.lm.audio_projector import AUDIO_LLM_FILE, save_audio_llm
 from training.resume import Resume
 from training.rl.llm_judge import Judge, JudgeRecipe, load_judge
 from training.rl.policy import Policy
@@ -43,45 +45,35 @@ _REWARDS = {"format": 0.5, "words": 2.0, "tags": 1.0, "tempo": 0.5, "key": 0.5, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoRecipe(Recipe):
-    """What is rewarded and how far the policy may go.
-
-    steps: batches of groups that are sampled; each makes `updates` updates of the weights
-    init: a descriptive run whose tasks had `analysis` among them; text_model: the one that it was trained with
-    corpora, prompts, max_seconds, cache_features: as in a descriptive recipe
-    batch: clips in a micro-batch; group: analyses of each, sampled at `temperature`, of at most `max_new_tokens` ids;
-    one that
-        has not ended by then earns nothing
-    rewards: name -> weight in the mean over those that apply to a clip
-    judge: who gives the reward "judge"; needed where that has a weight
-    branch_learns: whether the descriptive branch does, or the text model's adapters and the projection alone, so that
-        every clip keeps its codes
-    clip: how far the ratio of an id's probabilities may go from 1; kl_weight: price of leaving the supervised model
-    commitment_weight: as in a descriptive recipe; keeps the branch near the codebooks, which are frozen
-    held_out_limit: dev clips whose likeliest analyses are rewarded at validation
-    """
+class GrpoRecipe(AudioQARecipe):
+    """Group-relative policy optimisation of the analyses. A step samples groups and makes `updates` updates of them."""
 
     READS = ("corpora", "init", "text_model", "prompts", "judge.model")
 
-    corpora: Corpora
+    # a descriptive run whose tasks had `analysis` among them; text_model names the one that it was trained with
     init: Name
-    text_model: Name
-    text_precision: Literal["fp32", "bf16"] = "fp32"
-    prompts: str = ""
+    # clips in a micro-batch
     batch: Size = 4
-    max_seconds: Seconds = 30.0
-    cache_features: bool = False
+    # analyses of each clip
     group: Annotated[int, Range(2, 2**20)] = 8
+    # sampling temperature
     temperature: Annotated[float, Range(0, 1000, open=True)] = 1.0
+    # text tokens of an analysis, at most; one that has not ended by then is rewarded with 0
     max_new_tokens: Size = 256
+    # updates of the weights for each step
     updates: Count = 1
+    # reward -> weight in the mean over those that apply to a clip
     rewards: Annotated[dict[str, Positive], Filled()] = field(default_factory=lambda: dict(_REWARDS))
+    # the language model behind the reward "judge"; required where that has a weight
     judge: JudgeRecipe | None = None
-    branch_learns: bool = True
+    # whether the descriptive branch is trained too; else its codes stay as they are
+    train_branch: bool = True
+    # distance of the ratio of a token's probabilities from 1 beyond which nothing is gained
     clip: Annotated[float, Below(0, 1, open=True)] = 0.2
+    # weight of the KL divergence from the supervised model
     kl_weight: NonNegative = 0.04
+    # weight of the commitment loss, which keeps the branch near the frozen codebooks
     commitment_weight: NonNegative = 1.0
-    held_out_limit: Count = 100
 
     def __post_init__(self) -> None:
         known = [*REWARDS, JUDGED]
@@ -91,21 +83,24 @@ class GrpoRecipe(Recipe):
         if (JUDGED in self.rewards) != (self.judge is not None):
             raise UserError("rewards.judge and judge belong together: give both or neither")
         if self.engine.zero_stage == 3:
-            raise UserError("engine.zero_stage 3 splits the weights that sampling needs at every id; use at most 2")
+            raise UserError("engine.zero_stage 3 splits the weights that sampling needs at every token; use at most 2")
 
 
 @dataclass
 class Rollout:
-    """A micro-batch of groups: N = B G analyses of B clips, the first clip's G first.
+    """A micro-batch of groups: N = B G analyses of B clips, the first clip's G first."""
 
-    old, reference (N, L): log-probabilities of the ids by the policy that said them and by the supervised model
-    """
-
-    batch: ListeningBatch
+    # the questions about the clips
+    batch: AudioQABatch
+    # N lists of text tokens
     answers: list[list[int]]
-    advantages: Tensor  # (N,)
-    facts: dict[str, float]  # means, for the metrics log
+    # (N,)
+    advantages: Tensor
+    # means, for the metrics log
+    facts: dict[str, float]
+    # (N, L) log-probabilities of the tokens by the policy that sampled them; None before its first update
     old: Tensor | None = None
+    # (N, L) the same by the supervised model
     reference: Tensor | None = None
 
 
@@ -115,20 +110,9 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
         clips = read_corpora(recipe.corpora)
         start = resolve_model(recipe.init)
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
-        encoder = DescriptiveEncoder.from_pretrained(start)
-        if not encoder.branch.initialised:
-            raise UserError(f"{start}: its codebooks hold no codes yet; train it for more than quantise_after steps")
-        train, held_out = train_and_held_out(
-            clips,
-            {TASK: 1.0},
-            (TASK,),
-            encoder,
-            PromptBank.load(recipe.prompts or None),
-            recipe.batch,
-            recipe.max_seconds,
-            Augmentation(),
-            recipe.cache_features,
-            recipe.seed,
+        encoder = load_descriptive_encoder(start)
+        train, held_out = AudioQADataset.train_and_dev(
+            clips, {TASK: 1.0}, (TASK,), encoder, recipe.questions(Augmentation()), recipe.seed
         )
         facts = {
             "clips": train.fingerprint,
@@ -136,56 +120,79 @@ def run(recipe: GrpoRecipe, resume: Resume = False) -> Path:
             "supervised_model": fingerprint_of(start),
         }
         run.check(facts)
-        precision = PRECISION[recipe.text_precision]
-        audio_llm, supervised, scale = load_listener(encoder.branch, start, recipe.text_model, tokenizer, precision)
-        audio_llm.branch.requires_grad_(recipe.branch_learns)
+        audio_llm, supervised, scale = load_audio_llm(
+            encoder.branch, start, recipe.text_model, tokenizer, recipe.text_dtype
+        )
+        audio_llm.branch.requires_grad_(recipe.train_branch)
         policy = Policy(audio_llm, recipe.temperature)
         updates = recipe.steps * recipe.updates
         engine = Engine(policy, recipe.optimiser, recipe.engine, updates, recipe.seed, run.engine_state())
         encoder.to(engine.device)
         policy.train()
         judge = load_judge(recipe.judge, engine.device) if recipe.judge else None
-
-        def write_model(folder: Path, state: dict[str, Tensor]) -> None:
-            state = {name.removeprefix("audio_llm."): tensor for name, tensor in state.items()}
-            branch = {name.removeprefix("branch."): t for name, t in state.items() if name.startswith("branch.")}
-            encoder.save_pretrained(folder, branch)
-            save_listener({name: state.get(name, t) for name, t in supervised.items()}, scale, folder / LISTENER_FILE)
+        weights = {"policy": 1.0, "kl": recipe.kl_weight, "commitment": recipe.commitment_weight}
+        write = partial(write_model, encoder, supervised, scale)
 
         for step in run.steps():
             rollouts = [
                 roll_out(policy, train.batch(index), recipe, judge, (step, index), engine.device)
                 for index in engine.micro_batches(step)
             ]
-            for update in range(recipe.updates):
+            for _ in range(recipe.updates):
                 for rollout in rollouts:
-                    with plain_attention(engine.device):
-                        inputs = policy_inputs(rollout.batch, engine.device)
-                        out = engine(**inputs, answers=rollout.answers, with_reference=update == 0)
-                    if update == 0:  # the policy is still the one that said them: its ratio to itself is exactly 1
-                        rollout.old, rollout.reference = out.log_probs.detach(), out.reference
-                    gain, clipped = clipped_policy_loss(
-                        out.log_probs, rollout.old, rollout.advantages, out.mask, recipe.clip
-                    )
-                    kl = kl_divergence(out.log_probs, rollout.reference, out.mask)
-                    loss = gain + recipe.kl_weight * kl + recipe.commitment_weight * out.commitment
-                    engine.backward(loss, names=[example.name for example in rollout.batch.examples])
-                    engine.record(policy=gain, kl=kl, clipped=clipped, commitment=out.commitment, **rollout.facts)
+                    losses = policy_losses(engine, rollout, recipe.clip)
+                    engine.backward(weighted_sum(losses, weights), names=rollout.batch.names)
+                    engine.record(**losses, **rollout.facts)
                 engine.step()
             run.metric_logger.count(analyses=sum(len(rollout.answers) for rollout in rollouts))
             if run.log_due(step):
                 run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.metric_logger.write(step, held_out_rewards(policy, held_out, recipe, engine.device))
+                    rewards = held_out_rewards(policy, held_out, recipe, engine.device)
+                run.metric_logger.write(step, rewards)
             if run.save_due(step):
-                run.save(step, {"model": engine}, write_model, facts)
+                run.save(step, {"model": engine}, write, facts)
     return run.model
+
+
+def policy_losses(engine: Engine, rollout: Rollout, clip: float) -> dict[str, Tensor]:
+    """Policy, KL and commitment loss of a rollout, and the share of tokens that are clipped.
+
+    The first pass over a rollout also sets its old and reference log-probabilities: the policy is still the one that
+    sampled it, and its ratio to itself is exactly 1.
+    """
+    first = rollout.old is None
+    with plain_attention(engine.device):
+        inputs = policy_inputs(rollout.batch, engine.device)
+        out = engine(**inputs, answers=rollout.answers, with_reference=first)
+    if first:
+        rollout.old, rollout.reference = out.log_probs.detach(), out.reference
+    policy, clipped = clipped_policy_loss(out.log_probs, rollout.old, rollout.advantages, out.mask, clip)
+    kl = kl_divergence(out.log_probs, rollout.reference, out.mask)
+    return {"policy": policy, "kl": kl, "clipped": clipped, "commitment": out.commitment}
+
+
+def write_model(
+    encoder: DescriptiveEncoder,
+    supervised: Mapping[str, Tensor],
+    scale: float,
+    folder: Path,
+    state: Mapping[str, Tensor],
+) -> None:
+    """Fill a model folder from a policy's state: the branch, and the audio LLM's own tensors beside it.
+
+    What of `supervised` was not trained is passed on as it was.
+    """
+    prefix = "audio_llm.branch."
+    encoder.save_pretrained(folder, {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
+    own = {name: state.get(f"audio_llm.{name}", tensor) for name, tensor in supervised.items()}
+    save_audio_llm(own, scale, folder / AUDIO_LLM_FILE)
 
 
 def roll_out(
     policy: Policy,
-    batch: ListeningBatch,
+    batch: AudioQABatch,
     recipe: GrpoRecipe,
     judge: Judge | None,
     key: tuple[int, int],
@@ -197,30 +204,30 @@ def roll_out(
     with plain_attention(device):
         answers = policy.sample(**policy_inputs(batch, device), seeds=seeds, max_new_tokens=recipe.max_new_tokens)
     tokenizer = policy.audio_llm.tokenizer
-    said = [tokenizer.decode(answer).strip() for answer in answers]
+    texts = [tokenizer.decode(answer).strip() for answer in answers]
     examples = [example for example in batch.examples for _ in range(recipe.group)]
-    scores = [verified(example.clip, text, recipe.rewards) for example, text in zip(examples, said, strict=True)]
+    scores = [verified(example.clip, text, recipe.rewards) for example, text in zip(examples, texts, strict=True)]
     facts = {}
     if judge is not None:
-        agreed = judge.score([(example.dialogue.answer, text) for example, text in zip(examples, said, strict=True)])
-        facts["judge_unreadable"] = sum(score is None for score in agreed) / count
-        for found, score in zip(scores, agreed, strict=True):
-            found[JUDGED] = score or 0.0  # what leaves the judge without a score must not pay
+        judged = judge.score([(example.dialogue.answer, text) for example, text in zip(examples, texts, strict=True)])
+        facts["judge_unreadable"] = sum(score is None for score in judged) / count
+        for rewards, score in zip(scores, judged, strict=True):
+            rewards[JUDGED] = score or 0.0  # to leave the judge without a score must not be rewarded
     ended = [answer[-1] == tokenizer.eos for answer in answers]
     rewards = torch.tensor(
         [weighted_mean(s, recipe.rewards) if e else 0.0 for s, e in zip(scores, ended, strict=True)]
     ).unflatten(0, (-1, recipe.group))  # (B, G)
     facts |= {
         "reward": float(rewards.mean()),
-        "reward_deviation": float(rewards.std(1, correction=0).mean()),  # within groups; 0: nothing to learn from
+        "reward_deviation": float(rewards.std(1, correction=0).mean()),  # within groups; 0: no gradient
         "ended": sum(ended) / count,
-        "analysis_ids": sum(map(len, answers)) / count,
+        "analysis_tokens": sum(map(len, answers)) / count,
     }
     facts |= {f"reward_{name}": value for name, value in _means(scores).items()}
     return Rollout(batch, answers, group_advantages(rewards).flatten().to(device), facts)
 
 
-def policy_inputs(batch: ListeningBatch, device: torch.device) -> dict[str, Any]:
+def policy_inputs(batch: AudioQABatch, device: torch.device) -> dict[str, Any]:
     """Features and questions of a batch, as Policy takes them."""
     inputs = batch.inputs(device)
     return {name: inputs[name] for name in ("speech", "music", "frames")} | {
@@ -234,17 +241,17 @@ def held_out_rewards(
     """Mean verifiable rewards of the likeliest analyses of dev clips."""
     scores = []
     for batch in held_out.questions(TASK, recipe.held_out_limit):
-        said = policy.audio_llm.answer(**policy_inputs(batch, device), max_new_tokens=recipe.max_new_tokens)
-        scores += [verified(e.clip, text, recipe.rewards) for e, text in zip(batch.examples, said, strict=True)]
+        texts = policy.audio_llm.answer(**policy_inputs(batch, device), max_new_tokens=recipe.max_new_tokens)
+        scores += [verified(e.clip, text, recipe.rewards) for e, text in zip(batch.examples, texts, strict=True)]
     total = [weighted_mean(score, recipe.rewards) for score in scores]
-    means = {f"held_out_reward_{name}": value for name, value in _means(scores).items()}
-    return {"held_out_reward": sum(total) / len(total)} | means
+    means = {f"val/reward_{name}": value for name, value in _means(scores).items()}
+    return {"val/reward": sum(total) / len(total)} | means
 
 
 def _means(scores: list[dict[str, float]]) -> Mapping[str, float]:
     """Mean of each reward over the analyses that it applies to."""
-    found: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for score in scores:
         for name, value in score.items():
-            found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+            values_of.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in values_of.items()}

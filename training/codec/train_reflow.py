@@ -3,7 +3,7 @@
 The frozen teacher solves its own equation in many steps, with guidance, from noise to latents under the condition of a
 real clip. The student, which starts as a copy, learns the straight path between the two ends of each such pair. A
 straight path needs few steps, and guidance, which is inside the pairs, needs no second evaluation: 2 steps of the
-student are 2 evaluations, 10 guided steps of the teacher 20. Pairs are made as they are needed; nothing else learns.
+student are 2 evaluations, 10 guided steps of the teacher 20. Pairs are made as they are needed; all else is frozen.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from codec.io.numbers import Guidance, Layers, Name, Seconds, Share, Size
 from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.flow_decoder import FlowDecoder
-from codec.tokenizer import load_tokenizer
+from codec.reasoning.load import load_reasoning_codec
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, train_and_held_out
+from training.codec.audio_crops import AudioCrops
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
-from training.codec.train_descriptive import plain_attention
+from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
 from training.recipe import Corpora, Recipe
@@ -35,31 +35,31 @@ from training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class ReflowRecipe(Recipe):
-    """What the teacher solves and what the student is made for.
-
-    corpora: folders of corpora, for conditions and given prefixes; their latents are no targets
-    init: folder of the codec whose flow decoder is distilled
-    batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length, best that of a
-        decoding window
-    teacher_steps, teacher_guidance, teacher_solver: how the teacher makes the end of a pair
-    student_steps: of the distilled decoder, its default when it decodes
-    times: where on the path the student learns. "uniform" (reflow) is good for any number of steps; "grid", only at the
-        times that `student_steps` Euler steps visit (k-step distillation in the authors' code), for that number alone
-    prefix_chance: of a micro-batch being given its first frames; prefix_share: at most this share of its shortest clip
-    """
+    """Distillation of a codec's flow decoder to few steps."""
 
     READS = ("corpora", "init")
 
+    # folders or descriptions of corpora, for conditions and prefixes; their latents are no targets
     corpora: Corpora
+    # folder of the codec whose flow decoder is distilled
     init: Name
+    # clips in a micro-batch
     batch: Size = 16
+    # seconds of a crop, at most; best the length of a decoding window
     crop_seconds: Seconds = 20.0
+    # solver steps of the teacher for each pair
     teacher_steps: Layers = 25
+    # classifier-free guidance of the teacher, 1: none
     teacher_guidance: Guidance = 1.5
+    # solver of the teacher
     teacher_solver: Literal["euler", "midpoint"] = "euler"
+    # steps of the distilled decoder, its default when it decodes
     student_steps: Layers = 2
+    # where on the path the student is trained: uniform, for any number of steps; grid, for student_steps Euler steps
     times: Literal["uniform", "grid"] = "uniform"
+    # probability that a micro-batch is given its first frames as context
     prefix_chance: Share = 0.5
+    # share of its shortest clip that is given, at most
     prefix_share: Share = 0.5
 
     def __post_init__(self) -> None:
@@ -73,28 +73,30 @@ class ReflowRecipe(Recipe):
 
 @dataclass
 class Pairs:
-    """Both ends of the paths of a micro-batch, and what they depend on.
+    """Both ends of the paths of a micro-batch, and what they depend on."""
 
-    noise, latents (normalised) (B, T25, latent_dim); mu (B, T25, dim); mask (B, T25) bool, the clips' frames
-    context: the clips' own latents (normalised) of that shape, of which the first `prefix_frames` are given
-    """
-
+    # (B, T25, latent_dim): where the paths start
     noise: Tensor
+    # (B, T25, latent_dim), normalised: where they end
     latents: Tensor
+    # (B, T25, dim): conditioning
     mu: Tensor
+    # (B, T25) bool: the clips' frames
     mask: Tensor
+    # (B, T25, latent_dim), normalised: the clips' own latents, of which the first `prefix_frames` are given
     context: Tensor
+    # frames that are given
     prefix_frames: int
 
     def solved_by(self, flow: FlowDecoder, steps: int, guidance: float = 1.0, solver: str = "euler") -> Tensor:
-        """Where `flow` goes from the same noise under the same condition, (B, T25, latent_dim)."""
+        """Solution of `flow` from the same noise under the same condition, (B, T25, latent_dim)."""
         return flow.solve(self.noise, self.mu, self.mask, self.context, self.prefix_frames, steps, guidance, solver)
 
     def distance(self, latents: Tensor) -> Tensor:
         """Root mean squared distance of latents from these, over the frames that are generated (a scalar)."""
-        counted = self.mask.clone()
-        counted[:, : self.prefix_frames] = False
-        return (latents - self.latents)[counted].square().mean().sqrt()
+        generated = self.mask.clone()
+        generated[:, : self.prefix_frames] = False
+        return (latents - self.latents)[generated].square().mean().sqrt()
 
 
 class Teacher:
@@ -105,17 +107,17 @@ class Teacher:
         self.flow = copy.deepcopy(codec.flow).requires_grad_(False)  # the codec's own becomes the student
 
     @torch.no_grad()
-    def pairs(self, heard: FrozenFeatures) -> Pairs:
-        """From the seeded draws: a prefix for all clips of the micro-batch or for none, and the noise."""
-        recipe, device = self.recipe, heard.latents.device
+    def pairs(self, features: FrozenFeatures) -> Pairs:
+        """Pairs of a micro-batch: noise, and a prefix for all its clips or for none, from the seeded generator."""
+        recipe, device = self.recipe, features.latents.device
         structural = self.codec.structural
-        quantised = structural(heard.features, heard.descriptive, heard.structural_mask).quantised
-        mu = structural.condition(quantised)[:, : heard.latents.shape[1]]
-        context = self.flow.normalise(heard.latents)
+        quantised = structural(features.experts, features.descriptive, features.structural_mask).quantised
+        mu = structural.condition(quantised)[:, : features.latents.shape[1]]
+        context = self.flow.normalise(features.latents)
         given, share = torch.rand(2).tolist()
         share = share * recipe.prefix_share * (given < recipe.prefix_chance)
-        prefix = int(share * int(heard.latent_frames.min()))
-        mask = length_mask(heard.latent_frames, context.shape[1])
+        prefix = int(share * int(features.latent_frames.min()))
+        mask = length_mask(features.latent_frames, context.shape[1])
         pairs = Pairs(torch.randn_like(context), context, mu, mask, context, prefix)
         mixed = recipe.engine.precision == "mixed"
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed), plain_attention(device):
@@ -147,17 +149,17 @@ class Student(nn.Module):
 def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which decodes in `student_steps` steps without guidance."""
     with Run(recipe, resume) as run:
-        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         codec = trained_codec(recipe)
         facts = {"clips": train.fingerprint, "init": codec.fingerprint}
         run.check(facts)
         codec.config = replace(codec.config, decode_steps=recipe.student_steps, decode_guidance=1.0)
-        teacher = Teacher(codec, recipe)  # before the engine goes on from a checkpoint
+        teacher = Teacher(codec, recipe)  # before the engine loads a checkpoint
         model = Student(codec.flow, recipe)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()
         teacher.flow.to(engine.device)
-        frozen = FeatureExtractor(codec, keep=False)
+        frozen = FeatureExtractor(codec)
 
         for step in run.steps():
             for index in engine.micro_batches(step):
@@ -171,9 +173,8 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
                 run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.metric_logger.write(
-                        step, held_out_distances(teacher, codec.flow, frozen, held_out, engine.device)
-                    )
+                    distances = held_out_distances(teacher, codec.flow, frozen, held_out, engine.device)
+                run.metric_logger.write(step, distances)
             if run.save_due(step):
                 run.save(step, {"model": engine}, codec.save_pretrained, facts)
     return run.model
@@ -182,31 +183,33 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
 def held_out_distances(
     teacher: Teacher, student: FlowDecoder, frozen: FeatureExtractor, crops: AudioCrops, device: torch.device
 ) -> dict[str, float]:
-    """How far from the teacher's many-step latents are the student's in few steps, and the teacher's own in as many?
+    """Distance from the teacher's many-step latents to the student's in few steps, and to the teacher's own in as few.
 
-    Root mean squares in normalised latents, over the same few batches and draws every time.
+    Root mean squares in normalised latents, over the same few batches and random numbers every time.
     """
     steps, guidance = teacher.recipe.student_steps, teacher.recipe.teacher_guidance
-    ours, before = [], []
+    student_distances, teacher_distances = [], []
     with torch.random.fork_rng():
         for index in range(4):
             torch.manual_seed(index)
             pairs = teacher.pairs(frozen(crops.batch(index), device))
-            ours.append(pairs.distance(pairs.solved_by(student, steps)))
-            before.append(pairs.distance(pairs.solved_by(teacher.flow, steps, guidance)))
+            student_distances.append(pairs.distance(pairs.solved_by(student, steps)))
+            teacher_distances.append(pairs.distance(pairs.solved_by(teacher.flow, steps, guidance)))
     return {
-        "held_out_distance": float(torch.stack(ours).mean()),
-        "held_out_teacher_distance": float(torch.stack(before).mean()),
+        "val/distance": float(torch.stack(student_distances).mean()),
+        "val/teacher_distance": float(torch.stack(teacher_distances).mean()),
     }
 
 
 def trained_codec(recipe: ReflowRecipe) -> ReasoningCodec:
-    """The codec to distil, frozen but for its flow decoder."""
-    codec = load_tokenizer(resolve_model(recipe.init))
-    if not isinstance(codec, ReasoningCodec):
-        raise UserError(f"{recipe.init}: a {codec.tokenizer_type} has no flow decoder; use a ReasoningCodec")
+    """The codec to distil, frozen but for its flow decoder.
+
+    Raises:
+        UserError: init names none, or one whose decoder is distilled already.
+    """
+    codec = load_reasoning_codec(resolve_model(recipe.init))
     if codec.config.decode_guidance == 1 and recipe.teacher_guidance != 1:
-        raise UserError(f"{recipe.init}: its decoder is made to go without guidance; set teacher_guidance to 1")
+        raise UserError(f"{recipe.init}: its decoder works without guidance; set teacher_guidance to 1")
     codec.requires_grad_(False)
     codec.flow.requires_grad_(True)
     return codec

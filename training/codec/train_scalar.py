@@ -1,7 +1,7 @@
-"""Codec stage 0: the scalar autoencoder, whose latents the flow decoder will aim at (ReasoningCodec's SQCodec).
+"""Codec stage 0: the scalar autoencoder, whose latents are the flow decoder's target (ReasoningCodec's SQCodec).
 
 Loss = reconstruction + adversarial + feature matching + a small pull of the latents towards zero, which keeps them
-away from the flat ends of tanh. The decoder hears latents with noise, so that it forgives the flow its small errors.
+away from the flat ends of tanh. The decoder is given latents with noise, so that it tolerates the flow's small errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from codec.io.numbers import Count, Filled, NonNegative, Range, Seconds, Size, W
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, load_batch, train_and_held_out
+from training.codec.audio_crops import AudioCrops, load_batch
 from training.codec.losses.discriminator import (
     Discriminator,
     adversarial_loss,
@@ -26,6 +26,7 @@ from training.codec.losses.discriminator import (
     feature_matching_loss,
 )
 from training.codec.losses.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss, masked_mean
+from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.engine import Engine
 from training.recipe import Corpora, OptimiserRecipe, Recipe
 from training.resume import Resume
@@ -37,43 +38,45 @@ Decibels = Annotated[float, Range(-120, 3)]  # up to the gain of the loudest cro
 
 @dataclass(frozen=True, kw_only=True)
 class AdversaryRecipe:
-    """The discriminator and its part in the loss.
+    """The discriminator and its part in the loss."""
 
-    start_step: first update with it; weight, feature_weight: of the adversarial and feature-matching losses
-    fft_sizes, channels: of codec.discriminator.Discriminator
-    """
-
+    # first update with it
     start_step: Count = 1
+    # weight of the adversarial loss
     weight: NonNegative = 1.0
+    # weight of the feature-matching loss
     feature_weight: NonNegative = 2.0
+    # samples of the spectra's windows, one resolution each
     fft_sizes: Annotated[tuple[WindowSize, ...], Filled()] = (512, 1024, 2048)
+    # channels of its hidden layers
     channels: Width = 32
+    # its optimiser and schedule
     optimiser: OptimiserRecipe = OptimiserRecipe(betas=(0.8, 0.99), weight_decay=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarRecipe(Recipe):
-    """What the scalar autoencoder learns from and how.
-
-    corpora: folders of corpora
-    batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
-    noise: deviation of the noise on the latents that the decoder hears
-    latent_weight: of the mean square of the latents before tanh; keeps them away from its flat ends
-    fit_batches: micro-batches to which the principal components are fitted
-    quietest_db: crops are scaled by a random gain between this and +3 dB
-    adversary: None trains on the reconstruction alone
-    """
+    """Training of the scalar autoencoder."""
 
     READS = ("corpora",)
 
+    # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
     corpora: Corpora
+    # its sizes
     autoencoder: ScalarConfig = field(default_factory=ScalarConfig)
+    # clips in a micro-batch
     batch: Size = 8
+    # seconds of a crop, at most
     crop_seconds: Seconds = 1.0
+    # standard deviation of the noise that is added to the latents before the decoder
     noise: NonNegative = 0.1
+    # weight of the mean square of the latents before tanh, which keeps them away from its flat ends
     latent_weight: NonNegative = 0.1
+    # micro-batches to which the principal components are fitted
     fit_batches: Count = 100
+    # dB; crops are scaled by a random gain between this and +3 dB
     quietest_db: Decibels = -12.0
+    # the discriminator; left out: no adversarial loss
     adversary: AdversaryRecipe | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +87,7 @@ class ScalarRecipe(Recipe):
 def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the autoencoder, which ScalarAutoencoder.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         autoencoder = ScalarAutoencoder(recipe.autoencoder)
@@ -92,52 +95,68 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
             autoencoder.fit_principal_components(load_batch(train.batch(i)) for i in range(recipe.fit_batches))
         engines = {"model": _engine(recipe, autoencoder, recipe.optimiser, run, "model")}
         engine, adversary = engines["model"], recipe.adversary
-        reconstruction = Reconstruction(autoencoder).to(engine.device)
+        reconstruction = ReconstructionLoss(autoencoder).to(engine.device)
         if adversary is not None:
             discriminator = Discriminator(adversary.fft_sizes, adversary.channels)
-            critic = engines["critic"] = _engine(recipe, discriminator, adversary.optimiser, run, "critic")
+            discriminator = _engine(recipe, discriminator, adversary.optimiser, run, "discriminator")
+            engines["discriminator"] = discriminator
+        weights = loss_weights(recipe)
 
         for step in run.steps():
             adversarial_active = adversary is not None and step >= adversary.start_step
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
+                names = [crop.clip.id for crop in crops]
                 waveforms, lengths = (x.to(engine.device) for x in load_batch(crops))
                 waveforms = autoencoder.pad(waveforms * random_gains(len(crops), recipe.quietest_db).to(engine.device))
                 raw, signal = engine(waveforms, lengths, noise=recipe.noise)
-                loss, terms = reconstruction(signal, waveforms, lengths)
-                terms["latent_power"] = masked_mean(raw.square(), reconstruction.frames(lengths))
-                loss = loss + recipe.latent_weight * terms["latent_power"]
+                losses = reconstruction(signal, waveforms, lengths)
+                losses["latent_power"] = masked_mean(raw.square(), reconstruction.frames(lengths))
                 if adversarial_active:
                     decoded = autoencoder.waveform(signal, lengths)
-                    with critic.frozen():
-                        real, fake = critic(waveforms), critic(decoded)
-                        terms["adversarial"] = adversarial_loss(fake)
-                        terms["features"] = feature_matching_loss(real, fake)
-                    loss = loss + adversary.weight * terms["adversarial"] + adversary.feature_weight * terms["features"]
-                engine.backward(loss, names=[crop.clip.id for crop in crops])
+                    losses |= generator_losses(discriminator, waveforms, decoded)
+                loss = weighted_sum(losses, weights)
+                engine.backward(loss, names=names)
                 if adversarial_active:
-                    terms["critic"] = discriminator_loss(critic(waveforms), critic(decoded.detach()))
-                    critic.backward(terms["critic"], names=[crop.clip.id for crop in crops])
-                engine.record(loss=loss, **terms)
+                    real, fake = discriminator(waveforms), discriminator(decoded.detach())
+                    losses["discriminator"] = discriminator_loss(real, fake)
+                    discriminator.backward(losses["discriminator"], names=names)
+                engine.record(loss=loss, **losses)
                 run.metric_logger.count(audio_seconds=float(lengths.sum()) / SAMPLE_RATE)
             engine.step()
             if adversarial_active:
-                critic.step()
+                discriminator.step()
             if run.log_due(step):
                 run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.metric_logger.write(step, validate(engine, reconstruction, held_out))
+                    losses = validate(engine, reconstruction, held_out)
+                run.metric_logger.write(step, losses)
             if run.save_due(step):
                 run.save(step, engines, autoencoder.save_pretrained, facts)
     return run.model
 
 
-class Reconstruction(nn.Module):
-    """How far the decoded signal is from the waveforms that went in.
+def loss_weights(recipe: ScalarRecipe) -> dict[str, float]:
+    """Weight of each loss; the adversarial ones apply from `adversary.start_step` on."""
+    weights = {"reconstruction": 1.0, "latent_power": recipe.latent_weight}
+    if recipe.adversary is not None:
+        weights |= {"adversarial": recipe.adversary.weight, "features": recipe.adversary.feature_weight}
+    return weights
 
-    `waveform`: multi-resolution spectral loss and L1 of the samples. `stft`: the distance of the log magnitudes; the
-    phase is not learned and no waveform is made.
+
+def generator_losses(discriminator: Engine, waveforms: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+    """The autoencoder's side of the adversarial training; no gradient reaches the discriminator. Waveforms (B, n)."""
+    with discriminator.frozen():
+        real, fake = discriminator(waveforms), discriminator(decoded)
+        return {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(real, fake)}
+
+
+class ReconstructionLoss(nn.Module):
+    """Distance of the decoded signal from the input waveforms.
+
+    `waveform`: multi-resolution spectral loss and L1 of the samples. `stft`: the distance of the log magnitudes; phase
+    is not trained and no waveform is made.
     """
 
     def __init__(self, autoencoder: ScalarAutoencoder) -> None:
@@ -153,15 +172,22 @@ class Reconstruction(nn.Module):
         """Latent frames of clips of (B,) samples."""
         return -(-lengths // self.config.samples_per_frame)
 
-    def forward(self, signal: Tensor, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """signal (B, num_bands, steps) as decoded, waveforms (B, T25 960), lengths (B,) samples -> loss, its terms."""
+    def forward(self, signal: Tensor, waveforms: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """The loss, under "reconstruction", and its unweighted terms; scalars.
+
+        Args:
+            signal: (B, num_bands, steps) as decoded.
+            waveforms: (B, T25 960).
+            lengths: (B,) samples.
+        """
         if self.config.front_end == "stft":
             steps = self.frames(lengths) * (self.config.samples_per_frame // self.config.hop)
-            return self.spectral(signal, self.signal(waveforms), steps)
+            loss, terms = self.spectral(signal, self.signal(waveforms), steps)
+            return {"reconstruction": loss} | terms
         decoded = self.waveform(signal, lengths)
         loss, terms = self.spectral(decoded, waveforms, lengths)
-        terms["samples"] = masked_mean((decoded - waveforms).abs()[:, None], lengths)
-        return loss + terms["samples"], terms
+        samples = masked_mean((decoded - waveforms).abs()[:, None], lengths)
+        return {"reconstruction": loss + samples, "samples": samples} | terms
 
 
 def random_gains(count: int, quietest_db: float) -> Tensor:
@@ -169,17 +195,20 @@ def random_gains(count: int, quietest_db: float) -> Tensor:
     return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
-def validate(engine: Engine, reconstruction: Reconstruction, crops: AudioCrops, batches: int = 8) -> dict[str, float]:
+def validate(
+    engine: Engine, reconstruction: ReconstructionLoss, crops: AudioCrops, batches: int = 8
+) -> dict[str, float]:
     """Reconstruction losses on the same few held-out batches every time, without noise, and the latents' power."""
     totals: dict[str, float] = {}
     for index in range(batches):
         waveforms, lengths = (x.to(engine.device) for x in load_batch(crops.batch(index)))
         waveforms = engine.model.pad(waveforms)
         raw, signal = engine(waveforms, lengths)
-        loss, terms = reconstruction(signal, waveforms, lengths)
-        terms |= {"loss": loss, "latent_power": masked_mean(raw.square(), reconstruction.frames(lengths))}
-        for name, value in terms.items():
-            totals[f"held_out_{name}"] = totals.get(f"held_out_{name}", 0.0) + float(value) / batches
+        losses = reconstruction(signal, waveforms, lengths)
+        losses["latent_power"] = masked_mean(raw.square(), reconstruction.frames(lengths))
+        losses["loss"] = losses.pop("reconstruction")
+        for name, value in losses.items():
+            totals[f"val/{name}"] = totals.get(f"val/{name}", 0.0) + float(value) / batches
     return totals
 
 

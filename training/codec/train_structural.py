@@ -1,8 +1,8 @@
 """Codec stage 3, reconstruction: the structural branch and the flow decoder (ReasoningCodec §2.5; UniAudio 2.0 §3).
 
 Expert encoders, descriptive branch and scalar autoencoder are frozen and in eval mode: no buffer of theirs changes.
-Loss = flow + 0.1 phone features + 0.5 commitment. Half of the clips are given a prefix of their latents as context, a
-tenth of them no conditioning, so that guidance has something to lean away from.
+Loss = flow + 0.1 phone features + 0.5 commitment. Half of the clips are given a prefix of their latents as context; a
+tenth of them lose their conditioning, for classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
@@ -25,9 +24,11 @@ from codec.reasoning.config import FlowConfig, ReasoningCodecConfig, StructuralC
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, load_batch, train_and_held_out
+from training.codec.audio_crops import AudioCrops, load_batch
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
+from training.codec.losses.weighted_sum import weighted_sum
+from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
 from training.recipe import Corpora, Recipe
@@ -39,45 +40,47 @@ GROUPS = {"phone": range(0, 1), "structure": range(1, 2), "acoustic": range(2, 8
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionRecipe(Recipe):
-    """What reconstruction learns from and how.
+    """Reconstruction of crops of recordings."""
 
-    corpora: folders of corpora
-    batch: clips in a micro-batch; crop_seconds: longer clips give a random stretch of that length
-    phone_weight, commitment_weight: of the losses beside the flow loss
-    prefix_chance: of a clip being given its first frames; prefix_share: at most this share of its frames
-    unconditional_chance: of a clip losing its conditioning
-    cache_features: whether to keep in memory what the frozen parts made of a clip (see FeatureExtractor)
-    """
-
+    # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
     corpora: Corpora
+    # clips in a micro-batch
     batch: Size = 16
+    # seconds of a crop, at most
     crop_seconds: Seconds = 30.0
+    # weight of the loss of the phone encoder's features beside the flow loss
     phone_weight: NonNegative = 0.1
+    # weight of the commitment loss of the structural branch beside the flow loss
     commitment_weight: NonNegative = 0.5
+    # probability that a clip is given its first frames as context
     prefix_chance: Share = 0.5
+    # share of its frames that is given, at most
     prefix_share: Share = 0.5
+    # probability that a clip loses its conditioning (classifier-free guidance)
     unconditional_chance: Share = 0.1
+    # whether features from the frozen parts are kept in memory once they are computed, in 16 bits
     cache_features: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuralRecipe(ReconstructionRecipe):
-    """A reconstruction stage that makes the codec of its parts.
-
-    scalar: folder of the trained scalar autoencoder, or of a codec: its own
-    descriptive: folder of the trained descriptive branch, or of a codec: its own; it brings two of the experts
-    phone_expert: the third one
-    decode_steps, decode_guidance: what the codec decodes with where a call names none
-    """
+    """The reconstruction stage, which makes the codec of its parts."""
 
     READS = ("corpora", "scalar", "descriptive", "phone_expert.source")
 
+    # folder of the trained scalar autoencoder, or of a codec, whose own is taken
     scalar: Name
+    # folder of the trained descriptive branch with its two experts, or of a codec, whose own are taken
     descriptive: Name
+    # expert encoder of the role phone
     phone_expert: ExpertConfig = ExpertConfig("phone")
+    # sizes of the structural branch
     structural: StructuralConfig = field(default_factory=StructuralConfig)
+    # sizes of the flow decoder
     flow: FlowConfig = field(default_factory=FlowConfig)
+    # solver steps of the finished codec, where a call names none
     decode_steps: Layers = 10
+    # classifier-free guidance of the finished codec, where a call names none; 1: none
     decode_guidance: Guidance = 1.5
 
     def __post_init__(self) -> None:
@@ -85,7 +88,11 @@ class StructuralRecipe(ReconstructionRecipe):
 
 
 def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
-    """Raise UserError where a window of decoding would be given more frames than any clip of training."""
+    """Compare the context of training with that of decoding.
+
+    Raises:
+        UserError: a window of decoding would be given more frames than any clip of training.
+    """
     longest = int(recipe.prefix_share * recipe.crop_seconds * 25) if recipe.prefix_chance else 0
     if longest < flow.overlap_frames:
         raise UserError(
@@ -96,14 +103,17 @@ def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
 
 @dataclass
 class ReconstructionLosses:
-    flow: Tensor
-    phone: Tensor
-    commitment: Tensor
-    ids: Tensor  # (B, T12, 8), -1 beyond each clip
+    """Losses of a micro-batch of B clips."""
+
+    # name -> scalar: flow, phone and commitment
+    losses: dict[str, Tensor]
+    # (B, T12, 8) structural ids, -1 beyond each clip
+    ids: Tensor
 
     def total(self, recipe: ReconstructionRecipe) -> Tensor:
-        """The weighted sum that is learned from."""
-        return self.flow + recipe.phone_weight * self.phone + recipe.commitment_weight * self.commitment
+        """Their weighted sum."""
+        weights = {"flow": 1.0, "phone": recipe.phone_weight, "commitment": recipe.commitment_weight}
+        return weighted_sum(self.losses, weights)
 
 
 class Reconstruction(nn.Module):
@@ -112,34 +122,36 @@ class Reconstruction(nn.Module):
     def __init__(self, codec: ReasoningCodec) -> None:
         super().__init__()
         self.structural, self.flow = codec.structural, codec.flow
-        self.structural.no_condition.requires_grad_(False)  # it stands for frames that training has no use for
+        self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
-    def forward(self, heard: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
-        """heard: the batch; prefix_frames (B,) latents given as context; conditioned (B,) bool.
+    def forward(self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
+        """Losses of B clips. Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
 
-        Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
+        Args:
+            features: of the clips.
+            prefix_frames: (B,) latent frames given as context.
+            conditioned: (B,) bool, which clips keep their conditioning.
         """
-        device = heard.latents.device
+        device = features.latents.device
         with torch.autocast(device.type, enabled=False):
-            out = self.structural(heard.features, heard.descriptive, heard.structural_mask)
-            mu = self.structural.condition(out.quantised)[:, : heard.latents.shape[1]]
-            phone = self.structural.phone_loss(out.phone, heard.features["phone"], heard.structural_mask)
-        mask = length_mask(heard.latent_frames, heard.latents.shape[1])  # (B, T25)
-        latents = self.flow.normalise(heard.latents)
+            out = self.structural(features.experts, features.descriptive, features.structural_mask)
+            mu = self.structural.condition(out.quantised)[:, : features.latents.shape[1]]
+            phone = self.structural.phone_loss(out.phone, features.experts["phone"], features.structural_mask)
+        mask = length_mask(features.latent_frames, features.latents.shape[1])  # (B, T25)
+        latents = self.flow.normalise(features.latents)
         t = self.flow.sample_times(len(latents)).to(device)
-        # On the CPU fused attention is slow in 16 bits.
-        plain = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        with sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext():
+        in_16_bits = torch.is_autocast_enabled(device.type)
+        with plain_attention(device) if in_16_bits else contextlib.nullcontext():
             flow = self.flow.loss(
                 latents, mu * conditioned[:, None, None], mask, prefix_frames, t, torch.randn_like(latents)
             )
-        return ReconstructionLosses(flow, phone, out.commitment, out.ids)
+        return ReconstructionLosses({"flow": flow, "phone": phone, "commitment": out.commitment}, out.ids)
 
 
 def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        train, held_out = train_and_held_out(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
         codec = untrained_codec(recipe)
@@ -147,7 +159,7 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
             measure_latents(codec, train)
         model = Reconstruction(codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
-        codec.to(engine.device).eval()  # what is frozen stays so; the trained half gets its mode back below
+        codec.to(engine.device).eval()  # the trained half gets its mode back below
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features)
         usage = CodebookUsage(recipe.structural.quantiser.codebook_size, GROUPS)
@@ -155,11 +167,11 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         for step in run.steps():
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
-                heard = frozen(crops, engine.device)
-                out = engine(heard, **draw_conditions(heard.latent_frames, recipe))
+                features = frozen(crops, engine.device)
+                out = engine(features, **draw_conditions(features.latent_frames, recipe))
                 loss = out.total(recipe)
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
-                engine.record(loss=loss, flow=out.flow, phone=out.phone, commitment=out.commitment)
+                engine.record(loss=loss, **out.losses)
                 usage.count(out.ids)
                 run.metric_logger.count(audio_seconds=sum(crop.length for crop in crops) / SAMPLE_RATE)
             engine.step()
@@ -167,16 +179,15 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
                 run.metric_logger.write(step, engine.metrics() | usage.report())
             if run.validate_due(step):
                 with engine.evaluating():
-                    run.metric_logger.write(
-                        step, {"held_out_flow": held_out_flow(engine, frozen, held_out, recipe, engine.device)}
-                    )
+                    flow = held_out_flow(engine, frozen, held_out, recipe, engine.device)
+                run.metric_logger.write(step, {"val/flow": flow})
             if run.save_due(step):
                 run.save(step, {"model": engine}, codec.save_pretrained, facts)
     return run.model
 
 
 def draw_conditions(latent_frames: Tensor, recipe: ReconstructionRecipe) -> dict[str, Tensor]:
-    """Which clips are given a prefix, how long, and which keep their conditioning: (B,) each, from the seeded draws."""
+    """Which clips are given a prefix, how long, and which keep their conditioning: (B,) each, at random."""
     share, given, kept = torch.rand(3, len(latent_frames)).to(latent_frames.device)
     share = share * recipe.prefix_share * (given < recipe.prefix_chance)
     return {"prefix_frames": (share * latent_frames).long(), "conditioned": kept >= recipe.unconditional_chance}
@@ -189,25 +200,25 @@ def held_out_flow(
     recipe: ReconstructionRecipe,
     device: torch.device,
 ) -> float:
-    """Flow loss on the same few batches and draws every time. rebuild: what Reconstruction.forward is."""
+    """Flow loss on the same few batches and random numbers every time. rebuild: as Reconstruction.forward."""
     losses = []
     with torch.random.fork_rng():
         for index in range(8):
             torch.manual_seed(index)
-            heard = frozen(crops.batch(index), device)
-            losses.append(rebuild(heard, **draw_conditions(heard.latent_frames, recipe)).flow)
+            features = frozen(crops.batch(index), device)
+            losses.append(rebuild(features, **draw_conditions(features.latent_frames, recipe)).losses["flow"])
     return float(torch.stack(losses).mean())
 
 
 def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
-    """The codec with its trained parts in place, the others fresh."""
+    """The codec with its trained parts in place, the others randomly initialised."""
     folder = resolve_model(recipe.scalar)
-    whole = ReasoningCodec.is_in(folder)
-    scalar = ReasoningCodec.from_pretrained(folder).scalar if whole else ScalarAutoencoder.from_pretrained(folder)
-    described = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
+    is_codec = ReasoningCodec.is_in(folder)
+    scalar = ReasoningCodec.from_pretrained(folder).scalar if is_codec else ScalarAutoencoder.from_pretrained(folder)
+    descriptive = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
     config = ReasoningCodecConfig(
-        experts=(*described.config.experts, recipe.phone_expert),
-        descriptive=described.branch.config,
+        experts=(*descriptive.config.experts, recipe.phone_expert),
+        descriptive=descriptive.branch.config,
         structural=recipe.structural,
         flow=recipe.flow,
         scalar=scalar.config,
@@ -216,7 +227,7 @@ def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
     )
     codec = ReasoningCodec(config)
     codec.scalar.load_state_dict(scalar.state_dict())
-    codec.descriptive.load_state_dict(described.branch.state_dict())
+    codec.descriptive.load_state_dict(descriptive.branch.state_dict())
     for part in (codec.descriptive, codec.scalar, codec.experts):
         part.requires_grad_(False)
     return codec.eval()
@@ -225,12 +236,12 @@ def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
 @torch.no_grad()
 def measure_latents(codec: ReasoningCodec, crops: AudioCrops, batches: int = 16) -> None:
     """Set the mean and spread of the latents in which the flow runs, from the first batches."""
-    seen = []
+    batches_of_latents = []
     for index in range(batches):
         waveforms, lengths = load_batch(crops.batch(index))
         latents = codec.scalar.encode(waveforms, lengths).transpose(1, 2)
         frames = -(-lengths // codec.config.scalar.samples_per_frame)
-        seen.append(latents[length_mask(frames, latents.shape[1])])
-    seen = torch.cat(seen)  # (frames, latent_dim)
-    codec.flow.latent_mean.copy_(seen.mean(0))
-    codec.flow.latent_spread.copy_(seen.std(0).clamp(min=1e-3))
+        batches_of_latents.append(latents[length_mask(frames, latents.shape[1])])
+    latents = torch.cat(batches_of_latents)  # (frames, latent_dim)
+    codec.flow.latent_mean.copy_(latents.mean(0))
+    codec.flow.latent_spread.copy_(latents.std(0).clamp(min=1e-3))

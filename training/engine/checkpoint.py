@@ -4,7 +4,7 @@
         manifest.json     step, description, size and SHA-256 of every other file, and its own hash; written last
         recipe.yaml       the whole recipe
         model/            what `from_pretrained` reads: enough to evaluate and to start the next stage
-        engines/NAME/     what the engine needs to go on bit for bit (training/engine/optimiser_state.py)
+        engines/NAME/     what the engine needs to resume bit for bit (training/engine/optimiser_state.py)
     RUN/model             link to the newest checkpoint's model/
 
 A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a kill at any moment leaves
@@ -38,6 +38,7 @@ from training.engine.engine import Engine
 MANIFEST = "manifest.json"
 FORMAT = 2
 READABLE = (1, 2)  # 1 had no hash of the manifest itself
+FORMER_ENGINES = {"discriminator": "critic"}  # name of an engine -> that of earlier versions
 
 _FOLDER = re.compile(r"step-(\d{8,19})")
 
@@ -48,26 +49,31 @@ class Damaged(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One complete checkpoint.
+    """One complete checkpoint."""
 
-    description: versions, git commit, number of processes, and the facts the trainer gave (vocabulary, fingerprints,
-        data hash, position)
-    """
-
+    # RUN/checkpoints/step-...
     folder: Path
+    # updates done
     step: int
+    # versions, git commit, number of processes, and the trainer's facts (vocabulary, fingerprints, data hash, position)
     description: dict[str, Any]
 
     @property
     def recipe(self) -> str:
+        """Of the run, as YAML."""
         return (self.folder / "recipe.yaml").read_text(encoding="utf-8")
 
     @property
     def model(self) -> Path:
+        """Folder that `from_pretrained` reads."""
         return self.folder / "model"
 
     def position(self, name: str) -> int:
-        """A whole number among the facts, such as how far the data has been read. Raises Damaged where it is none."""
+        """A count among the facts, such as how far the data has been read.
+
+        Raises:
+            Damaged: it is missing or not a count.
+        """
         value = self.description.get(name)
         if type(value) is not int or value < 0:
             raise Damaged(f"{self.folder / MANIFEST}: damaged ({name} is {shown(value)}); use another checkpoint")
@@ -75,7 +81,8 @@ class Checkpoint:
 
     def engine(self, name: str = "model") -> Path:
         """Folder of one engine's state."""
-        return self.folder / "engines" / name
+        folder = self.folder / "engines" / name
+        return folder if folder.exists() else folder.with_name(FORMER_ENGINES.get(name, name))
 
 
 def save(
@@ -87,13 +94,24 @@ def save(
     facts: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write a checkpoint, then drop all but the newest `keep`. Collective. Returns the checkpoint's folder.
+    """Write a checkpoint, then drop all but the newest `keep`. Collective.
 
-    write_model(folder, state): called on the first process to fill model/; state: the first engine's whole state dict
-        on the CPU
-    facts: JSON values that describe the run (and must still hold when it is resumed)
-    Raises UserError, in every process, where one of them cannot write; nothing is left of the checkpoint then, and the
-    earlier ones stay.
+    Args:
+        run: folder of the run.
+        step: updates done.
+        recipe: of the run, as YAML.
+        engines: by name; the first one holds the model.
+        write_model: called on the first process with the folder to fill and the first engine's whole state dict on the
+            CPU.
+        facts: JSON values that describe the run (and must still hold when it is resumed).
+        keep: checkpoints that stay.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: a process cannot write; raised in every process. Nothing is left of the checkpoint then, and the
+            earlier ones stay.
     """
     final = run / "checkpoints" / f"step-{step:08d}"
     partial = final.with_name(f".{final.name}.partial")
@@ -152,7 +170,11 @@ def _write_manifest(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
 
 
 def load(folder: str | Path) -> Checkpoint:
-    """A checkpoint whose every file agrees with the manifest. Raises Damaged that names the file at fault."""
+    """A checkpoint whose every file agrees with the manifest.
+
+    Raises:
+        Damaged: one does not; it is named.
+    """
     folder = Path(folder)
     if not (folder / MANIFEST).exists():
         raise Damaged(f"{folder}: not a complete checkpoint (no {MANIFEST}); give a folder RUN/checkpoints/step-...")
@@ -176,13 +198,16 @@ def load(folder: str | Path) -> Checkpoint:
 
 @dataclass(frozen=True)
 class _Manifest:
+    # updates done
     step: int
+    # as of Checkpoint
     description: dict[str, Any]
-    files: dict[str, tuple[int, str]]  # name -> size, SHA-256
+    # name -> size in bytes, SHA-256
+    files: dict[str, tuple[int, str]]
 
 
 def _read_manifest(folder: Path) -> _Manifest:
-    """What a checkpoint's manifest says, every value of its type. Raises Damaged, and OSError."""
+    """A checkpoint's manifest, every value of its type. Raises Damaged, and OSError."""
     path = folder / MANIFEST
     try:
         values = load_json(path.read_bytes().decode("utf-8"), str(path))
@@ -190,7 +215,9 @@ def _read_manifest(folder: Path) -> _Manifest:
         raise Damaged(f"{path}: damaged ({error}); use another checkpoint") from error
     version = values.get("format") if isinstance(values, dict) else None
     if isinstance(version, int) and version not in READABLE:
-        raise UserError(f"{path}: format {version} is none of this version's {READABLE}; use the version that wrote it")
+        raise UserError(
+            f"{path}: format {version} must be one of {READABLE} in this version; use the version that wrote it"
+        )
     problem = _problem(values, folder)
     if problem:
         raise Damaged(f"{path}: damaged ({problem}); use another checkpoint")
@@ -201,7 +228,7 @@ def _read_manifest(folder: Path) -> _Manifest:
 def _problem(values: Any, folder: Path) -> str:
     """What is wrong with a manifest; "" where nothing is."""
     if not isinstance(values, dict) or values.get("format") not in READABLE:
-        return "it names no format"
+        return "it states no format"
     if values["format"] > 1 and values.get("sha256") != _hash_of(values):
         return "it is not what was written"
     step, files = values.get("step"), values.get("files")
@@ -215,7 +242,7 @@ def _problem(values: Any, folder: Path) -> str:
         try:
             inside(folder, name)
         except (UserError, ValueError):  # ValueError: a NUL
-            return f"{shown(name)} is no file of a checkpoint"
+            return f"{shown(name)} is not a file of a checkpoint"
     return "" if "recipe.yaml" in files else "it does not name recipe.yaml"
 
 
@@ -226,12 +253,12 @@ def _hash_of(manifest: Mapping[str, Any]) -> str:
 
 
 def newest(run: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest checkpoint of a run that is whole; and each newer one that is not, with the sentence that says why."""
+    """The newest checkpoint of a run that is whole; and each newer one that is not, with the reason."""
     refused = {}
     for folder in reversed(folders(run)):
         try:
             return load(folder), refused
-        except Damaged as error:  # not what the system refuses: that is to be put right
+        except Damaged as error:  # an error of the system is raised: it can be mended
             refused[folder] = str(error)
     return None, refused
 
@@ -255,7 +282,11 @@ def link(place: Path, model: Path) -> None:
 
 
 def resolve_model(path: str | Path) -> Path:
-    """The model folder behind what a recipe names: a run, a checkpoint, a model folder itself, or a shipped one."""
+    """The model folder behind what a recipe names: a run, a checkpoint, a model folder itself, or a shipped one.
+
+    Raises:
+        UserError: there is none.
+    """
     path = located(path)
     for candidate in (path / "model", path):
         if (candidate / "config.json").is_file():

@@ -24,21 +24,30 @@ from training.recipe import EngineRecipe, OptimiserRecipe
 
 
 class Engine:
-    """A model that learns.
+    """A model in training.
 
-        for index in engine.micro_batches(step):      # this process's share of update `step`
+        for index in engine.micro_batches(step):  # this process's part of update `step`
             output = engine(**data.batch(index))
             engine.backward(output.loss, names=...)
             engine.record(text=output.text_loss)
-        engine.step()                                  # refuses a loss or gradient that is not finite, before the
-        update
+        engine.step()  # raises before the update where a loss or gradient is not finite
 
     Only parameters that require a gradient when the engine is made are optimised. The update is the mean over the
-    recipe's micro-batches whatever the number of processes, and every random draw inside a micro-batch is seeded by
+    recipe's micro-batches whatever the number of processes, and every random number inside a micro-batch is seeded by
     (seed, number of the micro-batch), so that a run gives the same losses on 1, 2 or 4 processes and needs no random
     state to resume.
 
-    checkpoint: folder of an engine's state (see training/engine/checkpoint.py) to go on from.
+    Args:
+        model: to train; it is moved to this process's device.
+        optimiser: AdamW and its schedule.
+        engine: how the work is spread over processes and memory.
+        total_steps: updates of the whole run, for the schedule.
+        seed: of the recipe.
+        checkpoint: folder of an engine's state (see training/engine/checkpoint.py) to resume from.
+
+    Raises:
+        UserError: the processes cannot share the micro-batches equally, nothing is trainable, the model lacks what the
+            recipe asks for, or the checkpoint is of another model.
     """
 
     def __init__(
@@ -51,12 +60,14 @@ class Engine:
         checkpoint: Path | None = None,
     ) -> None:
         processes.join()
-        if engine.micro_batches % processes.world_size():
+        count = processes.world_size()
+        if engine.micro_batches % count:
             raise UserError(
-                f"engine.micro_batches is {engine.micro_batches}, which {processes.world_size()} processes cannot "
-                "share equally; "
-                f"set it to a multiple of {processes.world_size()}"
+                f"engine.micro_batches is {engine.micro_batches}, which {count} processes cannot share equally; set it "
+                f"to a multiple of {count}"
             )
+        self.global_micro_batches = engine.micro_batches  # of an update, over all processes
+        self.micro_batches_per_rank = engine.micro_batches // count
         self.recipe, self.optimiser_recipe, self.total_steps, self.seed = engine, optimiser, total_steps, seed
         self.steps_done = 0
         self._is_frozen = False
@@ -98,9 +109,9 @@ class Engine:
         if checkpoint is not None:
             self.steps_done = optimiser_state.load_optimiser(self.sharded, checkpoint)
         # ZeRO 3 would reuse an old gradient, and processes that reduce different parameters would mix them up.
-        self._all_must_learn = engine.zero_stage == 3 or (engine.zero_stage > 0 and processes.world_size() > 1)
+        self._all_must_be_reached = engine.zero_stage == 3 or (engine.zero_stage > 0 and processes.world_size() > 1)
         self._reached: set[str] = set()
-        if self._all_must_learn:
+        if self._all_must_be_reached:
             for name, parameter in self.trainable.items():
                 parameter.register_hook(lambda gradient, name=name: self._reached.add(name))
 
@@ -112,34 +123,34 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
+        """Where this process computes."""
         return processes.device()
-
-    @property
-    def share(self) -> int:
-        """Micro-batches of an update that fall to each process."""
-        return self.recipe.micro_batches // processes.world_size()
 
     def micro_batches(self, step: int) -> Iterator[int]:
         """Numbers of this process's micro-batches of update `step` (from 1); seeds all generators before each."""
-        first = (step - 1) * self.recipe.micro_batches
-        for index in range(first + processes.rank(), first + self.recipe.micro_batches, processes.world_size()):
+        first = (step - 1) * self.global_micro_batches
+        for index in range(first + processes.rank(), first + self.global_micro_batches, processes.world_size()):
             seed_everything(self.seed, index)
             yield index
 
     def backward(self, loss: Tensor, names: Sequence[str] = ()) -> None:
-        """Add one micro-batch's gradients. names: of its examples, for the message where the loss is not finite."""
+        """Add one micro-batch's gradients.
+
+        Args:
+            loss: scalar.
+            names: of its examples, for the message where the loss is not finite.
+        """
         if self._losses:
             self.deepspeed.step()  # tells DeepSpeed that the micro-batch before this one is complete; no update
         self._losses.append(loss.detach())
         self._names.extend(names)
         self._reached.clear()
         self.deepspeed.backward(loss)
-        unreached = sorted(self.trainable.keys() - self._reached) if self._all_must_learn else []
+        unreached = sorted(self.trainable.keys() - self._reached) if self._all_must_be_reached else []
         if unreached:
             raise RuntimeError(
                 f"no gradient reached {', '.join(unreached[:4])} in this micro-batch; with ZeRO "
-                f"{self.recipe.zero_stage} every "
-                "parameter must take part in every micro-batch, if only times zero"
+                f"{self.recipe.zero_stage} every parameter must take part in every micro-batch, if only times zero"
             )
 
     def record(self, **values: float | Tensor) -> None:
@@ -148,9 +159,10 @@ class Engine:
             self._records.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def step(self) -> None:
-        """One update with the schedule's learning rate.
+        """One update with the schedule's learning rate. Collective.
 
-        Raises UserError, before anything changes, where a loss or the gradient is not finite.
+        Raises:
+            UserError: a loss or the gradient is not finite; nothing has changed then.
         """
         number = self.steps_done + 1
         bad = [float(loss) for loss in self._losses if not math.isfinite(loss)]
@@ -159,9 +171,7 @@ class Engine:
         lr = learning_rate(self.optimiser_recipe, number, self.total_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        if (
-            self.recipe.zero_stage == 0
-        ):  # DeepSpeed clips by itself in ZeRO only; gradients are already averaged over processes
+        if self.recipe.zero_stage == 0:  # elsewhere DeepSpeed clips; gradients are averaged over processes already
             norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), self.optimiser_recipe.clip))
             if not math.isfinite(norm):
                 raise self._divergence(number, "the gradient is", True)
@@ -186,7 +196,7 @@ class Engine:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode (no dropout) without gradients; the mode of every submodule comes back afterwards."""
+        """Evaluation mode (no dropout) without gradients; the mode of every submodule is restored afterwards."""
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
@@ -198,7 +208,7 @@ class Engine:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """No gradient reaches this engine's parameters inside (a discriminator while its generator learns)."""
+        """No gradient reaches this engine's parameters inside (a discriminator while its generator is trained)."""
         self._set_frozen(True)
         try:
             yield
@@ -214,13 +224,12 @@ class Engine:
         for parameter in self.trainable.values():
             parameter.requires_grad_(not frozen)
 
-    def _divergence(self, step: int, what: str, mine: bool) -> UserError:
-        names = sorted({name for part in processes.gather(self._names if mine else []) for name in part})
+    def _divergence(self, step: int, what: str, is_here: bool) -> UserError:
+        names = sorted({name for part in processes.gather(self._names if is_here else []) for name in part})
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return UserError(
             f"step {step}: {what} not finite (examples: {shown or 'unnamed'}); the weights were not changed: look at "
-            "these examples, "
-            "or lower optimiser.lr, and go on from the last checkpoint with --resume"
+            "these examples, or lower optimiser.lr, and resume from the last checkpoint with --resume"
         )
 
     def _deepspeed_config(self) -> dict[str, Any]:
@@ -230,7 +239,7 @@ class Engine:
             zero["offload_optimizer"] = {"device": "cpu"}
         config = {
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": self.share,
+            "gradient_accumulation_steps": self.micro_batches_per_rank,
             "gradient_clipping": self.optimiser_recipe.clip if recipe.zero_stage > 0 else 0.0,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
@@ -261,7 +270,7 @@ def _decay_groups(parameters: Any, recipe: OptimiserRecipe) -> list[dict[str, An
 
 
 def _means(records: dict[str, list[float | Tensor]]) -> dict[str, float]:
-    """Mean of each name's values over all processes; a process may have recorded other names than its neighbour."""
+    """Mean of each name's values over all processes; processes may have recorded different names."""
     local = {name: (sum(float(value) for value in values), len(values)) for name, values in records.items()}
     totals: dict[str, tuple[float, int]] = {}
     for part in processes.gather(local):

@@ -1,7 +1,7 @@
 """Several processes of one training run on this machine, started and stopped together.
 
-What torchrun does for one machine, but it ends as one program: Ctrl-C reaches every process once, all save, and the
-exit status is theirs, without a traceback. For several machines there are torchrun and DeepSpeed's launcher.
+As torchrun on one machine, but it ends as one program: Ctrl-C reaches every process once, all save, and the exit status
+is theirs, without a traceback. For several machines there are torchrun and DeepSpeed's launcher.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from collections.abc import Iterator, Sequence
 from codec.io.errors import UserError
 from codec.io.workers import when_parent_ends
 
-_PATIENCE = 30.0  # seconds that the others have to end by themselves once one has failed, or a second signal came
+_PATIENCE = 30.0  # seconds for the others to end by themselves once one has failed, or after a second signal
 
 
 def launch(command: Sequence[str], count: int) -> int:
-    """Run a command in `count` processes that know of each other. Returns their exit status.
+    """Run a command in `count` processes of one group.
 
-    The status of a process that failed; 128 + the number of the signal that stopped them all.
+    Returns:
+        Their exit status: that of a process that failed; 128 + the number of the signal that stopped them all.
+
+    Raises:
+        UserError: a launcher has started this process already.
     """
     if "MASTER_ADDR" in os.environ:
         raise UserError("--processes: a launcher has started this process already; leave it out")
@@ -49,7 +53,7 @@ def launch(command: Sequence[str], count: int) -> int:
 def end_with_launcher() -> None:
     """For a launched process to call before all else: it ends, as after SIGTERM, when its launcher has ended.
 
-    A launcher that is killed sends no signal.
+    A launcher that is killed sends no signal; a thread polls for its process.
     """
     when_parent_ends(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
 

@@ -1,12 +1,11 @@
-"""An engine's state on disk: each process writes the fragments of weights and Adam moments that it owns, under the
-parameters' names.
+"""An engine's state on disk: each process writes the fragments of weights and Adam moments that it owns.
 
-Because a fragment says which part of which parameter it is, a run can go on with another number of processes or
-another ZeRO stage, and with the same ones it goes on bit for bit. Everything is safetensors; nothing is pickled.
+Because a fragment says which part of which parameter it is, a run can resume with another number of processes or
+another ZeRO stage, and with the same ones it resumes bit for bit. Everything is safetensors; nothing is pickled.
 
     frozen.safetensors                     frozen parameters and persistent buffers, written by the first process
-    rank-00000-of-00002.safetensors ...    NAME/value, NAME/exp_avg, NAME/exp_avg_sq: flat fp32 fragments; header:
-    where each begins
+    rank-00000-of-00002.safetensors ...    NAME/value, NAME/exp_avg, NAME/exp_avg_sq: flat fp32 fragments;
+                                           header: where each begins
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.reading import load_json
 from training.engine import processes
@@ -35,30 +35,35 @@ KINDS = ("value", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Sharded:
-    """A model that learns and its optimiser, as DeepSpeed has split them over the processes.
+    """A model and its optimiser, as DeepSpeed has split them over the processes."""
 
-    trainable: name -> parameter that the optimiser changes
-    deepspeed: the DeepSpeed engine around model and optimiser
-    """
-
+    # the model
     model: nn.Module
+    # name -> parameter that the optimiser changes
     trainable: dict[str, nn.Parameter]
+    # its optimiser
     optimiser: torch.optim.Optimizer
+    # the DeepSpeed engine around both
     deepspeed: Any
+    # 0 to 3
     zero_stage: int
 
 
-def save(learning: Sharded, folder: Path, state: dict[str, Tensor], steps_done: int) -> None:
-    """Write this process's fragments, and from the first process what does not learn.
+def save(sharded: Sharded, folder: Path, state: dict[str, Tensor], steps_done: int) -> None:
+    """Write this process's fragments, and from the first process what is frozen.
 
-    state: `full_state(learning)`; steps_done: number of updates that it has seen
+    Args:
+        sharded: model and optimiser.
+        folder: to write into.
+        state: `full_state(sharded)`.
+        steps_done: number of updates that it has seen.
     """
     if processes.rank() == 0:
-        frozen = {name: state[name] for name in _static_tensors(learning.model, set(learning.trainable))}
+        frozen = {name: state[name] for name in _static_tensors(sharded.model, set(sharded.trainable))}
         save_file({name: tensor.contiguous() for name, tensor in frozen.items()}, folder / FROZEN)
     tensors: dict[str, np.ndarray] = {}
     starts: dict[str, int] = {}
-    for name, start, views in _fragments(learning):
+    for name, start, views in _fragments(sharded):
         starts[name] = start
         tensors |= {f"{name}/{kind}": view.detach().float().cpu().numpy() for kind, view in views.items()}
     header = {"starts": json.dumps(starts), "steps_done": str(steps_done)}
@@ -68,11 +73,15 @@ def save(learning: Sharded, folder: Path, state: dict[str, Tensor], steps_done: 
 
 
 def load_module(model: nn.Module, folder: Path) -> None:
-    """Put the saved weights and buffers into a model that no engine holds yet. Every name and shape must agree."""
+    """Put the saved weights and buffers into a model that no engine holds yet.
+
+    Raises:
+        UserError: a name or a shape differs, or a file is missing or damaged.
+    """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     static = _static_tensors(model, set(trainable))
     try:
-        saved = load_file(folder / FROZEN)
+        saved = {aliases.tensor(name): tensor for name, tensor in load_file(folder / FROZEN).items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / FROZEN}: damaged state of the model ({error}); use another checkpoint") from error
     reader = _Fragments(folder)
@@ -89,48 +98,46 @@ def load_module(model: nn.Module, folder: Path) -> None:
             parameter.copy_(torch.from_numpy(reader.read(name, "value", 0, parameter.numel())).view(parameter.shape))
 
 
-def load_optimiser(learning: Sharded, folder: Path) -> int:
+def load_optimiser(sharded: Sharded, folder: Path) -> int:
     """Put master weights and Adam moments into a fresh engine. Returns the number of updates they have seen."""
     reader = _Fragments(folder)
     with torch.no_grad():
-        for name, start, views in _fragments(learning, steps_done=reader.steps_done):
+        for name, start, views in _fragments(sharded, steps_done=reader.steps_done):
             for kind, view in views.items():
                 view.copy_(torch.from_numpy(reader.read(name, kind, start, view.numel())))
     return reader.steps_done
 
 
-def full_state(learning: Sharded) -> dict[str, Tensor]:
+def full_state(sharded: Sharded) -> dict[str, Tensor]:
     """The whole model's state dict on the CPU of the first process, {} on the others. Collective."""
     first = processes.rank() == 0
-    if learning.zero_stage < 3:
-        whole = learning.model.state_dict() if first else {}
-        return {name: tensor.detach().cpu().clone() for name, tensor in whole.items()}
-    state: dict[str, Tensor] = {}
-    parameters = dict(learning.model.named_parameters(remove_duplicate=False))
+    if sharded.zero_stage < 3:
+        state = sharded.model.state_dict() if first else {}
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    state = {}
+    parameters = dict(sharded.model.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
-        with deepspeed.zero.GatheredParameters(
-            [parameter]
-        ):  # one at a time: no process ever needs the whole model on its device
+        # One at a time: no process ever needs the whole model on its device.
+        with deepspeed.zero.GatheredParameters([parameter]):
             if first:
                 state[name] = parameter.detach().cpu().clone()
     if first:
-        state |= {n: t.detach().cpu().clone() for n, t in learning.model.state_dict().items() if n not in parameters}
+        state |= {n: t.detach().cpu().clone() for n, t in sharded.model.state_dict().items() if n not in parameters}
     return state
 
 
-def _fragments(learning: Sharded, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
-    """(name, first element, flat views of value and moments) of the parts of parameters that this process owns and
-    optimises.
+def _fragments(sharded: Sharded, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+    """Name, first element and flat views of value and moments of each part of a parameter that this process optimises.
 
     steps_done: given when loading.
     """
-    optimizer, rank = learning.deepspeed.optimizer, processes.rank()
-    for name, parameter in learning.trainable.items():
-        if learning.zero_stage == 0:
+    optimizer, rank = sharded.deepspeed.optimizer, processes.rank()
+    for name, parameter in sharded.trainable.items():
+        if sharded.zero_stage == 0:
             if rank > 0 and steps_done is None:
                 continue  # every process holds the same; the first one writes
             flat, begin, start, count = parameter, 0, 0, parameter.numel()
-        elif learning.zero_stage < 3:
+        elif sharded.zero_stage < 3:
             mapping = parameter._hp_mapping
             if mapping is None:
                 continue  # other processes hold all of it
@@ -146,7 +153,7 @@ def _fragments(learning: Sharded, steps_done: int | None = None) -> Iterator[tup
             count = min(size, parameter.ds_numel - start)
             if count <= 0:
                 continue  # the last processes own only padding of a small parameter
-        moments = learning.optimiser.state[flat]
+        moments = sharded.optimiser.state[flat]
         if not moments:  # AdamW makes them at its first step, and just so
             moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.data), torch.zeros_like(flat.data)
             moments["step"] = torch.tensor(0.0)
@@ -166,7 +173,7 @@ class _Fragments:
         expected = int(expected) if expected.isdecimal() else 0
         if len(files) != expected:
             raise UserError(f"{folder}: {len(files)} of {expected} rank files are here; use another checkpoint")
-        self._where: dict[str, list[tuple[int, int, Path]]] = {}
+        self._where: dict[str, list[tuple[int, int, Path, str]]] = {}  # first element, elements, file, name there
         self.steps_done = 0
         for path in files:
             try:
@@ -177,7 +184,8 @@ class _Fragments:
                         shapes = [file.get_slice(f"{name}/{kind}").get_shape() for kind in KINDS]
                         if shapes != [shapes[0][:1]] * len(KINDS):
                             raise ValueError(f"{name} has shapes {shapes}")
-                        self._where.setdefault(name, []).append((_whole(start), shapes[0][0], path))
+                        place = (_whole(start), shapes[0][0], path, name)
+                        self._where.setdefault(aliases.tensor(name), []).append(place)
             except (SafetensorError, KeyError, ValueError, TypeError, OSError, UserError) as error:
                 raise UserError(f"{path}: damaged optimiser state ({error}); use another checkpoint") from error
         self.names = set(self._where)
@@ -185,35 +193,36 @@ class _Fragments:
     def read(self, name: str, kind: str, start: int, count: int) -> np.ndarray:
         """Elements start .. start + count of a parameter's flat tensor, put together from whichever files hold them."""
         result, covered = np.empty(count, np.float32), 0
-        for begin, length, path in self._where[name]:
+        for begin, length, path, saved_name in self._where[name]:
             low, high = max(start, begin), min(start + count, begin + length)
             if low < high:
                 with safe_open(path, framework="np") as file:
-                    result[low - start : high - start] = file.get_slice(f"{name}/{kind}")[low - begin : high - begin]
+                    saved = file.get_slice(f"{saved_name}/{kind}")
+                    result[low - start : high - start] = saved[low - begin : high - begin]
                 covered += high - low
-        total = sum(length for _, length, _ in self._where[name])
+        total = sum(length for _, length, _, _ in self._where[name])
         if covered != count or (start == 0 and count > total):
-            raise UserError(f"{self.folder}: {name} has {total} elements there, the model's shape needs others")
+            raise UserError(f"{self.folder}: {name} has {total} elements there, the model's has another number of them")
         return result
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no position")
+        raise ValueError(f"{value!r} is not a position")
     return value
 
 
 def _static_tensors(model: nn.Module, trainable: set[str]) -> dict[str, Tensor]:
     """Frozen parameters (tied ones once) and persistent buffers by name."""
     parameters = dict(model.named_parameters())
-    aliases = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in aliases}
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in every}
     return {name: tensor for name, tensor in (parameters | buffers).items() if name not in trainable}
 
 
-def _compare(saved: set[str], wanted: set[str], folder: Path, what: str) -> None:
-    if saved != wanted:
-        missing, extra = sorted(wanted - saved)[:3], sorted(saved - wanted)[:3]
+def _compare(saved: set[str], expected: set[str], folder: Path, what: str) -> None:
+    if saved != expected:
+        missing, extra = sorted(expected - saved)[:3], sorted(saved - expected)[:3]
         raise UserError(
             f"{folder}: its {what} tensors are not this model's: missing {missing}, unknown {extra}; resume with the "
             "run's own recipe"

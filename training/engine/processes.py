@@ -14,9 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-os.environ.setdefault(
-    "DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"
-)  # else DeepSpeed warns that it guesses
+# Else DeepSpeed warns that it guesses.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 for _name in ("DeepSpeed", "deepspeed"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*", category=FutureWarning)
@@ -28,18 +27,17 @@ import transformers  # noqa: E402
 from codec.io.errors import UserError  # noqa: E402
 from training.engine.launch import end_with_launcher  # noqa: E402
 
-# How gloo, NCCL and their sockets say that another process is not there any more.
+# Words of gloo, NCCL and their sockets for a process that has ended.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Socket|store", re.IGNORECASE)
 
 deepspeed.utils.logger.setLevel(logging.WARNING)
-transformers.utils.logging.disable_progress_bar()  # of reading and writing weights, amid ours of the run
+transformers.utils.logging.disable_progress_bar()  # of reading and writing weights, beside that of the run
 
 
 def join() -> None:
     """Join the other processes that a launcher started, or be the only one. Calling it again changes nothing.
 
-    Gloo serves CPU tensors, NCCL those on GPUs. A process without a launcher needs no port: it talks to itself in
-    memory.
+    Gloo serves CPU tensors, NCCL those on GPUs. A process without a launcher needs no port: its store is in memory.
     """
     if dist.is_initialized():
         return
@@ -55,14 +53,14 @@ def join() -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     if not torch.cuda.is_available():
         # DeepSpeed would compile a C++ shared-memory all-reduce at first use: half a minute and a compiler for what
-        # gloo does already.
+        # gloo already does.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     atexit.register(dist.destroy_process_group)
 
 
 def is_launched() -> bool:
-    """Whether a launcher started this process: it says where its processes meet."""
+    """Whether a launcher started this process: it sets the address of the rendezvous."""
     return "MASTER_ADDR" in os.environ
 
 
@@ -115,25 +113,25 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What one process cannot do, none goes on from: a UserError in any of them is raised in all. Collective."""
+    """A UserError in any process is raised in all, so that none continues alone. Collective."""
     problem = None
     try:
         yield
     except UserError as error:
         problem = error
-    said = [text for text in gather(None if problem is None else str(problem)) if text is not None]
-    if said:
-        raise problem or UserError(said[0])
+    messages = [text for text in gather(None if problem is None else str(problem)) if text is not None]
+    if messages:
+        raise problem or UserError(messages[0])
 
 
 @contextlib.contextmanager
-def bereaved() -> Iterator[None]:
-    """That another process has ended shows as a broken connection: a UserError says so, and who knows why."""
+def lost_processes() -> Iterator[None]:
+    """Raise UserError for a broken connection to another process, which is how its end shows."""
     try:
         yield
     except RuntimeError as error:
         if world_size() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
         raise UserError(
-            f"process {rank()} of the run has lost another one; what that one said is the reason. Go on with --resume"
+            f"process {rank()} of the run has lost another one, whose message is the reason; resume with --resume"
         ) from error

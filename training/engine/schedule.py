@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that there is no scheduler state to save or to lose."""
+"""The learning rate as a pure function of the step: there is no scheduler state to save."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from training.recipe import OptimiserRecipe
 
 
 def learning_rate(recipe: OptimiserRecipe, step: int, total_steps: int) -> float:
-    """Learning rate of update `step` (1-based) of `total_steps`.
+    """Learning rate of an update.
 
     Linear from lr / warmup_steps to lr over the warm-up, then a half cosine down to final_lr x lr at the last step, or
     constant.
+
+    Args:
+        recipe: peak, warm-up and schedule.
+        step: of the update, from 1.
+        total_steps: of the run.
     """
     if step < recipe.warmup_steps:
         return recipe.lr * step / recipe.warmup_steps

@@ -1,4 +1,4 @@
-"""Semantic distillation of stage 1 (UniAudio 2.0 §4.4, Eq. 13-14): the understanding layers must keep what was heard.
+"""Semantic distillation of stage 1 (UniAudio 2.0 §4.4, Eq. 13-14): understanding layers must keep what tokens mean.
 
 The paper has a light decoder reconstruct the semantic features of a frozen encoder from the understanding layers'
 output. Language-model training reads tokens and no waveforms here, so the target is the nearest thing that tokens
@@ -20,14 +20,16 @@ from lm.vocabulary import VocabularyLayout
 
 
 class Target(NamedTuple):
-    """vectors (B, S, dim) and the rows (B, S) bool they stand for."""
+    """What the semantic decoder must reconstruct."""
 
+    # (B, S, dim)
     vectors: Tensor
+    # (B, S) bool: rows that have one
     rows: Tensor
 
 
 class SemanticTargets:
-    """Looks up a frozen codec's vectors for the audio rows of a batch. No module: its codebooks are never trained."""
+    """Looks up a frozen codec's vectors for the audio rows of a batch. Not a module: codebooks are never trained."""
 
     def __init__(self, codec: AudioTokenizer, layout: VocabularyLayout, device: torch.device) -> None:
         self.codec, self.layout = codec.to(device).eval(), layout
@@ -42,14 +44,13 @@ class SemanticTargets:
             local = ids[..., : stream.codebooks] - offset  # (B, S, codebooks)
             rows = mask[..., 0] & ((local >= 0) & (local < stream.codes)).all(-1)
             vectors = self.codec.dequantise(stream.name, local.clamp(0, stream.codes - 1)).float()
-            targets[stream.name] = Target(
-                F.layer_norm(vectors, vectors.shape[-1:]), rows
-            )  # the same scale for every codec
+            # The same scale for every codec.
+            targets[stream.name] = Target(F.layer_norm(vectors, vectors.shape[-1:]), rows)
         return targets
 
 
 class SemanticDecoder(nn.Module):
-    """Two layers from an understanding vector to the vector of each stream; light, and thrown away after stage 1."""
+    """Two layers from an understanding vector to the vector of each stream; light, and discarded after stage 1."""
 
     def __init__(self, width: int, dims: dict[str, int]) -> None:
         super().__init__()

@@ -1,18 +1,16 @@
-"""What a new language model inherits from the codec and from the audio LLM that the codec was trained with.
+"""How a new language model is initialised from the codec and from the audio LLM that the codec was trained with.
 
-The codec's codebooks say which audio ids are alike, and the audio LLM (training/codec/audio_llm.py) has already taught
-a text model to read descriptive frames. Neither needs to be learned again from random embeddings: a row enters the
-model as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the sum of its
-eight codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too: codes that
-are alike start about as likely, so that what is learned of one is learned of its neighbours. The published project says
-nothing of where its audio embeddings and heads start; this is ours.
+The codec's codebooks give the distances between audio ids, and in the audio LLM (training/codec/audio_llm.py) a text
+model has been trained to read descriptive frames. Neither needs to be learned again from random embeddings: a row
+enters the model as the sum of its eight embeddings, and the vector of a residual quantiser is an affine function of the
+sum of its eight codes, so embeddings can be chosen whose sum is that vector. The heads start from the codebooks too:
+similar codes start with similar logits, so that an update for one code also serves its neighbours. The published
+project does not state how its audio embeddings and heads are initialised; this is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,42 +19,17 @@ from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from codec.tokenizer import AudioTokenizer
 from lm.model import UniAudioForConditionalGeneration
-from training.codec.audio_llm import read_listener
-
-_ADAPTED = "text_model.base_model.model.model."  # where peft keeps the layers of a causal language model
-_UP, _DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
-
-
-@dataclass(frozen=True)
-class AudioProjector:
-    """What an audio LLM adds to its text model: projection of descriptive frames, low-rank differences of the layers.
-
-    projection (width, dim), bias (width,): of a quantised descriptive frame to the text model's vectors
-    differences: module of the text model's decoder, such as "layers.0.mlp.up_proj" -> what is added to its weight
-    """
-
-    projection: Tensor
-    bias: Tensor
-    differences: Mapping[str, Tensor]
-
-    @classmethod
-    def load(cls, path: str | Path) -> AudioProjector:
-        """Read a audio_llm.safetensors. Raises UserError naming the file where it is none."""
-        state, scale = read_listener(path)
-        differences = {
-            name.removeprefix(_ADAPTED).removesuffix(_UP): scale * up.float() @ state[name.replace(_UP, _DOWN)].float()
-            for name, up in state.items()
-            if name.endswith(_UP)
-        }
-        if not {"projection.weight", "projection.bias"} <= state.keys():
-            raise UserError(f"{path}: no audio LLM can be read (it has no projection); name a run of kind descriptive")
-        return cls(state["projection.weight"].float(), state["projection.bias"].float(), differences)
+from training.lm.audio_projector import AudioProjector
 
 
 def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
-    """(codebooks, codes, dim): a vector for each code of a stream; those of a frame sum to what dequantises it.
+    """(codebooks, codes, dim): a vector for each code of a stream; those of a frame sum to its dequantised vector.
 
     That holds where dequantisation is affine in the sum over codebooks, as residual codebooks are.
+
+    Args:
+        codec: of the stream.
+        spec: of the stream.
     """
     books = spec.codebooks
     ids = torch.zeros(books, spec.codes, books, dtype=torch.int64)
@@ -70,12 +43,19 @@ def codebook_vectors(codec: AudioTokenizer, spec: StreamSpec) -> Tensor:
 def init_from_codec(
     model: UniAudioForConditionalGeneration, codec: AudioTokenizer, projector: AudioProjector | None
 ) -> None:
-    """Give a new model the codec's codebooks as audio embeddings and heads, and a text model that can hear.
+    """Give a new model the codec's codebooks as audio embeddings and heads, and the audio LLM's adapters.
 
-    Embeddings of the first stream are the audio LLM's projection of its codebooks; those of the others, of all without
-    a projector, and the heads are random projections that keep distances. Ids that are no codes keep what is random.
-    The scale of audio rows, at which they enter the cross-modal layers, becomes that of the first stream's frames.
-    Raises UserError where the audio LLM belongs to another codec or text model.
+    Embeddings of the first stream are the audio LLM's projection of its codebooks; those of the others (without a
+    projector of all) and the heads are random projections that keep distances. Ids that are no codes stay random. The
+    scale of audio rows, at which they enter the cross-modal layers, becomes that of the first stream's frames.
+
+    Args:
+        model: is changed in place.
+        codec: whose ids it reads.
+        projector: of the audio LLM; None: the model does without.
+
+    Raises:
+        UserError: the audio LLM belongs to another codec or text model.
     """
     layout, table, heads = model.config.layout, model.audio_embeddings.weight, model.audio_head
     width, dtype = table.shape[1], table.dtype
@@ -87,7 +67,7 @@ def init_from_codec(
     if projector is None:
         embedded = _projected(first, width, scale)
     else:
-        _adapt(model, projector.differences)
+        _adapt(model, projector.adapters)
         if projector.projection.shape != (width, first.shape[-1]):
             raise UserError(
                 f"the audio LLM projects {projector.projection.shape[1]} to {projector.projection.shape[0]} values, "
@@ -129,15 +109,15 @@ def _heads(vectors: Tensor, width: int) -> Tensor:
     return (projected / (scale * width**0.5)).mT
 
 
-def _adapt(model: UniAudioForConditionalGeneration, differences: Mapping[str, Tensor]) -> None:
-    for name, difference in differences.items():
+def _adapt(model: UniAudioForConditionalGeneration, adapters: Mapping[str, Tensor]) -> None:
+    for name, adapter in adapters.items():
         try:
             weight = model.cross_modal.get_submodule(name).weight
         except AttributeError as error:
             raise UserError(f"the audio LLM adapts '{name}', which the text model does not have") from error
-        if weight.shape != difference.shape:
+        if weight.shape != adapter.shape:
             raise UserError(
-                f"the audio LLM's '{name}' is {tuple(difference.shape)}, the text model's {tuple(weight.shape)}; "
+                f"the audio LLM's '{name}' is {tuple(adapter.shape)}, the text model's {tuple(weight.shape)}; "
                 "use the text model that it was trained with"
             )
-        weight.copy_((weight.float() + difference.to(weight.device)).to(weight.dtype))
+        weight.copy_((weight.float() + adapter.to(weight.device)).to(weight.dtype))

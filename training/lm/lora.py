@@ -1,4 +1,4 @@
-"""LoRA: low-rank differences that learn in place of a group's matrices; merged for use, and alone in peft's format."""
+"""LoRA: low-rank adapters trained in place of matrices; merged for use, and alone in peft's format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codec.io.errors import UserError
 from codec.io.numbers import Filled, Positive, ProperShare, Width
 from codec.io.tensor_files import save_tensors
 
-# Where a group's layers lie. Embeddings, heads and the depth decoder's projection have no differences of their own.
+# Where a group's layers lie. Embeddings, heads and the depth decoder's projection have no adapters.
 LAYERS = {
     "understanding": r"understanding",
     "cross_modal": r"cross_modal",
@@ -26,19 +26,25 @@ PEFT_WEIGHTS = "adapter_model.safetensors"  # the name that peft looks for, besi
 
 @dataclass(frozen=True, kw_only=True)
 class LoraRecipe:
-    """Low-rank differences on the layers' matrices. Defaults of the numbers: those of ReasoningCodec's text model.
+    """Low-rank adapters on a model's matrices. The defaults are those of ReasoningCodec's text model."""
 
-    groups: what learns through differences; the rest of those groups, embeddings and heads included, is frozen
-    freeze_rest: the other groups are frozen too, so that the differences are all that a run adds; without, they learn
-        in full where the stage trains them
-    """
-
+    # rank of every adapter
     rank: Width = 32
+    # scale: the product of an adapter's two matrices is multiplied by alpha / rank
     alpha: Positive = 32.0
+    # dropout on the input of every adapter, a share
     dropout: ProperShare = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupLoraRecipe(LoraRecipe):
+    """Low-rank adapters on the matrices of some groups of layers of the language model."""
+
+    # groups trained through adapters; the rest of them, embeddings and heads included, is frozen
     groups: Annotated[tuple[Literal["understanding", "cross_modal", "generation", "depth"], ...], Filled()] = (
         "cross_modal",
     )
+    # whether the other groups are frozen too; else they are trained in full where the stage trains them
     freeze_rest: bool = False
 
     def __post_init__(self) -> None:
@@ -47,7 +53,7 @@ class LoraRecipe:
 
     @property
     def config(self) -> LoraConfig:
-        """As peft has it."""
+        """As peft's LoraConfig."""
         layers = "|".join(LAYERS[group] for group in self.groups)
         return LoraConfig(
             r=self.rank,
@@ -58,7 +64,7 @@ class LoraRecipe:
 
 
 def merge_lora(state: dict[str, Tensor], lora: LoraRecipe) -> dict[str, Tensor]:
-    """A state dict with LoRA's differences added to the matrices they belong to: that of the model without LoRA."""
+    """A state dict with the adapters added to the matrices they belong to: that of the model without LoRA."""
     merged = {}
     for name, tensor in state.items():
         if ".lora_" in name:
@@ -72,18 +78,22 @@ def merge_lora(state: dict[str, Tensor], lora: LoraRecipe) -> dict[str, Tensor]:
     return merged
 
 
-def save_adapter(state: dict[str, Tensor], lora: LoraRecipe, base: str, folder: Path) -> None:
-    """Write the differences of a state dict alone, as peft's `PeftModel.from_pretrained(model, folder)` reads them.
+def save_adapter(state: dict[str, Tensor], lora: GroupLoraRecipe, base: str, folder: Path) -> None:
+    """Write the adapters of a state dict alone, as peft's `PeftModel.from_pretrained(model, folder)` reads them.
 
-    base: the model that they belong to, by folder or hub id.
+    Args:
+        state: of the model with adapters, by the model's parameter names.
+        lora: their settings.
+        base: the model that they belong to, by folder or hub id.
+        folder: to write into.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = lora.config
     config.base_model_name_or_path, config.inference_mode = base, True
-    differences = {
+    adapters = {
         f"base_model.model.{name.replace('.default.weight', '.weight')}": tensor
         for name, tensor in state.items()
         if ".lora_" in name
     }
-    save_tensors(differences, folder / PEFT_WEIGHTS)
+    save_tensors(adapters, folder / PEFT_WEIGHTS)
     config.save_pretrained(str(folder))

@@ -1,13 +1,13 @@
-"""The recipe of a language-model stage; what trains and what it costs in each stage: training/lm/stages.py."""
+"""The recipe of a language-model stage; what is trained in each stage, and with which loss: training/lm/stages.py."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
-from training.lm.lora import LoraRecipe
+from training.lm.lora import GroupLoraRecipe
 from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights
 
@@ -16,10 +16,15 @@ from training.recipe import Recipe, Weights, check_heads, check_weights
 class DepthRecipe:
     """Shape of the depth decoder; the defaults are the published one's."""
 
+    # transformer layers
     layers: Layers = 4
+    # dimensions of the hidden states
     width: Width = 2048
+    # attention heads
     heads: Width = 32
+    # heads of keys and values, shared by groups of attention heads
     kv_heads: Width = 8
+    # dimensions inside the feed-forward layers
     mlp: Width = 8192
 
     def __post_init__(self) -> None:
@@ -27,7 +32,7 @@ class DepthRecipe:
 
     @property
     def config(self) -> dict[str, int]:
-        """As transformers' LlamaConfig names it."""
+        """In the names of transformers' LlamaConfig."""
         return {
             "num_hidden_layers": self.layers,
             "hidden_size": self.width,
@@ -39,55 +44,56 @@ class DepthRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelRecipe(Recipe):
-    """One stage: where it starts, what it reads, what it pays for.
+    """One stage: where it starts, what it reads, what is trained and with which loss.
 
-    Either `init`, the run or model folder of the stage before, or `text_model` (folder or hub id of a causal language
-    model with its tokenizer) and `audio_tokenizer` (folder or hub id of a codec), from which a new model is made with
-    `understanding_layers`, `generation_layers` and `depth`.
-
-    audio_llm: of a new model: audio_llm.safetensors that supervised training of the codec's descriptive branch left
-        behind; the text model then starts with what it learned to hear there (training/lm/initialisation.py)
-    store: folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
-    mixture: task, construction or few-shot name -> share of the sentences (auditory_sentences/stream/mixing.py)
-    texts: UTF-8 files with one text a line for text_only; without, the transcriptions and captions of the clips
-    context: rows of a packed sequence; batch: packed sequences in a micro-batch
-    lora: what learns through low-rank differences; None trains everything that the stage trains in full
-    validation_steps: batches of the dev split, each as large as a training step's, for a validation
-    validation_mixture: of the sentences of the dev split; empty: the mixture of training
+    A stage starts either from `init` or from a new model, which is made of `text_model` and `audio_tokenizer`.
     """
 
     READS = ("init", "text_model", "audio_tokenizer", "audio_llm", "texts")
 
+    # 1 understanding warm-up, 2 generation warm-up, 3 audio-text pre-training, 4 mid-training on auditory sentences
     stage: Stage
+    # folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
     store: Name | Annotated[tuple[Name, ...], Filled()]
+    # task, construction or few-shot name -> share of the sentences
     mixture: Weights
+    # weights of the loss
     loss: LossRecipe
+    # run or model folder of the stage before; empty: a new model
     init: str = ""
+    # of a new model: folder or hub id of a causal language model with its tokenizer
     text_model: str = ""
+    # of a new model: folder or hub id of the codec
     audio_tokenizer: str = ""
+    # of a new model: audio_llm.safetensors of the codec's descriptive run, whose projection and adapters it starts with
     audio_llm: str = ""
+    # of a new model: understanding layers
     understanding_layers: AnyLayers = 3
+    # of a new model: generation layers
     generation_layers: AnyLayers = 2
+    # of a new model: shape of the depth decoder
     depth: DepthRecipe = DepthRecipe()
+    # UTF-8 files with one text a line for text_only; left out: transcripts and captions of the clips
     texts: tuple[Name, ...] = ()
+    # rows of a packed sequence
     context: Annotated[int, Range(2, 2**20)] = 1024
+    # packed sequences in a micro-batch
     batch: Size = 1
-    lora: LoraRecipe | None = None
+    # what is trained through low-rank adapters; left out: everything that the stage trains, in full
+    lora: GroupLoraRecipe | None = None
+    # batches of the dev split at a validation, each as large as a training step's
     validation_steps: Count = 2
-    validation_mixture: Weights = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_weights("mixture", self.mixture)
-        if self.validation_mixture:
-            check_weights("validation_mixture", self.validation_mixture)
         if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
             raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
         if self.audio_llm and self.init:
-            raise UserError("audio LLM is for a new model; with init the model has its ears already")
-        idle = [group for group in self.lora.groups if group not in TRAINABLE[self.stage]] if self.lora else []
-        if idle:
+            raise UserError("audio_llm is for a new model; leave it out with init, whose model has been initialised")
+        frozen = [group for group in self.lora.groups if group not in TRAINABLE[self.stage]] if self.lora else []
+        if frozen:
             raise UserError(
-                f"lora.groups: {', '.join(idle)} would not learn in stage {self.stage}, which trains "
+                f"lora.groups: {', '.join(frozen)} would not be trained in stage {self.stage}, which trains "
                 f"{', '.join(TRAINABLE[self.stage])}"
             )
         if self.lora and self.lora.freeze_rest and not self.init:

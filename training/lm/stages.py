@@ -1,14 +1,14 @@
-"""The four stages of the language model (UniAudio 2.0 §4.4): what learns in each, in full or through LoRA.
+"""The four stages of the language model (UniAudio 2.0 §4.4): what is trained in each, in full or through LoRA.
 
-| stage | learns | loss |
+| stage | trained | loss |
 |---|---|---|
 | 1 understanding warm-up | understanding layers, audio embeddings | text + semantic distillation |
 | 2 generation warm-up | generation layers, depth decoder, audio head | audio: streams 2/8 x 3, 1/8 x 5 |
 | 3 audio-text pre-training | everything | 1.6 text + 1 audio |
 | 4 audio-text mid-training | everything, on longer contexts of auditory sentences | 1.6 text + 1 audio |
 
-The weights stand in the recipes; this table is what the code knows. With LoRA the groups it names, by default the
-cross-modal layers, keep their weights and learn low-rank differences; their embeddings and heads stay as they are.
+The weights of the loss stand in the recipes, the rest of the table here. With LoRA the groups it names, by default the
+cross-modal layers, keep their weights and low-rank adapters are trained; their embeddings and heads stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from codec.io.numbers import NonNegative
 from lm.losses import LossCounts, LossSettings
 from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
 from training.lm.distillation import SemanticDecoder, SemanticTargets
-from training.lm.lora import LoraRecipe
+from training.lm.lora import GroupLoraRecipe
 
 Stage = Literal[1, 2, 3, 4]
 
@@ -40,14 +40,15 @@ TRAINABLE: dict[int, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LossRecipe:
-    """Weights of the loss: text x text loss + audio x sum over streams + distillation x distillation loss.
+    """Weights of the loss: text x text loss + audio x sum over codebooks + distillation x distillation loss."""
 
-    streams: of the eight codebooks (Eq. 16-17). distillation: the lambda_rec of Eq. 13, whose value is not published.
-    """
-
+    # weight of the text loss
     text: NonNegative
+    # weight of the audio loss
     audio: NonNegative
-    streams: tuple[(NonNegative,) * 8]
+    # weights of the eight codebooks within the audio loss (Eq. 16-17)
+    streams: tuple[(NonNegative,) * 8] = (0.25,) * 3 + (0.125,) * 5
+    # weight of the semantic distillation, lambda_rec of Eq. 13, whose value is not published
     distillation: NonNegative = 0.0
 
     def __post_init__(self) -> None:
@@ -56,17 +57,24 @@ class LossRecipe:
 
     @property
     def settings(self) -> LossSettings:
+        """As the model takes them."""
         return LossSettings(self.text, self.audio, self.streams)
 
 
-def freeze_for_stage(model: UniAudioForConditionalGeneration, stage: Stage, lora: LoraRecipe | None) -> None:
-    """Mark what learns in the stage and freeze the rest, after adding LoRA where it is asked for."""
+def freeze_for_stage(model: UniAudioForConditionalGeneration, stage: Stage, lora: GroupLoraRecipe | None) -> None:
+    """Make trainable what the stage trains and freeze the rest.
+
+    Args:
+        model: is changed in place.
+        stage: 1 to 4.
+        lora: adapters, which are added first; None: none.
+    """
     if lora is not None:
         inject_adapter_in_model(lora.config, model)
-    for group, members in model.named_groups().items():
+    for group, parameters in model.named_groups().items():
         adapted = lora is not None and group in lora.groups
         frozen = group not in TRAINABLE[stage] or (lora is not None and lora.freeze_rest and not adapted)
-        for name, parameter in members:
+        for name, parameter in parameters:
             parameter.requires_grad_(not frozen and (not adapted or ".lora_" in name))
 
 
@@ -86,9 +94,10 @@ class TrainingModule(nn.Module):
     def forward(
         self, ids: Tensor, mask: Tensor, loss: Tensor, position_ids: Tensor, counts: LossCounts
     ) -> tuple[UniAudioOutput, Tensor]:
-        """Packed rows as `UniAudioForConditionalGeneration.forward` takes them.
+        """Forward pass over packed rows, as `UniAudioForConditionalGeneration.forward` takes them.
 
-        Returns the model's output, its losses divided by `counts`, and the distillation loss of this batch (0 without).
+        Returns:
+            The model's output, its losses divided by `counts`, and the distillation loss of this batch (0 without).
         """
         output = self.model(ids, mask, loss, position_ids, self.loss_recipe.settings, counts)
         if self.targets is None:
@@ -96,6 +105,7 @@ class TrainingModule(nn.Module):
         return output, self.decoder.loss(self._understood, self.targets(ids[:, :-1], mask[:, :-1]))
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict) -> None:
+        """Recompute the model's activations in the backward pass; as transformers' models."""
         self.model.activation_checkpointing_enable(activation_checkpointing_kwargs)
 
     def _keep_understood(self, module: nn.Module, inputs: tuple, output) -> None:

@@ -21,9 +21,10 @@ from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
 from training.engine import processes
 from training.engine.checkpoint import resolve_model
+from training.lm.audio_projector import AudioProjector
 from training.lm.distillation import SemanticTargets
-from training.lm.initialisation import AudioProjector, init_from_codec
-from training.lm.lora import LoraRecipe, merge_lora, save_adapter
+from training.lm.initialisation import init_from_codec
+from training.lm.lora import GroupLoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
 from uniaudio.model import load_language_model
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
@@ -33,21 +34,26 @@ ADAPTER_FOLDER = "adapter"  # of a model folder
 
 @dataclass
 class StartingPoint:
-    """Model, tokenizers and data of a stage.
+    """Model, tokenizers and data of a stage."""
 
-    audio_tokenizer: folder or hub id of the codec, copied into every model that is written
-    facts: what must still hold when the run is resumed
-    """
-
+    # whose training starts or continues
     model: UniAudioForConditionalGeneration
+    # of its rows
     layout: VocabularyLayout
+    # of its text
     tokenizer: TextTokenizer
+    # folder or hub id of the codec, copied into every model that is written
     audio_tokenizer: str | Path
+    # clips as tokens
     store: TokenStore | JoinedStores
 
     @classmethod
     def load(cls, recipe: LanguageModelRecipe) -> StartingPoint:
-        """Read everything. Raises UserError where the parts were not made for each other."""
+        """Read everything.
+
+        Raises:
+            UserError: a part cannot be read, or the parts were not made for each other.
+        """
         dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
         store = open_stores(recipe.store)
         if recipe.init:
@@ -69,20 +75,20 @@ class StartingPoint:
                 dtype,
             )
             init_from_codec(model, codec, AudioProjector.load(recipe.audio_llm) if recipe.audio_llm else None)
-        for what, ours, theirs, where in (
+        for what, expected, actual, where in (
             ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
             ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),
         ):
-            if ours != theirs:
+            if actual != expected:
                 raise UserError(
-                    f"{where}: made with {what} tokenizer {theirs}, but the model reads {ours}; use the same"
+                    f"{where}: made with {what} tokenizer {actual}, but the model was made for {expected}; use the same"
                 )
         store.require_streams(layout.specs)
         return cls(model, layout, tokenizer, audio_tokenizer, store)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What makes this run this run: compared when it is resumed."""
+        """What must still hold when the run is resumed."""
         return {
             "vocabulary": self.layout.hash,
             "text_tokenizer": self.layout.text_fingerprint,
@@ -91,16 +97,16 @@ class StartingPoint:
         }
 
     def semantic_targets(self, weight: float) -> SemanticTargets | None:
-        """Targets of the semantic distillation, where it has a weight."""
+        """Targets of the semantic distillation; None where it has no weight."""
         if weight == 0:
             return None
         return SemanticTargets(load_tokenizer(self.audio_tokenizer), self.layout, processes.device())
 
-    def writer(self, lora: LoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
+    def writer(self, lora: GroupLoraRecipe | None, init: str) -> Callable[[Path, dict[str, Tensor]], None]:
         """What fills a checkpoint's model folder: everything that UniAudio.from_pretrained reads, LoRA merged.
 
-        Where LoRA's differences are all that was learned, they stand in adapter/ too, as peft reads them, to be put on
-        the model `init`. (In the folder itself, transformers would put them on the merged model.)
+        Where the adapters are all that was trained, they also lie in adapter/, in peft's format, for the model `init`.
+        (In the folder itself, transformers would put them on the merged model.)
         """
 
         def write(folder: Path, state: dict[str, Tensor]) -> None:
@@ -121,5 +127,5 @@ class StartingPoint:
 
 
 def _model_or_id(source: str) -> str | Path:
-    """The model folder behind a run's folder; anything that is no folder is left to the hub."""
+    """The model folder behind a run's folder; what is not a folder is taken as a hub id."""
     return resolve_model(source) if located(source).is_dir() else source

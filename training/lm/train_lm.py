@@ -17,7 +17,7 @@ from training.engine.engine import Engine
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import TrainingModule, freeze_for_stage
 from training.lm.starting_point import StartingPoint
-from training.lm.train_text import read_lines
+from training.lm.text_lines import read_lines
 from training.resume import Resume
 from training.run import Run
 
@@ -33,16 +33,16 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
         freeze_for_stage(start.model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":  # a quarter of the step faster there, least where sequences are long
             start.model.set_attn_implementation("eager")
-        learner = TrainingModule(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
-        engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
-        learner.train()
+        model = TrainingModule(start.model, recipe.loss, start.semantic_targets(recipe.loss.distillation))
+        engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
+        model.train()
 
         cursor = run.checkpoint.position("cursor") if run.checkpoint else 0
         batches = packing.read(cursor, recipe.batch, processes.rank(), processes.world_size())
         for step in run.steps():
-            mine = [next(batches) for _ in range(engine.share)]
-            counts = global_counts(mine)
-            for batch, _ in zip(mine, engine.micro_batches(step), strict=True):
+            step_batches = [next(batches) for _ in range(engine.micro_batches_per_rank)]
+            counts = global_counts(step_batches)
+            for batch, _ in zip(step_batches, engine.micro_batches(step), strict=True):
                 losses = micro_batch_losses(engine, batch, counts, recipe)
                 engine.backward(losses["loss"], names=batch.names)
                 engine.record(**losses)
@@ -54,20 +54,20 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
                 run.metric_logger.write(step, validate(engine, held_out, recipe))
             if run.save_due(step):
                 write = start.writer(recipe.lora, recipe.init)
-                run.save(step, {"model": engine}, write, facts | {"cursor": mine[-1].cursor})
+                run.save(step, {"model": engine}, write, facts | {"cursor": step_batches[-1].cursor})
     return run.model
 
 
 def validate(engine: Engine, packing: Packing, recipe: LanguageModelRecipe) -> dict[str, float]:
-    """Losses and accuracies on the same sentences of the dev split every time: no dropout, nothing hidden."""
+    """Losses and accuracies on the same sentences of the dev split every time, without any dropout."""
     batches = packing.read(0, recipe.batch, processes.rank(), processes.world_size())
     with engine.evaluating():
         for _ in range(recipe.validation_steps):
-            mine = list(islice(batches, engine.share))
-            counts = global_counts(mine)
-            for batch in mine:
+            step_batches = list(islice(batches, engine.micro_batches_per_rank))
+            counts = global_counts(step_batches)
+            for batch in step_batches:
                 engine.record(**micro_batch_losses(engine, batch, counts, recipe))
-    return {f"validation_{name}": value for name, value in engine.recorded().items()}
+    return {f"val/{name}": value for name, value in engine.recorded().items()}
 
 
 def global_counts(batches: Sequence[PackedBatch]) -> LossCounts:
@@ -87,7 +87,7 @@ def micro_batch_losses(
     The model divides its sums by the counts of the whole step, on all processes; the engine averages micro-batches.
     Losses without a weight in this recipe, and accuracies without a target in this batch, are left out.
     """
-    loss, scale = recipe.loss, recipe.engine.micro_batches
+    loss, scale = recipe.loss, engine.global_micro_batches
     output, distillation = engine(*(part.to(engine.device) for part in batch[:4]), counts)
     losses = {"loss": output.loss * scale + loss.distillation * distillation}
     if loss.text:
@@ -106,10 +106,9 @@ def micro_batch_losses(
 
 def _packing(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> Packing:
     """The recipe's sentences. Those of the dev split keep their conditions, and their texts are their own clips'."""
-    mixture, options = recipe.mixture, {}
     if split == "dev":
-        mixture, options = recipe.validation_mixture or mixture, {"guidance_dropout": 0.0}
+        options = {"guidance_dropout": 0.0}
     else:
-        options["texts"] = [line for path in recipe.texts for line in read_lines(path)]
-    stream = SentenceStream(start.store, mixture, recipe.seed, split, max_rows=recipe.context, **options)
+        options = {"texts": [line for path in recipe.texts for line in read_lines(path)]}
+    stream = SentenceStream(start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, **options)
     return Packing(stream, start.layout, start.tokenizer, recipe.context)

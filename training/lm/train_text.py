@@ -1,7 +1,7 @@
 """The starter's text model: a small LLaMA with its tokenizer, trained on plain text, in the format of transformers.
 
-It plays the part that LLaMA-3.2 plays at full size: the descriptive branch learns to speak to it (training/
-train_descriptive.py), and the language model's cross-modal layers start from it (lm.model.from_text_backbone).
+It has the part that LLaMA-3.2 has at full size: the descriptive branch is supervised through it (training/codec/
+train_descriptive.py), and the language model's cross-modal layers start from it (lm/text_backbone.py).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from auditory_sentences.rng import KeyedRng
 from auditory_sentences.starter.texts import starter_text
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, Name, Share, Size, Width
-from codec.io.reading import open_text
 from codec.io.tensor_files import share_weights
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
-from training.codec.prompt_template import Dialogue
 from training.engine.engine import Engine
+from training.lm.prompt_template import Dialogue
+from training.lm.text_lines import read_lines
 from training.recipe import Recipe, check_heads
 from training.resume import Resume
 from training.run import Run
@@ -37,31 +37,35 @@ _LINE = 6  # ids of the shortest lines, about: a row of `context` ids needs at m
 
 @dataclass(frozen=True, kw_only=True)
 class TextModelRecipe(Recipe):
-    """Text, tokenizer and sizes.
-
-    init: folder or hub id of a LLaMA that learns on, with its tokenizer and in its sizes; empty: from nothing
-    texts: text files with one example on each line; empty: the starter's own text
-    corpora: folders or descriptions of corpora, whose transcripts, captions and analyses come beside these
-    dialogues: share of lines that become a dialogue in which the line stands where a recording will stand later. From
-        these the text model learns to repeat and to answer about what comes before the question, as large ones can
-    tokenizer: folder or hub id; empty: a sentencepiece model of at most `vocabulary` pieces is learned from the text
-    context: ids in a row; batch: rows in a micro-batch. Rows hold several lines, each between BOS and EOS
-    """
+    """Text, tokenizer and sizes of a text model. Rows hold several lines, each between BOS and EOS."""
 
     READS = ("init", "texts", "tokenizer", "corpora")
 
+    # folder or hub id of a LLaMA whose training continues, with its tokenizer and sizes; empty: a new model
     init: str = ""
+    # text files with one example on each line; left out: the starter's own text
     texts: tuple[Name, ...] = ()
+    # folders or descriptions of corpora, whose transcripts, captions and analyses are added to the texts
     corpora: tuple[Name, ...] = ()
+    # share of lines that become a dialogue with the line in a recording's place: the model is trained to use its prompt
     dialogues: Share = 0.4
+    # folder or hub id; empty: a sentencepiece model is trained on the text
     tokenizer: str = ""
+    # pieces of that sentencepiece model, at most
     vocabulary: Width = 1024
+    # transformer layers
     layers: Layers = 4
+    # dimensions of the hidden states
     width: Width = 256
+    # attention heads
     heads: Width = 4
+    # heads of keys and values, shared by groups of attention heads
     kv_heads: Width = 2
+    # dimensions inside the feed-forward layers
     mlp: Width = 768
+    # text tokens in a row
     context: Size = 128
+    # rows in a micro-batch
     batch: Size = 32
 
     def __post_init__(self) -> None:
@@ -90,20 +94,22 @@ def run(recipe: TextModelRecipe, resume: Resume = False) -> Path:
                 loss = engine(input_ids=ids, labels=ids, use_cache=False).loss
                 engine.backward(loss)
                 engine.record(loss=loss)
-                run.metric_logger.count(text_ids=ids.numel())
+                run.metric_logger.count(text_tokens=ids.numel())
             engine.step()
             if run.log_due(step):
                 run.metric_logger.write(step, engine.metrics())
             if run.validate_due(step):
                 with engine.evaluating():
                     ids = text.batch(0, held_out=True).to(engine.device)
-                    run.metric_logger.write(step, {"held_out_loss": float(engine(input_ids=ids, labels=ids).loss)})
+                    loss = float(engine(input_ids=ids, labels=ids).loss)
+                run.metric_logger.write(step, {"val/loss": loss})
             if run.save_due(step):
                 run.save(step, {"model": engine}, write_model, {"tokenizer": tokenizer.fingerprint})
     return run.model
 
 
 def llama_config(recipe: TextModelRecipe, tokenizer: TextTokenizer) -> LlamaConfig:
+    """Of a new model in the recipe's sizes."""
     return LlamaConfig(
         vocab_size=tokenizer.size,
         hidden_size=recipe.width,
@@ -120,7 +126,7 @@ def llama_config(recipe: TextModelRecipe, tokenizer: TextTokenizer) -> LlamaConf
 
 
 def trained_llama(source: str) -> LlamaForCausalLM:
-    """A folder's or hub id's LLaMA, in float32 and ready to learn."""
+    """A folder's or hub id's LLaMA, in float32 and training mode."""
     return load_text_model(source, torch.float32, LlamaForCausalLM).train()
 
 
@@ -165,24 +171,21 @@ class Text:
                 continue
             lines = self.files[which]
             # every fiftieth line of a file is held out
-            place = rng.randrange(len(lines))
-            yield lines[place - place % 50 if held_out else place if place % 50 else min(place + 1, len(lines) - 1)]
+            index = rng.randrange(len(lines))
+            yield lines[index - index % 50 if held_out else index if index % 50 else min(index + 1, len(lines) - 1)]
 
     def _dialogue(self, line: str, rng: KeyedRng) -> str:
-        """The line as what is heard, and something to do with it."""
-        heard, asked, answer = (
-            line,
-            self.bank.prompt(rng.choice(("asr", "sound_caption", "music_caption")), rng),
-            line,
-        )
+        """A dialogue with the line in the recording's place."""
+        recording, answer = line, line
+        question = self.bank.prompt(rng.choice(("asr", "sound_caption", "music_caption")), rng)
         if "? " in line:  # a caption, a question and its answer
             stem, answer = line.rsplit("? ", 1)
-            heard, _, asked = stem.partition(". ")
-            asked += "?"
-        return Dialogue(asked, answer).text(heard)
+            recording, _, question = stem.partition(". ")
+            question += "?"
+        return Dialogue(question, answer).text(recording)
 
     def _tokenizer_text(self) -> Iterator[str]:
-        """What the tokenizer is learned from: the text, and the words of all prompts."""
+        """What the tokenizer is trained on: the text, and the words of all prompts."""
         for task in sorted(self.bank.prompts):
             yield from self.bank.prompts[task]
         for phrasings in (*self.bank.questions.values(), *self.bank.yes_no.values()):
@@ -194,20 +197,9 @@ class Text:
 
 
 def corpus_lines(corpora: tuple[str, ...]) -> list[str]:
-    """Transcript, caption and analysis of every training clip, as far as they are known."""
+    """Transcript, caption and analysis of every training clip that has them."""
     clips = [clip for clip in read_corpora(corpora) if clip.split == "train"]
     lines = [line for clip in clips for line in (clip.text, clip.caption, write_analysis(clip)) if line.strip()]
     if len(lines) < 2:
         raise UserError(f"{', '.join(corpora)}: the training clips hold fewer than two lines of text")
-    return lines
-
-
-def read_lines(path: str) -> list[str]:
-    with open_text(path, "file of text", "give UTF-8 files with one example a line") as file:
-        try:
-            lines = [part.strip() for line in file for part in line.splitlines() if part.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not text in UTF-8 ({error.reason}); save it in that encoding") from error
-    if len(lines) < 2:
-        raise UserError(f"{path}: holds fewer than two lines of text; give UTF-8 files with one example a line")
     return lines

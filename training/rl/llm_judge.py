@@ -28,28 +28,28 @@ from lm.text_backbone import load_text_model
 
 HIGHEST = 10
 _SCORE = re.compile(r"\D*?(\d{1,3})(?!\.?\d)")
-_LONGEST = 16  # ids of a judgement
+_LONGEST = 16  # text tokens of a judgement
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeRecipe:
-    """Who judges.
+    """The language model that judges analyses."""
 
-    kind: "local" reads `model` (a folder or hub id) into this process; "endpoint" asks `url`, which ends in /v1 mostly,
-        for the model of that name
-    key_variable: the environment variable that holds the endpoint's key, "" where it needs none
-    timeout: seconds that an endpoint may take for one answer; attempts: how often it is asked before the run stops
-    parallel: questions that are asked at the same time, or judged in one batch
-    precision: of a local judge
-    """
-
+    # local: loaded into this process; endpoint: a server that speaks OpenAI's chat-completions protocol
     kind: Literal["local", "endpoint"]
+    # folder or hub id of a local judge; name of the model at an endpoint
     model: Name
+    # of the endpoint, such as http://localhost:8000/v1
     url: str = ""
+    # environment variable that holds the endpoint's key; empty: no key
     key_variable: str = ""
+    # seconds that an endpoint may take for one answer
     timeout: Seconds = 60.0
+    # requests to an endpoint before the run stops
     attempts: Layers = 3
+    # requests at the same time, or judgements in one batch
     parallel: Layers = 8
+    # type of a local judge's weights
     precision: Literal["fp32", "bf16"] = "bf16"
 
     def __post_init__(self) -> None:
@@ -58,22 +58,28 @@ class JudgeRecipe:
 
 
 class Judge(Protocol):
+    """Scores analyses."""
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
-        """(true analysis, analysis) -> agreement in [0, 1]; None where the judge gave no score that can be read."""
+        """(true analysis, analysis) -> agreement in [0, 1]; None where the judge's answer holds no score."""
         ...
 
 
 def load_judge(recipe: JudgeRecipe, device: torch.device) -> Judge:
-    """The judge that a recipe names. Raises UserError where it cannot be had."""
+    """The judge that a recipe names.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     return EndpointJudge(recipe) if recipe.kind == "endpoint" else LocalJudge(recipe, device)
 
 
 def read_score(answer: str) -> float | None:
-    """The score in what a judge said: its first number, which must be whole and at most 10, over 10."""
-    found = _SCORE.match(answer.strip())
-    if found is None or int(found[1]) > HIGHEST:
+    """The score in a judge's answer: its first number, which must be whole and at most 10, over 10."""
+    score = _SCORE.match(answer.strip())
+    if score is None or int(score[1]) > HIGHEST:
         return None
-    return int(found[1]) / HIGHEST
+    return int(score[1]) / HIGHEST
 
 
 class EndpointJudge:
@@ -92,7 +98,11 @@ class EndpointJudge:
             self._headers["Authorization"] = f"Bearer {key}"
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
-        """See Judge. Raises UserError naming the address where no answer comes in any of the attempts."""
+        """See Judge.
+
+        Raises:
+            UserError: no answer comes in any of the attempts; the address is named.
+        """
         with ThreadPoolExecutor(self.recipe.parallel) as pool:
             return [read_score(answer) for answer in pool.map(self._ask, map(_question, pairs))]
 
@@ -117,12 +127,12 @@ class EndpointJudge:
             except TimeoutError:
                 problem = f"no answer within {self.recipe.timeout:g} s"
             except (KeyError, IndexError, TypeError, ValueError):
-                problem = "an answer that is no chat completion"
+                problem = "an answer that is not a chat completion"
             except OSError as error:  # refused, unknown, broken off, or a time-out while connecting
                 problem = str(getattr(error, "reason", error))
         raise UserError(
             f"{self._url}: the judge failed ({problem}); see that the server runs and serves {self.recipe.model!r}, "
-            "or raise judge.timeout, then go on with --resume"
+            "or raise judge.timeout, then resume with --resume"
         )
 
 
@@ -145,15 +155,15 @@ class LocalJudge:
         questions = [self._framed(_question(pair)) for pair in pairs]
         scores: list[float | None] = []
         for start in range(0, len(questions), self.recipe.parallel):
-            some = questions[start : start + self.recipe.parallel]
+            batch = questions[start : start + self.recipe.parallel]
             # A chat template writes the special tokens itself.
             special = self._tokenizer.chat_template is None
-            asked = self._tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=special)
-            asked = {name: tensor.to(self._device) for name, tensor in asked.items() if name != "token_type_ids"}
-            made = self._model.generate(
-                **asked, max_new_tokens=_LONGEST, do_sample=False, pad_token_id=self._tokenizer.pad_token_id
+            inputs = self._tokenizer(batch, return_tensors="pt", padding=True, add_special_tokens=special)
+            inputs = {name: tensor.to(self._device) for name, tensor in inputs.items() if name != "token_type_ids"}
+            generated = self._model.generate(
+                **inputs, max_new_tokens=_LONGEST, do_sample=False, pad_token_id=self._tokenizer.pad_token_id
             )
-            answers = made[:, asked["input_ids"].shape[1] :]
+            answers = generated[:, inputs["input_ids"].shape[1] :]
             scores += [read_score(self._tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
         return scores
 
@@ -165,5 +175,5 @@ class LocalJudge:
 
 
 def _question(pair: tuple[str, str]) -> str:
-    truth, said = pair
-    return JUDGE_QUESTION.format(truth=truth, said=said)
+    truth, analysis = pair
+    return JUDGE_QUESTION.format(truth=truth, said=analysis)

@@ -1,8 +1,8 @@
 """Group-relative policy optimisation, the formulas (GRPO: DeepSeekMath, arXiv 2402.03300, §4.1).
 
 A group is G answers to the same question. An answer's advantage is how much better it is than its group, in standard
-deviations: no value network is needed. Probabilities are of ids; every id of an answer has its answer's advantage.
-Shapes: B questions, G answers each, N = B G answers of at most L ids, which `mask` (N, L) tells from padding.
+deviations: no value network is needed. Probabilities are of tokens; each has the advantage of its answer.
+Shapes: B questions, G answers each, N = B G answers of at most L tokens, which `mask` (N, L) tells from padding.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ def group_advantages(rewards: Tensor) -> Tensor:
 def clipped_policy_loss(
     log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """The loss whose descent makes good answers likelier, and the share of ids at which it is cut off.
+    """The clipped policy loss, and the share of tokens that are clipped.
 
-    log_probs, old (N, L): of the ids now and when they were sampled; advantages (N,)
-    clip: where the ratio of the probabilities has left [1 - clip, 1 + clip] in the direction of the advantage, nothing
-        more is gained by going further
+    Args:
+        log_probs: (N, L) of the tokens now.
+        old: (N, L) of the tokens when they were sampled.
+        advantages: (N,).
+        mask: (N, L) bool.
+        clip: where the ratio of the probabilities has left [1 - clip, 1 + clip] in the direction of the advantage, the
+            gradient is zero.
     """
     ratio = (log_probs - old).exp()
     gains = ratio * advantages[:, None]
@@ -42,12 +46,12 @@ def clipped_policy_loss(
 def kl_divergence(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     """KL of the policy from the reference by Schulman's k3 estimator, r - log r - 1 with r = reference / policy.
 
-    Unbiased, and never negative for any id.
+    Unbiased, and never negative for any token.
     """
     difference = reference - log_probs
     return answer_mean(difference.expm1() - difference, mask)
 
 
 def answer_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over answers of the mean over each answer's ids: a long answer weighs no more than a short one."""
+    """Mean over answers of the mean over each answer's tokens: a long answer weighs no more than a short one."""
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()

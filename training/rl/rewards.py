@@ -1,8 +1,8 @@
-"""Rewards of an analysis that can be verified: what it says against what the corpus knows for certain.
+"""Rewards of an analysis that can be verified: its statements against the labels of the corpus.
 
 Each reward is one function of a clip and the text of an analysis (auditory_sentences/builders/analysis.py), in [0, 1],
 and applies where the clip has the ground truth for it. ReasoningCodec's published reward is a judge of the consistency
-with the ground truth (llm_judge.py); these are checks of the same by rule, which nothing but being right can satisfy.
+with the ground truth (llm_judge.py); these check the same by rules, which only a right analysis satisfies.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ _KEY = re.compile(r"([a-g])\s?(#|♯|sharp|b|♭|flat|)\s+(major|minor)")
 
 
 class Reward(NamedTuple):
-    """applies: whether the clip has what the analysis is compared with; score: (clip, analysis) -> [0, 1]."""
+    """A rule that scores an analysis."""
 
+    # whether the clip has the ground truth for it
     applies: Callable[[Clip], bool]
+    # (clip, analysis) -> [0, 1]
     score: Callable[[Clip, str], float]
 
 
@@ -46,35 +48,35 @@ def format_reward(clip: Clip, analysis: str) -> float:
 
 def words_reward(clip: Clip, analysis: str) -> float:
     """1 - word error rate of the transcript, 0 from one error per word on; case and punctuation do not count."""
-    truth, said = normalise_words(clip.text), normalise_words(read_analysis(analysis).get(LEVEL_OF["text"], ""))
-    return max(0.0, 1.0 - jiwer.wer(truth, said))
+    truth, stated = normalise_words(clip.text), normalise_words(read_analysis(analysis).get(LEVEL_OF["text"], ""))
+    return max(0.0, 1.0 - jiwer.wer(truth, stated))
 
 
 def tags_reward(clip: Clip, analysis: str) -> float:
-    """F1 of the stated labels whose values are words: what is missing, wrong, invented or said twice costs."""
+    """F1 of the stated labels whose values are words: what is missing, wrong, invented or stated twice is penalised."""
     truth = {(label.lower(), normalise_words(value)) for label, value in _tags(clip).items()}
     others = {label.lower() for label in described_labels(clip).keys() - _tags(clip).keys()}
-    said = [(label, normalise_words(value)) for label, value in _stated(analysis) if label not in others]
-    return 2 * len(truth & set(said)) / (len(truth) + len(said))
+    stated = [(label, normalise_words(value)) for label, value in _stated(analysis) if label not in others]
+    return 2 * len(truth & set(stated)) / (len(truth) + len(stated))
 
 
 def tempo_reward(clip: Clip, analysis: str) -> float:
     """1 within 4 % of the beats per minute, 0.5 within 4 % of their double or half (MIREX's octave errors)."""
     label = _tempo_label(clip)
-    truth, said = as_number(clip.labels[label]), as_number(_only(analysis, label))
+    truth, stated = as_number(clip.labels[label]), as_number(_only(analysis, label))
     for factor, reward in ((1.0, 1.0), (2.0, 0.5), (0.5, 0.5)):
-        if said is not None and abs(said - factor * truth) <= TEMPO_TOLERANCE * factor * truth:
+        if stated is not None and abs(stated - factor * truth) <= TEMPO_TOLERANCE * factor * truth:
             return reward
     return 0.0
 
 
 def key_reward(clip: Clip, analysis: str) -> float:
     """MIREX's weighted key score: 1 the same, 0.5 a fifth above, 0.3 the relative and 0.2 the parallel key."""
-    truth, said = read_key(clip.labels["key"]), read_key(_only(analysis, "key"))
-    if said is None:
+    truth, stated = read_key(clip.labels["key"]), read_key(_only(analysis, "key"))
+    if stated is None:
         return 0.0
-    above = (said[0] - truth[0]) % 12  # semitones
-    if said[1] == truth[1]:
+    above = (stated[0] - truth[0]) % 12  # semitones
+    if stated[1] == truth[1]:
         return {0: 1.0, 7: 0.5}.get(above, 0.0)
     relative = 9 if truth[1] == "major" else 3
     return {relative: 0.3, 0: 0.2}.get(above, 0.0)
@@ -84,9 +86,9 @@ def count_reward(clip: Clip, analysis: str) -> float:
     """Mean over the clip's counts of 1 - |stated - true| / max(stated, true); a count that is not stated earns 0."""
     scores = []
     for label, value in _counts(clip).items():
-        truth, said = float(value), as_number(_only(analysis, label))
-        right = said is not None and 0 <= said < float("inf")
-        scores.append((1.0 if said == truth else 1 - abs(said - truth) / max(said, truth)) if right else 0.0)
+        truth, stated = float(value), as_number(_only(analysis, label))
+        right = stated is not None and 0 <= stated < float("inf")
+        scores.append((1.0 if stated == truth else 1 - abs(stated - truth) / max(stated, truth)) if right else 0.0)
     return sum(scores) / len(scores)
 
 
@@ -130,7 +132,7 @@ def _counts(clip: Clip) -> dict[str, str]:
 
 
 def _tags(clip: Clip) -> dict[str, str]:
-    """The labels that are compared as words: those that no other reward knows how to compare."""
+    """The labels that are compared as words: those that no other reward compares."""
     own = {_tempo_label(clip), *_counts(clip)} | ({"key"} if read_key(clip.labels.get("key")) else set())
     return {label: value for label, value in described_labels(clip).items() if label not in own}
 
@@ -140,6 +142,6 @@ def _stated(analysis: str) -> list[tuple[str, str]]:
 
 
 def _only(analysis: str, label: str) -> str | None:
-    """The value stated for a label; None where it is stated twice: who names everything knows nothing."""
+    """The value stated for a label; None where it is stated twice: naming every value must not be rewarded."""
     values = [value for name, value in _stated(analysis) if name == label.lower()]
     return values[0] if len(values) == 1 else None

@@ -11,11 +11,12 @@ from codec.io.errors import UserError
 from codec.io.strict import parse, without_defaults
 from codec.reasoning.config import DescriptiveConfig
 from evaluation.task import EvalTask, Generation, Score
+from training.codec.losses.best_rq import MaskedPredictionConfig
 from training.recipe import TRAINERS
 
 
 def classes() -> dict[str, type]:
-    found = {cls.__name__: cls for cls in (DescriptiveConfig, EvalTask, Generation, Score)}
+    found = {cls.__name__: cls for cls in (DescriptiveConfig, EvalTask, Generation, MaskedPredictionConfig, Score)}
     for module, name in TRAINERS.values():
         found[name] = getattr(importlib.import_module(module), name)
     return found
@@ -54,3 +55,20 @@ def test_a_former_key_may_be_a_member_of_a_mapping():
     assert aliases.first_names(read).items() >= {"structural_temperature": 0.2, "structural_guidance": None}.items()
     other = aliases.first_names(Generation(9, stream_guidance={"semantic": 2.0}))
     assert other["stream_guidance"] == {"semantic": 2.0} and "stream_temperature" not in other
+
+
+def test_a_removed_key_is_left_out_where_that_changes_nothing():
+    cls = classes()["LanguageModelRecipe"]
+    assert aliases.present(cls, {"validation_mixture": {}, "stage": 1}, "r.yaml") == {"stage": 1}
+    assert aliases.present(cls, {"validation_mixture": {"asr": 1}}, "r.yaml") == {"validation_mixture": {"asr": 1}}
+
+
+def test_dataclasses_inside_are_read_too():
+    cls = classes()["DescriptiveRecipe"]
+    tree = {"steps": 3, "descriptive": {"gather": "pooling"}, "experts": [{"role": "music"}]}
+    expected = tree | {"descriptive": {"downsampling": "mean_pool"}}
+    assert aliases.present_tree(cls, tree, "r.yaml") == expected
+    assert aliases.present_tree(cls, {"descriptive": None, "experts": 4}, "r.yaml") == {
+        "descriptive": None,
+        "experts": 4,
+    }

@@ -55,5 +55,5 @@ def test_little_of_a_batch_is_padding(clips):
 
 
 def test_no_clips_is_said_so():
-    with pytest.raises(UserError, match="no clip to learn from"):
+    with pytest.raises(UserError, match="no clip to train on"):
         AudioCrops([], 4, 1.0)

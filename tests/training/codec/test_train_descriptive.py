@@ -1,27 +1,18 @@
 """Supervised training of the descriptive branch: the audio LLM reads right, learns, and resumes bit for bit."""
 
-import json
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.corpora.read import read_corpus
 from codec.io.errors import UserError
-from codec.reasoning.config import DescriptiveEncoderConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
-from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
-from training.codec.audio_llm import AudioLLM, Lora
-from training.codec.audio_qa import AudioQADataset, Augmentation, warped
-from training.codec.prompt_template import Dialogue
-from training.codec.train_descriptive import DescriptiveRecipe, run, trained_encoder
+from tests.factories.tones import write_tones
+from training.codec.supervision import load_descriptive_encoder
+from training.codec.train_descriptive import DescriptiveRecipe, run
+from training.engine.checkpoint import resolve_model
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
 from training.metrics import read_metrics
@@ -64,23 +55,7 @@ def text_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Two dozen tones, low ones called bell and high ones bird; the first four say something."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    lines = []
-    for number in range(24):
-        high, split = number % 2, "dev" if number >= 16 else "train"
-        time = np.arange(rng.integers(9000, 24000)) / 24000
-        wave = 0.4 * np.sin(2 * np.pi * rng.uniform(0.9, 1.1) * (400, 2500)[high] * time)
-        soundfile.write(folder / f"{number}.wav", wave, 24000)
-        line = {"id": f"clip-{number}", "path": f"{number}.wav", "split": split}
-        if number < 4:
-            line |= {"kind": "speech", "text": ("one two", "nine")[high], "speaker": "x"}
-        else:
-            line |= {"kind": "sound", "caption": "a sound", "labels": {"class": ("bell", "bird")[high]}}
-        lines.append(line)
-    (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
+    return write_tones(tmp_path_factory.mktemp("corpus"))
 
 
 def tiny(corpus: Path, text_model: str, out: Path, **changes) -> DescriptiveRecipe:
@@ -106,134 +81,6 @@ def tiny(corpus: Path, text_model: str, out: Path, **changes) -> DescriptiveReci
     return parse(DescriptiveRecipe, values | changes, "the test")
 
 
-@pytest.fixture
-def audio_llm(text_model):
-    torch.manual_seed(0)
-    recipe = tiny(Path("x"), text_model, Path("x"))
-    encoder = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive))
-    return AudioLLM(encoder.branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(4, 8, 0.0), align=True)
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "speech": torch.randn(2, 128, 60, generator=generator),
-        "music": torch.randn(2, 120, 30, generator=generator),
-        "frames": torch.tensor([30, 12]),
-        "dialogues": [Dialogue("Transcribe the speech.", "one two three"), Dialogue("Which sound is this?", "bell")],
-        "transcripts": ["one two three", ""],
-    }
-
-
-def test_only_branch_projection_and_adapters_learn(audio_llm, batch):
-    out = audio_llm.train()(**batch, quantise=True)
-    (out.answer + out.commitment + out.alignment).backward()
-    learns = {name.split(".")[0] for name, p in audio_llm.named_parameters() if p.requires_grad}
-    assert learns == {"branch", "text_model", "projection", "alignment"}
-    for name, parameter in audio_llm.named_parameters():
-        if "text_model" in name:
-            assert parameter.requires_grad == ("lora_" in name)
-        elif not name.startswith("branch.quantiser"):
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-    assert out.codes.shape == (2, 6, 8) and (out.codes[1, 3:] == -1).all()
-
-
-@torch.no_grad()
-def test_the_loss_is_that_of_the_answers_alone(audio_llm, batch):
-    """Against one plain forward pass for each example."""
-    audio_llm.train()(**batch, quantise=True)  # gives the codebooks their first codes
-    audio_llm.eval()
-    total, count = 0.0, 0
-    table = audio_llm.text_model.get_input_embeddings()
-    for row, (frames, dialogue) in enumerate(zip([30, 12], batch["dialogues"], strict=True)):
-        heard = audio_llm.branch(
-            batch["speech"][row : row + 1, :, : 2 * frames], batch["music"][row : row + 1, :, :frames]
-        )
-        before, between, answer = (torch.tensor(ids) for ids in dialogue.ids(audio_llm.tokenizer))
-        rows = [table(before), audio_llm.projection(heard.quantised[0]), table(between), table(answer)]
-        logits = audio_llm.text_model(inputs_embeds=torch.cat(rows)[None]).logits[0]
-        total += F.cross_entropy(logits[-len(answer) - 1 : -1], answer, reduction="sum")
-        count += len(answer)
-    torch.testing.assert_close(audio_llm(**batch, quantise=True).answer, total / count, atol=1e-4, rtol=1e-4)
-
-
-def test_an_answer_in_a_batch_is_the_answer_alone(audio_llm, batch):
-    audio_llm.train()(**batch, quantise=True)
-    audio_llm.eval()
-    questions = [dialogue.question for dialogue in batch["dialogues"]]
-    together = audio_llm.answer(batch["speech"], batch["music"], batch["frames"], questions, max_new_tokens=6)
-    assert len(together) == 2
-    for row, frames in enumerate((30, 12)):
-        one = slice(row, row + 1)
-        speech, music = batch["speech"][one, :, : 2 * frames], batch["music"][one, :, :frames]
-        assert audio_llm.answer(speech, music, torch.tensor([frames]), questions[one], max_new_tokens=6) == [
-            together[row]
-        ]
-
-
-def listening(corpus, text_model, **changes) -> AudioQADataset:
-    recipe = tiny(corpus, text_model, Path("x"))
-    arguments = {
-        "clips": [clip for clip in read_corpus(corpus) if clip.split == "train"],
-        "tasks": recipe.tasks,
-        "encoder": DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)),
-        "bank": PromptBank.load(),
-        "batch": 4,
-        "max_seconds": 30,
-        "augmentation": recipe.augmentation,
-        "cache": True,
-    }
-    return AudioQADataset(*(arguments | changes).values(), 7)
-
-
-def test_batches_are_a_function_of_their_number(corpus, text_model):
-    first, second = listening(corpus, text_model), listening(corpus, text_model)
-    second.batch(0)  # another order of asking
-    for index in (5, 2):
-        ours, theirs = first.batch(index), second.batch(index)
-        assert ours.examples == theirs.examples
-        assert torch.equal(ours.speech, theirs.speech) and torch.equal(ours.music, theirs.music)
-    assert first.batch(5).examples != first.batch(2).examples
-
-
-def test_every_answer_is_true(corpus, text_model):
-    data = listening(corpus, text_model)
-    seen = [example for index in range(20) for example in data.batch(index).examples]
-    assert {example.task for example in seen} == {"audio_qa:class", "asr"}
-    assert 0.1 < sum(example.task == "asr" for example in seen) / len(seen) < 0.45
-    for example in seen:
-        expected = example.clip.text if example.task == "asr" else example.clip.labels["class"]
-        assert example.dialogue.answer == expected
-
-
-def test_held_out_questions_are_unchanged_features(corpus, text_model):
-    data = listening(corpus, text_model)
-    (batch,) = data.questions("audio_qa:class", 5)
-    assert len(batch.examples) == 5
-    for row, example in enumerate(batch.examples):
-        speech, music = data._features([example])[0]
-        assert torch.equal(batch.speech[row, :, : speech.shape[1]], speech)
-        assert batch.frames[row] == music.shape[1]
-
-
-def test_augmentation_silences_and_stretches(corpus, text_model):
-    plain = listening(corpus, text_model, augmentation=Augmentation())
-    masked = listening(corpus, text_model, augmentation=Augmentation(time_masks=2, time_width=4, band_masks=2))
-    before, after = plain.batch(3), masked.batch(3)
-    changed = before.speech != after.speech
-    assert changed.any() and (after.speech[changed] == 0).all()
-    assert (before.music != after.music).any()
-
-
-def test_warping_moves_bands_by_the_factor():
-    tone = torch.zeros(64, 2, 5)
-    tone[20] = 1.0
-    moved = warped(tone.flatten(0, 1), 1.1, stack=2).unflatten(0, (64, 2))
-    assert moved[:, 0, 0].argmax() == moved[:, 1, 4].argmax() == 22
-    assert torch.equal(warped(tone.flatten(0, 1), 1.0, stack=2), tone.flatten(0, 1))
-
-
 @pytest.mark.slow
 def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
     """The answers stay a coin's toss (0.5) until the branch has found the difference.
@@ -252,7 +99,7 @@ def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
     }
     folder = run(tiny(corpus, text_model, tmp_path / "run", **changes))
     entries = read_metrics(tmp_path / "run")
-    scores = [entry["held_out_audio_qa:class"] for entry in entries if "held_out_audio_qa:class" in entry]
+    scores = [entry["val/audio_qa:class"] for entry in entries if "val/audio_qa:class" in entry]
     assert scores[-1] >= 0.75
     logged = [entry for entry in entries if "answer" in entry]
     last = sum(entry["answer"] for entry in logged[-10:]) / 10
@@ -275,7 +122,7 @@ def test_interrupted_equals_uninterrupted(corpus, text_model, tmp_path):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_trained_branch_learns_on(corpus, text_model, tmp_path):
+def test_training_of_a_branch_continues(corpus, text_model, tmp_path):
     first = run(tiny(corpus, text_model, tmp_path / "first"))
     still = {"lr": 1e-12, "warmup_steps": 0}
     changes = {"init": str(tmp_path / "first"), "quantise_after": 0, "steps": 1}
@@ -286,7 +133,7 @@ def test_a_trained_branch_learns_on(corpus, text_model, tmp_path):
     merge = "merge.weight"
     before, after = load_file(first / "model.safetensors")[merge], load_file(second / "model.safetensors")[merge]
     assert torch.allclose(before, after, atol=1e-6)
-    with pytest.raises(UserError, match="other experts or sizes than this recipe's"):
+    with pytest.raises(UserError, match="other experts or sizes than this recipe states"):
         run(tiny(corpus, text_model, tmp_path / "third", descriptive=SIZES | {"blocks": 2}, **changes))
     with pytest.raises(UserError, match="quantise_after must be 0 with init"):
         run(tiny(corpus, text_model, tmp_path / "fourth", **changes | {"quantise_after": 1}))
@@ -302,31 +149,10 @@ def test_the_frozen_text_model_may_be_half_as_wide(corpus, text_model, tmp_path)
     assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "audio_llm.safetensors").values())
 
 
-def test_clips_that_serve_no_task_are_an_error(corpus, text_model):
-    with pytest.raises(UserError, match="none of 16 clips .* can serve any of the tasks music_caption"):
-        listening(corpus, text_model, tasks={"music_caption": 1.0})
-    with pytest.raises(UserError, match="clips of at most 0.1 s"):
-        listening(corpus, text_model, max_seconds=0.1)
-
-
-def test_a_listener_is_made_without_warnings(text_model):
-    recipe = tiny(Path("x"), text_model, Path("x"))
-    branch = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)).branch
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        AudioLLM(branch, text_model, TextTokenizer.from_pretrained(text_model), Lora(), align=False)
-
-
-def test_a_text_model_that_cannot_be_read_is_named(text_model, tmp_path):
-    recipe = tiny(Path("x"), text_model, Path("x"))
-    branch = DescriptiveEncoder(DescriptiveEncoderConfig(recipe.experts, recipe.descriptive)).branch
-    with pytest.raises(UserError, match="holds no text model"):
-        AudioLLM(branch, str(tmp_path), TextTokenizer.from_pretrained(text_model), Lora(), align=False)
-
-
 def test_the_shipped_branch_can_be_taught_analyses():
     recipe = load_recipe(RECIPES / "starter" / "analysis.yaml")
-    encoder = trained_encoder(recipe, RECIPES.parent / recipe.init)
+    assert recipe.experts is None and recipe.descriptive is None  # those of the codec that it starts from
+    encoder = load_descriptive_encoder(resolve_model(recipe.init))
     assert encoder.branch.initialised and recipe.tasks["analysis"] > 0
 
 

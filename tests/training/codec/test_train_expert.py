@@ -27,7 +27,7 @@ SIZES = {"dim": 24, "heads": 2, "feed_forward": 48, "layers": 2, "kernel": 5, "c
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Thirty melodies of two buzzing tones that take turns every 0.2 s: what is hidden can be guessed."""
+    """Thirty melodies of two buzzing tones that take turns every 0.2 s: what is masked can be guessed."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     lines = []
@@ -53,7 +53,7 @@ def tiny(corpus: Path, out: Path, **changes) -> ExpertRecipe:
         "log_every": 1,
         "validate_every": 2,
         "encoder": SIZES | {"fft_size": 512},
-        "prediction": {"codes": 16, "code_dim": 4, "span": 3, "hidden": 0.4},
+        "prediction": {"codes": 16, "code_dim": 4, "span": 3, "mask_share": 0.4},
         "batch": 4,
         "crop_seconds": 0.8,
         "statistics_batches": 2,
@@ -68,9 +68,9 @@ def test_learns_more_than_the_commonest_code_and_the_codec_can_listen(corpus, tm
     recipe = tiny(corpus, tmp_path / "run", steps=100, save_every=100, validate_every=20)
     model = run(recipe)
     entries = read_metrics(tmp_path / "run")
-    held_out = [entry for entry in entries if "held_out_loss" in entry]
-    assert len(held_out) == 5 and held_out[-1]["held_out_loss"] < 0.9 * held_out[0]["held_out_loss"]
-    assert held_out[-1]["held_out_accuracy"] > held_out[-1]["held_out_majority"] + 0.1
+    held_out = [entry for entry in entries if "val/loss" in entry]
+    assert len(held_out) == 5 and held_out[-1]["val/loss"] < 0.9 * held_out[0]["val/loss"]
+    assert held_out[-1]["val/accuracy"] > held_out[-1]["val/majority"] + 0.1
     trained = [entry for entry in entries if "accuracy" in entry]
     first, last = (sum(entry["loss"] for entry in part) / 10 for part in (trained[:10], trained[-10:]))
     assert len(trained) == 100 and last < 0.8 * first
@@ -158,7 +158,7 @@ def test_batches_are_cut_to_their_shortest_clip(corpus):
         ({"corpora": []}, "'corpora' must not be empty"),
         ({"encoder": {"heads": 5}}, "heads of even width"),
         ({"encoder": {"sample_rate": 16000}}, "sample_rate"),
-        ({"prediction": {"hidden": 2.0}}, "hidden"),
+        ({"prediction": {"mask_share": 2.0}}, "mask_share"),
         ({"engine": {"precision": "bf16", "zero_stage": 1}}, "use mixed"),
         ({"encodr": {}}, "encoder"),
     ],

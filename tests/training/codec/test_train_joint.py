@@ -15,11 +15,13 @@ from codec.tokenizer import load_tokenizer
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
 from tests.factories.codec import QUANTISER, SMALL, noise, small_codec
-from training.codec.audio_crops import train_and_held_out
-from training.codec.audio_llm import AudioLLM, Lora, load_listener, save_listener
+from training.codec.audio_crops import AudioCrops
+from training.codec.audio_llm import AudioLLM, load_audio_llm
 from training.codec.feature_extractor import FeatureExtractor
 from training.codec.train_joint import Joint, JointRecipe, run
+from training.lm.audio_projector import save_audio_llm
 from training.lm.initialisation import AudioProjector
+from training.lm.lora import LoraRecipe
 from training.lm.train_text import TextModelRecipe
 from training.lm.train_text import run as train_text
 from training.metrics import read_metrics
@@ -70,20 +72,24 @@ def parts(tmp_path_factory):
         descriptive=replace(SMALL.descriptive, quantiser=STEADY),
         structural=replace(SMALL.structural, quantiser=STEADY),
     )
-    give_listener(small_codec(config), folder, folder / "codec")
+    save_codec_and_audio_llm(small_codec(config), folder, folder / "codec")
     return folder
 
 
-def give_listener(codec, parts, folder):
+def save_codec_and_audio_llm(codec, parts, folder):
     """Save a codec and an audio LLM to its branch."""
     text_model = str(parts / "text" / "model")
     torch.manual_seed(3)
     audio_llm = AudioLLM(
-        codec.descriptive, text_model, TextTokenizer.from_pretrained(text_model), Lora(2, 4, 0.0), True
+        codec.descriptive,
+        text_model,
+        TextTokenizer.from_pretrained(text_model),
+        LoraRecipe(rank=2, alpha=4, dropout=0.0),
+        True,
     )
     codec.save_pretrained(folder)
     learnt = {n for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
-    save_listener({n: t for n, t in audio_llm.state_dict().items() if n in learnt}, 2.0, folder / FILES[1])
+    save_audio_llm({n: t for n, t in audio_llm.state_dict().items() if n in learnt}, 2.0, folder / FILES[1])
 
 
 def recipe_of(parts, out, **changes):
@@ -112,7 +118,7 @@ def joint_of(parts):
     for part in (codec.experts, codec.scalar):
         part.requires_grad_(False)
     tokenizer = TextTokenizer.from_pretrained(text_model)
-    audio_llm, *_ = load_listener(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
+    audio_llm, *_ = load_audio_llm(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
     return Joint(audio_llm, codec), codec
 
 
@@ -140,14 +146,14 @@ def test_both_branches_learn_and_no_expert(parts, tmp_path):
     assert losses | health <= first.keys()
     total = first["answer"] + first["descriptive_commitment"] + first["flow"] + 0.1 * first["phone"]
     assert first["loss"] == pytest.approx(total + 0.5 * first["commitment"], rel=1e-4)
-    assert {"held_out_audio_qa:class", "held_out_flow"} <= last.keys()
+    assert {"val/audio_qa:class", "val/flow"} <= last.keys()
 
 
 def test_what_a_run_writes_is_what_a_run_starts_from(parts, tmp_path):
     first = run(recipe_of(parts, tmp_path / "first", steps=1))
     tokens = load_tokenizer(first).encode(noise(9_000)[None])[0]
     assert load_tokenizer(first).decode([tokens], steps=1)[0].shape == (9_000,)
-    assert AudioProjector.load(first / FILES[1]).differences
+    assert AudioProjector.load(first / FILES[1]).adapters
     run(recipe_of(parts, tmp_path / "second", init=str(tmp_path / "first"), audio_llm=str(tmp_path / "first"), steps=1))
 
 
@@ -157,14 +163,14 @@ def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
     for drop, learns in ((0.0, True), (1.0, False)):
         model, codec = joint_of(parts)
         codec.structural.config = replace(codec.structural.config, film_drop=drop)
-        frozen = FeatureExtractor(codec, keep=False, describe=False)
-        crops, _ = train_and_held_out(crops_of.corpora, 2, 0.4, 0)
-        heard = frozen(crops.batch(0), torch.device("cpu"))
+        frozen = FeatureExtractor(codec, descriptive=False)
+        crops, _ = AudioCrops.train_and_dev(crops_of.corpora, 2, 0.4, 0)
+        features = frozen(crops.batch(0), torch.device("cpu"))
         codec.eval()
         model.train()
-        out = model(None, heard, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
-        assert out.understood is None
-        out.rebuilt.flow.backward()
+        out = model(None, features, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+        assert out.questions is None
+        out.reconstruction.losses["flow"].backward()
         assert bool(codec.descriptive.merge.weight.grad.abs().sum() > 0) == learns
 
 
@@ -173,13 +179,13 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
     """Kept or not, in a batch of unlike lengths: the ids of the codec's own encoding, of either branch."""
     model, codec = joint_of(parts)
     recipe = recipe_of(parts, "x", crop_seconds=9.0)
-    crops = train_and_held_out(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
+    crops = AudioCrops.train_and_dev(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
     assert len({crop.length for crop in crops}) > 1
-    heard = FeatureExtractor(codec, keep=False, describe=False)(crops, torch.device("cpu"))
-    out = model.eval()(None, heard, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
+    features = FeatureExtractor(codec, descriptive=False)(crops, torch.device("cpu"))
+    out = model.eval()(None, features, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
     for row, crop in enumerate(crops):
         tokens = codec.encode(crop.load()[None])[0]
-        descriptive, structural = out.codes[row].T, out.rebuilt.ids[row].T
+        descriptive, structural = out.codes[row].T, out.reconstruction.ids[row].T
         frames = tokens["descriptive"].shape[1], tokens["structural"].shape[1]
         assert (descriptive[:, : frames[0]] == tokens["descriptive"]).float().mean() > 0.97
         assert (structural[:, : frames[1]] == tokens["structural"]).float().mean() > 0.97
@@ -218,13 +224,13 @@ def test_other_engines_learn_alike(parts, tmp_path, engine):
     assert other["grad_norm"] > 0
 
 
-def test_a_listener_of_another_text_model_is_refused(parts, tmp_path):
+def test_an_audio_llm_of_another_text_model_is_refused(parts, tmp_path):
     with pytest.raises(UserError, match="audio_llm.safetensors: does not fit .*wider.*; name the text model"):
         run(recipe_of(parts, tmp_path / "run", text_model=str(parts / "wider" / "model")))
 
 
-def test_a_listener_of_another_branch_is_refused(parts, tmp_path):
-    give_listener(small_codec(seed=5), parts, tmp_path / "other")
+def test_an_audio_llm_of_another_branch_is_refused(parts, tmp_path):
+    save_codec_and_audio_llm(small_codec(seed=5), parts, tmp_path / "other")
     with pytest.raises(UserError, match="its descriptive branch is not the codec's"):
         run(recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "other")))
     # A descriptive run's folder holds the branch alone, under its own names.
@@ -246,8 +252,8 @@ def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
         run(recipe_of(parts, tmp_path / "c", init=str(tmp_path / "scalar")))
 
 
-def test_another_listener_is_refused_when_resumed(parts, tmp_path):
-    give_listener(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
+def test_another_audio_llm_is_refused_when_resumed(parts, tmp_path):
+    save_codec_and_audio_llm(load_tokenizer(parts / "codec"), parts, tmp_path / "mine")
     recipe = recipe_of(parts, tmp_path / "run", audio_llm=str(tmp_path / "mine"), steps=1)
     run(recipe)
     state = load_file(tmp_path / "mine" / FILES[1])

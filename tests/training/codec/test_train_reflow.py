@@ -83,10 +83,10 @@ def test_two_steps_come_nearer_to_many(parts, tmp_path, times):
     few = length(teacher.flow.solve(z, mu, steps=2, guidance=GUIDANCE) - many)
     unguided = length(teacher.flow.solve(z, mu, steps=8, guidance=1.0) - many)
     ours = length(student.flow.solve(z, mu, steps=2, guidance=1.0) - many)
-    entry = next(e for e in read_metrics(tmp_path / "run") if "held_out_distance" in e)
+    entry = next(e for e in read_metrics(tmp_path / "run") if "val/distance" in e)
     assert ours < 0.6 * few
     assert ours < 0.5 * unguided  # what guidance does is in the weights
-    assert entry["held_out_distance"] < 0.6 * entry["held_out_teacher_distance"]
+    assert entry["val/distance"] < 0.6 * entry["val/teacher_distance"]
 
 
 def test_nothing_but_the_flow_learns_and_the_codec_is_whole(parts, tmp_path):
@@ -124,7 +124,7 @@ def test_another_codec_is_refused_when_resumed(parts, tmp_path):
         run(recipe_of(parts, tmp_path / "run", init=str(mine)), resume=True)
 
 
-def heard_by(codec, recipe):
+def features_of(codec, recipe):
     """Features of two clips of unlike length, 8 and 10 latent frames."""
     lengths = torch.tensor([7_680, 9_600])
     waveforms = torch.stack([noise(9_600, seed=1), noise(9_600, seed=2)])
@@ -141,26 +141,26 @@ def test_a_pair_is_what_the_decoder_makes(parts, tmp_path):
     """The teacher's end of a pair is the solution under the condition that the ids alone give; a prefix stays."""
     recipe = recipe_of(parts, tmp_path, prefix_chance=1.0, prefix_share=0.9)
     codec = load_tokenizer(parts / "codec")
-    heard = heard_by(codec, recipe)
+    features = features_of(codec, recipe)
     torch.manual_seed(4)
-    pairs = Teacher(codec, recipe).pairs(heard)
+    pairs = Teacher(codec, recipe).pairs(features)
     assert 0 < pairs.prefix_frames < 8
-    given = codec.flow.normalise(heard.latents)[:, : pairs.prefix_frames]
+    given = codec.flow.normalise(features.latents)[:, : pairs.prefix_frames]
     assert torch.equal(pairs.latents[:, : pairs.prefix_frames], given)
-    ids = codec.structural(heard.features, heard.descriptive, heard.structural_mask).ids
+    ids = codec.structural(features.experts, features.descriptive, features.structural_mask).ids
     mu = codec.structural.condition(codec.structural.dequantise(ids))[:, :10]
     for row, frames in enumerate((8, 10)):
         alone = codec.flow.solve(
             pairs.noise[row : row + 1, :frames],
             mu[row : row + 1, :frames],
-            context=codec.flow.normalise(heard.latents)[row : row + 1, :frames],
+            context=codec.flow.normalise(features.latents)[row : row + 1, :frames],
             context_frames=pairs.prefix_frames,
             steps=8,
             guidance=GUIDANCE,
         )
         torch.testing.assert_close(pairs.latents[row, :frames], alone[0], atol=1e-4, rtol=1e-4)
     torch.manual_seed(4)
-    again = Teacher(codec, recipe).pairs(heard)
+    again = Teacher(codec, recipe).pairs(features)
     assert torch.equal(again.latents, pairs.latents) and again.prefix_frames == pairs.prefix_frames
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from codec.io.errors import UserError
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from tests import ROOT
-from training.codec.train_scalar import Reconstruction, ScalarRecipe, random_gains, run
+from training.codec.train_scalar import ReconstructionLoss, ScalarRecipe, random_gains, run
 from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
@@ -99,7 +99,7 @@ def test_learns_and_the_result_loads(corpus, tmp_path):
     model = ScalarAutoencoder.from_pretrained(run(recipe))
     assert model.config == recipe.autoencoder and not model.training
     entries = read_metrics(tmp_path / "run")
-    held_out = [entry["held_out_loss"] for entry in entries if "held_out_loss" in entry]
+    held_out = [entry["val/loss"] for entry in entries if "val/loss" in entry]
     assert len(held_out) == 12 and held_out[-1] < 0.7 * held_out[0]
     trained = [entry for entry in entries if "bins" in entry]
     assert len(trained) == 60
@@ -127,10 +127,10 @@ def test_interrupted_equals_uninterrupted(case, corpus, tmp_path):
 def test_the_adversary_enters_at_its_step_and_learns(corpus, tmp_path):
     run(tiny(corpus, tmp_path / "run", "waveform with adversary", steps=3))
     entries = read_metrics(tmp_path / "run")
-    assert ["critic" in entry for entry in entries] == [False, True, True]
+    assert ["discriminator" in entry for entry in entries] == [False, True, True]
     first = tmp_path / "run" / "checkpoints" / "step-00000002" / "engines"
-    assert sorted(path.name for path in first.iterdir()) == ["critic", "model"]
-    assert entries[1]["critic"] != entries[2]["critic"]
+    assert sorted(path.name for path in first.iterdir()) == ["discriminator", "model"]
+    assert entries[1]["discriminator"] != entries[2]["discriminator"]
 
 
 @torch.no_grad()
@@ -139,12 +139,12 @@ def test_reconstruction_ignores_padding(values):
     torch.manual_seed(0)
     recipe = parse(ScalarRecipe, {"out": "x", "steps": 1, "corpora": ["x"], "autoencoder": values}, "the test")
     model = ScalarAutoencoder(recipe.autoencoder).eval()
-    loss = Reconstruction(model)
+    loss = ReconstructionLoss(model)
     clip, lengths = 0.3 * torch.randn(1, 1900), torch.tensor([1900])
 
     def value(waveforms: torch.Tensor) -> float:
         waveforms = model.pad(waveforms)
-        return float(loss(model(waveforms, lengths)[1], waveforms, lengths)[0])
+        return float(loss(model(waveforms, lengths)[1], waveforms, lengths)["reconstruction"])
 
     assert value(clip) == pytest.approx(value(torch.nn.functional.pad(clip, (0, 3000))), rel=1e-4)
 

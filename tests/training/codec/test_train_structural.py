@@ -89,7 +89,7 @@ def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
     entries = read_metrics(tmp_path / "run")
     expected = {"loss", "flow", "phone", "commitment", "grad_norm", "phone_usage", "acoustic_perplexity"}
     assert expected <= set(entries[0])
-    assert any("held_out_flow" in entry for entry in entries)
+    assert any("val/flow" in entry for entry in entries)
     tokens = codec.encode(noise(9_000)[None])[0]
     assert codec.decode([tokens], steps=1)[0].shape == (9_000,)
 

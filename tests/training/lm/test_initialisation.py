@@ -1,4 +1,4 @@
-"""What a new language model inherits: the codec's codebooks, and the ears that an audio LLM has grown."""
+"""How a new language model is initialised: from the codec's codebooks, projection and adapters of an audio LLM."""
 
 from pathlib import Path
 
@@ -8,10 +8,11 @@ from safetensors.torch import save_file
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
-from lm.text_tokenizer import TextTokenizer
 from tests.factories import stages
-from training.codec.audio_llm import AudioLLM, Lora, save_listener
-from training.lm.initialisation import AudioProjector, codebook_vectors, frame_scale
+from tests.factories.audio_llm import own_tensors, tiny_audio_llm
+from training.codec.audio_llm import AudioLLM
+from training.lm.audio_projector import AudioProjector, save_audio_llm
+from training.lm.initialisation import codebook_vectors, frame_scale
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.starting_point import StartingPoint
 from training.recipe import parse
@@ -29,20 +30,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def audio_llm(folder) -> AudioLLM:
     """An audio LLM whose every tensor matters, saved beside the codec."""
-    torch.manual_seed(1)
-    text = str(folder / "text")
-    audio_llm = AudioLLM(
-        load_tokenizer(folder / "codec").descriptive,
-        text,
-        TextTokenizer.from_pretrained(text),
-        Lora(4, 8, 0.0),
-        align=True,
-    )
-    own = {n: p for n, p in audio_llm.named_parameters() if p.requires_grad and not n.startswith("branch.")}
-    for parameter in own.values():
-        torch.nn.init.normal_(parameter, std=0.1)
-    save_listener(own, 8 / 4, folder / "audio_llm.safetensors")
-    return audio_llm.eval()
+    audio_llm = tiny_audio_llm(folder)
+    save_audio_llm(own_tensors(audio_llm), 8 / 4, folder / "audio_llm.safetensors")
+    return audio_llm
 
 
 def start(folder: Path, **more) -> StartingPoint:
@@ -63,7 +53,7 @@ def test_vectors_of_single_codes_sum_to_the_quantised_frame(branch):
 
 
 @torch.no_grad()
-def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, audio_llm):
+def test_the_new_model_reads_descriptive_frames_as_the_audio_llm_did(folder, audio_llm):
     model = start(folder, audio_llm=str(folder / "audio_llm.safetensors")).model.eval()
     ids = random_ids(1, 12, 8)
     heard = audio_llm.projection(audio_llm.branch.dequantise(ids))
@@ -82,7 +72,7 @@ def test_the_new_model_hears_descriptive_frames_as_the_listener_did(folder, audi
     torch.testing.assert_close(model.last_hidden_state(rows, mask), passed, atol=1e-4, rtol=1e-3)
 
 
-def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
+def test_without_an_audio_llm_ids_that_sound_alike_start_alike(folder):
     start_ = start(folder)
     model, codec, layout = start_.model, load_tokenizer(folder / "codec"), start_.layout
     table = model.audio_embeddings.weight.detach().view(8, layout.audio_size, -1)
@@ -97,25 +87,30 @@ def test_without_a_listener_ids_that_sound_alike_start_alike(folder):
     assert frame_scale(table[:, :CODES]).item() == pytest.approx(model.understanding.norm.weight[0].item(), rel=0.01)
 
 
-def test_a_listener_of_another_text_model_is_refused(folder, audio_llm, tmp_path):
+def test_an_audio_llm_of_another_text_model_is_refused(folder, audio_llm, tmp_path):
     projector = AudioProjector.load(folder / "audio_llm.safetensors")
-    assert len(projector.differences) == 14  # seven matrices of two layers
+    assert len(projector.adapters) == 14  # seven matrices of two layers
     state = {"projection.weight": torch.zeros(48, 16), "projection.bias": torch.zeros(48)}
-    save_listener(state, 2.0, tmp_path / "wide.safetensors")
+    save_audio_llm(state, 2.0, tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match="projects 16 to 48 values"):
         start(folder, audio_llm=str(tmp_path / "wide.safetensors"))
     name = "text_model.base_model.model.model.layers.7.mlp.up_proj.lora_{}.default.weight"
     state |= {name.format("A"): torch.zeros(4, 32), name.format("B"): torch.zeros(64, 4)}
-    save_listener(state, 2.0, tmp_path / "deep.safetensors")
+    save_audio_llm(state, 2.0, tmp_path / "deep.safetensors")
     with pytest.raises(UserError, match=r"adapts 'layers\.7\.mlp\.up_proj'"):
         start(folder, audio_llm=str(tmp_path / "deep.safetensors"))
 
 
-def test_a_file_that_holds_no_listener_is_named(folder, tmp_path):
+def test_an_audio_llm_is_found_under_its_former_name(folder, audio_llm, tmp_path):
+    (tmp_path / "listener.safetensors").write_bytes((folder / "audio_llm.safetensors").read_bytes())
+    assert AudioProjector.load(tmp_path / "audio_llm.safetensors").adapters
+
+
+def test_a_file_that_holds_no_audio_llm_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"gone\.safetensors: no audio LLM can be read"):
         start(folder, audio_llm=str(tmp_path / "gone.safetensors"))
     save_file({"projection.weight": torch.zeros(2, 2)}, tmp_path / "old.safetensors")
     with pytest.raises(UserError, match=r"old\.safetensors: no audio LLM can be read"):
         start(folder, audio_llm=str(tmp_path / "old.safetensors"))
-    with pytest.raises(UserError, match="audio LLM is for a new model"):
+    with pytest.raises(UserError, match="audio_llm is for a new model"):
         stages.parse(LanguageModelRecipe, stages.recipe(folder, 2, folder, audio_llm="x"), "the test")

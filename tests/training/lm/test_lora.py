@@ -17,7 +17,7 @@ from tests.factories.language_model import sentences, tiny_model
 from tests.factories.released_lm import config_values, published_state, save_released, text_tokenizer, write_yaml
 from tests.factories.released_lm import tiny_config as published_config
 from tests.factories.uniaudio import tiny_codec
-from training.lm.lora import LoraRecipe, merge_lora, save_adapter
+from training.lm.lora import GroupLoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import TRAINABLE, freeze_for_stage
 from training.recipe import load_recipe, parse, train
@@ -36,7 +36,7 @@ def logits(model) -> torch.Tensor:
     return torch.cat([output.text_logits.flatten(), output.audio_logits.flatten()])
 
 
-def adapted_model(lora: LoraRecipe):
+def adapted_model(lora: GroupLoraRecipe):
     """A model whose differences are not zero."""
     model = tiny_model()
     freeze_for_stage(model, 4, lora)
@@ -51,7 +51,7 @@ def adapted_model(lora: LoraRecipe):
 @pytest.mark.parametrize("freeze_rest", [False, True])
 def test_what_learns(groups, freeze_rest):
     model = tiny_model()
-    freeze_for_stage(model, 4, LoraRecipe(rank=2, groups=groups, freeze_rest=freeze_rest))
+    freeze_for_stage(model, 4, GroupLoraRecipe(rank=2, groups=groups, freeze_rest=freeze_rest))
     for group, members in model.named_groups().items():
         learning = [name for name, parameter in members if parameter.requires_grad]
         differences = [name for name, _ in members if ".lora_" in name]
@@ -65,7 +65,7 @@ def test_what_learns(groups, freeze_rest):
 
 @pytest.mark.parametrize("groups", [("generation",), ("depth", "understanding"), GROUPS])
 def test_peft_reads_the_adapter_merges_and_unmerges_it(tmp_path, groups):
-    lora = LoraRecipe(rank=2, alpha=6.0, dropout=0.0, groups=groups)
+    lora = GroupLoraRecipe(rank=2, alpha=6.0, dropout=0.0, groups=groups)
     model, base = adapted_model(lora), tiny_model()
     expected, untouched = logits(model), logits(base)
     assert (expected - untouched).abs().max() > 1e-2
@@ -95,7 +95,7 @@ def test_peft_reads_the_adapter_merges_and_unmerges_it(tmp_path, groups):
         ({"lora": {"groups": []}}, "'lora.groups' must not be empty"),
         ({"lora": {"groups": ["depth", "depth"]}}, "no group twice"),
         ({"lora": {"rank": 0}}, "'lora.rank' must be at least 1"),
-        ({"stage": 2, "lora": {}}, "lora.groups: cross_modal would not learn in stage 2, which trains generation"),
+        ({"stage": 2, "lora": {}}, "lora.groups: cross_modal would not be trained in stage 2, which trains generation"),
         (
             {"init": "", "text_model": "x", "audio_tokenizer": "y", "lora": {"freeze_rest": True}},
             "lora.freeze_rest keeps the rest of a trained model: give init",

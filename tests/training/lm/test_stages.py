@@ -9,10 +9,10 @@ from lm.vocabulary import VocabularyLayout
 from tests.factories.language_model import sentences, tiny_config, tiny_model
 from tests.factories.stages import tiny_codec
 from training.lm.distillation import SemanticDecoder, SemanticTargets
-from training.lm.lora import LoraRecipe, merge_lora
+from training.lm.lora import GroupLoraRecipe, merge_lora
 from training.lm.stages import TRAINABLE, freeze_for_stage
 
-LORA = LoraRecipe(rank=2, alpha=6.0, dropout=0.0)
+LORA = GroupLoraRecipe(rank=2, alpha=6.0, dropout=0.0)
 
 
 def test_every_group_learns_somewhere_before_stage_3_but_the_text_model():

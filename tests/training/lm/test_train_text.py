@@ -14,7 +14,7 @@ from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from lm.text_tokenizer import TextTokenizer
 from tests import ROOT
-from training.codec.prompt_template import Dialogue
+from training.lm.prompt_template import Dialogue
 from training.lm.train_text import Text, TextModelRecipe, run
 from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
@@ -43,7 +43,7 @@ def tiny(out: Path, **changes) -> TextModelRecipe:
 def test_learns_and_transformers_reads_the_result(tmp_path):
     folder = run(tiny(tmp_path / "run", steps=40, save_every=40, validate_every=20))
     entries = read_metrics(tmp_path / "run")
-    held_out = [entry["held_out_loss"] for entry in entries if "held_out_loss" in entry]
+    held_out = [entry["val/loss"] for entry in entries if "val/loss" in entry]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert losses[-1] < 0.6 * losses[0] and held_out[1] < held_out[0]
     model, tokenizer = LlamaForCausalLM.from_pretrained(folder), TextTokenizer.from_pretrained(folder)

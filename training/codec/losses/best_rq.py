@@ -1,7 +1,7 @@
-"""BEST-RQ: an encoder learns from sound alone by naming what is hidden from it (Chiu et al. 2022, arXiv 2202.01855).
+"""BEST-RQ: an encoder is trained on sound alone by predicting what is masked (Chiu et al. 2022, arXiv 2202.01855).
 
-The names come from a quantiser that nobody trains: a random projection of the spectra and a random codebook. Spans of
-the spectra are replaced by noise, and the encoder says which code stood in each hidden frame.
+The targets come from a quantiser that is never trained: a random projection of the spectra and a random codebook. Spans
+of the spectra are replaced by noise, and the encoder predicts the code of each masked frame.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from codec.io.errors import UserError
 
 @dataclass(frozen=True)
 class MaskedPredictionConfig:
-    """The task. Codebook sizes are those of the published music encoder, span and noise of the paper.
+    """The task. Codebook sizes are those of the published music encoder, span and noise of the paper."""
 
-    codes, code_dim: of the random codebook
-    span: frames that are hidden together; hidden: share of the frames that is hidden, on average
-    noise: deviation of what stands in their place, in the scale of the normalised spectra
-    """
-
+    # codes of the random codebook
     codes: int = 4096
+    # dimensions of a code
     code_dim: int = 16
+    # frames that are masked together
     span: int = 10
-    hidden: float = 0.6
+    # share of the frames that is masked, on average
+    mask_share: float = 0.6
+    # standard deviation of the noise in their place, in the scale of the normalised spectra
     noise: float = 0.1
 
     def __post_init__(self) -> None:
         if self.codes < 2 or self.code_dim < 1 or self.span < 1:
             raise UserError("codes of masked prediction must be at least 2, code_dim and span at least 1")
-        if not 0 < self.hidden < 1 or self.noise < 0:
-            raise UserError("hidden must lie between 0 and 1, and noise be at least 0")
+        if not 0 < self.mask_share < 1 or self.noise < 0:
+            raise UserError("mask_share must lie between 0 and 1, and noise be at least 0")
 
 
 class RandomProjectionQuantiser(nn.Module):
-    """Vectors -> codes, by a projection and a codebook that are random and stay what they are (BEST-RQ §3.1).
+    """Vectors -> codes, by a projection and a codebook that are random and frozen (BEST-RQ §3.1).
 
     The projection is Xavier-initialised, the codebook normal; the nearest code is found among normalised vectors, so
     that no code is the nearest only because it is short. Vectors are standardised first, each dimension over the
@@ -71,13 +71,18 @@ class RandomProjectionQuantiser(nn.Module):
 
 @dataclass
 class MaskedPredictionOutput:
-    loss: Tensor  # scalar: mean cross-entropy over the hidden frames, in nats
-    accuracy: Tensor  # scalar: share of the hidden frames whose code was named
-    targets: Tensor  # (hidden frames,) int64
+    """Losses and targets of a batch."""
+
+    # scalar: mean cross-entropy over the masked frames, in nats
+    loss: Tensor
+    # scalar: share of the masked frames whose code was predicted
+    accuracy: Tensor
+    # (masked frames,) int64
+    targets: Tensor
 
 
 class MaskedPrediction(nn.Module):
-    """An encoder with quantiser and head. Only the encoder is kept when it has learned."""
+    """An encoder with quantiser and head. Only the encoder is kept after training."""
 
     def __init__(self, encoder: MusicEncoder, config: MaskedPredictionConfig) -> None:
         super().__init__()
@@ -86,31 +91,31 @@ class MaskedPrediction(nn.Module):
         self.head = nn.Linear(encoder.config.dim, config.codes)
 
     def forward(self, waveforms: Tensor) -> MaskedPredictionOutput:
-        """waveforms (B, n), all sound, a frame long or more. KeyedRng from torch's generator on the CPU."""
+        """waveforms (B, n) without padding, a frame long or more. Masks are drawn from torch's generator on the CPU."""
         mel = self.encoder.mel(waveforms)  # (B, bands, 4 T)
         targets = self.quantiser(stacked(mel))  # (B, T)
-        hidden = draw_spans(*targets.shape, self.config.span, self.config.hidden).to(mel.device)
+        is_masked = draw_spans(*targets.shape, self.config.span, self.config.mask_share).to(mel.device)
         noise = self.config.noise * torch.randn(mel.shape).to(mel.device)
-        masked = torch.where(hidden.repeat_interleave(STACK, dim=1)[:, None], noise, mel)
-        logits = self.head(self.encoder.states(masked)[-1][hidden]).float()  # (hidden frames, codes)
-        targets = targets[hidden]
+        masked = torch.where(is_masked.repeat_interleave(STACK, dim=1)[:, None], noise, mel)
+        logits = self.head(self.encoder.states(masked)[-1][is_masked]).float()  # (masked frames, codes)
+        targets = targets[is_masked]
         accuracy = (logits.argmax(1) == targets).float().mean()
         return MaskedPredictionOutput(F.cross_entropy(logits, targets), accuracy, targets)
 
 
 def stacked(mel: Tensor) -> Tensor:
-    """Spectra (B, bands, 4 T) -> what the quantiser sees of each frame, (B, T, 4 bands): spectrum-major, band-minor."""
+    """Spectra (B, bands, 4 T) -> the quantiser's input, (B, T, 4 bands): spectrum-major, band-minor."""
     return mel.unflatten(2, (-1, STACK)).permute(0, 2, 3, 1).flatten(2)
 
 
-def draw_spans(clips: int, frames: int, span: int, hidden: float) -> Tensor:
-    """(clips, frames) bool: which frames are hidden.
+def draw_spans(clips: int, frames: int, span: int, mask_share: float) -> Tensor:
+    """(clips, frames) bool: which frames are masked.
 
-    Each clip is cut into spans from a random place on, and each span hidden with probability `hidden`; where chance
-    hides nothing at all, the first span is. KeyedRng from torch's generator.
+    Each clip is cut into spans from a random offset on, and each span masked with probability `mask_share`; where none
+    is, the first span of every clip is. Random numbers come from torch's generator.
     """
     starts = torch.randint(span, (clips, 1))
-    chosen = torch.rand(clips, -(-frames // span) + 1) < hidden  # (clips, spans)
+    chosen = torch.rand(clips, -(-frames // span) + 1) < mask_share  # (clips, spans)
     spans = (torch.arange(frames) + starts) // span  # (clips, frames) number of each frame's span
     mask = chosen.gather(1, spans)
     if not mask.any():

@@ -1,4 +1,4 @@
-"""How well the codebooks are used: the first thing to look at while a codec learns."""
+"""How well the codebooks are used: the first thing to look at while a codec is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor
 class CodebookUsage:
     """Counts of the ids since the last report.
 
-    codes: size of every codebook; groups: name -> the codebooks of that name, columns of the ids
+    Args:
+        codes: size of every codebook.
+        groups: name -> the codebooks of that name, columns of the ids.
     """
 
     def __init__(self, codes: int, groups: dict[str, range]) -> None:
@@ -17,15 +19,16 @@ class CodebookUsage:
         self._counts = torch.zeros(max(g.stop for g in groups.values()), codes)
 
     def count(self, ids: Tensor) -> None:
-        """Add ids (..., codebooks) int64; negative ones (beyond a clip) do not count."""
+        """Add ids (..., codebooks) int64; negative ones (beyond a clip) are ignored."""
         for column, counts in zip(ids.detach().cpu().flatten(0, -2).T, self._counts, strict=True):
             counts += torch.bincount(column[column >= 0], minlength=self.codes)
 
     def report(self) -> dict[str, float]:
-        """For each group, means over its codebooks; starts a new count.
+        """Means over the codebooks of each group; starts a new count.
 
-        usage: share of codes that occurred; dead: how many did not; perplexity: how many codes, used equally often,
-        would carry as much
+        Returns:
+            GROUP_usage: share of the codes that occurred; GROUP_dead: number of those that did not; GROUP_perplexity:
+            number of codes that, used equally often, would have the same entropy.
         """
         share = self._counts / self._counts.sum(1, keepdim=True).clamp(min=1)
         usage = (self._counts > 0).float().mean(1)

@@ -1,4 +1,4 @@
-"""The adversary of the scalar autoencoder: tells recorded sound from decoded sound, at several resolutions.
+"""The discriminator of the scalar autoencoder: tells recorded from decoded sound, at several resolutions.
 
 Multi-scale STFT discriminator (Défossez et al. 2022, "High Fidelity Neural Audio Compression"), hinge losses and
 feature matching, as the waveform autoencoder of ReasoningCodec is trained.
@@ -17,9 +17,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 @dataclass
 class DiscriminatorOutput:
-    """What one resolution thinks of a batch: logits (B, 1, T, F'), high for recorded sound, and its hidden layers."""
+    """Output of one resolution for B waveforms."""
 
+    # (B, 1, T, F'), high for recorded sound
     logits: Tensor
+    # hidden layers, (B, channels, T, F'') each
     features: list[Tensor]
 
 
@@ -37,7 +39,7 @@ class ResolutionDiscriminator(nn.Module):
             )
         layers.append(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1)))
         self.layers = nn.ModuleList(weight_norm(layer) for layer in layers)
-        self.judge = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
+        self.output = weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)))
 
     def forward(self, waveforms: Tensor) -> DiscriminatorOutput:
         """(B, n), n at least 1."""
@@ -55,13 +57,15 @@ class ResolutionDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
-        return DiscriminatorOutput(self.judge(x), features)
+        return DiscriminatorOutput(self.output(x), features)
 
 
 class Discriminator(nn.Module):
     """One `ResolutionDiscriminator` per window length.
 
-    fft_sizes: windows in samples; channels: of every hidden layer
+    Args:
+        fft_sizes: windows in samples.
+        channels: of every hidden layer.
     """
 
     def __init__(self, fft_sizes: Sequence[int] = (512, 1024, 2048), channels: int = 32):
@@ -69,7 +73,7 @@ class Discriminator(nn.Module):
         self.resolutions = nn.ModuleList(ResolutionDiscriminator(size, channels) for size in fft_sizes)
 
     def forward(self, waveforms: Tensor) -> list[DiscriminatorOutput]:
-        """Opinions on (B, n) waveforms, one per resolution."""
+        """Output for (B, n) waveforms, one per resolution."""
         return [resolution(waveforms) for resolution in self.resolutions]
 
 

@@ -1,4 +1,4 @@
-"""Spectral losses: how far one sound is from another, heard at several time and frequency resolutions.
+"""Spectral losses: the distance of two sounds at several time and frequency resolutions.
 
 The reconstruction terms of neural codecs (Yamamoto et al. 2020, "Parallel WaveGAN"; Kumar et al. 2023, "DAC"), with
 which ReasoningCodec's scalar autoencoder is trained ("UniAudio 2.0" §3).
@@ -30,8 +30,10 @@ def masked_mean(values: Tensor, frames: Tensor | None) -> Tensor:
 class SpectralResolution(nn.Module):
     """Distance between two waveforms at one window length: log-mel L1, log-magnitude L1 and spectral convergence.
 
-    fft_size: Hann window in samples; the step is a quarter of it
-    mel_bands: of the mel term
+    Args:
+        fft_size: Hann window in samples; the hop is a quarter of it.
+        mel_bands: of the mel term.
+        sample_rate: of the waveforms.
     """
 
     def __init__(self, fft_size: int, mel_bands: int, sample_rate: int):
@@ -50,26 +52,32 @@ class SpectralResolution(nn.Module):
         return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt() * (2.0 / self.window.sum())
 
     def forward(self, predicted: Tensor, target: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        """The three terms, scalars; arguments as for MultiResolutionSpectralLoss.forward."""
         frames = None if lengths is None else -(-lengths // self.hop) + 3
-        ours, theirs = self.amplitudes(predicted), self.amplitudes(target)
-        mel = torch.log(ours.transpose(1, 2) @ self.filters + AMPLITUDE_FLOOR) - torch.log(
-            theirs.transpose(1, 2) @ self.filters + AMPLITUDE_FLOOR
+        predicted, target = self.amplitudes(predicted), self.amplitudes(target)
+        mel = torch.log(predicted.transpose(1, 2) @ self.filters + AMPLITUDE_FLOOR) - torch.log(
+            target.transpose(1, 2) @ self.filters + AMPLITUDE_FLOOR
         )
-        magnitude = torch.log(ours + AMPLITUDE_FLOOR) - torch.log(theirs + AMPLITUDE_FLOOR)
-        difference = masked_mean((ours - theirs).square(), frames)
+        magnitude = torch.log(predicted + AMPLITUDE_FLOOR) - torch.log(target + AMPLITUDE_FLOOR)
+        difference = masked_mean((predicted - target).square(), frames)
         return {
             "mel": masked_mean(mel.transpose(1, 2).abs(), frames),
             "magnitude": masked_mean(magnitude.abs(), frames),
             # The floor keeps silence from dividing by nothing.
-            "convergence": (difference / (masked_mean(theirs.square(), frames) + 1e-8) + 1e-12).sqrt(),
+            "convergence": (difference / (masked_mean(target.square(), frames) + 1e-8) + 1e-12).sqrt(),
         }
 
 
 class MultiResolutionSpectralLoss(nn.Module):
     """Sum of log-mel L1, log-magnitude L1 and spectral convergence, each the mean over several window lengths.
 
-    fft_sizes: windows in samples; mel_bands: for each window (no more than its bins can fill)
-    mel_weight, magnitude_weight, convergence_weight: of the three terms
+    Args:
+        sample_rate: of the waveforms.
+        fft_sizes: windows in samples.
+        mel_bands: for each window (no more than its bins can fill).
+        mel_weight: of the log-mel term.
+        magnitude_weight: of the log-magnitude term.
+        convergence_weight: of the spectral convergence.
     """
 
     def __init__(
@@ -92,8 +100,13 @@ class MultiResolutionSpectralLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its three unweighted terms.
 
-        predicted, target: (B, n) waveforms in [-1, 1], zero beyond each clip's length; lengths: (B,) samples
-        Raises ValueError where the shapes differ.
+        Args:
+            predicted: (B, n) waveforms in [-1, 1], zero beyond each clip's length.
+            target: likewise.
+            lengths: (B,) samples; None: all are of length n.
+
+        Raises:
+            ValueError: the shapes differ.
         """
         if predicted.shape != target.shape:
             raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")

@@ -1,0 +1,52 @@
+"""What the supervised stages of the codec share: scores of answers, and encoders that are ready."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from codec.io.errors import UserError
+from codec.reasoning.config import DescriptiveConfig, DescriptiveEncoderConfig
+from codec.reasoning.descriptive_encoder import DescriptiveEncoder
+from training.codec.supervision import AudioQARecipe, SupervisionRecipe, held_out_scores, load_descriptive_encoder
+from training.codec.train_descriptive import EXPERTS
+from training.lm.prompt_template import Dialogue
+
+
+class Questions:
+    """Of two tasks, whose answers are one word each."""
+
+    clips_of = {"asr": [], "audio_qa:class": []}
+
+    def questions(self, task: str, limit: int) -> list[SimpleNamespace]:
+        dialogues = [Dialogue(f"{task} {i}", "bell") for i in range(limit)]
+        return [SimpleNamespace(inputs=lambda device: {"dialogues": dialogues, "transcripts": [], "speech": device})]
+
+
+class Answers:
+    """Right about the first question of every batch alone."""
+
+    def answer(self, speech: torch.device, questions: list[str], quantise: bool) -> list[str]:
+        return ["bell", *["bird"] * (len(questions) - 1)]
+
+
+def test_scores_are_named_as_metrics_of_the_dev_split():
+    scores = held_out_scores(Answers(), Questions(), 4, True, torch.device("cpu"))
+    assert scores == {"val/wer": 0.75, "val/audio_qa:class": 0.25}
+
+
+def test_codebooks_that_were_never_used_are_refused(tmp_path):
+    sizes = DescriptiveConfig(speech_dim=128, music_dim=120, dim=16, heads=2, rope_dims=4, blocks=1)
+    DescriptiveEncoder(DescriptiveEncoderConfig(EXPERTS, sizes)).save_pretrained(tmp_path / "run")
+    with pytest.raises(UserError, match="its codebooks hold no codes yet"):
+        load_descriptive_encoder(tmp_path / "run")
+
+
+def test_recipes_state_the_text_models_type():
+    common = {"out": "x", "steps": 1, "corpora": ("x",), "text_model": "x"}
+    assert AudioQARecipe(**common).text_dtype == torch.float32
+    assert SupervisionRecipe(**common, text_precision="bf16").text_dtype == torch.bfloat16
+    with pytest.raises(UserError, match="tasks: name at least one"):
+        SupervisionRecipe(**common, tasks={"asr": 0.0})
