@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def compare_recipes(
     """
     before = dict(_leaves(aliases.present_tree(cls, load_yaml(recorded, source), source)))
     now = dict(_leaves(load_yaml(recipe, source)))
+    defaults = {key: value for field in fields(cls) for key, value in _leaves(_default_of(field), field.name)}
     for key in asked.allow_change:
         known = {part for leaf in now for part in _prefixes(leaf)} - {"kind", "out"}
         if key not in known:
@@ -93,7 +94,7 @@ def compare_recipes(
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
-        if old == new or key in same_content:
+        if old == new or key in same_content or (key not in before and new == defaults.get(key)):
             continue
         change = f"{key}: {old} before, {new} now"
         if key == "steps":
@@ -183,6 +184,14 @@ def compare_facts(
                 )
             changes.append(f"{name}: {recorded[name]} before, {value} now")
     return changes, unknown
+
+
+def _default_of(field: Field) -> Any:
+    """The default of a recipe's key, as YAML holds it: what a run of before the key was there has done."""
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    if is_dataclass(value):
+        value = asdict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

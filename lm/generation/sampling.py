@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from codec.io.errors import UserError
+from codec.io.numbers import Count, NonNegative, Seconds
 from codec.io.strict import parse
 
 
@@ -25,13 +26,13 @@ class GenerationSettings:
     max_seconds: longest audio, to the frame; a phase that has as many frames ends there. None: as the rows allow
     """
 
-    max_rows: int = 500
-    temperature: float = 0.9
-    top_k: int | None = 50
-    guidance: float = 1.0
-    stream_temperature: Mapping[str, float] = field(default_factory=dict)
-    stream_guidance: Mapping[str, float] = field(default_factory=dict)
-    max_seconds: float | None = None
+    max_rows: Count = 500
+    temperature: NonNegative = 0.9
+    top_k: Count | None = 50
+    guidance: NonNegative = 1.0
+    stream_temperature: Mapping[str, NonNegative] = field(default_factory=dict)
+    stream_guidance: Mapping[str, NonNegative] = field(default_factory=dict)
+    max_seconds: Seconds | None = None
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:

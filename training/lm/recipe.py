@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
+from lm.generation.sampling import GenerationSettings
 from training.lm.lora import GroupLoraRecipe
 from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights
@@ -81,6 +82,8 @@ class LanguageModelRecipe(Recipe):
     batch: Size = 1
     # what is trained through low-rank adapters; left out: everything that the stage trains, in full
     lora: GroupLoraRecipe | None = None
+    # how the model samples audio, written into its generation_config.json: name of a task, or "all" -> settings
+    sampling: dict[str, GenerationSettings] = field(default_factory=dict)
     # batches of the dev split at a validation, each as large as a training step's
     validation_steps: Count = 2
 

@@ -14,14 +14,14 @@ cross-modal layers, keep their weights and low-rank adapters are trained; their 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from codec.io.errors import UserError
-from codec.io.numbers import NonNegative
+from codec.io.numbers import Filled, NonNegative
 from lm.losses import LossCounts, LossSettings
 from lm.model import UniAudioForConditionalGeneration, UniAudioOutput
 from training.lm.distillation import SemanticDecoder, SemanticTargets
@@ -46,8 +46,8 @@ class LossRecipe:
     text: NonNegative
     # weight of the audio loss
     audio: NonNegative
-    # weights of the eight codebooks within the audio loss (Eq. 16-17)
-    streams: tuple[(NonNegative,) * 8] = (0.25,) * 3 + (0.125,) * 5
+    # weights of the codebooks within the audio loss, one each; the default is that of eight (Eq. 16-17)
+    streams: Annotated[tuple[NonNegative, ...], Filled()] = (0.25,) * 3 + (0.125,) * 5
     # weight of the semantic distillation, lambda_rec of Eq. 13, whose value is not published
     distillation: NonNegative = 0.0
 

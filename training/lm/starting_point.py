@@ -14,6 +14,7 @@ from torch import Tensor
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
 from codec.io.shipped import located
+from codec.io.strict import without_defaults
 from codec.tokenizer import load_tokenizer
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
@@ -84,6 +85,14 @@ class StartingPoint:
                     f"{where}: made with {what} tokenizer {actual}, but the model was made for {expected}; use the same"
                 )
         store.require_streams(layout.specs)
+        if len(recipe.loss.streams) != layout.num_codebooks:
+            raise UserError(
+                f"loss.streams: has {len(recipe.loss.streams)} weights, and frames have {layout.num_codebooks} "
+                "codebooks; give one for each"
+            )
+        if recipe.sampling:
+            sampling = {task: without_defaults(settings) for task, settings in recipe.sampling.items()}
+            model.generation_config.sampling = sampling
         return cls(model, layout, tokenizer, audio_tokenizer, store)
 
     @property
