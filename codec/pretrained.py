@@ -28,8 +28,8 @@ from codec.io.files import flush
 from codec.io.hub import local_folder
 from codec.io.reading import read_json
 from codec.io.strict import parse
-from codec.io.tensor_files import Stored, load_tensors, save_tensors, stored_tensors
 from codec.io.third_party import said, third_party_errors
+from codec.tensor_files import Stored, load_tensors, save_tensors, stored_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from codec.io.errors import UserError
-from codec.io.tensor_files import stored_types
 from codec.io.terminal import shown
 from codec.model_card import write_card
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained, read_config, weights_hash
 from codec.streams import StreamSpec
+from codec.tensor_files import stored_types
 from codec.tokens import SAMPLE_RATE, AudioTokens
 
 CARD_FILE = "README.md"

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codec.io.errors import UserError, of_system
-from codec.io.tensor_files import save_tensors
 from codec.streams import StreamSpec
+from codec.tensor_files import save_tensors
 
 SAMPLE_RATE = 24_000  # samples per second of ReasoningCodec's waveforms, and of sound wherever nothing else is said
 LONGEST = 2**50  # samples; a number of more is damage

@@ -14,9 +14,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
 
 from codec.io.errors import UserError
-from codec.io.tensor_files import Stored, share_weights
 from codec.io.third_party import third_party_errors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, require_fit, saved_folder
+from codec.tensor_files import Stored, share_weights
 from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation.int8 import Int8Heads

@@ -19,8 +19,8 @@ from codec.io.files import inside
 from codec.io.numbers import Count, Layers, NonNegative, Positive, Range, Share, Width
 from codec.io.reading import read_json
 from codec.io.strict import parse
-from codec.io.tensor_files import Stored, require_finite, stored_tensors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config
+from codec.tensor_files import Stored, require_finite, stored_tensors
 from lm.vocabulary import VocabularyLayout
 
 INDEX_FILE = "model.safetensors.index.json"

@@ -11,7 +11,7 @@ from torch import nn
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.third_party import third_party_errors
-from codec.io.untrusted_weights import require_plain
+from codec.untrusted_weights import require_plain
 
 
 def load_model(cls: type, config: ExpertConfig, needed: str = "") -> nn.Module:

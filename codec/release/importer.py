@@ -16,7 +16,6 @@ from torch import Tensor
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import WeightFile, read_weight_file
 from codec.layers.config import QuantiserConfig
 from codec.layers.rotary import rotary_frequencies
 from codec.reasoning.codec import ReasoningCodec
@@ -36,6 +35,7 @@ from codec.release.names import (
 )
 from codec.release.record import PublishedFiles, recorded
 from codec.release.scalar import read_scalar_config, scalar_autoencoder_from_published
+from codec.untrusted_weights import WeightFile, read_weight_file
 
 
 class Released(NamedTuple):

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codec.io.errors import UserError
-from codec.io.tensor_files import save_tensors
-from codec.io.untrusted_weights import WeightFile
+from codec.tensor_files import save_tensors
+from codec.untrusted_weights import WeightFile
 
 RECORD_FILE, APART_FILE = "published.json", "published.safetensors"
 _REMEDY = "import the released files again, or delete published.* to export in the current published form"

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from codec.io.errors import UserError
 from codec.io.strict import parse
-from codec.io.untrusted_weights import WeightFile
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.release.names import our_scalar_name, seems
+from codec.untrusted_weights import WeightFile
 
 
 def read_scalar_config(path: str | Path) -> dict[str, Any]:

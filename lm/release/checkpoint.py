@@ -1,7 +1,7 @@
 """Released checkpoint files of the published language model: read without running them, and written in their form.
 
 Such a file is a pickle inside a zip archive: {model, optimizer, scheduler, reporter} (published model, §A.6), of which
-codec/io/untrusted_weights.py builds nothing but tensors and plain values.
+codec/untrusted_weights.py builds nothing but tensors and plain values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import PARALLEL as PREFIX
-from codec.io.untrusted_weights import read_weight_file
 from codec.release.names import seems
+from codec.untrusted_weights import PARALLEL as PREFIX
+from codec.untrusted_weights import read_weight_file
 from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.release.state_dict import GROUPS, LEGACY_QKV, QKV, from_published, legacy_qkv, to_published

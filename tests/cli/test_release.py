@@ -8,13 +8,13 @@ import pytest
 import torch
 import yaml
 
-from codec.io.untrusted_weights import read_pickle, read_weight_file
 from codec.reasoning.codec import ReasoningCodec
+from codec.untrusted_weights import read_pickle, read_weight_file
 from lm.model import UniAudioForConditionalGeneration
 from lm.release.config import model_config
-from tests.factories import released_codec
 from tests.factories.codec import noise
-from tests.factories.released_lm import config_values, published_state, save_released, sizes, text_tokenizer, write_yaml
+from tests.factories.release import codec
+from tests.factories.release.lm import config_values, published_state, save_released, sizes, text_tokenizer, write_yaml
 from tests.factories.uniaudio import CODES, tiny_codec
 from uniaudio.model import UniAudio
 
@@ -97,8 +97,8 @@ def test_without_tokenizers_it_says_what_is_missing(uniaudio, release, tmp_path)
 def codec_release(tmp_path_factory):
     """A folder of a released codec's files; what no shape states (a head's width, a window) is as published."""
     codes = {"descriptive_codes": (CODES, 8), "structural_codes": (CODES, 4)}
-    tiny = replace(released_codec.SMALL_SIZES, flow_width=64, max_frames=500, **codes)
-    return released_codec.save_released(tmp_path_factory.mktemp("codec_release"), tiny)
+    tiny = replace(codec.SMALL_SIZES, flow_width=64, max_frames=500, **codes)
+    return codec.save_released(tmp_path_factory.mktemp("codec_release"), tiny)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from codec.io.errors import UserError
-from codec.io.tensor_files import save_tensors, stored_tensors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, Pretrained, saved_folder, weights_hash
+from codec.tensor_files import save_tensors, stored_tensors
 
 
 @dataclass(frozen=True)

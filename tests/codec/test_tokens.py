@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.io.errors import UserError
-from codec.io.tensor_files import save_tensors
 from codec.streams import StreamSpec
+from codec.tensor_files import save_tensors
 from codec.tokens import AudioTokens
 from tests.factories.tokenizer import FakeTokenizer
 from tests.factories.tokens import both, descriptive_frames, structural_frames, two_streams

@@ -13,7 +13,7 @@ import yaml
 from auditory_sentences.corpora.read import read_corpora
 from auditory_sentences.token_store import build_store
 from codec.tokenizer import load_tokenizer
-from tests.factories.released_lm import (
+from tests.factories.release.lm import (
     config_values,
     published_state,
     save_released,

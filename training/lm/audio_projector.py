@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.io.errors import UserError
 from codec.io.shipped import located
-from codec.io.tensor_files import save_tensors
+from codec.tensor_files import save_tensors
 
 AUDIO_LLM_FILE = "audio_llm.safetensors"  # beside the descriptive branch that it was trained with
 FORMER_FILE = "listener.safetensors"  # its name in runs of earlier versions

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codec.io.errors import UserError
 from codec.io.numbers import Filled, Positive, ProperShare, Width
-from codec.io.tensor_files import save_tensors
+from codec.tensor_files import save_tensors
 
 # Where a group's layers lie. Embeddings, heads and the depth decoder's projection have no adapters.
 LAYERS = {

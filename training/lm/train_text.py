@@ -22,7 +22,7 @@ from auditory_sentences.rng import KeyedRng
 from auditory_sentences.starter.texts import starter_text
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, Name, Share, Size, Width
-from codec.io.tensor_files import share_weights
+from codec.tensor_files import share_weights
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import SentencePieceTokenizer, TextTokenizer
 from training.engine.engine import Engine

@@ -10,7 +10,7 @@ from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.release.music import music_encoder_from_published
 from codec.release.names import MUSIC
-from tests.factories.codec_parity import facts, load_fixture, published_state
+from tests.factories.release.codec_parity import facts, load_fixture, published_state
 
 SMALL = MusicEncoderConfig(dim=16, heads=2, feed_forward=24, layers=3, kernel=5, channels=4, mel_bands=18, fft_size=512)
 

@@ -12,7 +12,7 @@ from codec.io.errors import UserError
 from codec.layers.config import QuantiserConfig
 from codec.reasoning.config import DescriptiveConfig
 from codec.reasoning.descriptive_branch import DescriptiveBranch
-from tests.factories.codec_parity import converted_state, facts
+from tests.factories.release.codec_parity import converted_state, facts
 
 SMALL = DescriptiveConfig(
     speech_dim=12,

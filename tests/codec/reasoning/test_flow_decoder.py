@@ -6,7 +6,7 @@ import torch
 from codec.io.errors import UserError
 from codec.reasoning.config import FlowConfig
 from codec.reasoning.flow_decoder import FlowDecoder, clip_noise
-from tests.factories.codec_parity import converted_state, facts, load_fixture
+from tests.factories.release.codec_parity import converted_state, facts, load_fixture
 
 SMALL = FlowConfig(layers=2, heads=2, head_dim=8)
 

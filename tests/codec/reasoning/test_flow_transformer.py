@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codec.reasoning.flow_transformer import FlowTransformer, sinusoidal_positions
-from tests.factories.codec_parity import converted_state, facts, load_fixture
+from tests.factories.release.codec_parity import converted_state, facts, load_fixture
 
 
 @pytest.fixture(scope="module")

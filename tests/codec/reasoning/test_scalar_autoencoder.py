@@ -13,7 +13,7 @@ from codec.io.strict import parse
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.release.scalar import scalar_state_from_published
-from tests.factories.codec_parity import load_fixture, published_state
+from tests.factories.release.codec_parity import load_fixture, published_state
 
 STFT = ScalarConfig(
     num_bands=481,

@@ -7,7 +7,7 @@ from codec.layers.config import QuantiserConfig
 from codec.reasoning.config import StructuralConfig
 from codec.reasoning.structural_branch import BRANCHES, FEATURE_FRAMES, StructuralBranch
 from codec.release.names import our_name
-from tests.factories.codec_parity import converted_state, facts, load_fixture
+from tests.factories.release.codec_parity import converted_state, facts, load_fixture
 
 DIMS = {"speech_text": 10, "phone": 8, "music_acoustic": 6, "music_semantic": 6}
 INPUTS = {

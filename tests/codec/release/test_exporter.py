@@ -8,13 +8,13 @@ import yaml
 from safetensors.torch import load_file
 
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import read_pickle, read_weights
 from codec.reasoning.codec import ReasoningCodec
 from codec.release.exporter import write_codec
 from codec.release.importer import codec_from_published
 from codec.release.record import PublishedFiles
+from codec.untrusted_weights import read_pickle, read_weights
 from tests.factories.codec import small_codec
-from tests.factories.released_codec import SMALL_SIZES, save_released
+from tests.factories.release.codec import SMALL_SIZES, save_released
 
 NAMES = {"codec": "codec.pt", "scalar": "sqcodec.pth", "scalar_config": "sqcodec_config.yaml"}
 NAMES |= {"music_encoder": "music_ssl.pt"}

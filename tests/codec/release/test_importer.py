@@ -6,14 +6,14 @@ import yaml
 from transformers import WhisperModel
 
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import read_weights
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import FlowConfig, ReasoningCodecConfig
 from codec.release.importer import Released, codec_from_published
+from codec.untrusted_weights import read_weights
 from tests.factories.codec import SMALL_SCALAR, noise
-from tests.factories.codec_parity import facts
-from tests.factories.released_codec import SMALL_SIZES as SIZES
-from tests.factories.released_codec import Sizes, codec_shapes, music_shapes, save_released
+from tests.factories.release.codec import SMALL_SIZES as SIZES
+from tests.factories.release.codec import Sizes, codec_shapes, music_shapes, save_released
+from tests.factories.release.codec_parity import facts
 
 DEFAULTS = ReasoningCodecConfig(
     flow=FlowConfig(head_dim=8, max_frames=120, window_frames=100, overlap_frames=20),

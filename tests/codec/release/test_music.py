@@ -7,8 +7,8 @@ from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
 from codec.release.music import PRETRAINING, music_encoder_from_published
 from codec.release.names import MUSIC
-from tests.factories.codec_parity import facts, load_fixture, published_state
-from tests.factories.released_codec import music_shapes, music_state
+from tests.factories.release.codec import music_shapes, music_state
+from tests.factories.release.codec_parity import facts, load_fixture, published_state
 
 
 def noise(*shape: int) -> torch.Tensor:

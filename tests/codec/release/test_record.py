@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import WeightFile
 from codec.release.record import APART_FILE, RECORD_FILE, PublishedFiles, recorded
+from codec.untrusted_weights import WeightFile
 
 
 @pytest.fixture

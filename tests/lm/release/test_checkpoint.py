@@ -12,7 +12,7 @@ from lm.release.checkpoint import model_from_checkpoint, read_checkpoint, write_
 from lm.release.state_dict import from_published, fused_qkv, legacy_qkv
 from lm.rows import collate
 from tests.factories import language_model
-from tests.factories.released_lm import published_state, save_released, text_tokenizer, tiny_config
+from tests.factories.release.lm import published_state, save_released, text_tokenizer, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import yaml
 from codec.io.errors import UserError
 from lm.release.checkpoint import published_shapes
 from lm.release.config import describes, model_config, published_values, read_yaml
-from tests.factories.released_lm import config_values, text_tokenizer
+from tests.factories.release.lm import config_values, text_tokenizer
 from tests.factories.tokens import two_streams
 from tests.factories.uniaudio import CODES
 

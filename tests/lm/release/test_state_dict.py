@@ -10,7 +10,7 @@ from lm.losses import LossSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.release.state_dict import from_published, to_published
 from lm.rows import Rows
-from tests.factories.lm_parity import load_fixture, published_config
+from tests.factories.release.lm_parity import load_fixture, published_config
 
 
 @pytest.fixture(scope="module")

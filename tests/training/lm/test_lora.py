@@ -14,8 +14,8 @@ from lm.model import UniAudioForConditionalGeneration
 from tests import ROOT
 from tests.factories import stages
 from tests.factories.language_model import sentences, tiny_model
-from tests.factories.released_lm import config_values, published_state, save_released, text_tokenizer, write_yaml
-from tests.factories.released_lm import tiny_config as published_config
+from tests.factories.release.lm import config_values, published_state, save_released, text_tokenizer, write_yaml
+from tests.factories.release.lm import tiny_config as published_config
 from tests.factories.uniaudio import tiny_codec
 from training.lm.lora import GroupLoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe

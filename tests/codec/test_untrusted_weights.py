@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from codec.io.errors import UserError
-from codec.io.untrusted_weights import read_pickle, read_weight_file, read_weights
+from codec.untrusted_weights import read_pickle, read_weight_file, read_weights
 
 STATE = {"layer.weight": torch.arange(6.0).view(2, 3), "layer.steps": torch.tensor(7)}
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from codec.io.tensor_files import save_tensors, share_weights
+from codec.tensor_files import save_tensors, share_weights
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX's")
 
