@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-_SHARED = Path(os.environ.get("UNIAUDIO_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+from tests import ROOT
+
+_SHARED = Path(os.environ.get("UNIAUDIO_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -13,19 +15,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "tests/hostile/" not in item.nodeid)
 
 
+class ParityFolder:
+    """`folder / name` is a file of the published model's fixtures; a test that asks for one that is nowhere skips."""
+
+    def __init__(self, *places: Path) -> None:
+        self._places = places
+
+    def __truediv__(self, name: str) -> Path:
+        found = next((place / name for place in self._places if (place / name).is_file()), None)
+        if found is None:
+            pytest.skip(f"the fixture {name} is too large for this repository: set UNIAUDIO_PARITY to its folder")
+        return found
+
+
 @pytest.fixture(scope="session")
-def parity_dir() -> Path:
-    """Folder of the numerical fixtures of the published model (see its README); skips where it is absent.
+def parity_dir() -> ParityFolder:
+    """The numerical fixtures of the published model: the small ones lie here (tests/fixtures/parity/README.md).
 
     Tests take sizes, numbers of clips and steps from the files. UNIAUDIO_PARITY names another folder of that layout.
     """
     given = os.environ.get("UNIAUDIO_PARITY")
-    folder = Path(given) if given else _SHARED / "parity"
-    if given and not folder.is_dir():
-        pytest.fail(f"UNIAUDIO_PARITY: no folder {folder}")
-    if not folder.is_dir():
-        pytest.skip("numerical fixtures not found: set UNIAUDIO_SHARED to the folder that holds parity/")
-    return folder
+    if given and not Path(given).is_dir():
+        pytest.fail(f"UNIAUDIO_PARITY: no folder {given}")
+    return ParityFolder(Path(given)) if given else ParityFolder(_SHARED / "parity", ROOT / "tests/fixtures/parity")
 
 
 @pytest.fixture(scope="session")
