@@ -284,7 +284,7 @@ def load_tokenizer(source: str | Path) -> AudioTokenizer:
     folder = AudioTokenizer.folder_of(source)
     kind = _read_config(folder)["tokenizer_type"]
     if kind not in TOKENIZERS:
-        raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {shown(kind)} is none of {', '.join(TOKENIZERS)}")
+        raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {shown(kind)} must be one of {', '.join(TOKENIZERS)}")
     module, name = TOKENIZERS[kind]
     return getattr(importlib.import_module(module), name).from_pretrained(folder)
 

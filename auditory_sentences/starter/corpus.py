@@ -47,7 +47,7 @@ _MOST_PROCESSES = 256
 def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, processes: int = 4) -> Path:
     """Write the corpus to `folder`, which is made. Returns the folder.
 
-    Does nothing where it is already complete, goes on where it was interrupted, and makes sound files again that are
+    Does nothing where it is already complete, resumes where it was interrupted, and makes sound files again that are
     lost or damaged, with a warning. Raises UserError where the folder holds anything else, a corpus of another seed,
     size or version too, and while another process writes to it.
     """
@@ -133,7 +133,7 @@ def _in_processes(arguments: list[tuple], processes: int) -> Iterator[int]:
         except BrokenProcessPool as error:
             raise UserError(
                 "a process of the synthesis was killed, for want of memory perhaps; "
-                "run it again with fewer processes, it goes on where it stopped"
+                "run it again with fewer processes, it resumes where it stopped"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

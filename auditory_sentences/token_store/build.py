@@ -243,7 +243,7 @@ class _Build:
         _list([f"{failure.id}: {failure.reason}" for failure in failures], f"; {self.folder / MANIFEST} lists all")
         return UserError(
             f"{self.folder}: {failed} of the first {tried} clips could not be read, and {int(allowed)} may be; correct "
-            "the corpora, or allow a larger share with --max-failures; what is done is kept, and another call goes on"
+            "the corpora, or allow a larger share with --max-failures; what is done is kept, and another call resumes"
         )
 
 

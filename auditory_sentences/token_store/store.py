@@ -106,7 +106,7 @@ class TokenStore(StoredClips):
         if not manifest.complete:
             raise UserError(
                 f"{self.folder}: the token store is not finished ({clips} clips in {len(manifest.shards)} shards are "
-                "built); run the command that builds it again, it goes on where it was interrupted"
+                "built); run the command that builds it again, it resumes where it was interrupted"
             )
         if not clips:
             raise UserError(f"{self.folder}: the token store holds no clip; build one from a corpus that can be read")

@@ -111,7 +111,7 @@ CONFIGS = {  # content of config.json -> what is said
     b"{}": "tokenizer_type must name",
     b'{"tokenizer_type": [1]}': "tokenizer_type must name",
     b'{"tokenizer_type": null}': "tokenizer_type must name",
-    b'{"tokenizer_type": "mystery"}': "'mystery' is none of",
+    b'{"tokenizer_type": "mystery"}': "'mystery' must be one of",
     b'{"tokenizer_type": "reasoning_codec", "tokenizer_type": "reasoning_codec"}': "stands twice",
     b"\xff\xfe{\x00}\x00": "UTF-8",
     b"\x80\x81": "UTF-8",
