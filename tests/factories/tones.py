@@ -1,4 +1,4 @@
-"""A corpus of tones whose class can be heard."""
+"""Tones: one in a file, and a corpus of them whose class can be heard."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def write_tones(folder: Path) -> Path:
         lines.append(line)
     (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+def write_tone(path: Path, pitch: float, samples: int = 2_400) -> Path:
+    """0.1 s of a low tone, in a folder that may be new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(np.arange(samples) * pitch / 400), 24_000)
+    return path

@@ -1,4 +1,4 @@
-"""A whole model folder with random weights, made anew in every test run: real codec, real language model."""
+"""Whole models with random weights, made anew in every test run: real language model, real codec or any other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import torch
 from codec.layers.config import QuantiserConfig
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
+from codec.tokenizer import AudioTokenizer
 from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
+from tests.factories.store import tiny_tokenizer
+from tests.factories.tokens import two_streams
 from uniaudio.model import UniAudio
 
 TEXTS = ["three seven one", "the red bird sings", "a slow piano melody", "which instrument plays?"] * 20
@@ -52,25 +55,42 @@ def tiny_uniaudio(seed: int = 0, context: int = 512) -> UniAudio:
     codec, text = tiny_codec(seed), SentencePieceTokenizer.train(TEXTS, 320)
     layout = VocabularyLayout.build(text, codec.streams, codec.fingerprint)
 
-    def shape(width: int, layers: int) -> dict:
-        return {
-            "hidden_size": width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "intermediate_size": 2 * width,
-            "vocab_size": layout.text_size,
-            "max_position_embeddings": context,
-        }
-
     config = UniAudioConfig(
-        cross_modal=shape(32, 1),
+        cross_modal=_shape(layout, 32, 1, 2, 1, context),
         understanding_layers=1,
         generation_layers=1,
-        depth=shape(16, 1),
+        depth=_shape(layout, 16, 1, 2, 1, context),
         vocabulary=layout.to_dict(),
     )
     return UniAudio(UniAudioForConditionalGeneration(config), text, codec)
+
+
+def small_uniaudio(codec: AudioTokenizer, seed: int = 0, codes: int = 16, context: int = 200) -> UniAudio:
+    """A language model that can learn a few clips, over any codec of two streams."""
+    text = tiny_tokenizer()
+    layout = VocabularyLayout.build(text, two_streams(codes, codes), codec.fingerprint)
+    torch.manual_seed(seed)
+    config = UniAudioConfig(
+        cross_modal=_shape(layout, 64, 2, 4, 4, context),
+        understanding_layers=1,
+        generation_layers=1,
+        depth=_shape(layout, 64, 1, 4, 4, context),
+        vocabulary=layout.to_dict(),
+        initializer_range=0.1,
+    )
+    return UniAudio(UniAudioForConditionalGeneration(config), text, codec)
+
+
+def _shape(layout: VocabularyLayout, width: int, layers: int, heads: int, kv_heads: int, context: int) -> dict:
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": 2 * width,
+        "vocab_size": layout.text_size,
+        "max_position_embeddings": context,
+    }
 
 
 def save_tiny_model(folder: Path, **options) -> Path:

@@ -1,114 +1,26 @@
 """The facade: what was trained through rows and packing is what comes back from requests."""
 
-import json
-import os
 import shutil
-from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
-from auditory_sentences.builders.catalogue import label_values
-from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, request_of
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
-from auditory_sentences.stream.mixing import SentenceStream
-from auditory_sentences.stream.packing import Packing
-from codec import tokenizer as codec_tokenizer
 from codec.audio.waveform import load_audio, write_audio
 from codec.io.errors import UserError
-from lm.config import UniAudioConfig
 from lm.generation.generate import GenerationSettings
-from lm.losses import LossSettings
-from lm.model import UniAudioForConditionalGeneration
 from lm.vocabulary import VocabularyLayout
 from tests.factories.codec import noise, small_codec
-from tests.factories.store import CODES, WORDS, random_tokens, tiny_store, tiny_tokenizer
+from tests.factories.store import CODES, WORDS, random_tokens
 from tests.factories.tokenizer import FakeTokenizer
-from tests.factories.tokens import two_streams
-from tests.factories.uniaudio import tiny_uniaudio
+from tests.factories.uniaudio import small_uniaudio, tiny_uniaudio
+from tests.uniaudio.test_model_folder import refused
 from uniaudio.model import UniAudio
 
 GREEDY = GenerationSettings(max_rows=60, top_k=1)
-CONTEXT = 200
-COUNT = 3  # utterances
-
-
-@pytest.fixture(scope="module")
-def codec():
-    return FakeTokenizer()
-
-
-@pytest.fixture(scope="module")
-def store(codec):
-    """A few short utterances, each with its own word, tokens marked as the fake codec's."""
-
-    class Store(type(tiny_store())):
-        def __getitem__(self, i):
-            clip = super().__getitem__(i)
-            tokens = random_tokens(self.num_samples[i], i, codec.fingerprint)
-            return type(clip)(**{**vars(clip), "tokens": tokens})
-
-    small = tiny_store(speech=8, seconds=0.4)
-    keep = [i for i, clip in enumerate(small.clips) if clip.id.startswith("train-speech-")][:COUNT]
-    return Store([small.clips[i] for i in keep], [0.4] * len(keep))
-
-
-def new_model(store, codec, seed=0, codes=CODES):
-    text_tokenizer = tiny_tokenizer()
-    layout = VocabularyLayout.build(text_tokenizer, two_streams(codes, codes), codec.fingerprint)
-
-    def shape(width, layers):
-        return {
-            "hidden_size": width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "intermediate_size": 2 * width,
-            "vocab_size": layout.text_size,
-            "max_position_embeddings": CONTEXT,
-        }
-
-    torch.manual_seed(seed)
-    config = UniAudioConfig(
-        cross_modal=shape(64, 2),
-        understanding_layers=1,
-        generation_layers=1,
-        depth=shape(64, 1),
-        vocabulary=layout.to_dict(),
-        initializer_range=0.1,
-    )
-    return UniAudio(UniAudioForConditionalGeneration(config), text_tokenizer, codec)
-
-
-@pytest.fixture(scope="module")
-def untrained(store, codec):
-    return new_model(store, codec)
-
-
-@pytest.fixture(scope="module")
-def bank(store):
-    short = {"asr": ["write"], "tts": ["say"], "instruct_tts": ["say it so"]}
-    return PromptBank(short, {"*": ["which {label}?"]}, {"*": ["{value}?"]}, label_values(store.clips))
-
-
-@pytest.fixture(scope="module")
-def trained(store, codec, bank):
-    """Learns the utterances by heart, both ways round, through the stream, packing and the model's own loss."""
-    uniaudio = new_model(store, codec)
-    mixture = {"asr": 1, "tts": 1}
-    stream = SentenceStream(store, mixture, seed=0, max_rows=CONTEXT, bank=bank, guidance_dropout=0)
-    packing = Packing(stream, uniaudio.layout, uniaudio.text_tokenizer, CONTEXT)
-    optimiser = torch.optim.AdamW(uniaudio.model.parameters(), lr=3e-3, weight_decay=0)
-    # Of a clip learned by heart, only the first id of the first frame hangs on the words: it gets most of the weight.
-    weights = LossSettings(stream_weights=(2.0, *(0.2,) * 7))
-    for batch in islice(packing.read(), 110):
-        uniaudio.model(*batch[:3], position_ids=batch.position_ids, loss_settings=weights).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    return uniaudio
 
 
 def requests(store, bank, task):
@@ -136,20 +48,20 @@ def test_what_was_learned_is_played(trained, store, bank):
         tokens = answer.segment.content
         assert tokens.fingerprint == trained.codec.fingerprint
         exact += torch.equal(tokens["structural"], r.reference["structural"])
-    assert exact == COUNT
+    assert exact == len(store)
 
 
 def test_what_was_learned_is_chosen(trained, untrained, store, bank):
     asked = requests(store, bank, "asr")
-    options = [WORDS[:COUNT]] * len(asked)
+    options = [WORDS[: len(store)]] * len(asked)
 
     def right(uniaudio):
         scores = uniaudio.choose([r.sentence for r in asked], "transcription", options)
-        best = [max(range(COUNT), key=row.__getitem__) for row in scores]
+        best = [max(range(len(store)), key=row.__getitem__) for row in scores]
         return sum(WORDS[k] == r.reference for k, r in zip(best, asked, strict=True))
 
-    assert right(trained) == COUNT
-    assert right(untrained) < COUNT
+    assert right(trained) == len(store)
+    assert right(untrained) < len(store)
 
 
 def test_scores_are_log_probabilities_of_the_whole_answer(trained, store, bank):
@@ -252,13 +164,6 @@ def test_audio_of_another_tokenizer(untrained):
         untrained.complete([sentence], "text", GREEDY, [0])
 
 
-@pytest.fixture
-def saved(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(codec_tokenizer.TOKENIZERS, "fake", (FakeTokenizer.__module__, "FakeTokenizer"))
-    trained.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_saved_and_loaded_says_the_same(trained, saved, store, bank):
     loaded = UniAudio.from_pretrained(saved)
     names = {"config.json", "model.safetensors", "vocabulary.json", "text_tokenizer", "audio_tokenizer"}
@@ -275,24 +180,6 @@ def test_an_incomplete_folder_is_named(saved, name):
         UniAudio.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("damage", [None, b"", b"not safetensors at all"])
-def test_weights_that_cannot_be_read(saved, damage):
-    path = saved / "model.safetensors"
-    path.unlink() if damage is None else path.write_bytes(damage)
-    with pytest.raises(UserError, match=str(saved)):
-        UniAudio.from_pretrained(saved)
-
-
-def test_missing_weights_are_not_made_up(saved):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(saved / "model.safetensors")
-    del weights["audio_head"]
-    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="model.safetensors: weights do not fit .* 1 weights are missing .audio_head"):
-        UniAudio.from_pretrained(saved)
-
-
 def test_tokenizers_of_another_model_are_refused(saved, trained):
     FakeTokenizer(shift=1).save_pretrained(saved / "audio_tokenizer")
     with pytest.raises(UserError, match="audio_tokenizer: the model reads the audio tokenizer .* but was given"):
@@ -306,145 +193,12 @@ def test_a_vocabulary_of_another_model_is_refused(saved, trained):
         UniAudio.from_pretrained(saved)
 
 
-def refused(folder, message=""):
-    with pytest.raises(UserError, match=message) as caught:
-        UniAudio.from_pretrained(folder)
-    said = str(caught.value)
-    assert str(folder) in said and "\n" not in said and len(said) < 1000
-    assert not any(advice in said for advice in ("ignore_mismatched", "trust_remote_code", "weights_only"))
-
-
-def edit(path, *keys, value):
-    tree = json.loads(path.read_text())
-    at = tree
-    for key in keys[:-1]:
-        at = at[key]
-    at[keys[-1]] = value
-    path.write_text(json.dumps(tree))
-
-
-@pytest.mark.parametrize("name", ["config.json", "vocabulary.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 50_000, b'{"a": 1, "a": 2}'])
-def test_json_that_is_none_is_refused(saved, name, content):
-    (saved / name).write_bytes(content)
-    refused(saved, name)
-
-
-@pytest.mark.parametrize(
-    ("keys", "value", "message"),
-    [
-        (["understanding_layers"], "one", "understanding_layers"),
-        (["understanding_layers"], 10**9, "understanding_layers"),
-        (["understanding_layers"], 0, "have no place in it"),  # the library would leave the layer out
-        (["generation_layers"], 2, "weights are missing"),
-        (["generation_layers"], None, "generation_layers"),
-        (["mask_other_modalities"], "yes", "mask_other_modalities"),
-        (["model_type"], "llama", "model_type"),
-        (["vocabulary"], [1], "vocabulary"),
-        (["vocabulary", "text_size"], "many", "text_size"),
-        (["vocabulary", "descriptive_card"], 1000, "a different shape"),
-        (["cross_modal"], 3, "cross_modal"),
-        (["cross_modal", "hidden_size"], 10**9, "hidden_size"),
-        (["cross_modal", "hidden_size"], 48, "a different shape"),
-        (["cross_modal", "num_hidden_layers"], 10**9, "num_hidden_layers"),
-        (["cross_modal", "num_key_value_heads"], 3, "num_key_value_heads"),
-        (["cross_modal", "num_attention_heads"], 0, "num_attention_heads"),
-        (["cross_modal", "max_position_embeddings"], -1, "max_position_embeddings"),
-        (["cross_modal", "rms_norm_eps"], "small", "rms_norm_eps"),
-        (["cross_modal", "hidden_act"], "magic", "config.json"),
-        (["cross_modal", "rope_parameters"], {"rope_type": "magic", "rope_theta": 1.0}, "config.json"),
-        (["cross_modal", "rope_parameters"], {"rope_type": "default", "rope_theta": -1.0}, "rope_theta"),
-        (["cross_modal", "model_type"], "no_such_model", "config.json"),
-        (["depth", "hidden_size"], 24, "shape"),
-        (["depth"], None, "depth"),
-        (["dtype"], "float99", "model"),
-    ],
-    ids=str,
-)
-def test_values_of_a_configuration_that_do_not_serve_are_refused(saved, keys, value, message):
-    edit(saved / "config.json", *keys, value=value)
-    refused(saved, message)
-
-
-def rewrite(path, change):
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path, metadata={"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w["audio_head"].view(-1)[5:6].fill_(torch.nan), "model.safetensors: audio_head holds NaN"),
-        (lambda w: w["lm_head.weight"].view(-1)[-1:].fill_(torch.inf), "lm_head.weight holds infinite"),
-        (lambda w: w.update(more=torch.ones(1)), "1 have no place in it .more"),
-        (lambda w: w.update(audio_head=w["audio_head"][:-1].clone()), "audio_head is float"),
-        (lambda w: w.update(audio_head=w["audio_head"].to(torch.int8)), "audio_head is integer"),
-    ],
-)
-def test_weights_that_do_not_serve_are_named(saved, change, message):
-    rewrite(saved / "model.safetensors", change)
-    refused(saved, message)
-
-
-def test_weights_cut_at_any_place_are_refused(saved):
-    path = saved / "model.safetensors"
-    whole = path.read_bytes()
-    for length in (7, 8, 9, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        refused(saved, "model.safetensors: damaged")
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
-def test_weights_that_are_no_file_are_refused_at_once(saved, kind):
-    path = saved / "model.safetensors"
-    path.unlink()
-    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to nowhere": lambda: path.symlink_to("no")}[kind]()
-    refused(saved, "model.safetensors")
-
-
-@pytest.fixture
-def sharded(saved, trained):
-    trained.model.save_pretrained(saved, max_shard_size="20KB")
-    assert len(list(saved.glob("model-*.safetensors"))) > 2 and not (saved / "model.safetensors").exists()
-    return saved
-
-
 def test_shards_load_and_give_way_to_one_file_again(sharded, trained, store, bank):
     asked = requests(store, bank, "asr")
     loaded = UniAudio.from_pretrained(sharded)
     assert [a.segment.content for a in ask(loaded, asked)] == [a.segment.content for a in ask(trained, asked)]
     trained.save_pretrained(sharded)
     assert [path.name for path in sharded.glob("model*")] == ["model.safetensors"]
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "outside", "index", "map", "moved", "nan"])
-def test_shards_that_do_not_fit_their_index_are_named(sharded, damage):
-    index, shard = sharded / "model.safetensors.index.json", sorted(sharded.glob("model-*.safetensors"))[1]
-    name = next(k for k, file in json.loads(index.read_text())["weight_map"].items() if file == shard.name)
-    if damage == "missing":
-        shard.unlink()
-    elif damage == "cut":
-        shard.write_bytes(shard.read_bytes()[:-1])
-    elif damage == "index":
-        index.write_text("{")
-    elif damage == "map":
-        edit(index, "weight_map", value=[1])
-    elif damage == "outside":
-        edit(index, "weight_map", name, value="../../elsewhere.safetensors")
-    elif damage == "moved":
-        other = sorted(sharded.glob("model-*.safetensors"))[0]
-        edit(index, "weight_map", name, value=other.name)
-    else:
-        rewrite(shard, lambda weights: weights[name].view(-1)[:1].fill_(torch.nan))
-    refused(sharded, "index.json" if damage in ("index", "map", "outside") else "model-0000|index")
-
-
-def test_an_adapter_beside_the_model_is_not_followed_to_another_model(saved):
-    (saved / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "someone/else"}')
-    refused(saved, "adapter_config.json: an adapter beside the model")
 
 
 @pytest.mark.parametrize("name", ["audio_tokenizer/config.json", "text_tokenizer/sentencepiece.model"])
@@ -460,7 +214,7 @@ def test_files_for_the_library_alone_do_no_harm(saved, trained):
 
 
 def test_a_save_that_breaks_off_leaves_one_model_or_none(saved, trained, codec, store, monkeypatch):
-    other = new_model(store, codec, seed=1)
+    other = small_uniaudio(codec, seed=1)
     before = (saved / "model.safetensors").read_bytes()
     for step in (0, 3, 9, 14, 18):
         calls = iter(range(1000))
@@ -496,7 +250,7 @@ def test_no_such_folder(source):
 def test_with_the_real_codec_from_file_to_file(store, tmp_path):
     """A sound file in, a sound file out, through a saved folder and the project's own codec."""
     codec = small_codec()
-    made = new_model(store, codec, codes=64)
+    made = small_uniaudio(codec, codes=64)
     made.save_pretrained(tmp_path / "model")
     uniaudio = UniAudio.from_pretrained(tmp_path / "model")
     write_audio(tmp_path / "in.wav", noise(30_000) / 2)

@@ -1,40 +1,17 @@
-"""Generation: cached equals uncached, a row in a batch equals the row alone, seeds, guidance, ends."""
+"""Generation: seeds, guidance, ends, limits, scores, streams."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from codec.tokens import SAMPLE_RATE
-from lm.generation import batch
-from lm.generation.cached_model import CachedLayers, FrameDecoder, RowDecoder, rotary_tables
 from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
 from lm.generation.sampling import GenerationSettings
-from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
-from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
-from tests.factories.tokens import least_samples, structural_frames
-from tests.lm.test_model import text_model
+from lm.rows import Rows, concatenate, drop_conditions, text_rows
+from tests.factories.language_model import LAYOUT, audio, eager_to_end, shape, text, tiny_model
 
 SETTINGS = GenerationSettings(max_rows=30)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def prompts():
-    """Unequal lengths; text last, audio last, one row."""
-    return [
-        concatenate([text(4, 1), audio(2, 5, 2), text(3, 3)]),
-        text(6, 4),
-        concatenate([text(2, 5), audio(1, 3, 6)]),
-        text(1, 7),
-    ]
 
 
 def same_audio(ours, other):
@@ -43,191 +20,6 @@ def same_audio(ours, other):
         and torch.equal(ours["structural"], other["structural"])
         and ours.reason == other.reason
     )
-
-
-def as_rows(generated):
-    """The rows that a finished or unfinished generation fed to the model."""
-    low = generated["descriptive"]
-    high = generated["structural"]
-    frames = [LAYOUT.opening(0), low, LAYOUT.closing(0), LAYOUT.opening(1), high + LAYOUT.offsets[1]]
-    return audio_rows(torch.cat(frames, dim=1), is_target=False)
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-@torch.no_grad()
-def test_cached_layers_equal_the_library(family):
-    """Whole, in two parts and one by one, with and without hidden columns."""
-    transformer = text_model(family, tied=False).get_decoder()
-    x = torch.randn(3, 9, 32)
-    rotary = rotary_tables(transformer, 9, x)
-    shown = torch.ones(3, 9, dtype=torch.bool)
-    shown[1, :4] = shown[2, :1] = False
-    for visible in (None, shown):
-        expected = transformer(inputs_embeds=x, attention_mask=visible).last_hidden_state
-        if visible is not None:
-            expected = expected[visible]
-        for cuts in ([0, 9], [0, 5, 9], list(range(10))):
-            layers, parts = CachedLayers(transformer, 3, 9, torch.float32, x.device), []
-            for start, stop in pairwise(cuts):
-                bias = None
-                if visible is not None or (start and stop - start > 1):
-                    columns, rows = torch.arange(stop), torch.arange(start, stop)
-                    seen = torch.ones(3, stop, dtype=torch.bool) if visible is None else visible[:, :stop]
-                    allowed = (columns <= rows[:, None]) & (seen[:, None] | (columns == rows[:, None]))
-                    bias = torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))[:, None]
-                positions = torch.arange(start, stop)
-                parts.append(layers(x[:, start:stop], start, rotary.at(positions), bias))
-            ours = torch.cat(parts, dim=1)
-            ours = ours if visible is None else ours[visible]
-            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_cached_equals_uncached(model, prompts):
-    """Final vectors of padded, cached decoding equal the whole forward pass, prompt after prompt."""
-    more = [audio(2, 4, seed) for seed in range(len(prompts))]
-    decoder = RowDecoder(model, prompts, 20)
-    finals = [decoder.prefill()]
-    for step in range(len(more[0])):
-        finals.append(decoder.feed_audio(torch.stack([rows.ids[step, :8] for rows in more])))
-    for i, prompt in enumerate(prompts):
-        whole = concatenate([prompt, more[i]])
-        expected = model.last_hidden_state(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
-        ours = torch.stack([final[i] for final in finals])
-        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_cached_text_equals_uncached(model, prompts):
-    ids = torch.randint(9, 50, (len(prompts), 5), generator=torch.Generator().manual_seed(0))
-    decoder = RowDecoder(model, prompts, 20)
-    finals = [decoder.prefill(text_only=True)] + [decoder.feed_text(ids[:, step]) for step in range(5)]
-    for i, prompt in enumerate(prompts):
-        whole = concatenate([prompt, text_rows(ids[i].tolist(), LAYOUT, is_target=False)])
-        expected = model.last_hidden_state(whole.ids[None], whole.mask[None])[0, len(prompt) - 1 :]
-        torch.testing.assert_close(torch.stack([final[i] for final in finals]), expected, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_frames_equal_the_teacher_forced_depth_decoder(model):
-    final = torch.randn(3, 32)
-    frames = torch.randint(0, LAYOUT.audio_size, (3, 8))
-    states = []
-
-    def choose(codebook, state):
-        states.append(state)
-        return frames[:, codebook]
-
-    assert torch.equal(FrameDecoder(model, 3).frame(final, choose), frames)
-    torch.testing.assert_close(torch.stack(states, 1), model.depth_hidden_states(final, frames), atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_greedy_audio_equals_the_uncached_model(model, prompts):
-    """Every generated id is the likeliest allowed one by the plain forward pass."""
-    settings = GenerationSettings(max_rows=25, top_k=1)
-    for prompt, result in zip(prompts, generate_audio(model, prompts, settings, [0] * 4), strict=True):
-        rows = as_rows(result)
-        whole = concatenate([prompt, rows])
-        logits = model(whole.ids[None], whole.mask[None]).audio_logits[-len(rows) :]
-        low = 1  # the BOS frame is set
-        for t in range(low, low + result["descriptive"].shape[1]):
-            allowed = logits[t].clone()
-            allowed[:, LAYOUT.streams[0].codes :] = float("-inf")
-            if t > low:
-                end = int(LAYOUT.closing(0)[0, 0])
-                allowed[0, end] = logits[t, 0, end]
-            assert allowed.argmax(-1).tolist() == rows.ids[t, :8].tolist()
-        low += result["descriptive"].shape[1] + 2
-        for t in range(low, low + result["structural"].shape[1]):
-            first = LAYOUT.offsets[1]
-            allowed = torch.full_like(logits[t], float("-inf"))
-            allowed[:, first : first + LAYOUT.streams[1].codes] = logits[t, :, first : first + LAYOUT.streams[1].codes]
-            end = int(LAYOUT.closing(1)[0, 0])
-            if t > low:
-                allowed[0, end] = logits[t, 0, end]
-            assert allowed.argmax(-1).tolist() == rows.ids[t, :8].tolist()
-
-
-@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
-def test_a_request_does_not_depend_on_its_batch(model, prompts, guidance):
-    """Alone, in company, and at another place: the same ids for the same seed."""
-    settings = replace(SETTINGS, guidance=guidance)
-    negatives = [drop_conditions(prompt, LAYOUT, stream=1) for prompt in prompts]
-    seeds = [11, 12, 13, 14]
-    together = generate_audio(model, prompts, settings, seeds, negatives)
-    turned = generate_audio(model, prompts[::-1], settings, seeds[::-1], negatives[::-1])[::-1]
-    for i in range(4):
-        alone = generate_audio(model, prompts[i : i + 1], settings, seeds[i : i + 1], negatives[i : i + 1])
-        assert same_audio(alone[0], together[i]) and same_audio(turned[i], together[i])
-    assert len({result.reason for result in together}) > 1  # some end early, some do not
-    other = generate_audio(model, prompts, settings, [1, 2, 3, 4], negatives)
-    assert not all(same_audio(one, two) for one, two in zip(other, together, strict=True))
-
-
-def test_text_does_not_depend_on_its_batch(model, prompts):
-    seeds = [21, 22, 23, 24]
-    together = generate_text(model, prompts, SETTINGS, seeds)
-    for i in range(4):
-        assert generate_text(model, prompts[i : i + 1], SETTINGS, seeds[i : i + 1]) == together[i : i + 1]
-    assert generate_text(model, prompts[::-1], SETTINGS, seeds[::-1])[::-1] == together
-    assert {result.reason for result in together} == {"end", "max_rows"}
-    for result in together:
-        assert LAYOUT.text_eos not in result.ids and LAYOUT.text_pad not in result.ids
-        assert len(result.ids) == SETTINGS.max_rows or result.reason == "end"
-
-
-@pytest.mark.parametrize("look_every", [1, 3, 8])
-def test_how_often_the_host_looks_changes_nothing(model, prompts, monkeypatch, look_every):
-    """On an accelerator the host looks rarely; requests that ended in between are cut just the same."""
-    expected = generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14])
-    written = generate_text(model, prompts, SETTINGS, [21, 22, 23, 24])
-    start = batch.Batch.__init__
-
-    def slow(self, room, max_rows):
-        start(self, room, max_rows)
-        self.look_every = look_every
-
-    monkeypatch.setattr(batch.Batch, "__init__", slow)
-    for ours, other in zip(generate_audio(model, prompts, SETTINGS, [11, 12, 13, 14]), expected, strict=True):
-        assert same_audio(ours, other)
-    assert generate_text(model, prompts, SETTINGS, [21, 22, 23, 24]) == written
-
-
-class Synchronisations(TorchDispatchMode):
-    """Counts the operations for which the host has to wait for an accelerator."""
-
-    waiting = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "resolve_conj"}  # last: tolist
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        by_mask = name in ("index", "index_put_") and any(i is not None and i.dtype == torch.bool for i in args[1])
-        self.count += name in self.waiting or by_mask
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_the_host_waits_for_the_device_only_to_look(model, prompts, monkeypatch, guidance):
-    """Four times the steps, the same number of synchronisations: there is none per step."""
-    start = batch.Batch.__init__
-
-    def slow(self, room, max_rows):
-        start(self, room, max_rows)
-        self.look_every = 1000
-
-    monkeypatch.setattr(batch.Batch, "__init__", slow)
-    counts = []
-    for rows in (10, 40):
-        settings = replace(SETTINGS, max_rows=rows, guidance=guidance)
-        with Synchronisations() as audio_count:
-            run = batch.AudioRun(model, prompts, settings, [1, 2, 3, 4], prompts if settings.guided else [])
-            for _ in run.steps():
-                pass
-        with Synchronisations() as text_count:
-            generate_text(model, prompts, settings, [1, 2, 3, 4])
-        counts.append((audio_count.count, text_count.count))
-    assert counts[0] == counts[1] and min(counts[0]) > 0
 
 
 def test_guidance_of_one_is_no_guidance(model, prompts):
@@ -268,88 +60,9 @@ def test_structural_frames_without_temperature_ignore_the_noise(model, prompts):
     assert all(torch.equal(a["descriptive"], b["descriptive"]) for a, b in zip(one, greedy, strict=True))
 
 
-def test_only_decodable_ids_come_out(model, prompts):
-    for seed in range(4):
-        for result in generate_audio(model, prompts, SETTINGS, [seed] * 4):
-            for codes, count in (
-                (result["descriptive"], LAYOUT.streams[0].codes),
-                (result["structural"], LAYOUT.streams[1].codes),
-            ):
-                assert codes.dtype == torch.int64 and codes.shape[0] == 8
-                assert codes.numel() == 0 or (codes.min() >= 0 and codes.max() < count)
-            if result.reason == "end":
-                assert result["descriptive"].shape[1] >= 1 and result["structural"].shape[1] >= 1
-                assert result["descriptive"].shape[1] + result["structural"].shape[1] + 4 <= SETTINGS.max_rows
-
-
-def eager_to_end():
-    """A model that ends whatever it does as soon as it may."""
-    model = tiny_model()
-    with torch.no_grad():
-        model.depth_decoder.transformer.norm.weight.zero_()  # all audio logits alike: greedy takes the first
-        model.lm_head.weight.zero_()
-        model.lm_head.weight[LAYOUT.text_eos] = 1
-        model.cross_modal.norm.weight.fill_(1)
-    return model
-
-
-@pytest.mark.parametrize("max_rows, reason, frames", [(1, "max_rows", 0), (2, "max_rows", 1), (9, "max_rows", 8)])
-def test_audio_without_an_end(max_rows, reason, frames):
-    """Nothing to end on: as many rows as allowed, the BOS frame included, and a reason."""
-    settings = GenerationSettings(max_rows=max_rows, top_k=1)
-    (result,) = generate_audio(eager_to_end(), [text(3, 1)], settings, [0])
-    assert (result.reason, result["descriptive"].shape, result["structural"].shape) == (reason, (8, frames), (8, 0))
-
-
-@pytest.fixture(scope="module")
-def unlimited(model, prompts):
-    return generate_audio(model, prompts, GenerationSettings(max_rows=80), [1, 2, 3, 4])
-
-
-@pytest.mark.parametrize("seconds", [0.08, 0.5, 20.0])
-def test_audio_is_no_longer_than_asked_for_to_the_frame(model, prompts, unlimited, seconds):
-    free = unlimited
-    limit = GenerationSettings(max_rows=80, max_seconds=seconds)
-    most = LAYOUT.frames_in(seconds)
-    made = generate_audio(model, prompts, limit, [1, 2, 3, 4])
-    assert max(m["structural"].shape[1] for m in free) > structural_frames(int(0.5 * SAMPLE_RATE))
-    for ours, other in zip(made, free, strict=True):
-        frames = ours["descriptive"].shape[1], ours["structural"].shape[1]
-        assert least_samples(frames[1]) <= seconds * SAMPLE_RATE
-        assert torch.equal(ours["descriptive"], other["descriptive"][:, : most[0]])
-        if other["descriptive"].shape[1] <= most[0]:
-            assert torch.equal(ours["structural"], other["structural"][:, : most[1]])
-        if other["descriptive"].shape[1] <= most[0] and other["structural"].shape[1] <= most[1]:
-            assert same_audio(ours, other)
-        else:
-            assert ours.reason == "max_rows" and frames[1] > 0
-    streamed: list[list] = [[] for _ in prompts]
-    for frame in stream_audio(model, prompts, limit, [1, 2, 3, 4]):
-        streamed[frame.request] += [frame.stream == "structural"]
-    assert [(s.count(False), s.count(True)) for s in streamed] == [
-        (m["descriptive"].shape[1], m["structural"].shape[1]) for m in made
-    ]
-
-
 def test_a_length_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="max_seconds"):
         GenerationSettings(max_seconds=float("nan"))
-
-
-def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
-    """The model would rather end than say anything: it gets the shortest audio there is."""
-    model = tiny_model()
-    with torch.no_grad():
-        model.audio_head.zero_()
-        model.depth_decoder.transformer.norm.weight.fill_(1.0)
-    monkeypatch.setattr(
-        "lm.generation.grammar.sample",
-        lambda logits, settings, uniform, temperature=None: torch.where(
-            torch.isfinite(logits).any(-1), logits.shape[-1] - 1 - torch.isfinite(logits).flip(-1).int().argmax(-1), 0
-        ),
-    )  # always the highest id allowed: EOS, where it is allowed
-    (result,) = generate_audio(model, [text(3, 1)], SETTINGS, [0])
-    assert (result.reason, result["descriptive"].shape, result["structural"].shape) == ("end", (8, 1), (8, 1))
 
 
 def test_text_that_ends_at_once():

@@ -4,37 +4,17 @@ import os
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.corpora.read import read_corpora
-from auditory_sentences.token_store import MANIFEST, JoinedStores, TokenStore, build_store, open_stores
+from auditory_sentences.token_store import MANIFEST, TokenStore, build_store
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from tests.factories.tokenizer import FakeTokenizer
-from tests.factories.tokens import two_streams
-
-
-def tone(path, pitch, samples=2_400):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(np.arange(samples) * pitch / 400), 24_000)
-    return path
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """Six tones in a folder, and their clips."""
-    paths = [tone(tmp_path / f"corpus/{i}.wav", 3 + i) for i in range(6)]
-    return [Clip(f"c{i}", str(path), "sound", "train", caption=f"tone {i}") for i, path in enumerate(paths)]
-
-
-@pytest.fixture
-def built(corpus, tmp_path):
-    return build_store(corpus, FakeTokenizer(), tmp_path / "store", shard_clips=4)
+from tests.factories.tones import write_tone
 
 
 def again(clips, folder, **options):
@@ -62,7 +42,7 @@ def test_nothing_is_done_where_nothing_changed(corpus, built, capsys):
 def test_a_replaced_recording_is_encoded_again(corpus, built, times, capsys):
     """Also where it has the size and the time of the one before."""
     path, old = corpus[1].path, os.stat(corpus[1].path)
-    replaced = tone(built.folder.parent / "new.wav", 50)
+    replaced = write_tone(built.folder.parent / "new.wav", 50)
     assert replaced.stat().st_size == old.st_size
     os.replace(replaced, path)
     if times == "kept":
@@ -90,7 +70,7 @@ def test_a_moved_corpus_is_the_same(corpus, built, tmp_path, move):
 
 
 def test_a_grown_corpus_appends_and_what_was_there_stays(corpus, built, tmp_path, capsys):
-    new = [Clip(f"n{i}", str(tone(tmp_path / f"corpus/n{i}.wav", 30 + i)), "sound", "train") for i in range(6)]
+    new = [Clip(f"n{i}", str(write_tone(tmp_path / f"corpus/n{i}.wav", 30 + i)), "sound", "train") for i in range(6)]
     before = files(built.folder)
     store, encoded = again([new[0], *corpus[:3], *new[1:], *corpus[3:]], built.folder)
     assert encoded == 6 and [clip.id for clip in store] == [clip.id for clip in (*corpus, *new)]
@@ -131,7 +111,9 @@ def test_clips_that_are_not_given_are_kept_unless_told(corpus, built):
 
 
 def test_another_corpus_of_the_same_ids_is_not_mistaken_for_the_first(corpus, built, tmp_path):
-    other = [replace(clip, path=str(tone(tmp_path / f"two/corpus/{i}.wav", 70 + i))) for i, clip in enumerate(corpus)]
+    other = [
+        replace(clip, path=str(write_tone(tmp_path / f"two/corpus/{i}.wav", 70 + i))) for i, clip in enumerate(corpus)
+    ]
     before = files(built.folder)
     with pytest.raises(UserError, match="6 of these ids now name another recording in another place.*`name`"):
         again(other, built.folder)
@@ -160,7 +142,7 @@ def test_a_build_that_was_cut_off_goes_on_with_a_grown_corpus(corpus, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build_store(corpus, Stops(), tmp_path / "store", shard_clips=4)
-    new = Clip("new", str(tone(tmp_path / "corpus/new.wav", 40)), "sound", "train")
+    new = Clip("new", str(write_tone(tmp_path / "corpus/new.wav", 40)), "sound", "train")
     store, encoded = again([new, *corpus], tmp_path / "store")
     assert encoded == 3 and [clip.id for clip in store][:4] == ["c0", "c1", "c2", "c3"]
 
@@ -182,7 +164,7 @@ def test_any_changes_end_in_what_the_corpus_is(tmp_path_factory, changes):
     home, made = folder / "corpus0", 0
 
     def clip_of(pitch):
-        return Clip(f"k{made}", str(tone(home / f"{made}.wav", pitch)), "sound", "train", caption="said")
+        return Clip(f"k{made}", str(write_tone(home / f"{made}.wav", pitch)), "sound", "train", caption="said")
 
     clips = []
     for made in range(5):
@@ -194,7 +176,7 @@ def test_any_changes_end_in_what_the_corpus_is(tmp_path_factory, changes):
             made += 1
             clips.insert(i, clip_of(20 + at))
         elif change == "replace":
-            tone(home / clips[i].path.split("/")[-1], 40 + at)
+            write_tone(home / clips[i].path.split("/")[-1], 40 + at)
         elif change == "bad":
             open(clips[i].path, "wb").close()
         elif change == "edit":
@@ -222,97 +204,10 @@ def test_any_changes_end_in_what_the_corpus_is(tmp_path_factory, changes):
         before = now
 
 
-# ---- stores of format 1 ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def old_store(tmp_path, monkeypatch):
-    """What the version before this one wrote, of recordings that lie in the working folder; and their clips."""
-    monkeypatch.chdir(tmp_path)
-    clips = []
-    for i in range(3):
-        soundfile.write(f"{i}.wav", 0.3 * np.sin(np.arange(2400 * (i + 1)) * (i + 1) / 20), 24_000)
-        clips.append(Clip(f"c{i}", f"{i}.wav", "sound", "train", caption=f"tone {i}", labels={"class": str(i)}))
-    clips.insert(2, Clip("gone", "gone.wav", "sound", "train"))
-    shutil.copytree(os.path.join(os.path.dirname(__file__), "store_format_1"), "store", copy_function=shutil.copyfile)
-    return tmp_path / "store", clips
-
-
-def test_a_store_of_format_1_is_read(old_store):
-    folder, clips = old_store
-    store = TokenStore(folder)
-    assert store.clips == (*clips[:2], clips[3]) and [failure.id for failure in store.failures] == ["gone"]
-    for stored in store:
-        assert stored.tokens.equal(FakeTokenizer().encode(load_audio(stored.path)[None])[0])
-    with pytest.raises(UserError, match="shard-00000.arrow.*'c0' holds the .* id .*has 0 to 3"):
-        store.require_streams(two_streams(4, 4))
-
-
-def test_a_store_of_format_1_is_taken_over_as_it_is(old_store):
-    folder, clips = old_store
-    before = TokenStore(folder).data_hash
-    store, encoded = again(clips, folder)
-    assert encoded == 0 and store.data_hash == before
-    assert again(clips, folder)[1] == 0
-    tone(folder.parent / "1.wav", 9)
-    store, encoded = again(clips, folder)
-    assert encoded == 1 and [clip.id for clip in store] == ["c0", "c1", "c2"]
-
-
-def test_recordings_newer_than_a_store_of_format_1_are_encoded_again(old_store):
-    folder, clips = old_store
-    tone(folder.parent / "1.wav", 9)
-    store, encoded = again(clips, folder)
-    assert encoded == 1 and store.clips == (*clips[:2], clips[3])
-
-
-def test_an_unfinished_store_of_format_1_goes_on(old_store):
-    folder, clips = old_store
-    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[: -len("\n  }\n ]\n}")] + "},\n null]}")
-    with pytest.raises(UserError, match="not finished"):
-        TokenStore(folder)
-    new = Clip("new", str(tone(folder.parent / "new.wav", 9)), "sound", "train")
-    assert [clip.id for clip in again([*clips, new], folder)[0]] == ["c0", "c1", "c2", "new"]
-
-
-# ---- several stores ----------------------------------------------------------------------------------------------
-
-
-def test_several_stores_are_read_as_one(corpus, built, tmp_path):
-    other = [Clip(f"o{i}", str(tone(tmp_path / f"other/{i}.wav", 80 + i)), "music", "test") for i in range(3)]
-    second = build_store(other, FakeTokenizer(), tmp_path / "second", shard_clips=2)
-    joined = open_stores([built.folder, second.folder])
-    assert isinstance(joined, JoinedStores) and joined.clips == (*corpus, *other) and len(joined) == 9
-    assert joined[7].tokens.equal(second[1].tokens) and joined[-9].id == "c0" and joined.index_of("o2") == 8
-    assert joined.num_samples == built.num_samples + second.num_samples and joined.select(kind="music") == [6, 7, 8]
-    assert joined.seconds == pytest.approx(built.seconds + second.seconds)
-    assert joined.data_hash not in (built.data_hash, second.data_hash)
-    assert open_stores([second.folder, built.folder]).data_hash != joined.data_hash
-    assert isinstance(open_stores([built.folder]), TokenStore)
-    assert open_stores(str(built.folder)).data_hash == built.data_hash
-    with pytest.raises(IndexError):
-        joined[9]
-    with pytest.raises(UserError, match="has 0 to 3"):
-        joined.require_streams(two_streams(4, 4))
-
-
-def test_stores_that_do_not_belong_together_are_refused_naming_both(corpus, built, tmp_path):
-    build_store(corpus[:1], FakeTokenizer(), tmp_path / "same")
-    with pytest.raises(UserError, match="store and .*same both hold a clip 'c0'"):
-        open_stores([built.folder, tmp_path / "same"])
-    build_store(corpus[:1], FakeTokenizer(shift=1), tmp_path / "shifted")
-    with pytest.raises(UserError, match=f"store .*{built.fingerprint}.*shifted with"):
-        open_stores([built.folder, tmp_path / "shifted"])
-    with pytest.raises(UserError, match="no token store is given"):
-        open_stores([])
-    with pytest.raises(UserError, match="nowhere: holds no token store"):
-        open_stores([built.folder, tmp_path / "nowhere"])
-
-
 def test_a_moved_table_is_the_same_corpus(tmp_path):
     """By its description, as from the command line."""
     for i in range(2):
-        tone(tmp_path / f"old/{i}.wav", 5 + i)
+        write_tone(tmp_path / f"old/{i}.wav", 5 + i)
     (tmp_path / "old/t.csv").write_text("file,text\n0.wav,one\n1.wav,two\n")
     (tmp_path / "old/c.yaml").write_text("kind: table\npath: t.csv\n")
     before = build_store(read_corpora([tmp_path / "old/c.yaml"]), FakeTokenizer(), tmp_path / "store")
