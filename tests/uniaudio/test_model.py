@@ -208,9 +208,13 @@ def test_damaged_tokenizers_are_named(saved, name):
 
 
 def test_files_for_the_library_alone_do_no_harm(saved, trained):
-    for name in ("generation_config.json", "processor_config.json"):
-        (saved / name).write_text("{")
+    (saved / "processor_config.json").write_text("{")
     assert UniAudio.from_pretrained(saved).layout == trained.layout
+
+
+def test_a_damaged_generation_config_is_named(saved):
+    (saved / "generation_config.json").write_text("{")
+    refused(saved, "generation_config.json")
 
 
 def test_a_save_that_breaks_off_leaves_one_model_or_none(saved, trained, codec, store, monkeypatch):
