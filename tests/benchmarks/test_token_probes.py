@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
             wave = (hiss, hum)[i % 2](rng, 0.3) * 10 ** (level / 20)
             soundfile.write(folder / "corpus" / f"{split}{i}.wav", wave, 24_000)
             clips.append(Clip(f"{split}-{i}", f"{split}{i}.wav", "sound", split, labels=labels))
-    (folder / "corpus/clips.jsonl").write_text("".join(clip.asdict() + "\n" for clip in clips))
+    (folder / "corpus/clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in clips))
     codec = tiny_codec()
     codec.save_pretrained(folder / "codec")
     build_store(read_corpora([folder / "corpus"]), codec, folder / "tokens")

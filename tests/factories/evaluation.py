@@ -93,7 +93,7 @@ def write_corpus(folder: Path, train: int = 5, test: int = 3) -> Path:
                 speaker, caption = f"{split}-{gender}", f"a {gender} voice"
                 wave = voice(rng, 0.5, high=gender == "female")
                 add(wave, "speech", split, text=text, caption=caption, speaker=speaker, labels=labels)
-    (folder / "clips.jsonl").write_text("".join(clip.asdict() + "\n" for clip in clips))
+    (folder / "clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in clips))
     return folder
 
 

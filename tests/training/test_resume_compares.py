@@ -279,7 +279,7 @@ def test_contents_of_corpora(tmp_path, change):
         folder.mkdir()
         (folder / "a.wav").write_bytes(sound)
         clip = Clip("a", "a.wav", "speech", "train", text=text, labels=labels or {})
-        (folder / "clips.jsonl").write_text(clip.asdict() + "\n")
+        (folder / "clips.jsonl").write_text(clip.to_json() + "\n")
         return inputs._hash_of_corpora([str(folder)])
 
     changes = {

@@ -55,7 +55,7 @@ clips = st.builds(
 def test_a_clip_survives_its_line(tmp_path_factory, clip):
     folder = tmp_path_factory.mktemp("line")
     others = [Clip(part, "x", "sound", "train") for part in set(clip.parts)]
-    (folder / "clips.jsonl").write_text("".join(c.asdict() + "\n" for c in [clip, *others]), encoding="utf-8")
+    (folder / "clips.jsonl").write_text("".join(c.to_json() + "\n" for c in [clip, *others]), encoding="utf-8")
     read = read_corpus(folder)[0]
     assert read.path == str(folder / clip.path)
     assert Clip(**{**vars(read), "path": clip.path}) == clip
@@ -98,7 +98,7 @@ def test_names_keep_corpora_apart(folder):
         Clip("m", "a.wav", "mixture", "train", parts=("s",), group="g"),
         Clip("s", "b.flac", "speech", "train"),
     ]
-    (folder / "clips.jsonl").write_text("".join(clip.asdict() + "\n" for clip in lines))
+    (folder / "clips.jsonl").write_text("".join(clip.to_json() + "\n" for clip in lines))
     plain = {"kind": "clips", "path": folder}
     with pytest.raises(UserError, match="two clips are called 'm'.*name"):
         read_corpora([plain, folder])
