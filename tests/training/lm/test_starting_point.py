@@ -43,6 +43,8 @@ def test_parts_that_do_not_belong_together(folder, tmp_path):
     stages.write_store(tmp_path / "tokens", "another")
     with pytest.raises(UserError, match="made with audio tokenizer another, but the model was made for"):
         load(folder, 2, folder / "model", store=str(tmp_path / "tokens"))
+    with pytest.raises(UserError, match="loss.streams: has 7 weights, and frames have 8"):
+        load(folder, 2, folder / "model", loss={"text": 1.0, "audio": 1.0, "streams": [0.1] * 7})
     with pytest.raises(UserError, match="no model there"):
         load(folder, 2, tmp_path)
     with pytest.raises(UserError, match="nothing"):

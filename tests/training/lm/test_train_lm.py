@@ -194,7 +194,7 @@ def test_bf16(folder, tmp_path):
         ({"init": ""}, "either init"),
         ({"stage": 5}, "'stage' must be one of 1, 2, 3, 4"),
         ({"context": 1}, "'context' must be at least 2"),
-        ({"loss": {"text": 1.0, "audio": 1.0, "streams": [0.1] * 7}}, "'loss.streams' needs 8 values, not 7"),
+        ({"loss": {"text": 1.0, "audio": 1.0, "streams": []}}, "'loss.streams' must not be empty"),
         ({"lora": {"rang": 2}}, "did you mean 'rank'"),
     ],
 )
