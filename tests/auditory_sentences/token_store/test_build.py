@@ -202,7 +202,7 @@ def shards_built(folder):
 def test_a_build_killed_at_any_moment_goes_on(clips, tmp_path):
     """kill -9 after ever more shards, somewhere within the next; the end is what an uninterrupted build makes."""
     listed = tmp_path / "clips.jsonl"
-    listed.write_text("".join(clip.asdict() + "\n" for clip in clips))
+    listed.write_text("".join(clip.to_json() + "\n" for clip in clips))
     target = tmp_path / "store"
     built = []
     for goal, later in ((2, 0.0), (8, 0.04)):
