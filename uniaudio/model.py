@@ -427,7 +427,8 @@ class UniAudio:
         """Continue a sentence with audio, and decode it while the model still generates.
 
         The tokens are those of `complete`. The sound is that of `codec.decode` with the same seed and
-        first_window=codec.low_latency_window: the codec begins with a short window, so that the first piece comes early.
+        first_window=codec.low_latency_window: the codec begins with a short window, so that the first piece comes
+        early.
         steps, guidance: of the codec's decoder; None: what it was made for
         Raises UserError where the sentence does not fit the model's context, or holds another tokenizer's audio.
         """

@@ -56,8 +56,8 @@ def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
     asked = model.settings_of("music_generation", SoundSampling(temperature=0.7, max_seconds=2.0))
     assert asked.temperature_of("structural") == 0.7 and asked.top_k == 30 and asked.max_seconds == 2.0
     assert model.settings_of("sound_generation").temperature == 0.9
-    model.model.generation_config.sampling = {"tts": {"temprature": 0.2}}
-    with pytest.raises(UserError, match="generation_config.json: sampling: unknown key 'temprature'; did you mean"):
+    model.model.generation_config.sampling = {"tts": {"temperatur3": 0.2}}
+    with pytest.raises(UserError, match="generation_config.json: sampling: unknown key 'temperatur3'; did you mean"):
         model.settings_of("tts")
 
 
