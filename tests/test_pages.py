@@ -19,7 +19,6 @@ README = ROOT / "README.md"
 PAGES = [README, *(ROOT / name for name in ("LOG.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 HISTORY = {"LOG.md", "CHANGELOG.md"}  # their file names are of the time
-PENDING = {"docs/sounds/prompt.wav", "docs/sounds/starter.wav"}  # made with the shipped starter model
 PACKAGES = ("codec", "lm", "auditory_sentences", "uniaudio", "evaluation", "training", "cli")
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 FILE = re.compile(rf"`(?P<path>(?:{'|'.join(PACKAGES)}|recipes|benchmarks|tests|docs)/[\w./-]*)`")
@@ -45,8 +44,6 @@ def test_every_link_of_a_page_leads_somewhere(page):
             continue
         path, _, anchor = target.partition("#")
         place = (page.parent / path).resolve() if path else page
-        if place.is_relative_to(ROOT) and _name(place) in PENDING:
-            continue
         assert place.exists(), f"{target} does not exist"
         assert not anchor or anchor in _anchors(place), f"{target}: {_name(place)} has no such heading"
 
