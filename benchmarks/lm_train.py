@@ -88,7 +88,7 @@ def straightforward_loss(model: UniAudioForConditionalGeneration, batch: Batch, 
     streams = sums(states, model.audio_head, frames, audio_weight[chosen])  # (8,)
 
     settings = LossSettings()
-    audio = (streams * streams.new_tensor(settings.stream_weights)).sum() / is_audio.sum()
+    audio = (streams * streams.new_tensor(settings.weights_of(len(streams)))).sum() / is_audio.sum()
     return settings.text_weight * text / text_weight.sum() + settings.audio_weight * audio
 
 

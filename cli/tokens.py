@@ -35,7 +35,7 @@ def tokenize(
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("tokenize", total=length)
-        blocks = iterate_audio(audio, tokenizer.sample_rate)
+        blocks = iterate_audio(audio, sample_rate=tokenizer.sample_rate)
         tokens = tokenizer.encode_blocks(blocks, length, partial(bar.advance, task))
     result.write_tokens(tokens)
     frames = " and ".join(f"{ids.shape[1]} {name} frames of {len(ids)}" for name, ids in tokens.streams.items())

@@ -117,7 +117,7 @@ class UniAudioProcessor:
         with torch.inference_mode():
             if isinstance(audio, str | Path):
                 rate = self.codec.sample_rate
-                return self.codec.encode_blocks(iterate_audio(audio, rate), audio_length(audio, rate))
+                return self.codec.encode_blocks(iterate_audio(audio, sample_rate=rate), audio_length(audio, rate))
             waveform = as_waveform(audio)
             return self.codec.encode(waveform[None].to(self.codec.device))[0]
 

@@ -41,10 +41,10 @@ def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
     Raises UserError where the file is missing, a folder, not readable, empty, not audio, cut short, or holds no sample
     or a NaN or infinity.
     """
-    return torch.cat(list(iterate_audio(path, sample_rate)))
+    return torch.cat(list(iterate_audio(path, sample_rate=sample_rate)))
 
 
-def iterate_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, block_seconds: float = 60.0) -> Iterator[Tensor]:
+def iterate_audio(path: str | Path, block_seconds: float = 60.0, sample_rate: int = SAMPLE_RATE) -> Iterator[Tensor]:
     """The file as consecutive blocks of at most `block_seconds`, (n,) float32 each, in memory one at a time.
 
     The blocks joined are the file resampled as a whole. Errors as in `load_audio`; a fault in a later block is raised

@@ -67,12 +67,9 @@ def test_a_music_expert_is_probed_beside_the_tokens(benchmark_module, folder):
 def test_vectors_are_those_of_each_clip_alone(benchmark_module, folder):
     token_probes, codec = benchmark_module("token_probes"), tiny_codec()
     tokens = [clip.tokens for clip in list(TokenStore(folder / "tokens"))[:5]]
-    for vectors, ids, branch in (
-        (token_probes.descriptive_vectors(codec, tokens), [t["descriptive"] for t in tokens], codec.descriptive),
-        (token_probes.structural_vectors(codec, tokens), [t["structural"] for t in tokens], codec.structural),
-    ):
-        for found, clip in zip(vectors, ids, strict=True):
-            torch.testing.assert_close(found, branch.dequantise(clip.T[None])[0])
+    for stream in ("descriptive", "structural"):
+        for found, clip in zip(token_probes.stream_vectors(codec, stream, tokens), tokens, strict=True):
+            torch.testing.assert_close(found, codec.dequantise(stream, clip[stream].T[None])[0])
 
 
 def test_speakers_are_told_apart_within_training_clips(benchmark_module):

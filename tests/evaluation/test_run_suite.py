@@ -190,7 +190,7 @@ def test_a_codec_alone(model, tmp_path):
         (["--model", "nowhere"], "nowhere: no such folder"),
         (["--suite", "startr"], "did you mean 'starter'"),
         (["--codec", "c", "--suite", "starter"], "give a model"),
-        (["--suite", "starter"], "no such folder, and this version ships no model"),
+        (["--suite", "starter"], "names no token store; give one (--store)"),
         (["--model", "MODEL", "--shots", "7"], "no task of the suite is meant for shots [7]"),
         (["--model", "MODEL", "--store", "nowhere"], "nowhere: holds no token store"),
         (["--model", "MODEL", "--corpus", "nowhere"], "nowhere: no such folder"),

@@ -305,7 +305,7 @@ def table(tmp_path, text, name="t.csv"):
         ("file,text\n\na.wav,one,two\n", "line 3: has 3 cells"),
         ('file,text\na.wav,"one\ntwo"\nb.wav\n', "line 4: has 1 cells"),
         ('"file,text\na.wav,one\n', "line 1: "),
-        ('file,"text\na.wav,one"\n', "line 1: the names of the columns go on"),
+        ('file,"text\na.wav,one"\n', "line 1: the names of the columns run over"),
         ('file,text\na.wav,"one\nb.wav,two\n', "line 2: .*quotation mark that nothing closes"),
         ('file,text\na.wav,one\nb.wav,two\nc.wav,"three\n', "line 4: "),
         ('file,text\n"a.wav,one\nb.wav,two\n', "line 2: "),

@@ -128,7 +128,7 @@ def test_a_judge_that_is_too_slow_is_named(serve):
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"choices": []}', b"[1]", b"\xff\xfe"])
 def test_what_is_no_chat_completion_is_named(serve, content):
     server = serve(lambda *_: (200, content))
-    with pytest.raises(UserError, match="no chat completion"):
+    with pytest.raises(UserError, match="not a chat completion"):
         judge(server).score(PAIRS[:1])
     assert len(server.seen) == 2
 

@@ -7,6 +7,7 @@ of the spectra are replaced by noise, and the encoder predicts the code of each 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from codec.experts.music_encoder import STACK, MusicEncoder
 from codec.io.errors import UserError
+from codec.io.numbers import Count, NonNegative, ProperShare, Range, Width
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,15 @@ class MaskedPredictionConfig:
     """The task. Codebook sizes are those of the published music encoder, span and noise of the paper."""
 
     # codes of the random codebook
-    codes: int = 4096
+    codes: Annotated[int, Range(2, 2**20)] = 4096
     # dimensions of a code
-    code_dim: int = 16
+    code_dim: Width = 16
     # frames that are masked together
-    span: int = 10
+    span: Count = 10
     # share of the frames that is masked, on average
-    mask_share: float = 0.6
+    mask_share: ProperShare = 0.6
     # standard deviation of the noise in their place, in the scale of the normalised spectra
-    noise: float = 0.1
+    noise: NonNegative = 0.1
 
     def __post_init__(self) -> None:
         if self.codes < 2 or self.code_dim < 1 or self.span < 1:
