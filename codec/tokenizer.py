@@ -113,7 +113,10 @@ class AudioTokenizer(Pretrained):
         return self._spec(stream).least_samples(frames, self.sample_rate)
 
     def _spec(self, stream: str) -> StreamSpec:
-        return next(spec for spec in self.streams if spec.name == stream)
+        for spec in self.streams:
+            if spec.name == stream:
+                return spec
+        raise KeyError(stream)
 
     def from_frames(self, frames: Mapping[str, Tensor]) -> AudioTokens:
         """Tokens whose length in samples is not known: a language model wrote their frames, (codebooks, T) a stream.

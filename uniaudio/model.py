@@ -335,7 +335,7 @@ class UniAudio:
             top_k=own.top_k if sampling.top_k is None else sampling.top_k,
             guidance=own.guidance if sampling.guidance is None else sampling.guidance,
             stream_temperature=temperature,
-            stream_guidance=self.unguided_streams,
+            stream_guidance=own.stream_guidance or self.unguided_streams,
             max_seconds=seconds,
         )
 

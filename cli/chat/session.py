@@ -275,7 +275,7 @@ class Session:
             temperature=settings.temperature if speech else settings.music_temperature,
             top_k=settings.top_k if role == "audio" else 1,
             guidance=settings.guidance if role == "audio" else 1.0,
-            stream_guidance=self.model.unguided_streams,
+            stream_guidance=self.model.settings_of("tts" if speech else "music_generation").stream_guidance,
             max_seconds=settings.max_seconds if role == "audio" else None,
         )
         completion = self.model.complete([sentence], role, generation, [settings.seed])[0]

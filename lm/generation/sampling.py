@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,12 @@ def settings_for(config: GenerationConfig | None, task: str = "") -> GenerationS
     where = "generation_config.json: sampling"
     if not isinstance(values, dict) or not all(isinstance(of_task, dict) for of_task in values.values()):
         raise UserError(f"{where} must hold settings under the names of tasks; copy the model again")
-    return parse(GenerationSettings, values.get("all", {}) | values.get(task, {}), where)
+    return merged_settings(values, task, where)
+
+
+def merged_settings(sampling: Mapping[str, Mapping[str, Any]], task: str, source: str) -> GenerationSettings:
+    """The settings of a task: its own before those of "all". Raises UserError naming `source` where one is unfit."""
+    return parse(GenerationSettings, {**sampling.get("all", {}), **sampling.get(task, {})}, source)
 
 
 def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:

@@ -45,7 +45,11 @@ def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
     model.model.generation_config.sampling = {
         "all": {"top_k": 30, "guidance": 2.0},
         "tts": {"temperature": 0.2, "max_seconds": 4.0},
-        "music_generation": {"temperature": 0.5, "stream_temperature": {"structural": 0.4}},
+        "music_generation": {
+            "temperature": 0.5,
+            "stream_temperature": {"structural": 0.4},
+            "stream_guidance": {"structural": 1.5},
+        },
     }
     model.save_pretrained(tmp_path / "second")
     model = uniaudio.load(tmp_path / "second", "cpu")
@@ -53,6 +57,7 @@ def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
     assert (speech.temperature, speech.top_k, speech.guidance, speech.max_seconds) == (0.2, 30, 2.0, 4.0)
     assert speech.guidance_of("descriptive") == 2.0 and speech.guidance_of("structural") == 1.0
     assert (music.temperature, music.temperature_of("structural"), music.max_seconds) == (0.5, 0.4, 15.0)
+    assert music.guidance_of("structural") == 1.5
     asked = model.settings_of("music_generation", SoundSampling(temperature=0.7, max_seconds=2.0))
     assert asked.temperature_of("structural") == 0.7 and asked.top_k == 30 and asked.max_seconds == 2.0
     assert model.settings_of("sound_generation").temperature == 0.9

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
-from lm.generation.sampling import GenerationSettings
+from lm.generation.sampling import merged_settings
 from training.lm.lora import GroupLoraRecipe
 from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights
@@ -82,13 +82,15 @@ class LanguageModelRecipe(Recipe):
     batch: Size = 1
     # what is trained through low-rank adapters; left out: everything that the stage trains, in full
     lora: GroupLoraRecipe | None = None
-    # how the model samples audio, written into its generation_config.json: name of a task, or "all" -> settings
-    sampling: dict[str, GenerationSettings] = field(default_factory=dict)
+    # how the model samples audio, written into its generation_config.json: name of a task, or "all" -> its settings
+    sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
     # batches of the dev split at a validation, each as large as a training step's
     validation_steps: Count = 2
 
     def __post_init__(self) -> None:
         check_weights("mixture", self.mixture)
+        for task in self.sampling:
+            merged_settings(self.sampling, task, f"sampling.{task}")
         if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
             raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
         if self.audio_llm and self.init:

@@ -14,7 +14,6 @@ from torch import Tensor
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
 from codec.io.shipped import located
-from codec.io.strict import without_defaults
 from codec.tokenizer import load_tokenizer
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
@@ -91,8 +90,7 @@ class StartingPoint:
                 "codebooks; give one for each"
             )
         if recipe.sampling:
-            sampling = {task: without_defaults(settings) for task, settings in recipe.sampling.items()}
-            model.generation_config.sampling = sampling
+            model.generation_config.sampling = recipe.sampling
         return cls(model, layout, tokenizer, audio_tokenizer, store)
 
     @property

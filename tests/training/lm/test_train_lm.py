@@ -87,6 +87,18 @@ def test_the_model_folder_is_whole(folder):
     assert model.layout.audio_fingerprint == model.codec.fingerprint
 
 
+def test_how_the_model_is_sampled_is_written_with_it_and_kept_by_the_next_stage(folder, tmp_path):
+    sampling = {"all": {"top_k": 30, "guidance": 2.0, "temperature": 0.5}, "tts": {"temperature": 0.9}}
+    short = {"steps": 1, "save_every": 1, "validate_every": 0}
+    stages.train(recipe(folder, 3, folder / "stage2", out=str(tmp_path / "third"), sampling=sampling, **short))
+    stages.train(recipe(folder, 4, tmp_path / "third", out=str(tmp_path / "fourth"), **short))
+    for stage in ("third", "fourth"):
+        model = UniAudio.from_pretrained(tmp_path / stage / "model")
+        speech, music = model.settings_of("tts"), model.settings_of("music_generation")
+        assert (speech.temperature, speech.top_k, speech.guidance) == (0.9, 30, 2.0)
+        assert (music.temperature, music.top_k, music.guidance) == (0.5, 30, 2.0)
+
+
 def test_it_learns(folder, tmp_path):
     values = recipe(folder, 3, folder / "stage2", out=str(tmp_path / "run"), steps=60, save_every=60, validate_every=0)
     stages.train(values)
@@ -196,6 +208,8 @@ def test_bf16(folder, tmp_path):
         ({"context": 1}, "'context' must be at least 2"),
         ({"loss": {"text": 1.0, "audio": 1.0, "streams": []}}, "'loss.streams' must not be empty"),
         ({"lora": {"rang": 2}}, "did you mean 'rank'"),
+        ({"sampling": {"tts": {"temperatur3": 1.0}}}, "sampling.tts: unknown key 'temperatur3'; did you mean"),
+        ({"sampling": {"all": {"top_k": 0}}}, "sampling.all: 'top_k' must be at least 1"),
     ],
 )
 def test_recipes_that_cannot_work(folder, change, words):
