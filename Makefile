@@ -37,7 +37,6 @@ lint: setup
 	$(BIN)/codespell
 
 docs: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 test: setup
