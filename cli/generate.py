@@ -32,7 +32,7 @@ from uniaudio.requests import SoundSampling, composition_task, speech_task
 if TYPE_CHECKING:
     from auditory_sentences.builders.tasks import Request
     from lm.generation.generate import Reason
-    from lm.generation.sampling import GenerationSettings
+    from lm.generation.settings import GenerationSettings
     from uniaudio.model import UniAudio
 
 OUT_HELP = "Sound file to write (.wav or .flac), or - to send a WAV to a pipe while it is being made; if not given, {}."

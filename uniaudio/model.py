@@ -34,7 +34,7 @@ from lm.generation.generate import (
     score_text,
     stream_audio,
 )
-from lm.generation.sampling import settings_for
+from lm.generation.settings import settings_for
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer

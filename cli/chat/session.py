@@ -19,7 +19,7 @@ from codec.io.errors import UserError
 from codec.io.files import new_folder
 from codec.io.terminal import one_line, shown
 from codec.tokens import AudioTokens
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from uniaudio.model import Completion, UniAudio, one_line_of
 from uniaudio.recordings import is_silent
 from uniaudio.requests import MAX_SECONDS, MAX_TEXT_ROWS, composition_task, description_task, speech_task

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
 from lm.generation.generative_model import GenerativeModel
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lm.generation.cached_model import AudioHeads
-from lm.generation.sampling import GenerationSettings, sample
+from lm.generation.sampling import sample
+from lm.generation.settings import GenerationSettings
 from lm.vocabulary import VocabularyLayout
 
 

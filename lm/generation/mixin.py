@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.generate import AudioGeneration, generate_audio, generate_text
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import unpad
 
 

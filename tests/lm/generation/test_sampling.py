@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.generation.sampling import GenerationSettings, request_noise, sample
+from lm.generation.sampling import request_noise, sample
+from lm.generation.settings import GenerationSettings
 
 
 def test_frequencies_follow_the_softmax():
