@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any
 
 from codec.io.numbers import Name, Positive, Width
 
@@ -19,19 +20,39 @@ class StreamSpec:
     rate: Positive  # frames per second
     codebooks: Width  # ids of a frame
     codes: Width | None  # entries of each codebook, so that ids lie in [0, codes); None where nobody wrote it down
+    extra_frame: bool = True  # a clip that just fills its last frame has one more, as ReasoningCodec's have
 
     def num_frames(self, num_samples: int, sample_rate: int) -> int:
-        """Frames of a clip: one for every started 1 / rate seconds, and one where the last is just filled."""
+        """Frames of a clip: one for every started 1 / rate seconds, and the extra one where the last is just filled."""
+        if not self.extra_frame:
+            return math.ceil(num_samples / self._samples_of_a_frame(sample_rate))
         return math.floor(num_samples * self.rate / sample_rate) + 1
 
     def least_samples(self, frames: int, sample_rate: int) -> int:
         """Samples of the shortest clip that has exactly so many frames (one or more)."""
+        if not self.extra_frame:
+            return math.floor((frames - 1) * self._samples_of_a_frame(sample_rate)) + 1
         return max(1, round((frames - 1) * sample_rate / self.rate))
+
+    def _samples_of_a_frame(self, sample_rate: int) -> Fraction:
+        """Exactly: at a border of two frames, a rounded rate would make one too many."""
+        return sample_rate / Fraction(self.rate).limit_denominator(2**16)
 
     def describe(self) -> str:
         """For people: "descriptive, 5 Hz x 8 codebooks of 512 codes"."""
         size = "" if self.codes is None else f" of {self.codes:,} codes"
         return f"{self.name}, {self.rate:g} Hz x {self.codebooks} codebooks{size}"
+
+
+def plain_values(stream: Any) -> dict[str, Any]:
+    """A dataclass of one stream as plain values. What it says of the extra frame is left out where that is the rule.
+
+    So what was stored before there was another rule keeps its bytes and its hash.
+    """
+    values = asdict(stream)
+    if values["extra_frame"]:
+        del values["extra_frame"]
+    return values
 
 
 def common_unit(rates: tuple[float, ...]) -> Fraction:

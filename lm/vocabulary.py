@@ -18,7 +18,7 @@ from codec.io.files import write_text
 from codec.io.numbers import Count, Index, Name, Positive, Range, Width
 from codec.io.reading import read_json
 from codec.io.strict import parse
-from codec.streams import ALL_STREAMS, StreamSpec
+from codec.streams import ALL_STREAMS, StreamSpec, plain_values
 from codec.tokens import SAMPLE_RATE, AudioTokens
 
 TAGGED_ROLES = ("transcription", "lyric", "caption")  # text of these roles is wrapped in an opening and a closing id
@@ -44,6 +44,7 @@ class StreamVocabulary:
     pad: Index  # stands where there is no frame, and in columns that the stream does not use
     codebooks: Count = 8  # ids of a frame
     rate: Positive = 12.5  # frames per second
+    extra_frame: bool = True  # how long a clip's frames are counted (`StreamSpec`)
 
     def __post_init__(self) -> None:
         for name in ("bos", "eos", "pad"):
@@ -120,6 +121,7 @@ class VocabularyLayout:
                 pad=spec.codes + 3,
                 codebooks=spec.codebooks,
                 rate=spec.rate,
+                extra_frame=spec.extra_frame,
             )
             for spec in streams
         )
@@ -163,7 +165,7 @@ class VocabularyLayout:
     @cached_property
     def specs(self) -> tuple[StreamSpec, ...]:
         """The streams as a tokenizer states them."""
-        return tuple(StreamSpec(s.name, s.rate, s.codebooks, s.codes) for s in self.streams)
+        return tuple(StreamSpec(s.name, s.rate, s.codebooks, s.codes, s.extra_frame) for s in self.streams)
 
     def index(self, stream: str) -> int:
         """Where the stream of that name stands. Raises KeyError where there is none."""
@@ -270,7 +272,8 @@ class VocabularyLayout:
     def to_dict(self) -> dict[str, Any]:
         """Plain values. The released two streams keep the flat form, and with it the hash, that they first had."""
         values = asdict(self)
-        streams = values.pop("streams")
+        del values["streams"]
+        streams = [plain_values(stream) for stream in self.streams]
         if not self._is_flat():
             return values | {"streams": streams}
         values.pop("sample_rate")
@@ -278,8 +281,8 @@ class VocabularyLayout:
         return {key: (values | flat | {"num_codebooks": 8})[key] for key in _FLAT_ORDER}
 
     def _is_flat(self) -> bool:
-        shape = [(s.name, s.rate, s.codebooks) for s in self.streams]
-        return shape == [(*one, 8) for one in _FLAT_STREAMS] and self.sample_rate == SAMPLE_RATE
+        shape = [(s.name, s.rate, s.codebooks, s.extra_frame) for s in self.streams]
+        return shape == [(*one, 8, True) for one in _FLAT_STREAMS] and self.sample_rate == SAMPLE_RATE
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "vocabulary layout") -> VocabularyLayout:

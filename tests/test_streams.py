@@ -31,7 +31,7 @@ SPECS = (
     StreamSpec("words", 3.125, 2, 16),
     StreamSpec("phones", 12.5, 1, 32),
     StreamSpec("sound", 25.0, 6, 24),
-    StreamSpec("detail", 50.0, 4, 8),
+    StreamSpec("detail", 50.0, 4, 8, extra_frame=False),
 )
 
 

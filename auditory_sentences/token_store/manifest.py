@@ -15,7 +15,7 @@ from codec.io.files import write_text
 from codec.io.numbers import Count, Index
 from codec.io.reading import read_json
 from codec.io.strict import parse
-from codec.streams import StreamSpec
+from codec.streams import StreamSpec, plain_values
 from codec.tokens import SAMPLE_RATE
 
 FORMAT = 3  # 2 knew two streams, whose numbers of codes it said; 1 also had no hash of itself, no codes, and the path
@@ -131,7 +131,8 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write store.json, whole or not at all."""
-    values = json.loads(json.dumps(asdict(manifest)))  # lists for tuples, as it will be read
+    values = asdict(manifest) | {"streams": [plain_values(stream) for stream in manifest.streams]}
+    values = json.loads(json.dumps(values))  # lists for tuples, as it will be read
     values = {"format": FORMAT, "hash": _hash(values)} | values
     write_text(folder / MANIFEST, json.dumps(values, indent=1) + "\n")
 
