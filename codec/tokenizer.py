@@ -24,7 +24,12 @@ from codec.tokens import SAMPLE_RATE, AudioTokens
 CARD_FILE = "README.md"
 
 # tokenizer_type in config.json -> where the class lives (imported when asked for)
-TOKENIZERS = {"reasoning_codec": ("codec.reasoning.codec", "ReasoningCodec")}
+TOKENIZERS = {
+    "reasoning_codec": ("codec.reasoning.codec", "ReasoningCodec"),
+    "xcodec": ("codec.xcodec.codec", "XCodec"),
+}
+# model_type in config.json of a codec that transformers saved -> what reads such a folder as one of ours
+LIBRARY_CODECS = {"xcodec": ("codec.xcodec.transformers_format", "load_folder")}
 
 
 class TokenStream(Protocol):
@@ -232,7 +237,7 @@ class AudioTokenizer(Pretrained):
             "parameters": f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.1f} M",
             "fingerprint": f"`{self._fingerprint_with(weights)}`",
         }
-        write_card(folder / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts)
+        write_card(folder / CARD_FILE, scratch / CARD_FILE, self.tokenizer_type, facts, self.sample_rate)
 
     def store_in(self, types: Mapping[str, torch.dtype]) -> None:
         """Have `save_pretrained` write tensors, by name, in other types than they compute in, where nothing is lost."""
@@ -285,6 +290,10 @@ def checked_lengths(waveforms: Tensor, lengths: Tensor | None, sample_rate: int)
 def load_tokenizer(source: str | Path) -> AudioTokenizer:
     """The audio tokenizer in a folder or of a hub id, whatever its type, in eval mode."""
     folder = AudioTokenizer.folder_of(source)
+    values = read_config(folder, AudioTokenizer.described_as)
+    if "tokenizer_type" not in values and values.get("model_type") in LIBRARY_CODECS:
+        module, name = LIBRARY_CODECS[values["model_type"]]
+        return getattr(importlib.import_module(module), name)(folder)
     kind = _read_config(folder)["tokenizer_type"]
     if kind not in TOKENIZERS:
         raise UserError(f"{folder / CONFIG_FILE}: tokenizer type {shown(kind)} must be one of {', '.join(TOKENIZERS)}")

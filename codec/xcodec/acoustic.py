@@ -1,0 +1,173 @@
+"""The acoustic encoder and decoder of X-Codec: those of the Descript Audio Codec (Kumar et al. 2023).
+
+Convolutions with periodic activations ("snake"); each stage of the encoder divides time by its ratio and doubles the
+channels, each of the decoder the reverse. T frames are exactly T times the product of the ratios samples, either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+
+from codec.xcodec.config import XCodecConfig
+
+_DILATIONS = (1, 3, 9)  # of the three residual units of a stage
+_KERNEL = 7  # of their first convolutions, and of those at the waveform
+_NORMED = ((".parametrizations.weight.original0", ".parametrizations.weight.original1"), (".weight_g", ".weight_v"))
+
+
+class Snake(nn.Module):
+    """x + sin(alpha x)^2 / alpha, with an alpha for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).pow(2)
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions, each after a snake, added to what comes in; the first reaches over `dilation` times 3 steps."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.snake_in = Snake(channels)
+        self.conv_in = nn.Conv1d(channels, channels, _KERNEL, dilation=dilation, padding=_KERNEL // 2 * dilation)
+        self.snake_out = Snake(channels)
+        self.conv_out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        return x + self.conv_out(self.snake_out(self.conv_in(self.snake_in(x))))
+
+
+class Downsampling(nn.Module):
+    """A stage of the encoder: (B, C, ratio T) -> (B, 2 C, T)."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(ResidualUnit(channels, dilation) for dilation in _DILATIONS)
+        self.snake = Snake(channels)
+        self.conv = nn.Conv1d(channels, 2 * channels, 2 * ratio, stride=ratio, padding=(ratio + 1) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for unit in self.units:
+            x = unit(x)
+        return self.conv(self.snake(x))
+
+
+class Upsampling(nn.Module):
+    """A stage of the decoder: (B, C, T) -> (B, C / 2, ratio T)."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.snake = Snake(channels)
+        # An odd ratio leaves one step too few, which output_padding adds.
+        self.conv = nn.ConvTranspose1d(
+            channels, channels // 2, 2 * ratio, stride=ratio, padding=(ratio + 1) // 2, output_padding=ratio % 2
+        )
+        self.units = nn.ModuleList(ResidualUnit(channels // 2, dilation) for dilation in _DILATIONS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.snake(x))
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+
+class AcousticEncoder(nn.Module):
+    """Waveforms (B, 1, hop T) -> acoustic frames (B, acoustic_dim, T)."""
+
+    def __init__(self, config: XCodecConfig) -> None:
+        super().__init__()
+        channels = config.encoder_channels
+        self.conv_in = nn.Conv1d(1, channels, _KERNEL, padding=_KERNEL // 2)
+        ratios = config.downsampling_ratios
+        self.stages = nn.ModuleList(Downsampling(channels * 2**i, ratio) for i, ratio in enumerate(ratios))
+        self.snake = Snake(channels * 2 ** len(ratios))
+        self.conv_out = nn.Conv1d(channels * 2 ** len(ratios), config.acoustic_dim, 3, padding=1)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        x = self.conv_in(waveforms)
+        for stage in self.stages:
+            x = stage(x)
+        return self.conv_out(self.snake(x))
+
+
+class AcousticDecoder(nn.Module):
+    """Acoustic frames (B, acoustic_dim, T) -> waveforms (B, 1, hop T), which nothing bounds.
+
+    Attributes:
+        reach: Frames on either side of one that its samples depend on, at most.
+    """
+
+    def __init__(self, config: XCodecConfig) -> None:
+        super().__init__()
+        channels, ratios = config.decoder_channels, config.upsampling_ratios
+        self.conv_in = nn.Conv1d(config.acoustic_dim, channels, _KERNEL, padding=_KERNEL // 2)
+        self.stages = nn.ModuleList(Upsampling(channels // 2**i, ratio) for i, ratio in enumerate(ratios))
+        self.snake = Snake(channels // 2 ** len(ratios))
+        self.conv_out = nn.Conv1d(channels // 2 ** len(ratios), 1, _KERNEL, padding=_KERNEL // 2)
+        self.reach = _KERNEL // 2
+        for ratio in reversed(ratios):  # from the waveform to the frames
+            self.reach += _KERNEL // 2 * sum(_DILATIONS)
+            self.reach = -(-self.reach // ratio) + 1
+        self.reach += _KERNEL // 2
+
+    def forward(self, frames: Tensor) -> Tensor:
+        x = self.conv_in(frames)
+        for stage in self.stages:
+            x = stage(x)
+        return self.conv_out(self.snake(x))
+
+
+def initialise(module: nn.Module) -> None:
+    """Small random weights, no biases, as those of the Descript Audio Codec begin."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv1d) and part.bias is not None:
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
+
+
+def apply_weight_norm(module: nn.Module) -> None:
+    """Have every convolution inside learn the direction and the length of its weights apart, for training."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and not is_parametrized(part):
+            weight_norm(part)
+
+
+def fold_weight_norm(module: nn.Module) -> None:
+    """Make plain weights again, the same, of those that `apply_weight_norm` split."""
+    for part in list(module.modules()):
+        if isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and is_parametrized(part):
+            remove_parametrizations(part, "weight", leave_parametrized=True)
+
+
+def plain_name(name: str) -> str | None:
+    """The name of the weight of which a tensor is the direction, its own where it is none; None for a weight's length.
+
+    The lengths and directions of weight norm have two pairs of names, of PyTorch's present form and of the former one.
+    """
+    for length, direction in _NORMED:
+        if name.endswith(length):
+            return None
+        if name.endswith(direction):
+            return name.removesuffix(direction) + ".weight"
+    return name
+
+
+def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with plain weights in place of lengths and directions; all else as it is."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for length, direction in _NORMED:
+            if name.endswith(direction):
+                scale = tensors[name.removesuffix(direction) + length]
+                tensor = torch._weight_norm(tensor, scale, 0)
+        if (kept := plain_name(name)) is not None:
+            plain[kept] = tensor
+    return plain
