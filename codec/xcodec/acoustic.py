@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
+from codec.tensor_files import Stored
 from codec.xcodec.config import XCodecConfig
 
 _DILATIONS = (1, 3, 9)  # of the three residual units of a stage
 _KERNEL = 7  # of their first convolutions, and of those at the waveform
-_NORMED = ((".parametrizations.weight.original0", ".parametrizations.weight.original1"), (".weight_g", ".weight_v"))
+_NORMED = (  # how the names of a weight's direction and length end
+    (".parametrizations.weight.original1", ".parametrizations.weight.original0"),
+    (".weight_v", ".weight_g"),
+)
 
 
 class Snake(nn.Module):
@@ -147,27 +151,23 @@ def fold_weight_norm(module: nn.Module) -> None:
             remove_parametrizations(part, "weight", leave_parametrized=True)
 
 
-def plain_name(name: str) -> str | None:
-    """The name of the weight of which a tensor is the direction, its own where it is none; None for a weight's length.
+def split_weights(tensors: Mapping[str, Tensor | Stored]) -> dict[str, tuple[str, str]]:
+    """Weights that a file holds split by weight norm: name of the whole weight -> names of its length and direction.
 
-    The lengths and directions of weight norm have two pairs of names, of PyTorch's present form and of the former one.
+    They have names of PyTorch's present form or of the former one.
     """
-    for length, direction in _NORMED:
-        if name.endswith(length):
-            return None
-        if name.endswith(direction):
-            return name.removesuffix(direction) + ".weight"
-    return name
+    found = {}
+    for name, direction in tensors.items():
+        for end, other in _NORMED:
+            length = tensors.get(name.removesuffix(end) + other) if name.endswith(end) else None
+            if length is not None and tuple(length.shape) == (*direction.shape[:1], *(1,) * (len(direction.shape) - 1)):
+                found[name.removesuffix(end) + ".weight"] = (name.removesuffix(end) + other, name)
+    return found
 
 
 def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with plain weights in place of lengths and directions; all else as it is."""
-    plain: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        for length, direction in _NORMED:
-            if name.endswith(direction):
-                scale = tensors[name.removesuffix(direction) + length]
-                tensor = torch._weight_norm(tensor, scale, 0)
-        if (kept := plain_name(name)) is not None:
-            plain[kept] = tensor
+    """The state dict with whole weights in place of lengths and directions; all else as it is."""
+    plain = dict(tensors)
+    for name, (length, direction) in split_weights(tensors).items():
+        plain[name] = torch._weight_norm(plain.pop(direction), plain.pop(length), 0)
     return plain

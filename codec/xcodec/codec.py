@@ -1,4 +1,4 @@
-"""X-Codec: waveform <-> one stream of residual codes that carry sound and, of a teacher, what it means (Ye et al. 2024).
+"""X-Codec: waveform <-> one stream of codes that carry sound and what a teacher hears in it (Ye et al. 2024).
 
 A clip of n samples has ceil(n / hop) frames, 50 a second as published: silence fills the last one. So a clip's ids do
 not depend on how much of it is filled, and any n >= 1 works.
@@ -155,9 +155,11 @@ class XCodec(AudioTokenizer):
         if stream != STREAM:
             raise KeyError(stream)
         ids = ids.to(self.device)
-        levels = list(self.quantiser.layers)[: ids.shape[-1]]
-        vectors = [level._codebook.embed[0][ids[..., i]] for i, level in enumerate(levels)]
-        return torch.stack(vectors).sum(0)
+        tables = [level._codebook.embed[0] for level in self.quantiser.layers]  # of (codes, dim)
+        vectors = torch.zeros_like(tables[0][ids[..., 0]])
+        for level in range(ids.shape[-1]):
+            vectors = vectors + tables[level][ids[..., level]]
+        return vectors
 
     @torch.no_grad()
     def encode(
@@ -187,7 +189,7 @@ class XCodec(AudioTokenizer):
         progress: Callable[[int], None] | None,
     ) -> list[AudioTokens]:
         """Tokens of clips of `lengths` samples; samples(clip, start, stop) gives them, a clip's in ascending order."""
-        config, hop = self.config, self.config.hop
+        hop = self.config.hop
         jobs = [(clip, window) for clip, n in enumerate(lengths) for window in self._windows(n)]
         ids: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (codebooks, frames) of its windows
         while jobs:

@@ -104,7 +104,7 @@ class SemanticConfig:
     # frames of the teacher for a frame of the codec, stage by stage
     strides: tuple[Samples, ...] = (1, 1)
     # channels of each stage, in multiples of the teacher's; 1 for the last
-    channel_ratios: tuple[Positive, ...] = (1.0, 1.0)
+    channel_ratios: tuple[Layers, ...] = (1, 1)
     # dilations of the residual units of each stage
     block_dilations: tuple[Dilation, ...] = (1, 1)
     # kernel of the residual units; odd
@@ -116,7 +116,7 @@ class SemanticConfig:
         if len(self.strides) != len(self.channel_ratios) or not self.strides:
             raise UserError("strides and channel_ratios of the semantic branch must name as many stages as each other")
         if self.channel_ratios[-1] != 1:
-            raise UserError(f"the last of channel_ratios must be 1, not {self.channel_ratios[-1]:g}")
+            raise UserError(f"the last of channel_ratios must be 1, not {self.channel_ratios[-1]}")
         if self.kernel_size % 2 == 0 or self.unit_kernel_size % 2 == 0:
             raise UserError("kernel_size and unit_kernel_size of the semantic branch must be odd")
 

@@ -49,8 +49,8 @@ class SemanticDecoderStage(nn.Module):
         if stride == 1:
             self.conv = nn.Conv1d(channels_in, channels, 3, padding=1)
         else:
-            sizes = {"stride": stride, "padding": (stride + 1) // 2, "output_padding": stride % 2}
-            self.conv = nn.ConvTranspose1d(channels_in, channels, 2 * stride, bias=False, **sizes)
+            padding, missing = (stride + 1) // 2, stride % 2
+            self.conv = nn.ConvTranspose1d(channels_in, channels, 2 * stride, stride, padding, missing, bias=False)
         self.units = _units(channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SemanticEncoder(nn.Module):
 
     def __init__(self, dim: int, config: SemanticConfig) -> None:
         super().__init__()
-        widths = [dim, *(int(dim * ratio) for ratio in config.channel_ratios)]
+        widths = [dim, *(dim * ratio for ratio in config.channel_ratios)]
         self.conv_in = nn.Conv1d(dim, dim, config.kernel_size, padding=config.kernel_size // 2, bias=False)
         self.stages = nn.ModuleList(
             SemanticEncoderStage(widths[i], widths[i + 1], stride, config) for i, stride in enumerate(config.strides)
@@ -83,7 +83,7 @@ class SemanticDecoder(nn.Module):
 
     def __init__(self, dim: int, config: SemanticConfig) -> None:
         super().__init__()
-        widths = [*(int(dim * ratio) for ratio in config.channel_ratios), dim]
+        widths = [*(dim * ratio for ratio in config.channel_ratios), dim]
         padding = config.kernel_size // 2
         self.conv_in = nn.Conv1d(dim, widths[0], config.kernel_size, padding=padding, bias=False)
         self.stages = nn.ModuleList(

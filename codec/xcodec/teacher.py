@@ -21,7 +21,7 @@ from codec.tokens import SAMPLE_RATE
 from codec.xcodec.config import SpeechModelConfig, TeacherConfig
 
 # What a transformers model is told besides its sizes: nothing is random, nothing masked, no weight stands for a mask.
-_PLAIN = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+_PLAIN: dict[str, Any] = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 MASK = "masked_spec_embed"  # that weight
 _OWN = {"hubert": ("feat_proj_layer_norm", "conv_pos_batch_norm"), "wavlm": ("num_buckets", "max_bucket_distance")}
 
@@ -89,8 +89,8 @@ class ExpertTeacher(Teacher):
         self.pool, self.repeat = max(1, round(own / rate)), max(1, round(rate / own))
         if own * self.repeat != rate * self.pool:
             raise UserError(
-                f"teacher: the {config.role} expert has {own} frames per second, and the semantic branch {rate:g}, which "
-                "must be a multiple or a whole part of that"
+                f"teacher: the {config.role} expert has {own} frames per second, and the semantic branch {rate:g}; "
+                "one must be a multiple of the other"
             )
         self.sample_rate, self.samples = sample_rate, sample_rate / rate
 
@@ -118,7 +118,8 @@ def make_teacher(config: TeacherConfig, sample_rate: int, hop: int, stride: int)
     from transformers import AutoModel
 
     read = load_model(AutoModel, ExpertConfig("phone", "self_supervised", config.source))
-    teacher = SpeechTeacher(speech_sizes(read.config.to_dict(), config.source), hop)
+    settings: Any = read.config
+    teacher = SpeechTeacher(speech_sizes(settings.to_dict(), config.source), hop)
     teacher.model.load_state_dict({name: t for name, t in read.state_dict().items() if name != MASK})
     return teacher
 
@@ -138,8 +139,10 @@ def library_config(sizes: SpeechModelConfig) -> Any:
     """The transformers configuration of a teacher."""
     from transformers import AutoConfig
 
-    values = asdict(sizes)
     foreign = {name for kind, names in _OWN.items() if kind != sizes.model_type for name in names}
-    values = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if name not in foreign}
+    values: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(sizes).items()
+        if name not in foreign
+    }
     return AutoConfig.for_model(**values, **_PLAIN)
-

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,37 +22,44 @@ from codec.io.strict import parse
 from codec.io.third_party import third_party_errors
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config, require_fit, saved_folder
 from codec.release.renaming import Renaming
-from codec.tensor_files import load_tensors, save_tensors, stored_tensors
-from codec.xcodec.acoustic import folded, plain_name
+from codec.tensor_files import Stored, load_tensors, save_tensors, stored_tensors
+from codec.xcodec.acoustic import folded, split_weights
 from codec.xcodec.codec import XCodec
-from codec.xcodec.config import TeacherConfig, XCodecConfig
+from codec.xcodec.config import SemanticConfig, TeacherConfig, XCodecConfig
 from codec.xcodec.teacher import MASK, SpeechTeacher, library_config, speech_sizes
+
+T = TypeVar("T")
 
 MODEL_TYPE = "xcodec"  # in the library's config.json
 _REMEDY = "save it again with XcodecModel.save_pretrained, or copy it again"
+_FORMER = ((".weight_g", ".parametrizations.weight.original0"), (".weight_v", ".parametrizations.weight.original1"))
 _ACOUSTIC = "acoustic_"  # how the names of both acoustic parts begin, here and there
 
-_UNIT = [("snake1.", "snake_in."), ("conv1.", "conv_in."), ("snake2.", "snake_out."), ("conv2.", "conv_out.")]
+_UNIT = (("snake1", "snake_in"), ("conv1", "conv_in"), ("snake2", "snake_out"), ("conv2", "conv_out"))
+_SIDES = ("encoder", "decoder")
 NAMES = Renaming(
     [
-        *(
-            (f"acoustic_{part}.block.{{}}.res_unit{number + 1}.{theirs}", f"acoustic_{part}.stages.{{}}.units.{number}.{ours}")
-            for part in ("encoder", "decoder")
-            for number in range(3)
-            for theirs, ours in _UNIT
-        ),
+        (f"acoustic_{side}.block.{{}}.res_unit{i + 1}.{theirs}.", f"acoustic_{side}.stages.{{}}.units.{i}.{ours}.")
+        for side in _SIDES
+        for i in range(3)
+        for theirs, ours in _UNIT
+    ]
+    + [
+        (theirs.format(side, "{}"), ours.format(side, "{}"))
+        for side in _SIDES
+        for theirs, ours in (
+            ("acoustic_{0}.block.{1}.snake1.", "acoustic_{0}.stages.{1}.snake."),
+            ("acoustic_{0}.snake1.", "acoustic_{0}.snake."),
+            ("acoustic_{0}.conv1.", "acoustic_{0}.conv_in."),
+            ("acoustic_{0}.conv2.", "acoustic_{0}.conv_out."),
+            ("{0}_semantic.conv_blocks.{1}.res_units.{1}.conv1.", "semantic_{0}.stages.{1}.units.{1}.conv_in."),
+            ("{0}_semantic.conv_blocks.{1}.res_units.{1}.conv2.", "semantic_{0}.stages.{1}.units.{1}.conv_out."),
+            ("{0}_semantic.conv_blocks.{1}.conv.", "semantic_{0}.stages.{1}.conv."),
+        )
+    ]
+    + [
         ("acoustic_encoder.block.{}.conv1.", "acoustic_encoder.stages.{}.conv."),
         ("acoustic_decoder.block.{}.conv_t1.", "acoustic_decoder.stages.{}.conv."),
-        *((f"acoustic_{p}.block.{{}}.snake1.", f"acoustic_{p}.stages.{{}}.snake.") for p in ("encoder", "decoder")),
-        *((f"acoustic_{p}.snake1.", f"acoustic_{p}.snake.") for p in ("encoder", "decoder")),
-        *((f"acoustic_{p}.conv1.", f"acoustic_{p}.conv_in.") for p in ("encoder", "decoder")),
-        *((f"acoustic_{p}.conv2.", f"acoustic_{p}.conv_out.") for p in ("encoder", "decoder")),
-        *(
-            (f"{p}_semantic.conv_blocks.{{}}.res_units.{{}}.conv{n}.", f"semantic_{p}.stages.{{}}.units.{{}}.conv_{end}.")
-            for p in ("encoder", "decoder")
-            for n, end in ((1, "in"), (2, "out"))
-        ),
-        *((f"{p}_semantic.conv_blocks.{{}}.conv.", f"semantic_{p}.stages.{{}}.conv.") for p in ("encoder", "decoder")),
         ("encoder_semantic.conv.", "semantic_encoder.conv_in."),
         ("decoder_semantic.conv1.", "semantic_decoder.conv_in."),
         ("decoder_semantic.conv2.", "semantic_decoder.conv_out."),
@@ -81,12 +88,13 @@ def load_folder(folder: str | Path) -> XCodec:
                 skeleton = XCodec(config)
     except UserError as error:
         raise error if str(error).startswith(str(folder)) else UserError(f"{folder / CONFIG_FILE}: {error}") from error
-    require_fit(_theirs(skeleton.state_dict()), _plain(stored_tensors(weights, _REMEDY)), weights, _REMEDY)
+    stored = stored_tensors(weights, _REMEDY)
+    found = _whole(_part(stored, acoustic=True)) | _part(stored, acoustic=False)
+    require_fit(_theirs(skeleton.state_dict()), found, weights, _REMEDY)
     if torch.get_default_device().type == "meta":  # a caller wants shapes alone
         return skeleton.eval()
     codec, tensors = XCodec(config), load_tensors(weights, _REMEDY)
-    acoustic = folded({name: tensor for name, tensor in tensors.items() if name.startswith(_ACOUSTIC)})
-    codec.load_state_dict(_ours(_plain(tensors) | acoustic))
+    codec.load_state_dict(_ours(folded(_part(tensors, acoustic=True)) | _part(tensors, acoustic=False)))
     return codec.eval()
 
 
@@ -120,21 +128,15 @@ def library_values(codec: XCodec) -> dict[str, Any]:
             "with save_pretrained"
         )
     rate = math.ceil(config.sample_rate / config.hop)
-    bits = math.ceil(math.log2(config.codes))
-    semantic = config.semantic
     return {
         "architectures": ["XcodecModel"],
         "model_type": MODEL_TYPE,
         "dtype": "float32",
         "sample_rate": config.sample_rate,
-        "target_bandwidths": [_bandwidth(count, rate * bits) for count in range(1, config.used + 1)],
+        "target_bandwidths": [_bandwidth(count, config.codes, rate) for count in range(1, config.used + 1)],
         "codebook_size": config.codes,
         "codebook_dim": config.acoustic_dim + codec.teacher.dim,
-        "kernel_size": semantic.kernel_size,
-        "unit_kernel_size": semantic.unit_kernel_size,
-        "strides": list(semantic.strides),
-        "channel_ratios": list(semantic.channel_ratios),
-        "block_dilations": list(semantic.block_dilations),
+        **asdict(config.semantic),
         "acoustic_model_config": {
             "model_type": "dac",
             "encoder_hidden_size": config.encoder_channels,
@@ -148,10 +150,14 @@ def library_values(codec: XCodec) -> dict[str, Any]:
     }
 
 
-def _bandwidth(count: int, bits: int) -> float:
-    """The least of kb/s out of which the library's arithmetic makes `count` codebooks of so many bits a second."""
+def _bandwidth(count: int, codes: int, rate: int) -> float:
+    """The least of kb/s out of which the library makes `count` codebooks.
+
+    It divides in two ways, here the first and there the second, and rounds down: 2.4 kb/s over 0.4 are 5 to it.
+    """
+    bits = math.ceil(math.log2(codes)) * rate
     bandwidth = count * bits / 1000
-    while int(1000 * bandwidth // bits) < count:
+    while 1000 * bandwidth // bits < count or math.floor(bandwidth / (math.log2(codes) * rate / 1000)) < count:
         bandwidth = math.nextafter(bandwidth, math.inf)
     return bandwidth
 
@@ -164,45 +170,47 @@ def _config_in(folder: Path) -> XCodecConfig:
     values = read_config(folder, "X-Codec of transformers")
     with third_party_errors(path, "is no configuration of an XcodecModel", _REMEDY):
         theirs = XcodecConfig.from_dict(values)
-        acoustic, dim = theirs.acoustic_model_config, theirs.hidden_size
-        sizes = theirs.semantic_model_config.to_dict()
+        whole: dict[str, Any] = theirs.to_dict()
+        acoustic, teacher = whole["acoustic_model_config"], whole["semantic_model_config"]
         found = {
-            "sample_rate": theirs.sample_rate,
-            "downsampling_ratios": acoustic.downsampling_ratios,
-            "upsampling_ratios": acoustic.upsampling_ratios,
-            "encoder_channels": acoustic.encoder_hidden_size,
-            "decoder_channels": acoustic.decoder_hidden_size,
-            "acoustic_dim": acoustic.hidden_size,
+            "sample_rate": whole["sample_rate"],
+            "downsampling_ratios": acoustic["downsampling_ratios"],
+            "upsampling_ratios": acoustic["upsampling_ratios"],
+            "encoder_channels": acoustic["encoder_hidden_size"],
+            "decoder_channels": acoustic["decoder_hidden_size"],
+            "acoustic_dim": acoustic["hidden_size"],
+            "semantic": {f.name: whole[f.name] for f in fields(SemanticConfig)},
             "codebooks": theirs.num_quantizers,
-            "codes": theirs.codebook_size,
-            "semantic": {
-                "kernel_size": theirs.kernel_size,
-                "strides": theirs.strides,
-                "channel_ratios": theirs.channel_ratios,
-                "block_dilations": theirs.block_dilations,
-                "unit_kernel_size": theirs.unit_kernel_size,
-            },
+            "codes": whole["codebook_size"],
         }
-    if theirs.codebook_dim != dim:
-        raise UserError(f"{path}: codebook_dim is {theirs.codebook_dim}, and the frames have {dim} channels; {_REMEDY}")
-    return replace(parse(XCodecConfig, found, path), teacher=TeacherConfig(model=speech_sizes(sizes, path)))
+    if whole["codebook_dim"] != theirs.hidden_size:
+        raise UserError(
+            f"{path}: codebook_dim is {whole['codebook_dim']}, and frames have {theirs.hidden_size} channels; {_REMEDY}"
+        )
+    return replace(parse(XCodecConfig, found, path), teacher=TeacherConfig(model=speech_sizes(teacher, path)))
 
 
-def _plain(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what stands for masks and lengths of weights, under the names of whole weights; the values as they are.
+def _whole(stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """What a file of the acoustic branch holds once its split weights are whole again."""
+    whole = dict(stored)
+    for name, (length, direction) in split_weights(stored).items():
+        del whole[length]
+        whole[name] = whole.pop(direction)
+    return whole
 
-    The convolution of the teacher's positions is split by weight norm in either format, under one of two names.
+
+def _part(named: Mapping[str, T], acoustic: bool) -> dict[str, T]:
+    """What belongs to the acoustic branch, or all else under its present name and without what stands for masks.
+
+    The convolution of the teacher's positions stays split; older files call its parts by the former names.
     """
-    plain = {}
+    made = {}
     for name, value in named.items():
-        if name.startswith(_ACOUSTIC):
-            kept = plain_name(name)
-        else:
-            kept = name.replace(".weight_g", ".parametrizations.weight.original0")
-            kept = kept.replace(".weight_v", ".parametrizations.weight.original1")
-        if kept is not None and not name.endswith(MASK):
-            plain[kept] = value
-    return plain
+        if name.startswith(_ACOUSTIC) == acoustic and not name.endswith(MASK):
+            for former, present in () if acoustic else _FORMER:
+                name = name.replace(former, present)
+            made[name] = value
+    return made
 
 
 def _theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

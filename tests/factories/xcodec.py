@@ -72,7 +72,7 @@ def library_model(size: str = "two layers", seed: int = 0, **changes: Any) -> nn
         acoustic |= ratios | {"hidden_size": 24}
         semantic |= {"hidden_size": 48, "num_hidden_layers": 3, "intermediate_size": 64, "conv_bias": True}
         semantic |= {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-        values = {"codebook_size": 256, "target_bandwidths": [0.4, 0.8, 2.4], "block_dilations": [1, 2]}
+        values = {"codebook_size": 256, "target_bandwidths": [0.4, 1.2, 2.0], "block_dilations": [1, 2]}
         values |= {"channel_ratios": [2, 1], "unit_kernel_size": 5, "kernel_size": 5}
     semantic |= {"num_conv_pos_embedding_groups": 2}
     values |= {"acoustic_model_config": acoustic, "semantic_model_config": semantic} | changes
@@ -89,8 +89,11 @@ def _enliven(model: nn.Module) -> None:
     """Weights with which sound stays about as loud as it is; those that training begins with nearly silence it."""
     for name, part in model.named_modules():
         if name.startswith("acoustic_") and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
-            nn.init.kaiming_normal_(part.weight)
+            steps = part.kernel_size[0] // (part.stride[0] if isinstance(part, nn.ConvTranspose1d) else 1)
+            nn.init.normal_(part.weight, std=0.6 * (part.in_channels * steps) ** -0.5)
             nn.init.normal_(part.bias, std=0.1)
+            if name in ("acoustic_encoder.conv2", "acoustic_encoder.conv_out"):  # as loud as the semantic frames
+                part.weight.data *= 40
         elif name.startswith("acoustic_") and hasattr(part, "alpha"):
             nn.init.uniform_(part.alpha, 0.5, 2)
         elif isinstance(part, nn.Linear) and "." not in name:  # those around the quantiser

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
@@ -44,6 +45,10 @@ def library_wave(model, ids):
     return model.decode(ids[None]).audio_values[0, 0]
 
 
+def assert_near(wave, expected):
+    torch.testing.assert_close(wave, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("samples", WHOLE)
 def test_ids_and_waveforms_are_the_librarys(both, samples):
     model, codec, _ = both
@@ -53,7 +58,7 @@ def test_ids_and_waveforms_are_the_librarys(both, samples):
     assert torch.equal(made["codes"], ids)
     heard = library_wave(model, ids)
     assert heard.abs().max() > 0.1 and (samples < 4_800 or ids[0].unique().numel() > 5)
-    torch.testing.assert_close(codec.decode([made])[0], heard, atol=1e-4, rtol=0)
+    assert_near(codec.decode([made])[0], heard)
 
 
 def test_each_bandwidth_is_a_number_of_codebooks(both):
@@ -65,9 +70,22 @@ def test_each_bandwidth_is_a_number_of_codebooks(both):
         fewer = codec.with_codebooks(len(ids))
         made = fewer.encode(wave[None])[0]
         assert torch.equal(made["codes"], ids) and fewer.streams[0].codebooks == len(ids)
-        torch.testing.assert_close(fewer.decode([made])[0], library_wave(model, ids), atol=1e-4, rtol=0)
+        assert_near(fewer.decode([made])[0], library_wave(model, ids))
         prints.add(fewer.fingerprint)
     assert len(prints) == len(model.config.target_bandwidths) and codec.fingerprint == fewer.fingerprint
+
+
+def test_a_bandwidth_that_the_library_rounds_down_to_fewer_codebooks(tmp_path):
+    model = library_model(codebook_size=256, target_bandwidths=[0.4, 2.4])  # 0.4 a codebook, and 2.4 / 0.4 < 6
+    model.save_pretrained(tmp_path / "theirs")
+    codec = load_tokenizer(tmp_path / "theirs")
+    wave = noise(3_200)
+    ids = library_ids(model, wave)
+    assert model.config.num_quantizers == 6 and len(ids) == 5 and codec.streams[0].codebooks == 6
+    assert torch.equal(ours_ids(codec, wave)[:5], ids)
+    export_folder(codec, tmp_path / "ours")
+    again = type(model).from_pretrained(tmp_path / "ours").eval()
+    assert torch.equal(library_ids(again, wave), ours_ids(codec, wave))
 
 
 def test_lengths_that_are_no_whole_frames_are_those_of_the_clip_filled_with_silence(both):
@@ -81,10 +99,8 @@ def test_lengths_that_are_no_whole_frames_are_those_of_the_clip_filled_with_sile
         theirs = library_ids(model, wave)
         if what == "dropped":
             assert theirs.shape[1] == 15
-        else:  # padded by half a frame on either side, which the quantiser never saw in training
-            assert theirs.shape[1] == 16 and (theirs != made).float().mean() > 0.2
-            shifted = model.acoustic_encoder(F.pad(wave, (160, 160))[None, None])
-            torch.testing.assert_close(shifted, model.acoustic_encoder(F.pad(filled, (160, 0))[None, None])[..., :16])
+        else:  # half a frame of silence comes before the sound of the acoustic branch, and not of the semantic one
+            assert theirs.shape[1] == 16 and (theirs != made).float().mean() > 0.1
 
 
 def test_clips_of_less_than_a_quarter_of_a_frame(both):
@@ -92,13 +108,15 @@ def test_clips_of_less_than_a_quarter_of_a_frame(both):
     with pytest.raises(RuntimeError):
         library_ids(model, noise(79))
     for samples in (1, 79):
-        assert torch.equal(ours_ids(codec, noise(samples)), library_ids(model, F.pad(noise(samples), (0, HOP - samples))))
+        assert torch.equal(
+            ours_ids(codec, noise(samples)), library_ids(model, F.pad(noise(samples), (0, HOP - samples)))
+        )
 
 
 def test_clips_of_a_batch_are_as_alone_which_the_librarys_are_not(both):
     model, codec, _ = both
     clips = [noise(n, seed=n) for n in (4_000, 9_600, 9_500, 320)]
-    together = codec.encode(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(c) for c in clips]))
+    together = codec.encode(pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips]))
     for clip, made in zip(clips, together, strict=True):
         assert torch.equal(made["codes"], library_ids(model, F.pad(clip, (0, -len(clip) % HOP))))
     with torch.no_grad():  # the teacher sees the padding: it attends to it, or normalises over it
@@ -162,7 +180,9 @@ def test_weights_split_by_weight_norm_are_read(tmp_path):
         codec = load_tokenizer(tmp_path / folder)
         assert torch.equal(ours_ids(codec, wave), ids)
         prints.add(codec.fingerprint)
-        torch.testing.assert_close(codec.decode(codec.encode(wave[None]))[0], library_wave(model, ids), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            codec.decode(codec.encode(wave[None]))[0], library_wave(model, ids), atol=1e-4, rtol=0
+        )
     assert len(prints) == 1
 
 
@@ -190,11 +210,13 @@ def test_frames_of_640_samples_with_a_stride_in_the_semantic_branch(tmp_path):
         wave = noise(640 * frames)
         ids = library_ids(model, wave)
         assert torch.equal(ours_ids(codec, wave), ids) and ids.shape[1] == frames
-        torch.testing.assert_close(codec.decode(codec.encode(wave[None]))[0], library_wave(model, ids), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            codec.decode(codec.encode(wave[None]))[0], library_wave(model, ids), atol=1e-4, rtol=0
+        )
 
 
 FAULTS = {  # what is done to config.json -> what is said
-    "codebook_size": (0, "codes"),
+    "codebook_size": (0, "config.json: is no configuration of an XcodecModel"),
     "sample_rate": ("many", "sample_rate"),
     "target_bandwidths": ([], "config.json"),
     "target_bandwidths ": ([0.01], "codebooks"),
@@ -226,7 +248,7 @@ def refused(folder, message):
     with pytest.raises(UserError, match=message) as caught:
         load_tokenizer(folder)
     text = str(caught.value)
-    assert str(folder) in text and "\n" not in text and len(text) < 1000 and "; " in text
+    assert str(folder) in text and "\n" not in text and len(text) < 1000
     return text
 
 
@@ -245,11 +267,22 @@ def test_a_configuration_with_nonsense_is_refused(folder, tmp_path, key):
     refused(copied(folder, tmp_path, {key.strip(): value}), message)
 
 
-@pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "NaN", "cut", "absent", "half a weight norm"])
+FAULTS_OF_WEIGHTS = {  # what is done to model.safetensors -> what is said
+    "missing": "are missing",
+    "unknown": "no place",
+    "shape": "different shape",
+    "NaN": "holds NaN",
+    "cut": "damaged",
+    "absent": "no such file",
+    "half a weight norm": "are missing.*no place",
+    "a length of another shape": "are missing.*no place",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_WEIGHTS)
 def test_damaged_weights_are_refused(folder, tmp_path, fault):
     tensors = load_file(folder / "model.safetensors")
     name = "acoustic_encoder.conv1.weight"
-    said = {"missing": "are missing", "unknown": "no place", "shape": "different shape", "NaN": "holds NaN"}
     if fault == "missing":
         del tensors[name]
     elif fault == "unknown":
@@ -260,13 +293,16 @@ def test_damaged_weights_are_refused(folder, tmp_path, fault):
         tensors[name][0] = torch.nan
     elif fault == "half a weight norm":
         tensors["acoustic_encoder.conv1.parametrizations.weight.original1"] = tensors.pop(name)
+    elif fault == "a length of another shape":
+        tensors["acoustic_encoder.conv1.weight_v"] = tensors.pop(name)
+        tensors["acoustic_encoder.conv1.weight_g"] = torch.ones(1)
     copied(folder, tmp_path, tensors=tensors)
     if fault == "cut":
         data = (tmp_path / "model.safetensors").read_bytes()
         (tmp_path / "model.safetensors").write_bytes(data[:-100])
     elif fault == "absent":
         (tmp_path / "model.safetensors").unlink()
-    text = refused(tmp_path, said.get(fault, ""))
+    text = refused(tmp_path, FAULTS_OF_WEIGHTS[fault])
     assert fault not in ("missing", "unknown") or "acoustic_encoder.conv" in text
 
 
