@@ -36,6 +36,7 @@ TRAINERS = {
     "grpo": ("training.codec.train_grpo", "GrpoRecipe"),
     "structural": ("training.codec.train_structural", "StructuralRecipe"),
     "joint": ("training.codec.train_joint", "JointRecipe"),
+    "xcodec": ("training.codec.train_xcodec", "XCodecRecipe"),
     "reflow": ("training.codec.train_reflow", "ReflowRecipe"),
     "language_model": ("training.lm.train_lm", "LanguageModelRecipe"),
 }

@@ -31,12 +31,15 @@ class ResidualQuantiser(ResidualVQ):
 
     straight_through = False
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, levels: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise a batch. The codebooks follow the data in training mode only.
 
         Args:
             x: (B, T, dim).
             mask: (B, T) bool; frames where it is False are ignored by codebooks and losses. None: all True.
+            levels: How many are used, from the first on; the others rest. None: all.
 
         Returns:
             Quantised (B, T, dim), zero where masked; ids (B, T, levels), -1 where masked; losses (levels,): outside
@@ -46,12 +49,17 @@ class ResidualQuantiser(ResidualVQ):
             UserError: The codebooks are not initialised.
         """
         if self.training:
-            return super().forward(x, mask=mask)
-        if not all(level._codebook.initted for level in self.layers):
+            whole, self.layers = self.layers, self.layers[:levels]
+            try:
+                return super().forward(x, mask=mask)
+            finally:
+                self.layers = whole
+        used = self.layers[:levels]
+        if not all(level._codebook.initted for level in used):
             raise UserError("the codebooks are not initialised: train them or load their weights")
         vectors = residual = self.project_in(x)
-        chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(self.layers))
-        for number, level in enumerate(self.layers):
+        chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(used))
+        for number, level in enumerate(used):
             codes = level._codebook.embed[0].to(residual.dtype)  # (K, codebook_dim)
             # The nearest in Euclidean distance; the vector's own length is the same for all codes.
             nearest = (codes.square().sum(1) - 2.0 * residual @ codes.T).argmin(-1)

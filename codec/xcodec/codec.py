@@ -141,10 +141,16 @@ class XCodec(AudioTokenizer):
         """Waveforms (B, hop T) of quantised frames (B, T, dim)."""
         return self.acoustic_decoder(self.to_acoustic(quantised).transpose(1, 2))[:, 0]
 
-    def forward(self, waveforms: Tensor) -> XCodecOutput:
-        """Encode, quantise and decode with gradients: waveforms (B, hop T) float32 at `sample_rate`."""
+    def forward(self, waveforms: Tensor, mask: Tensor | None = None, codebooks: int | None = None) -> XCodecOutput:
+        """Encode, quantise and decode with gradients.
+
+        Args:
+            waveforms: (B, hop T) float32 at `sample_rate`.
+            mask: (B, T) bool; False beyond the end of a clip, where codes learn nothing. None: all True.
+            codebooks: How many are used, from the first on; None: all.
+        """
         target = None if self.teacher is None else self.teacher.features(waveforms)
-        quantised, ids, losses = self.quantiser(self.frames_of(waveforms, target))
+        quantised, ids, losses = self.quantiser(self.frames_of(waveforms, target), mask, codebooks)
         features = None
         if target is not None:
             features = self.semantic_decoder(self.to_semantic(quantised).transpose(1, 2))[..., : target.shape[-1]]

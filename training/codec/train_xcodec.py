@@ -1,0 +1,200 @@
+"""X-Codec: one quantiser around which an acoustic and a semantic branch are trained together (Ye et al. 2024).
+
+Loss = reconstruction of the sound (multi-resolution mel and STFT, samples) + reconstruction of the teacher's features
++ commitment + adversarial + feature matching. A random number of codebooks is in use in each update, so that the first
+ones alone are a codec too. Without a teacher the same loop trains the paper's baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchaudio.functional import resample
+
+from auditory_sentences.rng import KeyedRng
+from codec.io.errors import UserError
+from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
+from codec.layers.masks import length_mask
+from codec.tokens import SAMPLE_RATE
+from codec.xcodec.acoustic import apply_weight_norm, folded
+from codec.xcodec.codec import XCodec, XCodecOutput
+from codec.xcodec.config import XCodecConfig
+from training.codec.audio_crops import AudioCrops, load_batch
+from training.codec.losses.codebook_usage import CodebookUsage
+from training.codec.losses.discriminator import Discriminator, discriminator_loss
+from training.codec.losses.spectral_loss import MultiResolutionSpectralLoss, masked_mean
+from training.codec.losses.weighted_sum import weighted_sum
+from training.codec.train_scalar import AdversaryRecipe, Decibels, generator_losses, random_gains
+from training.engine.engine import Engine
+from training.recipe import Corpora, OptimiserRecipe, Recipe
+from training.resume import Resume
+from training.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class XCodecRecipe(Recipe):
+    """Training of an X-Codec."""
+
+    READS = ("corpora",)
+
+    # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
+    corpora: Corpora
+    # its sizes and its teacher; teacher: null trains the baseline without semantics
+    codec: XCodecConfig = field(default_factory=XCodecConfig)
+    # clips in a micro-batch
+    batch: Size = 8
+    # seconds of a crop, at most
+    crop_seconds: Seconds = 3.0
+    # dB; crops are scaled by a random gain between this and +3 dB
+    quietest_db: Decibels = -12.0
+    # numbers of codebooks of which each update draws one; those above the codec's own are left out
+    codebooks_drawn: Annotated[tuple[Layers, ...], Filled()] = (1, 2, 3, 4, 8)
+    # weight of the teacher's features, as mean squared error
+    semantic_weight: NonNegative = 100.0
+    # weight of the distance between frames and their codes
+    commitment_weight: NonNegative = 1.0
+    # the discriminator; left out: no adversarial loss
+    adversary: AdversaryRecipe | None = None
+    # AdamW and its schedule
+    optimiser: OptimiserRecipe = OptimiserRecipe(lr=2e-4, betas=(0.8, 0.99), weight_decay=0.0)
+
+    def __post_init__(self) -> None:
+        if self.codec.codebooks_used is not None:
+            raise UserError("codec.codebooks_used is for a trained codec; leave it out: all of them are trained")
+        if not any(count <= self.codec.codebooks for count in self.codebooks_drawn):
+            raise UserError(f"codebooks_drawn: the codec has only {self.codec.codebooks} codebooks; draw fewer")
+
+
+def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
+    """Train, and return the folder of the codec, which `load_tokenizer` reads."""
+    with Run(recipe, resume) as run:
+        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        facts = {"clips": train.fingerprint}
+        run.check(facts)
+        codec = XCodec(recipe.codec)
+        apply_weight_norm(codec.acoustic_encoder)
+        apply_weight_norm(codec.acoustic_decoder)
+        engine = Engine(codec, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state("model"))
+        engines, adversary = {"model": engine}, recipe.adversary
+        if adversary is not None:
+            engines["discriminator"] = discriminator = Engine(
+                Discriminator(adversary.fft_sizes, adversary.channels),
+                adversary.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state("discriminator"),
+            )  # fmt: skip
+        spectral = MultiResolutionSpectralLoss(codec.sample_rate).to(engine.device)
+        usage = CodebookUsage(recipe.codec.codes, {"codes": range(recipe.codec.codebooks)})
+        weights = loss_weights(recipe)
+        codec.train()
+
+        for step in run.steps():
+            adversarial_active = adversary is not None and step >= adversary.start_step
+            codebooks = drawn_codebooks(recipe, step)
+            for index in engine.micro_batches(step):
+                crops = train.batch(index)
+                names = [crop.clip.id for crop in crops]
+                waveforms, lengths = (x.to(engine.device) for x in at_rate(*load_batch(crops), codec))
+                waveforms = waveforms * random_gains(len(crops), recipe.quietest_db).to(engine.device)
+                made = engine(waveforms, frame_mask(codec, waveforms, lengths), codebooks)
+                losses = codec_losses(codec, spectral, made, waveforms, lengths)
+                if adversarial_active:
+                    losses |= generator_losses(discriminator, waveforms, made.waveforms)
+                loss = weighted_sum(losses, weights)
+                engine.backward(loss, names=names)
+                if adversarial_active:
+                    real, fake = discriminator(waveforms), discriminator(made.waveforms.detach())
+                    losses["discriminator"] = discriminator_loss(real, fake)
+                    discriminator.backward(losses["discriminator"], names=names)
+                engine.record(loss=loss, **losses)
+                usage.count(F.pad(made.ids, (0, recipe.codec.codebooks - codebooks), value=-1))
+                run.metric_logger.count(audio_seconds=float(lengths.sum()) / codec.sample_rate)
+            engine.step()
+            if adversarial_active:
+                discriminator.step()
+            if run.log_due(step):
+                run.metric_logger.write(step, engine.metrics() | usage.report())
+            if run.validate_due(step):
+                with engine.evaluating():
+                    losses = validate(engine, codec, spectral, held_out)
+                run.metric_logger.write(step, losses)
+            if run.save_due(step):
+                run.save(step, engines, lambda folder, state: write(codec, folder, state), facts)
+    return run.model
+
+
+def loss_weights(recipe: XCodecRecipe) -> dict[str, float]:
+    """Weight of each loss; those that a codec or an update has not are not asked for."""
+    weights = {"reconstruction": 1.0, "semantic": recipe.semantic_weight, "commitment": recipe.commitment_weight}
+    if recipe.adversary is not None:
+        weights |= {"adversarial": recipe.adversary.weight, "features": recipe.adversary.feature_weight}
+    return weights
+
+
+def drawn_codebooks(recipe: XCodecRecipe, step: int) -> int:
+    """Codebooks of an update. The first uses all, so that every codebook begins from vectors of this data."""
+    if step == 1:
+        return recipe.codec.codebooks
+    choices = [count for count in recipe.codebooks_drawn if count <= recipe.codec.codebooks]
+    return KeyedRng("codebooks", recipe.seed, step).choice(choices)
+
+
+def at_rate(waveforms: Tensor, lengths: Tensor, codec: XCodec) -> tuple[Tensor, Tensor]:
+    """Crops at 24 kHz -> at the codec's rate, filled up to whole frames: (B, hop T), and their lengths in samples."""
+    lengths = -(-lengths * codec.sample_rate // SAMPLE_RATE)
+    waveforms = resample(waveforms, SAMPLE_RATE, codec.sample_rate)
+    return F.pad(waveforms, (0, -waveforms.shape[1] % codec.config.hop)), lengths
+
+
+def frame_mask(codec: XCodec, waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T) bool: frames of which something is sound of the clip."""
+    hop = codec.config.hop
+    return length_mask(-(-lengths // hop), waveforms.shape[1] // hop)
+
+
+def codec_losses(
+    codec: XCodec, spectral: MultiResolutionSpectralLoss, made: XCodecOutput, waveforms: Tensor, lengths: Tensor
+) -> dict[str, Tensor]:
+    """Losses by name, unweighted; "reconstruction" beside its terms. Scalars.
+
+    Args:
+        codec: Whose output it is.
+        spectral: Of the sound.
+        made: The output for `waveforms`.
+        waveforms: (B, hop T).
+        lengths: (B,) samples of each clip.
+    """
+    kept = length_mask(lengths, waveforms.shape[1])  # (B, n): what is decoded beyond a clip's end is nobody's
+    loss, terms = spectral(made.waveforms * kept, waveforms * kept, lengths)
+    samples = masked_mean((made.waveforms - waveforms).abs()[:, None], lengths)
+    losses = {"reconstruction": loss + samples, "samples": samples, **terms, "commitment": made.losses.mean()}
+    if made.features is not None and made.target is not None:
+        frames = -(-lengths // codec.config.hop) * codec.config.semantic.stride
+        losses["semantic"] = masked_mean((made.features - made.target).square(), frames)
+    return losses
+
+
+def validate(
+    engine: Engine, codec: XCodec, spectral: MultiResolutionSpectralLoss, crops: AudioCrops, batches: int = 8
+) -> dict[str, float]:
+    """The losses with all codebooks on the same few held-out batches every time."""
+    totals: dict[str, float] = {}
+    for index in range(batches):
+        waveforms, lengths = (x.to(engine.device) for x in at_rate(*load_batch(crops.batch(index)), codec))
+        made = engine(waveforms, frame_mask(codec, waveforms, lengths))
+        losses = codec_losses(codec, spectral, made, waveforms, lengths)
+        losses["loss"] = losses.pop("reconstruction")
+        del losses["commitment"]  # none outside training
+        for name, value in losses.items():
+            totals[f"val/{name}"] = totals.get(f"val/{name}", 0.0) + float(value) / batches
+    return totals
+
+
+def write(codec: XCodec, folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Save what is trained so far, with whole weights in place of their directions and lengths."""
+    plain = XCodec(codec.config)
+    plain.load_state_dict(folded(state))
+    plain.eval().save_pretrained(folder)
