@@ -27,6 +27,7 @@ from codec.tokens import AudioTokens
 from codec.xcodec.acoustic import AcousticDecoder, AcousticEncoder, initialise
 from codec.xcodec.config import XCodecConfig
 from codec.xcodec.semantic import SemanticDecoder, SemanticEncoder
+from codec.xcodec.streaming import StreamingDecoder
 from codec.xcodec.teacher import Teacher, make_teacher
 
 STREAM = "codes"  # neither acoustic nor semantic: each code carries both
@@ -254,14 +255,24 @@ class XCodec(AudioTokenizer):
             self.require_own(clip)
         return [self._waveform(clip[STREAM])[: clip.num_samples].cpu() for clip in tokens]
 
+    def stream(
+        self, steps: int | None = None, seed: int = 0, guidance: float | None = None, first_window: int | None = None
+    ) -> StreamingDecoder:
+        """A decoder of one clip whose frames arrive bit by bit; sound leaves as soon as it is final."""
+        self._require_eval("stream")
+        hop, reach = self.config.hop, self.acoustic_decoder.reach
+        return StreamingDecoder(self._sound, self.streams[0], self.sample_rate, hop, reach)
+
     def _waveform(self, ids: Tensor) -> Tensor:
         """(hop T,) of ids (codebooks, T), window by window, each with all the context that its samples depend on."""
-        hop, pieces = self.config.hop, []
-        for window in context_windows(ids.shape[1], _DECODE_FRAMES, self.acoustic_decoder.reach):
-            frames = self.dequantise(STREAM, ids[:, window.read_start : window.read_stop].T[None])
-            start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
-            pieces.append(self.waveforms_of(frames)[0, start * hop : stop * hop])
-        return torch.cat(pieces)
+        windows = context_windows(ids.shape[1], _DECODE_FRAMES, self.acoustic_decoder.reach)
+        return torch.cat([self._sound(ids, window) for window in windows])
+
+    def _sound(self, ids: Tensor, window: Window) -> Tensor:
+        """Samples of the frames that a window keeps, of ids (codebooks, T)."""
+        frames = self.dequantise(STREAM, ids[:, window.read_start : window.read_stop].T[None])
+        start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
+        return self.waveforms_of(frames)[0, start * self.config.hop : stop * self.config.hop]
 
     def _require_eval(self, what: str) -> None:
         if self.training:

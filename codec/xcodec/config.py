@@ -185,8 +185,8 @@ class XCodecConfig:
             )
         if self.decoder_channels < 2 ** len(up):
             raise UserError(f"decoder_channels {self.decoder_channels} cannot halve {len(up)} times")
-        if self.codebooks_used is not None and self.codebooks_used > self.codebooks:
-            raise UserError(f"codebooks_used is {self.codebooks_used}, and there are {self.codebooks} codebooks")
+        if not 1 <= self.used <= self.codebooks:
+            raise UserError(f"{self.used} of {self.codebooks} codebooks cannot be used; choose 1 to {self.codebooks}")
         if self.encode_window_frames <= 2 * self.encode_context_frames:
             raise UserError("encode_window_frames must exceed twice encode_context_frames")
 
