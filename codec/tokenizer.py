@@ -291,8 +291,8 @@ def load_tokenizer(source: str | Path) -> AudioTokenizer:
     """The audio tokenizer in a folder or of a hub id, whatever its type, in eval mode."""
     folder = AudioTokenizer.folder_of(source)
     values = read_config(folder, AudioTokenizer.described_as)
-    if "tokenizer_type" not in values and values.get("model_type") in LIBRARY_CODECS:
-        module, name = LIBRARY_CODECS[values["model_type"]]
+    if "tokenizer_type" not in values and (known := LIBRARY_CODECS.get(str(values.get("model_type")))):
+        module, name = known
         return getattr(importlib.import_module(module), name)(folder)
     kind = _read_config(folder)["tokenizer_type"]
     if kind not in TOKENIZERS:

@@ -7,14 +7,16 @@ not depend on how much of it is filled, and any n >= 1 works.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log2
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from codec.io.errors import UserError
 from codec.io.strict import without_defaults
@@ -27,6 +29,7 @@ from codec.tokens import AudioTokens
 from codec.xcodec.acoustic import AcousticDecoder, AcousticEncoder, initialise
 from codec.xcodec.config import XCodecConfig
 from codec.xcodec.semantic import SemanticDecoder, SemanticEncoder
+from codec.xcodec.streaming import StreamingDecoder
 from codec.xcodec.teacher import Teacher, make_teacher
 
 STREAM = "codes"  # neither acoustic nor semantic: each code carries both
@@ -156,6 +159,11 @@ class XCodec(AudioTokenizer):
             features = self.semantic_decoder(self.to_semantic(quantised).transpose(1, 2))[..., : target.shape[-1]]
         return XCodecOutput(self.waveforms_of(quantised), ids, losses, features, target)
 
+    def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        if any(is_parametrized(part) for part in (*self.acoustic_encoder.modules(), *self.acoustic_decoder.modules())):
+            raise RuntimeError("weights that weight norm has split are not saved; call fold_weight_norm first")
+        super().save_pretrained(folder, state_dict)
+
     @torch.no_grad()
     def dequantise(self, stream: str, ids: Tensor) -> Tensor:
         if stream != STREAM:
@@ -199,7 +207,7 @@ class XCodec(AudioTokenizer):
         jobs = [(clip, window) for clip, n in enumerate(lengths) for window in self._windows(n)]
         ids: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (codebooks, frames) of its windows
         while jobs:
-            batch, jobs = self._next_batch(jobs)
+            batch, jobs = self._next_batch(jobs, 0 if self.device.type == "cpu" else self.config.batch_frames)
             size = batch[0][1].read_stop - batch[0][1].read_start
             pieces = [
                 samples(clip, w.read_start * hop, min(lengths[clip], w.read_stop * hop)).float() for clip, w in batch
@@ -218,21 +226,23 @@ class XCodec(AudioTokenizer):
         config = self.config
         return context_windows(config.frames(num_samples), config.encode_window_frames, config.encode_context_frames)
 
-    def _next_batch(self, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
-        """Windows to encode together, and the others; of each clip, in their order.
+    @staticmethod
+    def _next_batch(jobs: Sequence[Job], most_frames: int) -> tuple[list[Job], list[Job]]:
+        """Windows to encode together, one at least, and the others; of each clip, in their order.
 
         The teacher sees a window as a whole, padding too: only windows of one length may go together. On the CPU, where
         batches save little, they go one by one: codes do not depend on the batch by a rounding either.
         """
         size = jobs[0][1].read_stop - jobs[0][1].read_start
-        most = 1 if self.device.type == "cpu" else max(1, self.config.batch_frames // size)
+        most = max(1, most_frames // size)
         batch: list[Job] = []
         others: list[Job] = []
         waiting = set()  # clips of which a window is among the others
         for clip, window in jobs:
-            fits = window.read_stop - window.read_start == size and len(batch) < most and clip not in waiting
-            (batch if fits else others).append((clip, window))
-            if not fits:
+            if window.read_stop - window.read_start == size and len(batch) < most and clip not in waiting:
+                batch.append((clip, window))
+            else:
+                others.append((clip, window))
                 waiting.add(clip)
         return batch, others
 
@@ -260,14 +270,24 @@ class XCodec(AudioTokenizer):
             self.require_own(clip)
         return [self._waveform(clip[STREAM])[: clip.num_samples].cpu() for clip in tokens]
 
+    def stream(
+        self, steps: int | None = None, seed: int = 0, guidance: float | None = None, first_window: int | None = None
+    ) -> StreamingDecoder:
+        """A decoder of one clip whose frames arrive bit by bit; sound leaves as soon as it is final."""
+        self._require_eval("stream")
+        hop, reach = self.config.hop, self.acoustic_decoder.reach
+        return StreamingDecoder(self._sound, self.streams[0], self.sample_rate, hop, reach)
+
     def _waveform(self, ids: Tensor) -> Tensor:
         """(hop T,) of ids (codebooks, T), window by window, each with all the context that its samples depend on."""
-        hop, pieces = self.config.hop, []
-        for window in context_windows(ids.shape[1], _DECODE_FRAMES, self.acoustic_decoder.reach):
-            frames = self.dequantise(STREAM, ids[:, window.read_start : window.read_stop].T[None])
-            start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
-            pieces.append(self.waveforms_of(frames)[0, start * hop : stop * hop])
-        return torch.cat(pieces)
+        windows = context_windows(ids.shape[1], _DECODE_FRAMES, self.acoustic_decoder.reach)
+        return torch.cat([self._sound(ids, window) for window in windows])
+
+    def _sound(self, ids: Tensor, window: Window) -> Tensor:
+        """Samples of the frames that a window keeps, of ids (codebooks, T)."""
+        frames = self.dequantise(STREAM, ids[:, window.read_start : window.read_stop].T[None])
+        start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
+        return self.waveforms_of(frames)[0, start * self.config.hop : stop * self.config.hop]
 
     def _require_eval(self, what: str) -> None:
         if self.training:

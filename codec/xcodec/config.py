@@ -38,9 +38,11 @@ class SpeechModelConfig:
     hidden_act: str = "gelu"
     # added to the variance by layer norms
     layer_norm_eps: Positive = 1e-5
-    # channels, strides and kernels of the convolutions that read the waveform
+    # channels of the convolutions that read the waveform
     conv_dim: tuple[Width, ...] = (512,) * 7
+    # their strides
     conv_stride: tuple[Samples, ...] = (5, 2, 2, 2, 2, 2, 2)
+    # their kernels
     conv_kernel: tuple[Samples, ...] = (10, 3, 3, 3, 3, 2, 2)
     # whether they have biases
     conv_bias: bool = False
@@ -50,15 +52,17 @@ class SpeechModelConfig:
     feat_extract_activation: str = "gelu"
     # whether a layer norm precedes the projection of their output ("hubert" only)
     feat_proj_layer_norm: bool = True
-    # kernel and groups of the convolution that stands for positions
+    # kernel of the convolution that stands for positions
     num_conv_pos_embeddings: Width = 128
+    # its groups
     num_conv_pos_embedding_groups: Width = 16
     # whether that has a batch norm rather than weight norm ("hubert" only)
     conv_pos_batch_norm: bool = False
     # whether layer norms precede attention and feed-forward layers
     do_stable_layer_norm: bool = False
-    # buckets of relative positions, and how far they reach ("wavlm" only)
+    # buckets of relative positions ("wavlm" only)
     num_buckets: Width = 320
+    # how far they reach, in frames ("wavlm" only)
     max_bucket_distance: Width = 800
 
     def __post_init__(self) -> None:
@@ -185,8 +189,8 @@ class XCodecConfig:
             )
         if self.decoder_channels < 2 ** len(up):
             raise UserError(f"decoder_channels {self.decoder_channels} cannot halve {len(up)} times")
-        if self.codebooks_used is not None and self.codebooks_used > self.codebooks:
-            raise UserError(f"codebooks_used is {self.codebooks_used}, and there are {self.codebooks} codebooks")
+        if not 1 <= self.used <= self.codebooks:
+            raise UserError(f"{self.used} of {self.codebooks} codebooks cannot be used; choose 1 to {self.codebooks}")
         if self.encode_window_frames <= 2 * self.encode_context_frames:
             raise UserError("encode_window_frames must exceed twice encode_context_frames")
 

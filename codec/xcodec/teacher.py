@@ -23,7 +23,10 @@ from codec.xcodec.config import SpeechModelConfig, TeacherConfig
 # What a transformers model is told besides its sizes: nothing is random, nothing masked, no weight stands for a mask.
 _PLAIN: dict[str, Any] = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 MASK = "masked_spec_embed"  # that weight
-_OWN = {"hubert": ("feat_proj_layer_norm", "conv_pos_batch_norm"), "wavlm": ("num_buckets", "max_bucket_distance")}
+_OWN = {  # sizes that one type of model has alone
+    "hubert": ("feat_proj_layer_norm", "conv_pos_batch_norm"),
+    "wavlm": ("num_buckets", "max_bucket_distance"),
+}
 
 
 class Teacher(nn.Module, ABC):
@@ -131,7 +134,8 @@ def speech_sizes(values: Mapping[str, Any], source: str) -> SpeechModelConfig:
             f"{source}: a model of type {values.get('model_type')!r} cannot be the teacher of an X-Codec; use one of "
             f"{' or '.join(_OWN)}"
         )
-    known = {f.name: values[f.name] for f in fields(SpeechModelConfig) if f.name in values}
+    foreign = _foreign(values["model_type"])
+    known = {f.name: values[f.name] for f in fields(SpeechModelConfig) if f.name in values and f.name not in foreign}
     return parse(SpeechModelConfig, known, source)
 
 
@@ -139,10 +143,15 @@ def library_config(sizes: SpeechModelConfig) -> Any:
     """The transformers configuration of a teacher."""
     from transformers import AutoConfig
 
-    foreign = {name for kind, names in _OWN.items() if kind != sizes.model_type for name in names}
+    foreign = _foreign(sizes.model_type)
     values: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(sizes).items()
         if name not in foreign
     }
     return AutoConfig.for_model(**values, **_PLAIN)
+
+
+def _foreign(model_type: str) -> set[str]:
+    """Sizes that a model of another type has alone."""
+    return {name for kind, names in _OWN.items() if kind != model_type for name in names}

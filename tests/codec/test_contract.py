@@ -14,8 +14,9 @@ from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from tests.factories.codec import noise, small_codec
 from tests.factories.streams_tokenizer import StreamsTokenizer
+from tests.factories.xcodec import small_xcodec
 
-MADE = {"reasoning_codec": small_codec, "streams": StreamsTokenizer}
+MADE = {"reasoning_codec": small_codec, "streams": StreamsTokenizer, "xcodec": small_xcodec}
 LENGTHS = [1, 4_799, 4_800, 9_601, 30_000]  # samples
 DECODE = {"steps": 2}
 
