@@ -97,8 +97,9 @@ class _BankFile:
             for name, phrasings in bank.items():
                 if not phrasings or not all(p.strip() for p in phrasings):
                     raise UserError(f"'{key}' -> {shown(name)} must list at least one text, none of them empty")
-                for phrasing in phrasings if places else ():
-                    _check_places(phrasing, places, f"'{key}' -> {shown(name)}")
+                if places:
+                    for phrasing in phrasings:
+                        _check_places(phrasing, places, f"'{key}' -> {shown(name)}")
 
 
 def _check_places(phrasing: str, known: Sequence[str], where: str) -> None:

@@ -12,8 +12,8 @@ from codec.io.terminal import shown
 
 Kind = Literal["speech", "sound", "music", "mixture"]
 Split = Literal["train", "dev", "test"]
-KINDS: tuple[str, ...] = get_args(Kind)
-SPLITS: tuple[str, ...] = get_args(Split)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)

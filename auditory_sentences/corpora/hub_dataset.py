@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from auditory_sentences.corpora.clip import Clip, Kind, Split
-from auditory_sentences.corpora.rows import Columns, Rows, clips_of_rows, find_columns
+from auditory_sentences.corpora.rows import Columns, Rows, RowSource, clips_of_rows, find_columns
 from auditory_sentences.corpora.sound_folders import is_sound_folder, read_sound_folder
 from codec.io.errors import UserError, of_system
 from codec.io.files import replace_file
@@ -30,7 +30,7 @@ _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", 
 
 
 @dataclass(frozen=True)
-class HubDataset:
+class HubDataset(RowSource):
     """A dataset that `datasets` can load: a folder it saved, of parquet or of sound files, or an id on the hub.
 
     source_split: which of the dataset's own splits to read; `split` is what it is here (train, dev or test)
@@ -192,21 +192,22 @@ def _quiet(doing: str) -> Iterator[None]:
     """One line on the terminal instead of the bars and notes of the libraries."""
     import datasets
     from datasets.utils import logging
-    from huggingface_hub import utils
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    bars, hub_bars = not datasets.are_progress_bars_disabled(), not utils.are_progress_bars_disabled()
-    verbosity, hub_verbosity = logging.get_verbosity(), utils.logging.get_verbosity()
+    bars, hub_bars = not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     datasets.disable_progress_bars()
-    utils.disable_progress_bars()
+    disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # what it calls an error is raised too
-    utils.logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         with Console(stderr=True).status(printable(doing)):
             yield
     finally:
         logging.set_verbosity(verbosity)
-        utils.logging.set_verbosity(hub_verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if bars:
             datasets.enable_progress_bars()
         if hub_bars:
-            utils.enable_progress_bars()
+            enable_progress_bars()

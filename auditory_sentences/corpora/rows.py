@@ -8,9 +8,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.corpora.clip import Clip, Kind, Split
 from codec.io.errors import UserError
 from codec.io.strict import nearest
 from codec.io.terminal import printable, shown
@@ -31,14 +32,14 @@ Columns = dict[str, str]  # our name of a column -> the table's
 Rows = Iterable[tuple[str, Mapping[str, Any], str, str]]  # where it stands, the row, its audio file, the default id
 
 
-class RowSource(Protocol):
+class RowSource:
     """A description of a corpus that has rows; Table says what the fields are."""
 
-    path: Any
+    path: Path | str
     columns: Columns
     labels: tuple[str, ...]
-    clip_kind: str
-    split: str
+    clip_kind: Kind
+    split: Split
     licence: str
     source: str
 

@@ -100,10 +100,12 @@ def _labelled(files: list[Path], folder: Path) -> list[Sound]:
 
 def _splits(sounds: list[Sound]) -> list[str | None]:
     """Split of every sound that has one, by the names of folders, or else by those of files."""
-    for parts_of in (lambda name: Path(name).parent.parts, lambda name: (Path(name).stem,)):
+    folders = [Path(sound.name).parent.parts for sound in sounds]
+    files: list[tuple[str, ...]] = [(Path(sound.name).stem,) for sound in sounds]
+    for names in (folders, files):
         found = [
-            next((_SPLIT_OF[word] for part in parts_of(sound.name) for word in _words(part) if word in _SPLIT_OF), None)
-            for sound in sounds
+            next((_SPLIT_OF[word] for part in parts for word in _words(part) if word in _SPLIT_OF), None)
+            for parts in names
         ]
         if any(found):
             return found

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from auditory_sentences.corpora.clip import Clip, Kind, Split
-from auditory_sentences.corpora.rows import Rows, address_of, clips_of_rows, find_columns
+from auditory_sentences.corpora.rows import Rows, RowSource, address_of, clips_of_rows, find_columns
 from codec.io.errors import UserError
 from codec.io.reading import read_json_lines, read_table
 from codec.io.terminal import shown
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(RowSource):
     """A CSV, TSV or JSONL file with a row per clip.
 
     columns: our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split,
@@ -44,7 +44,7 @@ class Table:
         columns = find_columns(self, names, needed="file")
         yield from clips_of_rows(self, self._files(rows, columns["file"]), columns, names)
 
-    def _files(self, rows: list[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
+    def _files(self, rows: Sequence[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
         folder = self.audio_folder or self.path.parent
         found, missing, made = 0, "", []
         for where, row in rows:
@@ -62,7 +62,7 @@ class Table:
             raise UserError(missing)
         yield from made
 
-    def _read(self) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
+    def _read(self) -> tuple[list[str], Sequence[tuple[str, Mapping[str, Any]]]]:
         """(names of the columns, (where it stands, row) of every row)"""
         ending = self.path.suffix.lower()
         if ending in (".jsonl", ".ndjson"):

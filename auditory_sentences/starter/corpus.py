@@ -119,7 +119,7 @@ def _write_sound(path: Path, wave: np.ndarray) -> str:
         return sha256_of(temporary)
 
 
-def _in_processes(arguments: list[tuple], processes: int) -> Iterator[int]:
+def _in_processes(arguments: list[tuple[Path, Path, int, StarterSize, list[Job]]], processes: int) -> Iterator[int]:
     if processes == 1 or len(arguments) <= 1:
         yield from (_render_batch(*a) for a in arguments)
         return

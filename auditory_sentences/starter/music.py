@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,8 @@ def draw_melody(rng: Generator, split: str, seconds: float) -> Melody:
     while True:
         tempo = choose(rng, tuple(TEMPI))
         bpm = int(rng.integers(*TEMPI[tempo], endpoint=True))
-        total, beats = max(3, round(seconds * bpm / 60)), []
+        total = max(3, round(seconds * bpm / 60))
+        beats: list[float] = []
         while sum(beats) < total:
             long = [2.0] if tempo != "slow" and sum(beats) + 2 <= total else [0.5, 0.5]
             beats += choose(rng, ([1.0], [1.0], [1.0], [0.5, 0.5], long))
@@ -109,7 +111,7 @@ def _held(t: np.ndarray, attack: float, release: float) -> np.ndarray:
     return np.clip(np.minimum(t / attack, (t[-1] - t) / release), 0, 1)
 
 
-def _harmonics(phase: np.ndarray, frequency: float, levels) -> np.ndarray:
+def _harmonics(phase: np.ndarray, frequency: float, levels: Sequence[float] | Sequence[np.ndarray]) -> np.ndarray:
     """Sum of harmonics below 11 kHz; `levels[k]` of harmonic k + 1 is a number or a curve over time."""
     return sum(a * np.sin((k + 1) * phase) for k, a in enumerate(levels) if (k + 1) * frequency < 11_000)
 

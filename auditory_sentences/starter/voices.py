@@ -143,12 +143,12 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
     """
     chunks: list[np.ndarray] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def collect(samples, count, _events):
+    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:
@@ -161,7 +161,7 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
         opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), 1 << 15)
         if opened != ESPEAK_RATE:
             raise UserError("espeak-ng could not open its data; run `pip install --force-reinstall espeakng-loader`")
-        library.espeak_SetSynthCallback(collect)
+        library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if library.espeak_SetVoiceByName(name.encode()) != 0:
             raise UserError(f"espeak-ng has no voice {name!r}; install espeakng-loader 0.2.4")

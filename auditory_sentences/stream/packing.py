@@ -73,7 +73,7 @@ class Packing:
     def __init__(self, stream: Sentences, layout: VocabularyLayout, tokenizer: TextTokenizer, context: int) -> None:
         self.stream, self.layout, self.tokenizer, self.context = stream, layout, tokenizer, context
         self.skipped: Counter[str] = Counter()
-        self._texts: dict[tuple, Rows] = {}
+        self._texts: dict[tuple[Segment, bool], Rows] = {}  # by segment and whether conditions are dropped
         self._window: _Window | None = None
         padding = collate([text_rows([0] * context, layout, False), text_rows([], layout, False)], layout)
         self._blank = Rows(padding.ids[1], padding.mask[1], padding.loss[1])
@@ -92,7 +92,8 @@ class Packing:
                     mine.append(self._pack(window, window.packs[place]))
                     names += [window.drawn[i].sentence.name for i in window.packs[place]]
                 cursor = window.number * WINDOW + place + 1
-            yield PackedBatch(*(torch.stack(parts) for parts in zip(*mine, strict=True)), cursor, names)
+            ids, mask, loss, position_ids = (torch.stack(parts) for parts in zip(*mine, strict=True))
+            yield PackedBatch(ids, mask, loss, position_ids, cursor, names)
 
     def _locate(self, cursor: int) -> tuple[_Window, int]:
         """The window and the place in it of the first pack at or after the cursor."""
@@ -125,12 +126,13 @@ class Packing:
         return _Window(number, drawn, best_fit(lengths, self.context))
 
     def _length(self, drawn: SampledSentence) -> int:
-        return sum(
-            len(self._text(segment, drawn.drop_conditions))
-            if segment.is_text
-            else self.layout.row_count(segment.content, segment.role)
-            for segment in drawn.sentence.segments
-        )
+        length = 0
+        for segment in drawn.sentence.segments:
+            if isinstance(segment.content, str):
+                length += len(self._text(segment, drawn.drop_conditions))
+            else:
+                length += self.layout.row_count(segment.content, segment.role)
+        return length
 
     def _pack(self, window: _Window, members: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ids, mask, loss and position_ids of one pack."""
@@ -156,7 +158,7 @@ class Packing:
         return to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, drop_conditions)
 
     def _text(self, segment: Segment, drop_conditions: bool) -> Rows:
-        key = (segment.role, segment.content, segment.is_target, drop_conditions)
+        key = segment, drop_conditions
         if key not in self._texts:
             if len(self._texts) >= _CACHED_TEXTS:
                 self._texts.clear()

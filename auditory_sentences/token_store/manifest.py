@@ -63,7 +63,7 @@ class ShardEntry:
 
     @property
     def number(self) -> int:
-        return int(_SHARD_NAME.fullmatch(self.file)[1])
+        return int(self.file.removeprefix("shard-").removesuffix(".arrow"))
 
 
 @dataclass(frozen=True, kw_only=True)

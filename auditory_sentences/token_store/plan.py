@@ -87,13 +87,13 @@ def plan_build(
     left = {clip.id: clip for clip in clips}  # without a place as yet, in the order in which they were given
     plan = Plan([])
     gone: list[tuple[Part, int, _Member]] = []  # with the places in the part before it
-    unknown: list[Part] = []
+    unknown: list[tuple[Part, ShardEntry]] = []
     for entry in manifest.shards:
         part = _opened(folder, entry, manifest, streams, plan)
         plan.parts.append(part)
-        members = _members(part, order)
+        members = _members(part, entry, order)
         if members is None:
-            unknown.append(part)
+            unknown.append((part, entry))
             continue
         made_at = (folder / entry.file).stat().st_mtime_ns if part.shard is not None else 0
         for member in members:
@@ -104,8 +104,8 @@ def plan_build(
                 part.places.append(place)
             elif member.row is not None or (member.source is not None and member.source.stored):
                 gone.append((part, len(part.places), member))
-    for part in unknown:  # nothing tells what these held: what a build in this order would put there
-        for clip in list(left.values())[: part.entry.clips + len(part.entry.failures)]:
+    for part, entry in unknown:  # nothing tells what these held: what a build in this order would put there
+        for clip in list(left.values())[: entry.clips + len(entry.failures)]:
             part.places.append(Place(left.pop(clip.id), again=True))
     gone = _renamed(gone, left)
     if gone and not prune:
@@ -135,13 +135,11 @@ def _opened(folder: Path, entry: ShardEntry, manifest: Manifest, streams: Sequen
     return part
 
 
-def _members(part: Part, order: dict[str, int]) -> list[_Member] | None:
+def _members(part: Part, entry: ShardEntry, order: dict[str, int]) -> list[_Member] | None:
     """The clips of a listed shard in their order, those included that could not be read; None where nothing tells."""
-    failed = [_Member(failure.id, None, None) for failure in part.entry.failures]
-    if part.shard is None and part.sources is None:
-        return None
+    failed = [_Member(failure.id, None, None) for failure in entry.failures]
     if part.shard is None:
-        return [_Member(source.id, source, None) for source in part.sources]
+        return None if part.sources is None else [_Member(source.id, source, None) for source in part.sources]
     if part.sources is None:
         members = [_Member(clip_id, None, row) for row, clip_id in enumerate(part.shard.ids)]
         return sorted(members + failed, key=lambda member: order.get(member.id, len(order))) if failed else members

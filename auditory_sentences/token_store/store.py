@@ -27,13 +27,33 @@ class StoredClips(ABC):
     """Clips with tokens, one store or several: `clips[i]` is a StoredClip."""
 
     name: str  # of the store, in messages
-    fingerprint: str  # of the tokenizer that made the tokens
-    data_hash: str  # identity of the contents, 16 hexadecimal digits
-    clips: tuple[Clip, ...]  # the records of all clips, without tokens, in the store's order
     streams: tuple[StreamSpec, ...]  # of the tokenizer, in the order of generation
     sample_rate: int  # of the tokenizer, in Hz
-    num_samples: tuple[int, ...]  # of each clip at that rate: what a sentence will need is known without reading tokens
-    failures: tuple[Failure, ...]  # clips that could not be read when the store was built
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the tokenizer that made the tokens."""
+
+    @property
+    @abstractmethod
+    def data_hash(self) -> str:
+        """Identity of the contents, 16 hexadecimal digits."""
+
+    @property
+    @abstractmethod
+    def clips(self) -> tuple[Clip, ...]:
+        """The records of all clips, without tokens, in the store's order."""
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> tuple[int, ...]:
+        """Of each clip at the tokenizer's rate: what a sentence will need is known without reading tokens."""
+
+    @property
+    @abstractmethod
+    def failures(self) -> tuple[Failure, ...]:
+        """Clips that could not be read when the store was built."""
 
     @abstractmethod
     def __len__(self) -> int: ...
