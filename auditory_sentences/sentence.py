@@ -21,16 +21,17 @@ TEXT_ROLES = get_args(TextRole)
 class Segment:
     """One piece of an auditory sentence.
 
-    role of text: "prompt" (an instruction), "transcription", "lyric" and "caption" (wrapped in their tags),
-        "text" (anything else)
-    role of audio: "audio" (all streams, in the order of generation), the name of a stream (that one alone),
-        "audio_prompt" (the last stream of a reference voice or sound)
-    content: str or AudioTokens, as the role demands
-    is_target: the model learns to say this
+    Raises:
+        ValueError: The role is unknown, or demands another content.
     """
 
+    # of text: "prompt" (an instruction), "transcription", "lyric" and "caption" (wrapped in their tags), "text"
+    # (anything else); of audio: "audio" (all streams, in the order of generation), the name of a stream (that one
+    # alone), "audio_prompt" (the last stream of a reference voice or sound)
     role: str
+    # text or tokens, as the role demands
     content: str | AudioTokens
+    # the model learns to say this
     is_target: bool = False
 
     def __post_init__(self) -> None:
@@ -43,14 +44,17 @@ class Segment:
 
     @property
     def is_text(self) -> bool:
+        """Whether its content is text."""
         return isinstance(self.content, str)
 
 
 @dataclass(frozen=True)
 class AuditorySentence:
-    """An ordered list of segments (UniAudio 2.0 §4.4). `name` says where it came from: task or construction, clips."""
+    """An ordered list of segments (UniAudio 2.0 §4.4)."""
 
+    # in the order in which they are said
     segments: tuple[Segment, ...]
+    # where it came from: task or construction, clips
     name: str = ""
 
     def then(self, *segments: Segment) -> AuditorySentence:
@@ -63,9 +67,19 @@ def to_rows(
 ) -> Rows:
     """The rows of a sentence: the only place where segments become the model's tensor.
 
-    drop_conditions: every segment that is not learned is replaced by padding ids of the same length, for guidance
-        dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
-    Raises UserError where audio was made by another tokenizer than the layout's, and ValueError for an empty sentence.
+    Args:
+        sentence: Of one segment or more.
+        layout: Vocabulary of the model.
+        text_tokenizer: Of the model.
+        drop_conditions: Replace every segment that is not learned by padding ids of the same length, for guidance
+            dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
+
+    Returns:
+        The rows of its segments, one after the other, with weight 1 where a target is learned.
+
+    Raises:
+        UserError: Audio was made by another tokenizer than the layout's.
+        ValueError: The sentence is empty.
     """
     if not sentence.segments:
         raise ValueError("an auditory sentence needs at least one segment")
@@ -80,7 +94,17 @@ def to_rows(
 def with_generation_prompt(
     sentence: AuditorySentence, role: TextRole, layout: VocabularyLayout, text_tokenizer: TextTokenizer
 ) -> Rows:
-    """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
+    """The rows of a sentence and of the beginning of a text segment.
+
+    Args:
+        sentence: What is given.
+        role: Of the text that is to follow.
+        layout: Vocabulary of the model.
+        text_tokenizer: Of the model.
+
+    Returns:
+        Rows that end in tag and BOS, with what comes before the text's first word.
+    """
     rows = to_rows(sentence.then(Segment(role, "")), layout, text_tokenizer)
     closing = 2 if role in TAGGED_ROLES else 1  # EOS and, of a tagged role, the closing tag
     return rows.prefix(len(rows) - closing)

@@ -25,14 +25,13 @@ Groups = list[list[Segment]]  # the segments of a group stay together
 
 @dataclass(frozen=True)
 class Construction:
-    """One way to link clips.
+    """One way to link clips."""
 
-    anchors: catalogue -> the things that one sentence each is built around; none where the data hold none
-    groups: (catalogue, anchor, draws) -> groups of segments; the segments of a group stay together
-    """
-
+    # in mixtures
     name: str
+    # catalogue -> the things that one sentence each is built around; none where the data hold none
     anchors: Callable[[Catalogue], Sequence[Any]]
+    # (catalogue, anchor, draws) -> groups of segments
     groups: Callable[[Catalogue, Any, KeyedRng], Groups]
 
     def build(self, catalogue: Catalogue, anchor: Any, rng: KeyedRng, max_rows: int) -> AuditorySentence:
@@ -40,6 +39,12 @@ class Construction:
 
         Groups that no longer fit into 8 segments and `max_rows` rows are left out from the end. What is needed for two
         segments is kept whatever it takes; packing skips, and counts, what is too long for its context.
+
+        Args:
+            catalogue: Of the split.
+            anchor: One of `anchors(catalogue)`.
+            rng: Draws what order and number are free.
+            max_rows: Of the sentence.
         """
         chosen: list[Segment] = []
         for group in self.groups(catalogue, anchor, rng):

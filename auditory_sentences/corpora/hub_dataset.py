@@ -31,29 +31,38 @@ _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", 
 
 @dataclass(frozen=True)
 class HubDataset(RowSource):
-    """A dataset that `datasets` can load: a folder it saved, of parquet or of sound files, or an id on the hub.
+    """A dataset that `datasets` can load."""
 
-    source_split: which of the dataset's own splits to read; `split` is what it is here (train, dev or test)
-    config: the dataset's configuration, where it has several
-    columns, labels, clip_kind, licence, source: as in Table; the audio column is called "audio" unless columns say else
-    audio_folder: where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any
-        number of datasets may share the folder
-    """
-
+    # a folder that it saved, a folder of parquet or of sound files, or an id on the hub
     path: str
+    # which of the dataset's own splits to read; `split` is what it is here
     source_split: str
+    # of the corpus, put before the ids of its clips
     name: str = ""
+    # the dataset's configuration, where it has several
     config: str | None = None
+    # our name of a column -> the dataset's, where they differ. Ours: audio (needed), and all of a table's but file
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any number of
+    # datasets may share the folder
     audio_folder: Path | None = None
+    # of all clips, where the dataset has no column `kind`
     clip_kind: Kind = "speech"
+    # of all clips, where the dataset has no such column
     split: Split = "train"
+    # of all clips, where the dataset has no such column
     licence: str = ""
+    # of all clips, where the dataset has no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
-        """(where it stands, clip) of every row. Raises UserError for whatever the library cannot do."""
+        """(where it stands, clip) of every row.
+
+        Raises:
+            UserError: The library cannot load the dataset, or a row is no clip.
+        """
         if is_sound_folder(Path(self.path)):
             names, sounds = read_sound_folder(Path(self.path), self.source_split)
             columns = find_columns(self, names, needed="audio")

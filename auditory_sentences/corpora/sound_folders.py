@@ -27,12 +27,16 @@ _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound file of the folder: where it is spoken of, its row, the file, and what it is called."""
+    """A sound file of the folder."""
 
+    # where it is spoken of, for messages
     where: str
+    # what is said of it: column -> value
     row: Mapping[str, Any]
+    # of the file
     path: Path
-    name: str  # the path within the folder, where it lies there
+    # the path within the folder, where it lies there
+    name: str
 
 
 def is_sound_folder(folder: Path) -> bool:
@@ -51,7 +55,9 @@ def read_sound_folder(folder: Path, split: str) -> tuple[list[str], list[Sound]]
     `file_name` is relative to them. Otherwise every sound file is a row, and the folders that hold them, where there
     are several at one depth, are the column `label`. A folder or else a file with train, dev, test or the like in its
     name is of that split; where there is none of these, all are of train.
-    Raises UserError for a split that there is not, and for what is wrong with the metadata.
+
+    Raises:
+        UserError: There is no such split, or something is wrong with the metadata.
     """
     files = [path for path in files_below(folder) if is_sound(path.name)]
     lists = [path for path in files_below(folder) if path.name in _METADATA]

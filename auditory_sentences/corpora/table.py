@@ -18,28 +18,36 @@ from codec.io.terminal import shown
 
 @dataclass(frozen=True)
 class Table(RowSource):
-    """A CSV, TSV or JSONL file with a row per clip.
+    """A CSV, TSV or JSONL file with a row per clip."""
 
-    columns: our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split,
-        text, caption, speaker, group, position, licence, source; whichever there are
-    labels: further columns that are exact attributes of the clip
-    audio_folder: what file names are relative to; the table's own folder if not given
-    clip_kind, split, licence, source: of all clips, where the table has no such column
-    """
-
+    # of the file
     path: Path
+    # of the corpus, put before the ids of its clips
     name: str = ""
+    # our name of a column -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind,
+    # split, text, caption, speaker, group, position, licence, source; whichever there are
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # what file names are relative to; the table's own folder if not given
     audio_folder: Path | None = None
+    # of all clips, where the table has no column `kind`
     clip_kind: Kind = "speech"
+    # of all clips, where the table has no such column
     split: Split = "train"
+    # of all clips, where the table has no such column
     licence: str = ""
+    # of all clips, where the table has no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
-        """(where it stands, clip). A row whose file is missing is a clip like any other, which its reader reports;
-        where all are missing, UserError names the first."""
+        """(where it stands, clip) of every row.
+
+        A row whose file is missing is a clip like any other, which its reader reports.
+
+        Raises:
+            UserError: A row is no clip, or the files of all rows are missing; the message names the first.
+        """
         names, rows = self._read()
         columns = find_columns(self, names, needed="file")
         yield from clips_of_rows(self, self._files(rows, columns["file"]), columns, names)
@@ -74,7 +82,15 @@ class Table(RowSource):
 
 
 def is_file(path: Path, where: str) -> bool:
-    """Whether there is such a file. Raises UserError where it is a folder, a pipe or a device."""
+    """Whether there is such a file.
+
+    Args:
+        path: Of the file.
+        where: What names it, for messages.
+
+    Raises:
+        UserError: It is a folder, a pipe or a device.
+    """
     try:
         mode = os.stat(path).st_mode
     except OSError:  # whoever reads it says what is wrong

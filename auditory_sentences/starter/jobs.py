@@ -26,20 +26,25 @@ _LICENCE = "CC0-1.0"
 class StarterSize:
     """How many clips of each kind a starter corpus has; the defaults make about three and a half hours.
 
-    speech, sound, music: training clips that stand alone or share a text
-    mixtures: training mixtures, each with its two clean parts as clips of their own
-    recordings: long training recordings of speech and as many of music, three to five consecutive clips each
-    held_out: clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
-    voices, held_out_voices: speakers in train; in dev, and again in test
+    Raises:
+        UserError: A number is out of range.
     """
 
+    # training clips of speech that stand alone or share a text
     speech: int = 5000
+    # training clips of sound events
     sound: int = 480
+    # training clips of music
     music: int = 400
+    # training mixtures, each with its two clean parts as clips of their own
     mixtures: int = 100
+    # long training recordings of speech and as many of music, three to five consecutive clips each
     recordings: int = 25
+    # clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
     held_out: int = 100
+    # speakers in train
     voices: int = 600
+    # speakers in dev, and again in test
     held_out_voices: int = 24
 
     def __post_init__(self) -> None:
@@ -55,14 +60,18 @@ SMALL = StarterSize(speech=12, sound=6, music=4, mixtures=1, recordings=1, held_
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a renderer; `index` counts the jobs of its kind and split."""
+    """One call of a renderer."""
 
+    # which renderer: a key of `_RENDERERS`
     kind: str
+    # of its clips
     split: Split
+    # among the jobs of its kind and split, from 0
     index: int
 
     @property
     def name(self) -> str:
+        """What the ids of its clips begin with."""
         return f"{self.split}-{self.kind}-{self.index:05d}"
 
 
@@ -85,7 +94,13 @@ def plan(size: StarterSize) -> Iterator[Job]:
 
 
 def render(job: Job, seed: int, size: StarterSize) -> Rendered:
-    """The job's clips with their waveforms (n,) float32 at 24 kHz: a function of the arguments alone."""
+    """The clips of a job, a function of the arguments alone.
+
+    Args:
+        job: One of `plan(size)`.
+        seed: Of the corpus.
+        size: Of the corpus.
+    """
     return _RENDERERS[job.kind](job, generator(seed, job.kind, job.split, job.index), size)
 
 

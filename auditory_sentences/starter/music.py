@@ -25,17 +25,24 @@ _REGISTER = {
 
 @dataclass(frozen=True)
 class Melody:
-    """Scale degrees (0 = tonic, 7 = the tonic above) and their lengths in beats; a key and a tempo to play it in."""
+    """Notes, and a key and a tempo to play them in."""
 
+    # of the scale, of each note: 0 is the tonic, 7 the tonic above
     degrees: tuple[int, ...]
+    # length of each note
     beats: tuple[float, ...]
+    # one of TONICS
     tonic: str
+    # one of MODES
     mode: str
+    # one of TEMPI
     tempo: str
+    # beats per minute
     bpm: int
 
     @property
     def labels(self) -> dict[str, str]:
+        """Of a clip that it is played in; the instrument is not among them."""
         return {"key": f"{self.tonic} {self.mode}", "tempo": self.tempo, "bpm": str(self.bpm)}
 
     @property
@@ -45,7 +52,13 @@ class Melody:
 
 
 def draw_melody(rng: Generator, split: str, seconds: float) -> Melody:
-    """A melody of about `seconds` seconds (whole beats, at least three) whose tune belongs to the split."""
+    """A melody of whole beats, at least three.
+
+    Args:
+        rng: Draws everything.
+        split: That its tune belongs to.
+        seconds: Of its length, about.
+    """
     while True:
         tempo = choose(rng, tuple(TEMPI))
         bpm = int(rng.integers(*TEMPI[tempo], endpoint=True))
@@ -82,7 +95,16 @@ def music_caption(labels: dict[str, str], rng: Generator) -> str:
 
 
 def play(melody: Melody, instrument: str, rng: Generator) -> np.ndarray:
-    """The melody on an instrument: (n,) float32 at 24 kHz, peak 1, exactly as long as its beats."""
+    """A melody, played.
+
+    Args:
+        melody: Says what, in which key and how fast.
+        instrument: One of INSTRUMENTS.
+        rng: Draws what differs from one instrument, and one touch, to the next.
+
+    Returns:
+        (n,) float32 at 24 kHz, peak 1, exactly as long as its beats.
+    """
     beat = 60 / melody.bpm
     wave = np.zeros(round(sum(melody.beats) * beat * RATE) + RATE)
     character = rng.uniform(-1, 1)  # one instrument differs from the next of its kind

@@ -60,24 +60,32 @@ TRACT_RATES = (20_400, 21_000, 21_600, 22_050, 22_500, 23_100, 23_700)
 
 @dataclass(frozen=True)
 class Voice:
-    """One speaker. `f0` is the nominal fundamental in Hz, `tract_rate` the assumed rate of espeak's output."""
+    """One speaker."""
 
+    # espeak-ng's, one of ACCENTS
     language: str
+    # espeak-ng's, one of MALE or FEMALE: the timbre
     variant: str
-    pitch: str  # low, medium, high
+    # low, medium or high, for a voice of its gender
+    pitch: str
+    # nominal fundamental, in Hz
     f0: float
+    # the rate that espeak's output is taken to have, one of TRACT_RATES
     tract_rate: int
 
     @property
     def speaker(self) -> str:
+        """Its name."""
         return f"{self.language}+{self.variant}-{self.pitch}"
 
     @property
     def gender(self) -> str:
+        """As the variant has it."""
         return "male" if self.variant in MALE else "female"
 
     @property
     def labels(self) -> dict[str, str]:
+        """What is known of all that it says."""
         return {"gender": self.gender, "pitch": self.pitch, "accent": ACCENTS[self.language]}
 
 
@@ -118,9 +126,20 @@ def _voice(language: str, variant: str, pitch: str, split: str) -> Voice:
 
 
 def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
-    """Speech of one utterance, silence at both ends cut away: (n,) float32 at 24 kHz, peak at most 1.
+    """Speech of one utterance, silence at both ends cut away.
 
     The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it.
+
+    Args:
+        text: At least one word.
+        voice: Of the speaker.
+        words_per_minute: As espeak-ng counts them.
+
+    Returns:
+        (n,) float32 at 24 kHz, peak at most 1.
+
+    Raises:
+        UserError: espeak-ng cannot be loaded, lacks the voice, or has no sound for the text.
     """
     stretch = voice.tract_rate / ESPEAK_RATE
     measured = (MALE | FEMALE)[voice.variant]

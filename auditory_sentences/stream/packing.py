@@ -35,26 +35,31 @@ class Sentences(Protocol):
 class PackedBatch(NamedTuple):
     """Packed rows, ready for the model's forward.
 
-    ids (B, T, columns) int64, mask (B, T, columns) bool, loss (B, T) float32, position_ids (B, T) int64, which restart
-    at 0 with every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its
-    own.
-    cursor: where the next batch starts, for all readers together
-    names: of the sentences in the batch, for messages
+    What is left at the end of a row has padding ids, mask and loss 0 and positions of its own.
     """
 
+    # (B, T, columns) int64
     ids: Tensor
+    # (B, T, columns) bool
     mask: Tensor
+    # (B, T) float32
     loss: Tensor
+    # (B, T) int64, restart at 0 with every sentence
     position_ids: Tensor
+    # where the next batch starts, for all readers together
     cursor: int
+    # of the sentences in the batch, for messages
     names: list[str]
 
 
 class _Window(NamedTuple):
     """WINDOW consecutive sentences of the stream, and which of them share a pack."""
 
+    # counted from the start of the stream
     number: int
+    # its sentences in the stream's order
     drawn: list[SampledSentence]
+    # the places in `drawn` of the sentences of each pack
     packs: list[list[int]]
 
 
@@ -67,7 +72,12 @@ class Packing:
 
     Sentences longer than `context` are skipped, each with a log line, and counted in `skipped` by the first part of
     their name. (The stream makes audio_only, constructions and episodes fit, if its max_rows is the context.)
-    Raises UserError where a whole epoch holds no sentence short enough.
+
+    Args:
+        stream: Of sentences.
+        layout: Vocabulary of the model.
+        tokenizer: Of text.
+        context: Rows of a pack.
     """
 
     def __init__(self, stream: Sentences, layout: VocabularyLayout, tokenizer: TextTokenizer, context: int) -> None:
@@ -83,6 +93,15 @@ class Packing:
 
         Of every `batch_size * readers` packs, reader r gets the r-th `batch_size`; only those are built. All readers
         see the same cursors. Put together, the packs are the same in the same order for any number of readers.
+
+        Args:
+            cursor: 0, or that of the last batch read.
+            batch_size: Packs of a batch.
+            reader: Which of the readers this is, counted from 0.
+            readers: How many there are.
+
+        Raises:
+            UserError: A whole epoch holds no sentence short enough.
         """
         while True:
             mine, names = [], []
@@ -170,7 +189,14 @@ def best_fit(lengths: Mapping[int, int], capacity: int) -> list[list[int]]:
     """Which items share a bin: each, in the order given, goes where it leaves the least room.
 
     Longest first would fill two per cent more, but would put sentences of one length, and so of one task or even of one
-    clip, side by side: a step of training would see little else. Every length must be at most `capacity`.
+    clip, side by side: a step of training would see little else.
+
+    Args:
+        lengths: Item -> its length, at most `capacity`.
+        capacity: Of a bin.
+
+    Returns:
+        The items of every bin.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (what is left, bin), sorted

@@ -52,19 +52,27 @@ def build_store(
     """Tokenise the clips into `folder`: what is there already stays, what is new or has changed is encoded.
 
     An interrupted build goes on; a finished store is found complete, or brought up to date (auditory_sentences/
-    token_store/plan.py says which clips are the same ones).
+    token_store/plan.py says which clips are the same ones). Clips that could not be read before are tried again.
 
-    shard_clips: clips between two points that a kill cannot undo
-    batch_seconds: sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives a
-        clip the same tokens in any batch, so this changes speed and memory only
-    max_seconds: longer clips are not stored (cut long recordings into clips of one group)
-    strict: a clip that cannot be read raises UserError at once, instead of being listed at the end
-    prune: take stored clips out that are not among those given, instead of refusing
-    max_failures: share of the clips beyond which those that cannot be read stop the build, which keeps what it has
-        done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share
+    Args:
+        clips: Each with an id of its own.
+        tokenizer: Makes the tokens.
+        folder: New, or that of a store that this tokenizer made.
+        shard_clips: Clips between two points that a kill cannot undo.
+        batch_seconds: Sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives
+            a clip the same tokens in any batch, so this changes speed and memory only.
+        max_seconds: Longer clips are not stored (cut long recordings into clips of one group).
+        strict: A clip that cannot be read is an error at once, instead of being listed at the end.
+        prune: Take stored clips out that are not among those given, instead of refusing.
+        max_failures: Share of the clips beyond which those that cannot be read stop the build, which keeps what it has
+            done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share.
 
-    Clips that could not be read before are tried again. Raises UserError where the folder holds a store of another
-    tokenizer, or of clips that are not given, and where no clip at all could be read.
+    Returns:
+        The store, opened.
+
+    Raises:
+        UserError: The folder holds a store of another tokenizer, or of clips that are not given; too many clips, or
+            all of them, cannot be read; there is no clip, or two have one id.
     """
     clips, folder = list(clips), Path(folder)
     if not clips:

@@ -20,9 +20,11 @@ from codec.tokens import AudioTokens
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of a clip, and the recording that they were made of."""
+    """A clip, encoded."""
 
+    # of the clip
     tokens: AudioTokens
+    # the recording that they were made of
     source: Source
 
 
@@ -32,7 +34,14 @@ Done = tuple[dict[int, Encoded], dict[int, str]]  # position -> tokens, position
 def encode(
     clips: Sequence[Clip], tokenizer: AudioTokenizer, batch_seconds: float, max_seconds: float
 ) -> Iterator[Done]:
-    """Bit by bit, position -> tokens, and position -> reason for the clips that cannot be read."""
+    """Clips into tokens, bit by bit.
+
+    Args:
+        clips: Known by their positions among these.
+        tokenizer: Makes the tokens.
+        batch_seconds: Sound encoded at once, padding included.
+        max_seconds: Longer clips are not read.
+    """
     lengths: dict[int, int] = {}  # position -> samples
     unread: dict[int, str] = {}
     for i, clip in enumerate(clips):

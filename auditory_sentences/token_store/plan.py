@@ -25,52 +25,55 @@ _SHOWN = 5  # ids in a message
 
 @dataclass
 class Place:
-    """A clip's place in a shard.
+    """A clip's place in a shard."""
 
-    source: the recording that its tokens are of; None where it is to be encoded
-    row: of the shard as it was, where its tokens are; None where it is to be encoded
-    again: it was in the store before
-    """
-
+    # as it was given
     clip: Clip
+    # the recording that its tokens are of; None where it is to be encoded
     source: Source | None = None
+    # of the shard as it was, where its tokens are; None where it is to be encoded
     row: int | None = None
+    # it was in the store before
     again: bool = False
 
 
 @dataclass
 class Part:
-    """A shard as it is to be, beside what it was: all None for a new one.
+    """A shard as it is to be, beside what it was."""
 
-    shard: None too where it is damaged, and is to be made anew; sources likewise
-    """
-
+    # what the manifest says of it; None for a new one
     entry: ShardEntry | None = None
+    # as it was; None for a new one, and for one that is damaged and to be made anew
     shard: Shard | None = None
+    # what its clips were made of; None where nothing tells
     sources: list[Source] | None = None
+    # of the clips that it is to hold, in their order
     places: list[Place] = field(default_factory=list)
 
 
 @dataclass
 class Plan:
-    """The shards of the store to be.
+    """The store to be."""
 
-    pruned: stored clips that are left out; unread: stored clips whose files cannot be read now, and why
-    messages: what a person should know of before it is done
-    """
-
+    # its shards
     parts: list[Part]
+    # number of stored clips that are left out
     pruned: int = 0
+    # id -> why, of stored clips whose files cannot be read now
     unread: dict[str, str] = field(default_factory=dict)
+    # what a person should know of before it is done
     messages: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Member:
-    """A clip that a shard holds, or that was to be in it (row None)."""
+    """A clip that a shard holds, or that was to be in it."""
 
+    # of the clip
     id: str
+    # what it was made of; None where nothing tells
     source: Source | None
+    # of the shard; None where it is not there
     row: int | None
 
 
@@ -82,7 +85,19 @@ def plan_build(
     shard_clips: int,
     prune: bool,
 ) -> Plan:
-    """Find every clip its place. Raises UserError where stored clips are not among those given, unless `prune`."""
+    """Find every clip its place.
+
+    Args:
+        folder: Of the store.
+        manifest: What is there.
+        clips: Which are to be there.
+        streams: Of the tokenizer.
+        shard_clips: Number of clips in a new shard.
+        prune: Leave out stored clips that are not among those given.
+
+    Raises:
+        UserError: There are such clips, and `prune` is not set; or a shard may not be read.
+    """
     order = {clip.id: i for i, clip in enumerate(clips)}
     left = {clip.id: clip for clip in clips}  # without a place as yet, in the order in which they were given
     plan = Plan([])

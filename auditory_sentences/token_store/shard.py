@@ -33,7 +33,7 @@ _AGAIN = "restore it from a copy, or run `uniaudio corpus store` with the same c
 class StoredClip(Clip):
     """A clip with its tokens."""
 
-    # what its recording sounds like
+    # of its recording
     tokens: AudioTokens = field(kw_only=True)
 
 
@@ -41,7 +41,15 @@ class Shard:
     """A shard, open: only what is read of it is in memory.
 
     Checked are its checksum, its form, that each stream of a clip has as many ids as its length needs, and their range.
-    Raises Damaged that names the file, and the clip where it is one's fault; UserError where it may not be read.
+
+    Args:
+        folder: Of the store.
+        entry: Says which file it is.
+        manifest: The entry's.
+
+    Raises:
+        Damaged: It is not what was written; the message names the file, and the clip where it is one's fault.
+        UserError: It may not be read.
     """
 
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
@@ -113,7 +121,7 @@ class Shard:
         return self._table["path"].to_pylist() if "path" in self._table.column_names else None
 
     def tokens(self, row: int) -> AudioTokens:
-        """Of the clip in that row."""
+        """The tokens of the clip in that row."""
         made = {}
         for stream in self._streams:
             ends = self._ends[stream.name]
@@ -163,7 +171,17 @@ class Shard:
 def write_shard(
     path: Path, clips: Sequence[Clip], tokens: Sequence[AudioTokens], streams: Sequence[StreamSpec]
 ) -> ShardEntry:
-    """Write clips with their tokens into a file, all of it or nothing, and return what the manifest says of it."""
+    """Write clips with their tokens into a file, all of it or nothing.
+
+    Args:
+        path: Of the file, named as a shard is.
+        clips: Their records.
+        tokens: Of each clip.
+        streams: Of the tokenizer.
+
+    Returns:
+        What the manifest is to say of it.
+    """
     schema = _schema(streams)
     columns: dict[str, Any] = {name: [getattr(clip, name) for clip in clips] for name in RECORD}
     columns["labels"] = [json.dumps(clip.labels) for clip in clips]
