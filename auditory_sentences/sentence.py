@@ -37,13 +37,28 @@ class Segment:
         expected = str if self.role in TEXT_ROLES else AudioTokens
         if not isinstance(self.content, expected):
             raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(self.content).__name__}")
-        if not self.is_text and self.role not in (ALL_STREAMS, AUDIO_PROMPT, *self.content.streams):
-            known = (*TEXT_ROLES, ALL_STREAMS, AUDIO_PROMPT, *self.content.streams)
-            raise ValueError(f"unknown role '{self.role}'; known: {known}")
+        known = TEXT_ROLES if self.is_text else (ALL_STREAMS, AUDIO_PROMPT, *self.tokens.streams)
+        if self.role not in known:
+            raise ValueError(f"unknown role '{self.role}'; known: {(*TEXT_ROLES, *known)}")
 
     @property
     def is_text(self) -> bool:
+        """Whether it holds text, else audio."""
         return isinstance(self.content, str)
+
+    @property
+    def text(self) -> str:
+        """What a segment of text says. Raises TypeError where it is audio."""
+        if not isinstance(self.content, str):
+            raise TypeError(f"a segment of {self.role} holds no text")
+        return self.content
+
+    @property
+    def tokens(self) -> AudioTokens:
+        """The audio of a segment of audio. Raises TypeError where it is text."""
+        if isinstance(self.content, str):
+            raise TypeError(f"a segment of {self.role} holds no audio")
+        return self.content
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def to_rows(
 
 
 def with_generation_prompt(
-    sentence: AuditorySentence, role: TextRole, layout: VocabularyLayout, text_tokenizer: TextTokenizer
+    sentence: AuditorySentence, role: str, layout: VocabularyLayout, text_tokenizer: TextTokenizer
 ) -> Rows:
     """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
     rows = to_rows(sentence.then(Segment(role, "")), layout, text_tokenizer)
@@ -89,13 +104,13 @@ def with_generation_prompt(
 def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, int]]:
     """The segment's rows in pieces, each with the stream that it is of (0 for text)."""
     if segment.is_text:
-        text = segment.content.strip() + "\n\n" if segment.role == "prompt" else segment.content
+        text = segment.text.strip() + "\n\n" if segment.role == "prompt" else segment.text
         ids = tokenizer.wrap(text)
         if segment.role in TAGGED_ROLES:
             opening, closing = layout.tags[segment.role]
             ids = [opening, *ids, closing]
         return [(row_layout.text_rows(ids, layout, segment.is_target), 0)]
-    tokens = segment.content
+    tokens = segment.tokens
     if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
         raise UserError(
             f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "

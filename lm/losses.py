@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, heads, targets, weights):
+    def forward(ctx: Any, hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         rows, codebooks, _ = hidden.shape
         chunk = max(1, CHUNK_LOGITS // heads.shape[-1])
         hidden_grad = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
@@ -106,7 +107,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return sums, correct
 
     @staticmethod
-    def backward(ctx, sums_grad, _):
+    def backward(ctx: Any, sums_grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_grad, heads_grad = ctx.saved_tensors
         if hidden_grad is not None:
             hidden_grad = hidden_grad * sums_grad[None, :, None].to(hidden_grad.dtype)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from torch import nn
 
@@ -22,6 +22,11 @@ from codec.io.strict import parse
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config
 from codec.tensor_files import Stored, require_finite, stored_tensors
 from lm.vocabulary import VocabularyLayout
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -154,6 +159,7 @@ def _check_transformer(values: Mapping[str, Any], source: str) -> None:
         _known(Rotation, rotation, f"{source}: rope_parameters")
 
 
-def _known(cls: type, values: Mapping[str, Any], source: str):
+def _known(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     """The fields of a dataclass out of many more values; the others are the library's to judge."""
-    return parse(cls, {name: value for name, value in values.items() if name in cls.__dataclass_fields__}, source)
+    names = {field.name for field in fields(cls)}
+    return parse(cls, {name: value for name, value in values.items() if name in names}, source)

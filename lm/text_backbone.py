@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ _GIVE = "give the folder of a text model that is whole, or a hub id"
 
 
 def load_text_model(
-    source: str | Path, dtype: torch.dtype | Literal["auto"], kind: type = AutoModelForCausalLM
+    source: str | Path, dtype: torch.dtype | Literal["auto"], kind: Any = AutoModelForCausalLM
 ) -> PreTrainedModel:
     """A causal language model of the transformers library, every weight of it read and finite.
 
@@ -62,7 +62,7 @@ def _has_safetensors(folder: Path) -> bool:
 def from_text_backbone(
     source: str | Path,
     vocabulary: VocabularyLayout,
-    depth: dict | PreTrainedConfig,
+    depth: dict[str, Any] | PreTrainedConfig,
     understanding_layers: int = 3,
     generation_layers: int = 2,
     dtype: torch.dtype | None = None,
@@ -89,8 +89,8 @@ def from_text_backbone(
             f"the vocabulary holds {vocabulary.text_size} text ids, fewer than the model's {shape.vocab_size}"
         )
 
-    embeddings = text_model.get_input_embeddings().weight
-    head = text_model.get_output_embeddings().weight
+    embeddings = text_model.get_input_embeddings().get_parameter("weight")
+    head = text_model.get_output_embeddings().get_parameter("weight")
     shape.vocab_size = vocabulary.text_size
     inherited = {"rope_parameters": shape.rope_parameters, "rms_norm_eps": shape.rms_norm_eps}
     depth = depth.to_dict() if isinstance(depth, PreTrainedConfig) else dict(depth)

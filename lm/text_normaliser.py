@@ -75,7 +75,7 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
     return Normalised(" ".join("".join(kept).split()), _distinct(dropped))
 
 
-def _said(number: re.Match) -> str:
+def _said(number: re.Match[str]) -> str:
     """A number's digits one by one: -3.5 is minus three point five, 2nd is second."""
     sign, whole, fraction, ordinal = number.groups()
     digits = [DIGITS[int(d)] for d in (whole or number[0]) if d != ","]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -166,14 +167,14 @@ class TransformersTokenizer(TextTokenizer):
 
         names = [PAD_NAME, *(name for pair in TAG_NAMES.values() for name in pair)]
         with third_party_errors(source, "no text tokenizer could be read there", "give the folder of one, or a hub id"):
-            self._inner = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self._inner: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
             known = self._inner.get_vocab()
             self._inner.add_special_tokens({"additional_special_tokens": [n for n in names if n not in known]})
         if self._inner.bos_token_id is None or self._inner.eos_token_id is None:
             raise UserError(f"{source}: its tokenizer names no BOS or no EOS token; set both in tokenizer_config.json")
         self.size = len(self._inner)
         self.bos, self.eos = self._inner.bos_token_id, self._inner.eos_token_id
-        self.pad = self._inner.convert_tokens_to_ids(PAD_NAME)
+        self.pad = self._inner.get_vocab()[PAD_NAME]
         entries = sorted(self._inner.get_vocab().items(), key=lambda item: item[1])
         self.fingerprint = hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
 

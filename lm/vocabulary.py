@@ -110,26 +110,29 @@ class VocabularyLayout:
         Special ids lie right after the codes. The arrangement (bos, eos, spare, pad, and for the last stream the edges
         of an audio prompt and two spare ones) is the one that the published loader's defaults imply.
         """
-        entries = tuple(
-            StreamVocabulary(
-                name=spec.name,
-                codes=spec.codes,
-                size=spec.codes + (8 if spec is streams[-1] else 4),
-                bos=spec.codes,
-                eos=spec.codes + 1,
-                pad=spec.codes + 3,
-                codebooks=spec.codebooks,
-                rate=spec.rate,
+        entries = []
+        for spec in streams:
+            if spec.codes is None:
+                raise ValueError(f"the tokenizer does not say how many codes its {spec.name} stream has")
+            entries.append(
+                StreamVocabulary(
+                    name=spec.name,
+                    codes=spec.codes,
+                    size=spec.codes + (8 if spec is streams[-1] else 4),
+                    bos=spec.codes,
+                    eos=spec.codes + 1,
+                    pad=spec.codes + 3,
+                    codebooks=spec.codebooks,
+                    rate=spec.rate,
+                )
             )
-            for spec in streams
-        )
         return cls(
             text_size=text_tokenizer.size,
             text_bos=text_tokenizer.bos,
             text_eos=text_tokenizer.eos,
             text_pad=text_tokenizer.pad,
             tags={role: text_tokenizer.tag(role) for role in TAGGED_ROLES},
-            streams=entries,
+            streams=tuple(entries),
             audio_prompt_bos=entries[-1].codes + 4,
             audio_prompt_eos=entries[-1].codes + 5,
             text_fingerprint=text_tokenizer.fingerprint,
@@ -228,9 +231,10 @@ class VocabularyLayout:
         stream = max(i for i, offset in enumerate(self.offsets) if row[0] >= offset)
         one = self.streams[stream]
         codes = [value - self.offsets[stream] for value in row[: one.codebooks]]
-        for place, edge in (("bos", one.bos), ("eos", one.eos)):
-            if codes[0] == edge:
-                return ParsedRow(stream, place, [])
+        if codes[0] == one.bos:
+            return ParsedRow(stream, "bos", [])
+        if codes[0] == one.eos:
+            return ParsedRow(stream, "eos", [])
         return ParsedRow(stream, "frame", codes)
 
     def frames_in(self, seconds: float) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ from codec.reasoning.load import load_reasoning_codec
 from codec.release.exporter import write_codec
 from codec.release.record import PublishedFiles
 from codec.tokenizer import AudioTokenizer
+from lm.model import UniAudioForConditionalGeneration
 from lm.release.checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint
 from lm.release.config import describes, model_config, published_values, read_yaml
 from lm.text_tokenizer import TextTokenizer
-from uniaudio.model import load_language_model
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from uniaudio.release_prompts import save_prompts
 
@@ -85,7 +85,7 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     model = located(model)
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
-    loaded, record = load_language_model(model), PublishedRecord.load(model)
+    loaded, record = UniAudioForConditionalGeneration.from_pretrained(model, dtype="auto"), PublishedRecord.load(model)
     values = published_values(loaded.config, str(model))
     if record is not None and describes(record.config, loaded.config):
         values = record.config

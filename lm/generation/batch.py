@@ -61,7 +61,7 @@ class Batch:
         return kept
 
     def reasons(self) -> list[Reason]:
-        full = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
+        full: list[Reason] = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
         states = zip(self.ended.tolist(), self.cut.tolist(), full, strict=True)
         return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
 

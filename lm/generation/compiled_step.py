@@ -46,4 +46,4 @@ def _step(run: Any, ids: Tensor, uniform: Tensor, finished: Tensor) -> None:
 @cache
 def _compiled(device: str) -> Callable[..., None]:
     mode = "reduce-overhead" if device == "cuda" else None  # the mode that captures graphs
-    return torch.compile(_step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64)
+    return torch.compile(_step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64)  # type: ignore[call-overload]  # not in its stubs

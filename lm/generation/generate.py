@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from lm.generation.generative_model import GenerativeModel
 from lm.generation.settings import GenerationSettings
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
+
+T = TypeVar("T")
 
 SCORE_BATCH = 16  # sentences scored at once
 
@@ -180,12 +183,12 @@ def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: S
             layout = model.config.layout
             sentences = [concatenate([prompt, text_rows(ids, layout, is_target=True)]) for prompt, ids in pairs]
             rows = collate(sentences, layout)
-            ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
-            final = model.last_hidden_state(ids[:, :-1], mask[:, :-1])
+            row_ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
+            final = model.last_hidden_state(row_ids[:, :-1], mask[:, :-1])
             for i, (prompt, continuation) in enumerate(pairs):
                 asked = slice(len(prompt) - 1, len(prompt) + len(continuation) - 1)
                 log_probs = model.lm_head(final[i, asked]).float().log_softmax(-1)
-                targets = ids[i, 1:, -1][asked, None]
+                targets = row_ids[i, 1:, -1][asked, None]
                 scores.append(log_probs.gather(1, targets).sum().item())
     return scores
 
@@ -207,7 +210,7 @@ def _fitting(
     return [i for i in range(len(prompts)) if all(len(rows[i]) < room for rows in both)]
 
 
-def _at(places: Sequence[int], values: Sequence) -> list:
+def _at(places: Sequence[int], values: Sequence[T]) -> list[T]:
     return [values[i] for i in places] if values else []
 
 
@@ -225,6 +228,6 @@ def _checked_negatives(
     return negatives
 
 
-def _check_lengths(prompts: Sequence, others: Sequence) -> None:
+def _check_lengths(prompts: Sequence[Any], others: Sequence[Any]) -> None:
     if len(prompts) != len(others):
         raise ValueError(f"{len(prompts)} prompts, but {len(others)} seeds, negatives or continuations")

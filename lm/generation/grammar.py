@@ -80,7 +80,7 @@ class AudioGrammar:
         guided = settings.guided
         guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])
         temperature = self._of_phase(settings.temperature, [settings.temperature_of(name) for name in self.names])
-        windows = [self.edges[p : p + 2] for p in self.present]
+        windows = [(self.edges[p], self.edges[p + 1]) for p in self.present]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1)
         full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.generate import AudioGeneration, generate_audio, generate_text
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.settings import GenerationSettings
 from lm.rows import unpad
 
@@ -17,7 +18,7 @@ class UniAudioGenerationMixin:
     """Generation of text and of audio, mixed into `lm.model.UniAudioForConditionalGeneration`."""
 
     def generate(
-        self,
+        self: GenerativeModel,
         ids: Tensor,
         mask: Tensor,
         output_modality: Literal["text", "audio"] = "text",

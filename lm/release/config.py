@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import PreTrainedConfig
 
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
@@ -113,7 +114,8 @@ def model_config(
         cross_modal=_llama(backbone) | {"vocab_size": backbone["padded_vocab_size"]},
         depth=_llama(depth) | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None},
         vocabulary=vocabulary.to_dict(),
-        **layers,
+        understanding_layers=layers["understanding_layers"],
+        generation_layers=layers["generation_layers"],
     )
 
 
@@ -193,7 +195,7 @@ def _integer(value: Any, name: str, source: str) -> int:
 
 
 def _sizes(
-    values: Mapping[str, Any], key: str, known: Mapping[str, dict], wanted: tuple[str, ...], source: str
+    values: Mapping[str, Any], key: str, known: Mapping[str, dict[str, int]], wanted: tuple[str, ...], source: str
 ) -> dict[str, int]:
     given = values[key]
     if isinstance(given, str):
@@ -254,17 +256,17 @@ def _llama(sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _sizes_of(shape, with_vocabulary: bool = False) -> dict[str, int]:
+def _sizes_of(shape: PreTrainedConfig, with_vocabulary: bool = False) -> dict[str, int]:
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
     sizes = dict(zip(SIZES, (getattr(shape, name) for name in names), strict=True))
     return sizes | {"padded_vocab_size": shape.vocab_size} if with_vocabulary else sizes
 
 
-def _name(sizes: dict[str, int], known: Mapping[str, dict]) -> str | dict[str, int]:
+def _name(sizes: dict[str, int], known: dict[str, dict[str, int]]) -> str | dict[str, int]:
     return next((name for name, its in reversed(known.items()) if its == sizes), sizes)
 
 
-def _unlike_published(shape) -> str:
+def _unlike_published(shape: PreTrainedConfig) -> str:
     """What of a transformer's configuration the published model fixes otherwise; empty where nothing."""
     if shape.model_type != "llama":
         return f"layers of the family '{shape.model_type}'"
