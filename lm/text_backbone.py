@@ -81,6 +81,7 @@ def from_text_backbone(
     """
     text_model = load_text_model(source, dtype or "auto")
     shape = copy.deepcopy(text_model.config)
+    shape._name_or_path = ""  # a path of this machine, else
     strange = unsupported(shape)
     if strange:
         raise UserError(f"{source}: layers {strange} are not supported; choose another text model")

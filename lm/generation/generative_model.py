@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lm.config import UniAudioConfig
-from lm.depth_decoder import DepthDecoder
 from lm.generation.int8 import Int8Heads
 
 if TYPE_CHECKING:
     from transformers import LlamaModel  # or what has its parts: Qwen3Model
+
+    from lm.depth_decoder import DepthDecoder
 
 
 class GenerativeModel(Protocol):
