@@ -78,9 +78,13 @@ def to_rows(
 ) -> Rows:
     """The rows of a sentence: the only place where segments become the model's tensor.
 
-    drop_conditions: every segment that is not learned is replaced by padding ids of the same length, for guidance
-        dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
-    Raises UserError where audio was made by another tokenizer than the layout's, and ValueError for an empty sentence.
+    Args:
+        drop_conditions: Every segment that is not learned is replaced by padding ids of the same length, for guidance
+            dropout in training and as the negative prompt in generation (published model, §B.3 and §B.4).
+
+    Raises:
+        UserError: Audio was made by another tokenizer than the layout's.
+        ValueError: For an empty sentence.
     """
     if not sentence.segments:
         raise ValueError("an auditory sentence needs at least one segment")

@@ -48,8 +48,10 @@ def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> t
     """Which rows are targets, and how much each counts (published model, §A.4).
 
     mask (B, S+1, columns), loss (B, S+1), position_ids (B, S+1) or None.
-    Returns is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that
-    opens a packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
+
+    Returns:
+        is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that opens a
+        packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
     """
     target_mask = mask[:, 1:]
     is_audio, is_text = target_mask[..., 0], target_mask[..., -1]
@@ -63,8 +65,10 @@ def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tenso
     """Weighted cross-entropy sums of C linear heads, without ever holding all logits.
 
     hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,) or (N, C).
-    Returns sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
-    (detached). Differentiable in hidden and heads.
+
+    Returns:
+        Sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
+        (detached). Differentiable in hidden and heads.
     """
     weights = weights.float() if weights.ndim == 2 else weights.float()[:, None].expand(targets.shape)
     return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights)

@@ -88,7 +88,8 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the library's; `device_map` may choose the device, but not spread the model over several.
 
-        Raises UserError where it does, and where the folder's files are damaged, unfit or do not belong together.
+        Raises:
+            UserError: It does, or the folder's files are damaged, unfit or do not belong together.
         """
         source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         folder = Path(source) if source is not None and Path(source).is_dir() else None

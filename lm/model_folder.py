@@ -113,7 +113,8 @@ def check_text_config(folder: Path) -> None:
 def stored_shards(folder: Path) -> dict[str, tuple[Path, Stored]]:
     """Tensor name -> (file, shape and kind) of one weights file or of all that an index names.
 
-    Raises UserError where a file is missing, damaged, outside the folder, or not as its index says.
+    Raises:
+        UserError: A file is missing, damaged, outside the folder, or not as its index says.
     """
     index = folder / INDEX_FILE
     single = folder / WEIGHTS_FILE

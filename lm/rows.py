@@ -45,7 +45,8 @@ def text_rows(ids: Sequence[int], layout: VocabularyLayout, is_target: bool) -> 
 def audio_rows(frames: Tensor, is_target: bool, codebooks: int | None = None) -> Rows:
     """One row per frame of `frames` (num_codebooks, T), ids as they stand in a row; the text column is 0 and inactive.
 
-    codebooks: of the stream: the columns behind them are inactive too; None: it has all
+    Args:
+        codebooks: Of the stream: the columns behind them are inactive too; None: it has all.
     """
     columns, length = frames.shape
     rows = torch.zeros(length, columns + 1, dtype=torch.int64)

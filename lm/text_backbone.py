@@ -32,8 +32,13 @@ def load_text_model(
 ) -> PreTrainedModel:
     """A causal language model of the transformers library, every weight of it read and finite.
 
-    source: folder or hub id; kind: the library's class, an Auto class or one family's
-    Raises UserError where it cannot be read, or is incomplete.
+    Args:
+        source: Folder or hub id.
+        dtype: Of the parameters; "auto": as stored.
+        kind: The library's class, an Auto class or one family's.
+
+    Raises:
+        UserError: It cannot be read, or is incomplete.
     """
     folder = local_folder(source, "text model", _HUB_FILES)
     check_adapter(folder)
@@ -69,15 +74,20 @@ def from_text_backbone(
 ) -> UniAudioForConditionalGeneration:
     """Model whose cross-modal layers, text embeddings and text head are those of a text model (UniAudio 2.0 §4.2).
 
-    source: folder or hub id of a causal language model of the Llama or Qwen3 family, tied or untied, sharded or not.
-    vocabulary: may hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
-    depth: configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
-    dtype: of the parameters; default: as stored.
     Embeddings and head are untied, as in the published model. Everything else is new: random from torch's global
     generator, but for the expert layers' last matrices, which are zero, so that at first every layer passes on what it
     gets; audio rows enter the text model at the scale of its own embeddings.
-    Raises UserError where the source cannot be read, is incomplete or has layers of another kind, ValueError for a
-    smaller vocabulary.
+
+    Args:
+        source: Folder or hub id of a causal language model of the Llama or Qwen3 family, tied or untied, sharded or
+            not.
+        vocabulary: May hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
+        depth: Configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
+        dtype: Of the parameters; default: as stored.
+
+    Raises:
+        UserError: The source cannot be read, is incomplete or has layers of another kind.
+        ValueError: For a smaller vocabulary.
     """
     text_model = load_text_model(source, dtype or "auto")
     shape = copy.deepcopy(text_model.config)

@@ -74,7 +74,8 @@ class TextTokenizer(ABC):
     def from_pretrained(source: str | Path) -> TextTokenizer:
         """A folder of ours, a folder with a transformers tokenizer, or a hub id.
 
-        Raises UserError where there is none, or its files are damaged.
+        Raises:
+            UserError: There is none, or its files are damaged.
         """
         folder = local_folder(source, "text tokenizer", _HUB_FILES)
         path = folder / _SENTENCEPIECE_FILE
@@ -89,7 +90,8 @@ class SentencePieceTokenizer(TextTokenizer):
     def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
         """model: the content of a sentencepiece.model; source: names it in errors.
 
-        Raises UserError where it is cut short, damaged or of another kind of model.
+        Raises:
+            UserError: It is cut short, damaged or of another kind of model.
         """
         with third_party_errors(source, "no sentencepiece model, or damaged", _REMEDY):
             if not _is_whole(model):

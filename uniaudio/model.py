@@ -177,7 +177,8 @@ class UniAudio:
     ) -> Tensor:
         """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU.
 
-        steps, guidance: of the codec's decoder; None: what it was made for
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
         """
         return self.waveforms([tokens], steps, [seed], guidance)[0]
 
@@ -439,8 +440,12 @@ class UniAudio:
         The tokens are those of `complete`. The sound is that of `codec.decode` with the same seed and
         first_window=codec.low_latency_window: the codec begins with a short window, so that the first piece comes
         early.
-        steps, guidance: of the codec's decoder; None: what it was made for
-        Raises UserError where the sentence does not fit the model's context, or holds another tokenizer's audio.
+
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
+
+        Raises:
+            UserError: The sentence does not fit the model's context, or holds another tokenizer's audio.
         """
         given = _as_condition(sentence)
         prompt = self._rows(given)

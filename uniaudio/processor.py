@@ -247,7 +247,8 @@ class UniAudioProcessor:
     ) -> list[Tensor]:
         """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch.
 
-        steps, guidance: of the codec's decoder; None: what it was made for
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
         """
         seeds, made = list(seeds or [0] * len(tokens)), []
         with torch.inference_mode():

@@ -43,10 +43,12 @@ def import_published(
 ) -> Imported:
     """Write a released language model (checkpoint and llm_config.yaml) as a model folder.
 
-    codec_files: of a codec that was imported, so that it can be exported from the model's folder, too
-    prompts: task -> sentences, of the release
     With both tokenizers the folder is complete; a part that is not given is not in it. `out` appears when all of it is
     written, so an import that fails leaves nothing. Raises UserError naming the file and what does not fit.
+
+    Args:
+        codec_files: Of a codec that was imported, so that it can be exported from the model's folder, too.
+        prompts: Task -> sentences, of the release.
     """
     values = read_yaml(config)
     shape = model_config(
@@ -78,7 +80,9 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     """Write the language model of a folder as a released checkpoint and its llm_config.yaml; how many tensors.
 
     What was imported comes back bit for bit: the same names in the same order, the same configuration values.
-    Raises UserError where the folder cannot be read, has no published form, or a file is there already.
+
+    Raises:
+        UserError: The folder cannot be read, has no published form, or a file is there already.
     """
     for path in (checkpoint, config):
         require_free(path)
@@ -98,8 +102,11 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
 def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     """Write the codec of a codec's or a model's folder as released files; how many tensors each has.
 
-    files: "codec", "scalar", "scalar_config" and, where it has a file of its own, "music_encoder" -> file to write
-    Raises UserError where the folder holds no such codec, it has no published form, or a file is there already.
+    Args:
+        files: "codec", "scalar", "scalar_config" and, where it has a file of its own, "music_encoder" -> file to write.
+
+    Raises:
+        UserError: The folder holds no such codec, it has no published form, or a file is there already.
     """
     for path in files.values():
         require_free(path)

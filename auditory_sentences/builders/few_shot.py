@@ -47,9 +47,6 @@ class Episode(NamedTuple):
 class Episodes:
     """Episodes whose examples come from one split.
 
-    pool: where the examples are taken from; in evaluation another split than the query's
-    bank: prompts and label values
-
     Every answer is learned, the examples' too. `auditory_sentences.tasks.request_of` cuts off the query's answer.
     Neither the query, nor another piece of its recording, nor a mixture it is in, nor one of its parts is ever an
     example; where words are the answer or the condition, no example says the query's words.
@@ -57,6 +54,10 @@ class Episodes:
     shot_audio="descriptive" gives the examples' audio as descriptive tokens alone, the query's in full. A clip of 1.5 s
     takes 10 rows that way instead of 31, so that four examples of each of four classes fit into 512 rows. What only the
     structural tokens carry (a speaker's voice, the exact pitch) is then missing from the examples.
+
+    Args:
+        pool: Where the examples are taken from; in evaluation another split than the query's.
+        bank: Prompts and label values.
     """
 
     def __init__(self, pool: Catalogue, bank: PromptBank) -> None:

@@ -219,12 +219,15 @@ def request(
 ) -> Request:
     """A request made of a person's own material, in the form in which the task is trained.
 
-    contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
-        `request("audio_qa", question="Which instrument plays?", audio=tokens)`
-    rng: chooses the prompt; without it, the same prompt every time
-    prompt: the prompt itself, in place of the bank's
-    Raises UserError where the prompt is empty, ValueError where a condition is missing or one is given that the task
-    does not have.
+    Args:
+        contents: What fills the task's conditions, by name: `request("instruct_tts", caption="a low voice",
+            text="hello")`, `request("audio_qa", question="Which instrument plays?", audio=tokens)`.
+        rng: Chooses the prompt; without it, the same prompt every time.
+        prompt: The prompt itself, in place of the bank's.
+
+    Raises:
+        UserError: The prompt is empty.
+        ValueError: A condition is missing or one is given that the task does not have.
     """
     task = find_task(name)
     given = [part for part in task.parts if not part.is_target]
@@ -270,7 +273,9 @@ def request_of(sentence: AuditorySentence) -> Request:
     """Cut the last segment off a training sentence: the evaluation request whose right answer is that segment.
 
     What is given is all condition now, the answers of a few-shot episode's examples included.
-    Raises ValueError where the last segment is not learned, or where nothing is left to answer to.
+
+    Raises:
+        ValueError: The last segment is not learned, or where nothing is left to answer to.
     """
     *given, last = sentence.segments
     if not last.is_target:

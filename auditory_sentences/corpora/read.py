@@ -42,8 +42,10 @@ def read_corpus(spec: Mapping[str, Any] | str | Path) -> list[Clip]:
     """All clips of a corpus, in its order.
 
     With a `name`, ids, groups and parts are called name/..., so that corpora can be joined.
-    Raises UserError for what is missing or wrong, for an id that occurs twice and for a part that is no clip. Whether
-    the audio files can be read is for their reader to find out.
+
+    Raises:
+        UserError: For what is missing or wrong, for an id that occurs twice and for a part that is no clip. Whether the
+            audio files can be read is for their reader to find out.
     """
     return read_corpora([spec])
 

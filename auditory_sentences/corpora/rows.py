@@ -46,11 +46,14 @@ class RowSource(Protocol):
 def find_columns(spec: RowSource, names: Sequence[str], needed: str, sure: Mapping[str, str] | None = None) -> Columns:
     """Which of the table's columns is which of ours.
 
-    names: the table's; needed: our name of the column with the sound; sure: what the table itself says of its columns
-
     `columns` of the description decides; then our own names; then a name that is known to mean the same, of which a
     warning tells. Raises UserError for a column that is named and absent, where two could be meant, and where the
     sound is in none.
+
+    Args:
+        names: The table's.
+        needed: Our name of the column with the sound.
+        sure: What the table itself says of its columns.
     """
     known = (needed, *FIELDS)
     for ours in spec.columns:

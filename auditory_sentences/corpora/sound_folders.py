@@ -51,7 +51,9 @@ def read_sound_folder(folder: Path, split: str) -> tuple[list[str], list[Sound]]
     `file_name` is relative to them. Otherwise every sound file is a row, and the folders that hold them, where there
     are several at one depth, are the column `label`. A folder or else a file with train, dev, test or the like in its
     name is of that split; where there is none of these, all are of train.
-    Raises UserError for a split that there is not, and for what is wrong with the metadata.
+
+    Raises:
+        UserError: For a split that there is not, and for what is wrong with the metadata.
     """
     files = [path for path in files_below(folder) if is_sound(path.name)]
     lists = [path for path in files_below(folder) if path.name in _METADATA]

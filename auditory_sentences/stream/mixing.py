@@ -45,18 +45,21 @@ class Source(NamedTuple):
 class SentenceStream:
     """A weighted mixture of tasks, constructions and few-shot episodes over one split of a token store.
 
-    mixture: name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
-        "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification" or
-        "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests)
-    texts: what text_only says; without any, the transcriptions and captions of the clips
-    max_rows: what constructions, episodes and audio_only fit themselves into: the context length of the stage
-    guidance_dropout: 0 for validation
-
     `stream[epoch, i]` for i < len(stream) takes O(1) time, whatever came before: no state, the same on any number of
     processes. An epoch has as many sentences as all sources together have anchors, in a random order, with the shares
     exact to the rounding of one sentence. After every epoch each anchor of a source has come as often as any other, to
     within one; which come more often changes from epoch to epoch.
-    Raises UserError for an unknown name, and for one that the data can make no sentence of.
+
+    Args:
+        mixture: Name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
+            "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification"
+            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests).
+        texts: What text_only says; without any, the transcriptions and captions of the clips.
+        max_rows: What constructions, episodes and audio_only fit themselves into: the context length of the stage.
+        guidance_dropout: 0 for validation.
+
+    Raises:
+        UserError: For an unknown name, and for one that the data can make no sentence of.
     """
 
     def __init__(

@@ -67,7 +67,9 @@ class Packing:
 
     Sentences longer than `context` are skipped, each with a log line, and counted in `skipped` by the first part of
     their name. (The stream makes audio_only, constructions and episodes fit, if its max_rows is the context.)
-    Raises UserError where a whole epoch holds no sentence short enough.
+
+    Raises:
+        UserError: A whole epoch holds no sentence short enough.
     """
 
     def __init__(self, stream: Sentences, layout: VocabularyLayout, tokenizer: TextTokenizer, context: int) -> None:

@@ -54,17 +54,18 @@ def build_store(
     An interrupted build goes on; a finished store is found complete, or brought up to date (auditory_sentences/
     token_store/plan.py says which clips are the same ones).
 
-    shard_clips: clips between two points that a kill cannot undo
-    batch_seconds: sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives a
-        clip the same tokens in any batch, so this changes speed and memory only
-    max_seconds: longer clips are not stored (cut long recordings into clips of one group)
-    strict: a clip that cannot be read raises UserError at once, instead of being listed at the end
-    prune: take stored clips out that are not among those given, instead of refusing
-    max_failures: share of the clips beyond which those that cannot be read stop the build, which keeps what it has
-        done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share
-
     Clips that could not be read before are tried again. Raises UserError where the folder holds a store of another
     tokenizer, or of clips that are not given, and where no clip at all could be read.
+
+    Args:
+        shard_clips: Clips between two points that a kill cannot undo.
+        batch_seconds: Sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives
+            a clip the same tokens in any batch, so this changes speed and memory only.
+        max_seconds: Longer clips are not stored (cut long recordings into clips of one group).
+        strict: A clip that cannot be read raises UserError at once, instead of being listed at the end.
+        prune: Take stored clips out that are not among those given, instead of refusing.
+        max_failures: Share of the clips beyond which those that cannot be read stop the build, which keeps what it has
+            done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share.
     """
     clips, folder = list(clips), Path(folder)
     if not clips:
@@ -148,7 +149,8 @@ class _Build:
     def _build(self, part: Part, path: Path, advance: Callable[[int], None]) -> ShardEntry:
         """Write a shard where it is new or differs from what is there; what the manifest is to say of it.
 
-        advance: is told how many clips are done
+        Args:
+            advance: Is told how many clips are done.
         """
         places = part.places
         encoded, failures = self._encode(part, advance)

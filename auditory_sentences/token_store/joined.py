@@ -20,7 +20,8 @@ from codec.streams import StreamSpec
 class JoinedStores(StoredClips):
     """The clips of several stores of one tokenizer, one store after the other.
 
-    Raises UserError that names both where two are of different tokenizers, or hold a clip of the same id.
+    Raises:
+        UserError: Two are of different tokenizers, or hold a clip of the same id; names both.
     """
 
     def __init__(self, stores: Sequence[TokenStore]) -> None:

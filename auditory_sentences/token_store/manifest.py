@@ -94,7 +94,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """What a folder's store.json says; None where there is none.
 
-    Raises UserError that names the file where it may not be read, is damaged, or is not of a token store.
+    Raises:
+        UserError: It may not be read, is damaged, or is not of a token store.
     """
     path = folder / MANIFEST
     try:

@@ -40,7 +40,10 @@ class Shard:
     """A shard, open: only what is read of it is in memory.
 
     Checked are its checksum, its form, that each stream of a clip has as many ids as its length needs, and their range.
-    Raises Damaged that names the file, and the clip where it is one's fault; UserError where it may not be read.
+
+    Raises:
+        Damaged: It is not what was written; names the file, and the clip where it is one's fault.
+        UserError: It may not be read.
     """
 
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:

@@ -44,7 +44,8 @@ class Source:
 def measure(clip_id: str, path: str, known: Source | None = None) -> Source:
     """What a recording is now. `known` saves reading it where the system says that it is the same file, unchanged.
 
-    Raises UserError where it cannot be read.
+    Raises:
+        UserError: It cannot be read.
     """
     try:
         info = os.stat(path)

@@ -91,10 +91,12 @@ class StoredClips(ABC):
 class TokenStore(StoredClips):
     """A finished store: `store[i]` is a StoredClip, in the store's own order.
 
-    Raises UserError where the folder holds no finished store, or a shard is missing or of another size. A shard's
-    checksum is compared when it is first read from, and the ids in it with `streams` (default: those that the store
-    names). Only what is read is in memory: the shards are mapped. A store may be pickled to, and opened in, other
+    A shard's checksum is compared when it is first read from, and the ids in it with `streams` (default: those that the
+    store names). Only what is read is in memory: the shards are mapped. A store may be pickled to, and opened in, other
     processes.
+
+    Raises:
+        UserError: The folder holds no finished store, or a shard is missing or of another size.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[StreamSpec] | None = None) -> None:

@@ -262,9 +262,10 @@ class Session:
     def _answer(self, line: str, asked: Request, kept: int | None = None, speech: bool = True) -> str:
         """Ask the model, keep the turn, and return the line that shows the answer.
 
-        kept: how many of the last segments the turn adds before the answer, where that is less than what was asked (the
-            examples are there)
-        speech: whether sound that answers is speech, which is sampled at another temperature than music
+        Args:
+            kept: How many of the last segments the turn adds before the answer, where that is less than what was asked
+                (the examples are there).
+            speech: Whether sound that answers is speech, which is sampled at another temperature than music.
         """
         asked = in_vocabulary(asked, self.model.text_tokenizer)
         sentence, role = asked.sentence, asked.role

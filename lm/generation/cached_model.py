@@ -124,8 +124,10 @@ class CachedLayers:
     def __call__(self, x: Tensor, start: int | Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
 
-        bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         start (1,) as a tensor: for one row, whose bias (B, 1, 1, capacity) then covers the whole cache.
+
+        Args:
+            bias: What is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         """
         for index, layer in enumerate(self.layers):
             x = layer.after_attention(self._attend(index, layer, x, start, rotary, bias), x)
@@ -182,7 +184,8 @@ class RowDecoder:
     def __init__(self, model: GenerativeModel, prompts: Sequence[Rows], max_rows: int, static: bool = False):
         """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
 
-        Raises ValueError for an empty prompt, or one that leaves no room in the model's context.
+        Raises:
+            ValueError: For an empty prompt, or one that leaves no room in the model's context.
         """
         self.model = model
         context = model.config.cross_modal.max_position_embeddings
@@ -237,7 +240,8 @@ class RowDecoder:
     def prefill(self, text_only: bool = False) -> Tensor:
         """Run the prompts; final vector of their last row (B, d).
 
-        text_only: nothing but text will follow, so what the generation layers remember is never asked for.
+        Args:
+            text_only: Nothing but text will follow, so what the generation layers remember is never asked for.
         """
         model, ids, mask = self.model, self.ids, self.mask
         is_audio, is_text = mask[..., :1], mask[..., -1:]  # (B, P, 1)

@@ -69,9 +69,11 @@ def generate_text(
 ) -> list[TextGeneration]:
     """Continue each prompt with text up to the text EOS. `settings.guidance` plays no part.
 
-    compiled: as in `generate_audio`.
     Request i depends on its prompt and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
     model's context gets nothing, for the reason "context". Raises ValueError for an empty prompt.
+
+    Args:
+        compiled: As in `generate_audio`.
     """
     _check_lengths(prompts, seeds)
     results = [TextGeneration([], "context")] * len(prompts)
@@ -97,12 +99,16 @@ def generate_audio(
 ) -> list[AudioGeneration]:
     """Continue each prompt with the audio of one clip: the frames of each stream in turn.
 
-    negatives: the unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
-    compiled: run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
-        included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
     Request i depends on its prompts and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
     model's context gets nothing, for the reason "context".
-    Raises ValueError for an empty prompt, or guidance without negatives.
+
+    Args:
+        negatives: The unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
+        compiled: Run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
+            included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
+
+    Raises:
+        ValueError: For an empty prompt, or guidance without negatives.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     layout = model.config.layout
@@ -139,7 +145,8 @@ def stream_audio(
 ) -> Generator[StreamedFrame, None, list[Reason]]:
     """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out.
 
-    Returns why each request stopped, as a generator returns.
+    Returns:
+        Why each request stopped, as a generator returns.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     fitting = _fitting(model, prompts, negatives, opening=True)
@@ -164,7 +171,8 @@ def stream_audio(
 def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: Sequence[Sequence[int]]) -> list[float]:
     """Log-likelihood of each continuation (text ids) after its prompt: sum over its ids, natural logarithm.
 
-    Raises ValueError for an empty prompt or continuation, or where both together exceed the model's context.
+    Raises:
+        ValueError: For an empty prompt or continuation, or where both together exceed the model's context.
     """
     _check_lengths(prompts, continuations)
     context = model.config.cross_modal.max_position_embeddings
@@ -201,7 +209,8 @@ def _fitting(
 ) -> list[int]:
     """Requests whose prompts, with an opening row or without, leave room for a row.
 
-    Raises ValueError for an empty prompt.
+    Raises:
+        ValueError: For an empty prompt.
     """
     if not all(map(len, (*prompts, *negatives))):
         raise ValueError("a prompt needs at least one row")

@@ -74,8 +74,9 @@ class AudioGrammar:
     ) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
-        uniform (B, C): noise. With guidance the states hold the guided and then the unguided half of the batch, and
-        both are told the same ids.
+        Args:
+            uniform: (B, C) noise. With guidance the states hold the guided and then the unguided half of the batch, and
+                both are told the same ids.
         """
         guided = settings.guided
         guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])

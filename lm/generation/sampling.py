@@ -23,8 +23,10 @@ def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.d
 def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor, temperature: Tensor | None = None) -> Tensor:
     """Draw one id per row: logits (B, V), uniform (B,) in [0, 1) -> ids (B,). Ids with a logit of -inf are never drawn.
 
-    temperature: (B,) of each row, where it is not the settings' one
     Inverse-CDF sampling over the k likeliest ids needs one number per id drawn, not one per vocabulary entry.
+
+    Args:
+        temperature: (B,) of each row, where it is not the settings' one.
     """
     if settings.greedy or (temperature is None and settings.temperature == 0):
         return logits.argmax(-1)

@@ -75,12 +75,15 @@ def model_config(
 ) -> UniAudioConfig:
     """Configuration of our model from the values of an llm_config.yaml.
 
-    source: the file's name, for messages.
-    text_tokenizer: gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which fit
-        a model of its vocabulary only.
-    codec, audio_fingerprint: the streams of the codec, and which codec it is. None: every id below the first special
-        one is a code.
-    Raises UserError naming every value that is missing, and values that fit neither each other nor the tokenizers.
+    Args:
+        source: The file's name, for messages.
+        text_tokenizer: Gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which
+            fit a model of its vocabulary only.
+        codec, audio_fingerprint: The streams of the codec, and which codec it is. None: every id below the first
+            special one is a code.
+
+    Raises:
+        UserError: Names every value that is missing, and values that fit neither each other nor the tokenizers.
     """
     numbers = _numbers(values, source)
     backbone = _sizes(values, "llm_name", BACKBONES, (*SIZES, "padded_vocab_size"), source)
@@ -122,9 +125,13 @@ def model_config(
 def published_values(config: UniAudioConfig, source: str = "the model") -> dict[str, Any]:
     """The values of an llm_config.yaml for our configuration: the inverse of `model_config`.
 
-    source: the model's folder, for messages
     Sizes stand under their published name where they have one, else as a mapping.
-    Raises UserError where the published model has no such layers.
+
+    Args:
+        source: The model's folder, for messages.
+
+    Raises:
+        UserError: The published model has no such layers.
     """
     layout = config.layout
     for name, shape in (("cross-modal layers", config.cross_modal), ("depth decoder", config.depth)):
