@@ -19,18 +19,15 @@ TEXT_ROLES = get_args(TextRole)
 
 @dataclass(frozen=True)
 class Segment:
-    """One piece of an auditory sentence.
+    """One piece of an auditory sentence."""
 
-    role of text: "prompt" (an instruction), "transcription", "lyric" and "caption" (wrapped in their tags),
-        "text" (anything else)
-    role of audio: "audio" (all streams, in the order of generation), the name of a stream (that one alone),
-        "audio_prompt" (the last stream of a reference voice or sound)
-    content: str or AudioTokens, as the role demands
-    is_target: the model learns to say this
-    """
-
+    # of text "prompt" (an instruction), "transcription", "lyric", "caption" (wrapped in their tags) or "text" (anything
+    # else); of audio "audio" (all streams, in the order of generation), the name of a stream (that one alone) or
+    # "audio_prompt" (the last stream of a reference voice or sound)
     role: str
+    # str or AudioTokens, as the role demands
     content: str | AudioTokens
+    # the model learns to say this
     is_target: bool = False
 
     def __post_init__(self) -> None:
@@ -63,9 +60,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class AuditorySentence:
-    """An ordered list of segments (UniAudio 2.0 §4.4). `name` says where it came from: task or construction, clips."""
+    """An ordered list of segments (UniAudio 2.0 §4.4)."""
 
+    # in order
     segments: tuple[Segment, ...]
+    # where it came from: task or construction, clips
     name: str = ""
 
     def then(self, *segments: Segment) -> AuditorySentence:

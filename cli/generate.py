@@ -50,8 +50,11 @@ SecondsOption = Annotated[
 class Target(NamedTuple):
     """Where a sound goes: what was asked for, the usual name where nothing was, and whether that may be replaced."""
 
+    # what was asked for
     out: Path | None
+    # its name where nothing was asked for
     usual: Path
+    # whether a file there may be replaced
     force: bool
 
 

@@ -13,14 +13,14 @@ CHUNK_LOGITS = 1 << 24  # logits held at once (64 MiB in fp32); what bounds the 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss.
+    """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss."""
 
-    stream_weights: one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. None is the
-    plain mean. UniAudio 2.0 uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
-    """
-
+    # of the text loss
     text_weight: float = 1.0
+    # of the audio loss
     audio_weight: float = 1.0
+    # one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. None is the plain mean. UniAudio 2.0
+    # uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
     stream_weights: tuple[float, ...] | None = None
 
     def weights_of(self, codebooks: int) -> tuple[float, ...]:
@@ -34,13 +34,11 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossCounts:
-    """What the sums are divided by; pass the totals of all processes and accumulated batches for an exact global mean.
+    """What the sums are divided by; the totals of all processes and accumulated batches for an exact mean."""
 
-    text: sum of the loss weights of text targets; audio: number of audio targets, whatever their weight (published
-    model, §A.4).
-    """
-
+    # sum of the loss weights of text targets
     text: Tensor
+    # number of audio targets, whatever their weight (published model, §A.4)
     audio: Tensor
 
 

@@ -34,7 +34,9 @@ class UniAudioOutput(ModelOutput):
     With loss weights: the losses; everything but `loss` is detached. Without: the logits.
     """
 
+    # weighted sum of the two below
     loss: Tensor | None = None
+    # cross-entropy, in nats
     text_loss: Tensor | None = None
     audio_loss: Tensor | None = None  # stream-weighted sum
     per_stream_loss: Tensor | None = None  # (C,), of each codebook, unweighted

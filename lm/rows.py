@@ -13,15 +13,13 @@ from lm.vocabulary import VocabularyLayout
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows in order; after `collate` the same with a leading batch dimension.
+    """Some rows in order; after `collate` the same with a leading batch dimension."""
 
-    ids: (T, columns) int64, nine columns for eight codebooks
-    mask: (T, columns) bool, which columns are active
-    loss: (T,) float32, weight of a row as a target
-    """
-
+    # (T, columns) int64, nine columns for eight codebooks
     ids: Tensor
+    # (T, columns) bool, which columns are active
     mask: Tensor
+    # (T,) float32, weight of a row as a target
     loss: Tensor
 
     def __len__(self) -> int:

@@ -30,9 +30,11 @@ _NUMBER = re.compile(r"(?<![0-9A-Za-z])(-?)([0-9][0-9,]*)(?:\.([0-9]+))?(st|nd|r
 
 
 class Normalised(NamedTuple):
-    """text: for the model; dropped: distinct characters that it has no way to say, in order of appearance."""
+    """A text for the model."""
 
+    # what the model can say
     text: str
+    # distinct characters that it has no way to say, in order of appearance
     dropped: str = ""
 
 

@@ -59,6 +59,7 @@ class ParsedRow(NamedTuple):
     """What a row of audio is: a frame of a stream with its codes, or the stream's BOS or EOS frame."""
 
     stream: int  # index into `VocabularyLayout.streams`
+    # what the row is
     place: Place
     codes: list[int]  # of a frame, one for each codebook; else empty
 
@@ -72,14 +73,20 @@ class VocabularyLayout:
     """
 
     text_size: Width  # number of text ids, specials and padding of the table included
+    # opens a text
     text_bos: Index
+    # closes it
     text_eos: Index
+    # stands in the text column where there is no text
     text_pad: Index
     tags: Mapping[str, tuple[Index, Index]]  # role -> (opening id, closing id)
     streams: tuple[StreamVocabulary, ...]  # in the order of generation
     audio_prompt_bos: Index  # of the last stream, before its offset; an audio prompt's edges are not offset (§B.3)
+    # closes an audio prompt
     audio_prompt_eos: Index
+    # of the text tokenizer
     text_fingerprint: str = ""
+    # of the audio tokenizer
     audio_fingerprint: str = ""
     sample_rate: Count = SAMPLE_RATE  # of the audio tokenizer, in Hz
 
@@ -310,7 +317,10 @@ _FLAT_KEYS = ("codes", "size", "bos", "eos", "pad")
 
 @dataclass(frozen=True)
 class _FlatLayout:
-    """The two streams of the release as one flat table: how layouts were stored first."""
+    """The two streams of the release as one flat table: how layouts were stored first.
+
+    Its keys are those of `VocabularyLayout` and, behind a stream's name, of `StreamVocabulary`; a card is its size.
+    """
 
     text_size: Width
     text_bos: Index

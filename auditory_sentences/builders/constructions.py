@@ -22,14 +22,13 @@ MIN_PIECE = 2.4  # seconds of the shortest piece that a long clip is cut into
 
 @dataclass(frozen=True)
 class Construction:
-    """One way to link clips.
+    """One way to link clips."""
 
-    anchors: catalogue -> the things that one sentence each is built around; none where the data hold none
-    groups: (catalogue, anchor, draws) -> groups of segments; the segments of a group stay together
-    """
-
+    # as a mixture calls it
     name: str
+    # catalogue -> the things that one sentence each is built around; none where the data hold none
     anchors: Callable[[Catalogue], Sequence[Any]]
+    # (catalogue, anchor, draws) -> groups of segments; the segments of a group stay together
     groups: Callable[[Catalogue, Any, KeyedRng], list[list[Segment]]]
 
     def build(self, catalogue: Catalogue, anchor: Any, rng: KeyedRng, max_rows: int) -> AuditorySentence:

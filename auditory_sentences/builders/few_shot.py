@@ -40,7 +40,9 @@ class TooFewExamples(UserError):
 class Episode(NamedTuple):
     """A classification episode and the answers it allows."""
 
+    # examples, query and answer
     sentence: AuditorySentence
+    # the answers that it allows
     options: tuple[str, ...]
 
 

@@ -19,19 +19,17 @@ MAX_OPTIONS = 4  # named in a question; a list of fifty classes would drown the 
 
 @dataclass(frozen=True)
 class PromptBank:
-    """Phrasings of every task, of the questions about labels, and the values that each label can have.
+    """Phrasings of every task, of the questions about labels, and the values that each label can have."""
 
-    prompts: task -> instructions; one is drawn per example (UniAudio 2.0 draws from 5 to 25 per task)
-    questions: label -> open questions, with places {label} and {options}; "*" serves labels without their own
-    yes_no: label -> yes-or-no questions, with places {label} and {value}
-    label_values: label -> the values seen in the data, from which wrong options are drawn
-    names: label -> what it is called in a prompt, where that is not the label itself
-    """
-
+    # task -> instructions; one is drawn per example (UniAudio 2.0 draws from 5 to 25 per task)
     prompts: Mapping[str, Sequence[str]]
+    # label -> open questions, with places {label} and {options}; "*" serves labels without their own
     questions: Mapping[str, Sequence[str]]
+    # label -> yes-or-no questions, with places {label} and {value}
     yes_no: Mapping[str, Sequence[str]]
+    # label -> the values seen in the data, from which wrong options are drawn
     label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # label -> what it is called in a prompt, where that is not the label itself
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -84,9 +82,13 @@ class PromptBank:
 class _BankFile:
     """What the file of a bank holds; see PromptBank."""
 
+    # task -> instructions
     prompts: dict[str, tuple[str, ...]]
+    # label -> open questions
     questions: dict[str, tuple[str, ...]]
+    # label -> yes-or-no questions
     yes_no: dict[str, tuple[str, ...]]
+    # label -> what it is called in a prompt
     names: dict[str, str]
 
     def __post_init__(self) -> None:

@@ -28,27 +28,29 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """One segment of a task: its role, what fills it (a name in CONTENTS or QUESTIONS), and whether it is learned."""
+    """One segment of a task."""
 
+    # of the segment
     role: str
+    # what fills it: a name in CONTENTS or QUESTIONS
     content: str
+    # whether the model learns to say it
     is_target: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2).
+    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2)."""
 
-    kinds: the kinds of clip that it takes
-    parts: its segments in order, after the prompt
-    prompted: a prompt is drawn from the bank and put first; left out where there is no condition either
-    label: for questions, the one label to ask about; None draws one of the clip's
-    """
-
+    # of the task, such as "asr"
     name: str
+    # the kinds of clip that it takes
     kinds: frozenset[str]
+    # its segments in order, after the prompt
     parts: tuple[Part, ...]
+    # a prompt is drawn from the bank and put first; left out where there is no condition either
     prompted: bool = True
+    # for questions, the one label to ask about; None draws one of the clip's
     label: str | None = None
 
     @property
@@ -203,10 +205,13 @@ def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -
 
 
 class Request(NamedTuple):
-    """A sentence to be continued: what is given, the role of what is asked for, the reference where one is known."""
+    """A sentence to be continued."""
 
+    # what is given
     sentence: AuditorySentence
+    # of the segment that is asked for
     role: str
+    # the right answer, where one is known
     reference: str | AudioTokens | None = None
 
 

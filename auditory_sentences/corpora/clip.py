@@ -18,29 +18,33 @@ SPLITS: tuple[str, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Clip:
-    """One audio file and everything known about it.
+    """One audio file and everything known about it."""
 
-    id: unique in its corpus
-    path: of the audio file; absolute once read
-    text: what is said (speech, mixture), "" where unknown
-    caption: what is heard, in words, "" where unknown
-    labels: exact attributes, such as {"gender": "male", "speed": "slow"} or {"instrument": "piano"}
-    group, position: name of the long recording that the clip is a piece of, and which piece (0, 1, ...)
-    parts: ids of the clean clips that a mixture is the sum of
-    """
-
+    # unique in its corpus
     id: str
+    # of the audio file; absolute once read
     path: str
+    # what is heard
     kind: Kind
+    # what it may be used for
     split: Split
+    # what is said (speech, mixture), "" where unknown
     text: str = ""
+    # what is heard, in words, "" where unknown
     caption: str = ""
+    # who speaks, "" where unknown or nobody
     speaker: str = ""
+    # exact attributes, such as {"gender": "male", "speed": "slow"} or {"instrument": "piano"}
     labels: dict[str, str] = field(default_factory=dict)
+    # name of the long recording that it is a piece of; "": none
     group: str = ""
+    # which piece of it: 0, 1, ...
     position: Index = 0
+    # ids of the clean clips that a mixture is the sum of
     parts: tuple[str, ...] = ()
+    # under which it may be used
     licence: str = ""
+    # where it comes from
     source: str = ""
 
     def __post_init__(self) -> None:

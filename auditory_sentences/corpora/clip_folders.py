@@ -23,7 +23,9 @@ _NAME = re.compile(r"([0-9])_([^_]+)_([0-9]+)")  # of a spoken digit
 class ClipsFolder:
     """A folder with clips.jsonl; audio paths in it are relative to the folder."""
 
+    # of the folder
     path: Path
+    # begins the ids of its clips
     name: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
@@ -43,9 +45,13 @@ class SpokenDigits:
     Any ending of a sound file will do, in capitals or not. Files of other kinds, hidden ones among them, are passed by.
     """
 
+    # of the folder
     path: Path
+    # begins the ids of its clips
     name: str = ""
+    # of all clips
     licence: str = "CC-BY-SA-4.0"
+    # of all clips
     source: str = "Free Spoken Digit Dataset"
 
     def clips(self) -> Iterator[tuple[str, Clip]]:

@@ -31,25 +31,30 @@ _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset that `datasets` can load: a folder it saved, of parquet or of sound files, or an id on the hub.
+    """A dataset that `datasets` can load: a folder it saved, of parquet or of sound files, or an id on the hub."""
 
-    source_split: which of the dataset's own splits to read; `split` is what it is here (train, dev or test)
-    config: the dataset's configuration, where it has several
-    columns, labels, clip_kind, licence, source: as in Table; the audio column is called "audio" unless columns say else
-    audio_folder: where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any
-        number of datasets may share the folder
-    """
-
+    # folder, or id on the hub
     path: str
+    # which of the dataset's own splits to read; `split` is what it is here (train, dev or test)
     source_split: str
+    # begins the ids of its clips
     name: str = ""
+    # the dataset's configuration, where it has several
     config: str | None = None
+    # our name -> the dataset's, where they differ; the sound is in "audio" unless this says otherwise
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any number of
+    # datasets may share the folder
     audio_folder: Path | None = None
+    # of all clips, where there is no such column
     clip_kind: Kind = "speech"
+    # of all clips here: train, dev or test
     split: Split = "train"
+    # of all clips, where there is no such column
     licence: str = ""
+    # of all clips, where there is no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:

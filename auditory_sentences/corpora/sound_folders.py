@@ -29,8 +29,11 @@ _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 class Sound:
     """A sound file of the folder: where it is spoken of, its row, the file, and what it is called."""
 
+    # names the row in messages
     where: str
+    # of the metadata
     row: Mapping[str, Any]
+    # of the file
     path: Path
     name: str  # the path within the folder, where it lies there
 

@@ -18,23 +18,26 @@ from codec.io.terminal import shown
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV, TSV or JSONL file with a row per clip.
+    """A CSV, TSV or JSONL file with a row per clip."""
 
-    columns: our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split,
-        text, caption, speaker, group, position, licence, source; whichever there are
-    labels: further columns that are exact attributes of the clip
-    audio_folder: what file names are relative to; the table's own folder if not given
-    clip_kind, split, licence, source: of all clips, where the table has no such column
-    """
-
+    # of the file
     path: Path
+    # begins the ids of its clips
     name: str = ""
+    # our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split, text,
+    # caption, speaker, group, position, licence, source; whichever there are
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # what file names are relative to; the table's own folder if not given
     audio_folder: Path | None = None
+    # of all clips, where the table has no such column
     clip_kind: Kind = "speech"
+    # of all clips, where the table has no such column
     split: Split = "train"
+    # of all clips, where the table has no such column
     licence: str = ""
+    # of all clips, where the table has no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:

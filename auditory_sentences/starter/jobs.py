@@ -23,22 +23,23 @@ _LICENCE = "CC0-1.0"
 
 @dataclass(frozen=True)
 class StarterSize:
-    """How many clips of each kind a starter corpus has; the defaults make about three and a half hours.
+    """How many clips of each kind a starter corpus has; the defaults make about three and a half hours."""
 
-    speech, sound, music: training clips that stand alone or share a text
-    mixtures: training mixtures, each with its two clean parts as clips of their own
-    recordings: long training recordings of speech and as many of music, three to five consecutive clips each
-    held_out: clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
-    voices, held_out_voices: speakers in train; in dev, and again in test
-    """
-
+    # training clips of speech that stand alone or share a text
     speech: int = 5000
+    # training clips of sounds
     sound: int = 480
+    # training clips of music that stand alone
     music: int = 400
+    # training mixtures, each with its two clean parts as clips of their own
     mixtures: int = 100
+    # long training recordings of speech and as many of music, three to five consecutive clips each
     recordings: int = 25
+    # clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
     held_out: int = 100
+    # speakers in train
     voices: int = 600
+    # speakers in dev, and again in test
     held_out_voices: int = 24
 
     def __post_init__(self) -> None:
@@ -54,10 +55,13 @@ SMALL = StarterSize(speech=12, sound=6, music=4, mixtures=1, recordings=1, held_
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a renderer; `index` counts the jobs of its kind and split."""
+    """One call of a renderer."""
 
+    # name of the renderer
     kind: str
+    # that the clips belong to
     split: str
+    # counts the jobs of its kind and split
     index: int
 
     @property

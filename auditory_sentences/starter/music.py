@@ -24,13 +24,19 @@ _REGISTER = {
 
 @dataclass(frozen=True)
 class Melody:
-    """Scale degrees (0 = tonic, 7 = the tonic above) and their lengths in beats; a key and a tempo to play it in."""
+    """Notes, and the key and the tempo to play them in."""
 
+    # of the scale: 0 is the tonic, 7 the tonic above
     degrees: tuple[int, ...]
+    # length of each note
     beats: tuple[float, ...]
+    # of the key
     tonic: str
+    # of the key: major or minor
     mode: str
+    # in words
     tempo: str
+    # beats a minute
     bpm: int
 
     @property

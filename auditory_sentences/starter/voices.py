@@ -60,12 +60,16 @@ TRACT_RATES = (20_400, 21_000, 21_600, 22_050, 22_500, 23_100, 23_700)
 
 @dataclass(frozen=True)
 class Voice:
-    """One speaker. `f0` is the nominal fundamental in Hz, `tract_rate` the assumed rate of espeak's output."""
+    """One speaker."""
 
+    # of espeak, accents included
     language: str
+    # of espeak
     variant: str
     pitch: str  # low, medium, high
+    # nominal fundamental, in Hz
     f0: float
+    # rate that espeak's output is taken to have, in Hz
     tract_rate: int
 
     @property

@@ -27,18 +27,24 @@ FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversa
 
 
 class SampledSentence(NamedTuple):
-    """A sentence of the stream, and whether its conditions are to be hidden (to_rows' drop_conditions)."""
+    """A sentence of the stream."""
 
+    # as drawn
     sentence: AuditorySentence
+    # whether its conditions are to be hidden, as in `to_rows`
     drop_conditions: bool
 
 
 class Source(NamedTuple):
-    """One entry of a mixture: `build` makes a sentence around one of its anchors."""
+    """One entry of a mixture."""
 
+    # of the entry
     name: str
+    # what one sentence each is built around
     anchors: Sequence[Any]
+    # (anchor, draws) -> the sentence
     build: Callable[[Any, KeyedRng], AuditorySentence]
+    # whether it ends in audio, so that guidance may be learned from it
     generates_audio: bool = False
 
 

@@ -35,26 +35,31 @@ class Sentences(Protocol):
 class PackedBatch(NamedTuple):
     """Packed rows, ready for the model's forward.
 
-    ids (B, T, columns) int64, mask (B, T, columns) bool, loss (B, T) float32, position_ids (B, T) int64, which restart
-    at 0 with every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its
-    own.
-    cursor: where the next batch starts, for all readers together
-    names: of the sentences in the batch, for messages
+    What is left at the end of a row has padding ids, mask and loss 0 and positions of its own.
     """
 
+    # (B, T, columns) int64
     ids: Tensor
+    # (B, T, columns) bool
     mask: Tensor
+    # (B, T) float32
     loss: Tensor
+    # (B, T) int64, which restart at 0 with every sentence
     position_ids: Tensor
+    # where the next batch starts, for all readers together
     cursor: int
+    # of the sentences in the batch, for messages
     names: list[str]
 
 
 class _Window(NamedTuple):
     """WINDOW consecutive sentences of the stream, and which of them share a pack."""
 
+    # of the window
     number: int
+    # its sentences
     drawn: list[SampledSentence]
+    # places of the sentences that share a pack
     packs: list[list[int]]
 
 

@@ -22,7 +22,9 @@ from codec.tokens import AudioTokens
 class Encoded:
     """Tokens of a clip, and the recording that they were made of."""
 
+    # of the clip
     tokens: AudioTokens
+    # the recording that they were made of
     source: Source
 
 

@@ -35,24 +35,29 @@ class Damaged(UserError):
 class Failure:
     """A clip that is not in the store, and why."""
 
+    # of the clip
     id: str
+    # of its file
     path: str
+    # in words
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """What the manifest says of a shard.
+    """What the manifest says of a shard."""
 
-    clips, samples: how many it holds, and their length at 24 kHz together
-    failures: clips that belong into it and could not be read
-    """
-
+    # name in the store's folder
     file: str
+    # its size
     bytes: Index
+    # of its content
     sha256: str
+    # how many it holds
     clips: Index
+    # of all clips together, at the tokenizer's rate
     samples: Index
+    # clips that belong into it and could not be read
     failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
@@ -68,16 +73,17 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What store.json says.
+    """What store.json says."""
 
-    fingerprint: of the tokenizer; streams: its own, which are the store's columns; sample_rate: in Hz
-    complete: all clips that were given are in the shards or among their failures
-    """
-
+    # of the tokenizer
     fingerprint: str
+    # its own, which are the store's columns
     streams: tuple[StreamSpec, ...]
+    # of the tokenizer, in Hz
     sample_rate: Count
+    # all clips that were given are in the shards or among their failures
     complete: bool
+    # in order
     shards: tuple[ShardEntry, ...]
 
     def __post_init__(self) -> None:

@@ -25,43 +25,43 @@ _SHOWN = 5  # ids in a message
 
 @dataclass
 class Place:
-    """A clip's place in a shard.
+    """A clip's place in a shard."""
 
-    source: the recording that its tokens are of; None where it is to be encoded
-    row: of the shard as it was, where its tokens are; None where it is to be encoded
-    again: it was in the store before
-    """
-
+    # that it is of
     clip: Clip
+    # the recording that its tokens are of; None where it is to be encoded
     source: Source | None = None
+    # of the shard as it was, where its tokens are; None where it is to be encoded
     row: int | None = None
+    # it was in the store before
     again: bool = False
 
 
 @dataclass
 class Part:
-    """A shard as it is to be, beside what it was: all None for a new one.
+    """A shard as it is to be, beside what it was: all None for a new one."""
 
-    shard: None too where it is damaged, and is to be made anew; sources likewise
-    """
-
+    # what the manifest says of it
     entry: ShardEntry | None = None
+    # as it was; None too where it is damaged, and is to be made anew
     shard: Shard | None = None
+    # recordings of its clips as they were; None as for shard
     sources: list[Source] | None = None
+    # its clips, in order
     places: list[Place] = field(default_factory=list)
 
 
 @dataclass
 class Plan:
-    """The shards of the store to be.
+    """The shards of the store to be."""
 
-    pruned: stored clips that are left out; unread: stored clips whose files cannot be read now, and why
-    messages: what a person should know of before it is done
-    """
-
+    # the shards
     parts: list[Part]
+    # how many stored clips are left out
     pruned: int = 0
+    # id of a stored clip whose file cannot be read now -> why
     unread: dict[str, str] = field(default_factory=dict)
+    # what a person should know of before it is done
     messages: list[str] = field(default_factory=list)
 
 
@@ -69,8 +69,11 @@ class Plan:
 class _Member:
     """A clip that a shard holds, or that was to be in it (row None)."""
 
+    # of the clip
     id: str
+    # its recording
     source: Source | None
+    # of the shard
     row: int | None
 
 

@@ -20,15 +20,15 @@ _AGAIN = "run `uniaudio corpus store` with the same corpora again, which writes 
 
 @dataclass(frozen=True)
 class Source:
-    """A clip's recording as it was when it was encoded.
+    """A clip's recording as it was when it was encoded."""
 
-    state: what the system says of the file: its size and the times of its last changes, in ns; compared first
-    sha256: of the file's content; "" for a clip that could not be read, which the shard does not hold
-    """
-
+    # of the clip
     id: str
+    # of the file
     path: str
+    # what the system says of the file: its size and the times of its last changes, in ns; compared first
     state: str = ""
+    # of the file's content; "" for a clip that could not be read, which the shard does not hold
     sha256: str = ""
 
     @property

@@ -36,9 +36,8 @@ class Settings:
     music_temperature: numbers.Temperature = 0.9  # of music and sounds
     top_k: numbers.Count = 50  # only the k likeliest ids of audio are drawn from
     guidance: numbers.Guidance = 1.0  # how strongly descriptive tokens follow what is asked; 1 is off
-    max_rows: Annotated[int, numbers.Range(8, 100_000)] = (
-        MAX_TEXT_ROWS  # longest answer, in rows: 17.5 are a second of sound
-    )
+    # longest answer, in rows: 17.5 are a second of sound
+    max_rows: Annotated[int, numbers.Range(8, 100_000)] = MAX_TEXT_ROWS
     max_seconds: numbers.Length = MAX_SECONDS  # longest sound
     steps: Annotated[int, numbers.Range(0, 1000)] = 0  # of the flow decoder; 0: as many as it was made for
     seed: numbers.Seed = 0  # of the next answer; grows by one with every turn
@@ -80,8 +79,11 @@ class Settings:
 class Turn:
     """What one line added: its segments, the model's answer last, and what the person typed."""
 
+    # as it was typed
     line: str
+    # what was asked and what came
     segments: tuple[Segment, ...]
+    # sounds that came
     files: tuple[Path, ...] = ()
 
 

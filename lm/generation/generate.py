@@ -22,20 +22,24 @@ SCORE_BATCH = 16  # sentences scored at once
 
 @dataclass(frozen=True)
 class TextGeneration:
-    """ids: what was generated, without the closing EOS; may be empty."""
+    """Text that was generated."""
 
+    # what was generated, without the closing EOS; may be empty
     ids: list[int]
+    # why it ended
     reason: Reason
 
 
 @dataclass(frozen=True)
 class AudioGeneration:
-    """The codes of each stream, (codebooks, T) int64 on the CPU, by its name.
+    """Audio that was generated, as codes.
 
     With reason "end" each has at least one frame. Otherwise the last stream, or several, may have none.
     """
 
+    # name of a stream -> its codes, (codebooks, T) int64 on the CPU
     streams: Mapping[str, Tensor]
+    # why it ended
     reason: Reason
 
     def __getitem__(self, stream: str) -> Tensor:
@@ -53,10 +57,13 @@ def from_frames(layout: VocabularyLayout, frames: Mapping[str, Sequence[list[int
 
 @dataclass(frozen=True)
 class StreamedFrame:
-    """One frame of audio as it comes: index of its request, name of its stream, and its codes."""
+    """One frame of audio as it comes."""
 
+    # index of its request
     request: int
+    # name of its stream
     stream: str
+    # one for each codebook
     codes: list[int]
 
 

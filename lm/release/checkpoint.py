@@ -29,13 +29,11 @@ TRAINING_STATE = ("optimizer", "scheduler", "reporter")
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """What of a released file our model does not hold, kept beside it so that the export is the same file again.
+    """What of a released file our model does not hold, kept beside it so that the export is the same file again."""
 
-    config: values of the configuration file
-    keys: tensor names in the file's order, with prefixes and the form of QKV that each layer had
-    """
-
+    # values of the configuration file
     config: dict[str, Any]
+    # tensor names in the file's order, with prefixes and the form of QKV that each layer had
     keys: list[str]
 
     def save(self, folder: str | Path) -> None:
@@ -58,8 +56,11 @@ class PublishedRecord:
 class Checkpoint:
     """A released file: its tensors as named there, and the names of everything else that it holds."""
 
+    # the file
     path: Path
+    # its tensors, by the names there
     model: dict[str, Tensor]
+    # names of everything else in it
     others: list[str]
 
 
