@@ -46,7 +46,6 @@ class AudioTokenizer(Pretrained):
     tokenizer_type: ClassVar[str]
     described_as = "saved tokenizer"
     sample_rate: int = SAMPLE_RATE  # of the waveforms that it encodes and decodes
-    low_latency_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
     _stored_in: Mapping[str, torch.dtype] = MappingProxyType({})  # of a loaded one: types that its file keeps
 
@@ -99,6 +98,11 @@ class AudioTokenizer(Pretrained):
     @abstractmethod
     def streams(self) -> tuple[StreamSpec, ...]:
         """The streams of its tokens, in the order of generation."""
+
+    @property
+    def low_latency_window(self) -> int | None:
+        """The `first_window` of a stream that somebody waits for; None: as long as all others."""
+        return None
 
     @abstractmethod
     def dequantise(self, stream: str, ids: Tensor) -> Tensor:
@@ -220,7 +224,7 @@ class AudioTokenizer(Pretrained):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._fingerprint = None
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's own is not typed
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
         weights = {**self.state_dict(), **(state_dict or {})}

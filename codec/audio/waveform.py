@@ -23,9 +23,10 @@ from codec.tokens import SAMPLE_RATE
 
 # A Kaiser-windowed sinc of 64 zero crossings: 96 dB of rejection, flat to 0.95 of the band. Fixed, because tokens
 # follow from the samples.
+_ZERO_CROSSINGS, _ROLLOFF = 64, 0.9475937167399596
 _FILTER = {
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
+    "lowpass_filter_width": _ZERO_CROSSINGS,
+    "rolloff": _ROLLOFF,
     "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
 }
@@ -191,5 +192,5 @@ def _reach(source: int, sample_rate: int, period: int) -> int:
     """Samples at the file's rate that a resampled sample depends on, on either side, in whole periods."""
     if source == sample_rate:
         return 0
-    lowest = min(source, sample_rate) * _FILTER["rolloff"]
-    return ceil((_FILTER["lowpass_filter_width"] * source / lowest + 1) / period + 1) * period
+    lowest = min(source, sample_rate) * _ROLLOFF
+    return ceil((_ZERO_CROSSINGS * source / lowest + 1) / period + 1) * period

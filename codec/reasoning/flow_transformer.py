@@ -107,6 +107,8 @@ class FlowTransformer(nn.Module):
         max_frames: the most frames of one call
     """
 
+    positions: Tensor  # (max_frames, dim)
+
     def __init__(
         self,
         dim_in: int,

@@ -41,6 +41,8 @@ class LogMagnitudeSpectrogram(nn.Module):
         momentum: Of the fast variant; 0 is plain Griffin-Lim.
     """
 
+    window: Tensor  # (fft_size,)
+
     def __init__(self, fft_size: int, hop: int, iterations: int, momentum: float = 0.99) -> None:
         super().__init__()
         if fft_size % hop or fft_size < 4 * hop or fft_size % 2 or hop % 2:

@@ -142,7 +142,8 @@ class StructuralBranch(nn.Module):
         keep = (ids[..., :1] >= 0).to(self.condition_projection.weight.dtype)
         parts = ids.clamp(min=0).split([LEVELS[name] for name in BRANCHES], dim=-1)
         vectors = [
-            self.quantiser[name].get_output_from_indices(part) for name, part in zip(BRANCHES, parts, strict=True)
+            self.quantiser[name].get_output_from_indices(part)  # type: ignore[operator]  # a ResidualQuantiser
+            for name, part in zip(BRANCHES, parts, strict=True)
         ]
         return sum(vectors) * keep
 

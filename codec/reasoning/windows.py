@@ -137,7 +137,8 @@ def overlapping_windows(total: int, window: int, overlap: int, first: int | None
     for start, stop in endless_windows(window, overlap, first):
         windows.append((start, min(stop, total)))
         if stop >= total:
-            return windows
+            break
+    return windows
 
 
 def cross_faded(pieces: Sequence[tuple[int, Tensor]], fade: int) -> Tensor:
