@@ -93,8 +93,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def read_weight_file(path: str | Path) -> WeightFile:
     """A file's weights, on the CPU, and how they stand in it.
 
-    Raises UserError where the file is missing or damaged, asks for code to be run, holds no weights, or holds tensors
-    that are NaN, infinite, or not simply numbers in memory.
+    Raises:
+        UserError: The file is missing or damaged, asks for code to be run, holds no weights, or holds tensors that are
+            NaN, infinite, or not simply numbers in memory.
     """
     path = Path(path)
     content = _read(path)
@@ -148,7 +149,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: str | Path) -> Any:
     """What torch.save wrote, tensors on the CPU; those that are not read are never copied into memory.
 
-    Raises UserError where the file is damaged, or asks for code to be run or for a type that is not ALLOWED.
+    Raises:
+        UserError: The file is damaged, or asks for code to be run or for a type that is not ALLOWED.
     """
     path = Path(path)
     require_weights_form(path)

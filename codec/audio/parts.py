@@ -27,6 +27,7 @@ class DamagedSound(Exception):
 class Zeros:
     """So many bytes that are 0."""
 
+    # bytes
     count: int
 
     def __len__(self) -> int:

@@ -81,7 +81,8 @@ class ExpertEncoder(nn.Module, ABC):
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
         """Features (B, C, T) of waveforms (B, n) that are zero beyond each clip; T: whole frames in n samples.
 
-        frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
+        Args:
+            frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
         """
 
     def freeze(self) -> None:

@@ -30,9 +30,12 @@ _held: set[tuple[int, int]] = set()  # (device, inode): the system's record lock
 def locked(folder: str | Path, what: str) -> Iterator[None]:
     """Hold the folder, which is made where it is missing, as its only writer.
 
-    what: the use that is made of it, "a training run", for whoever finds it held
-    Raises UserError that names process and host of the holder where there is one. A folder that was made here and into
-    which nothing was written is removed again.
+    Args:
+        what: The use that is made of it, "a training run", for whoever finds it held.
+
+    Raises:
+        UserError: Somebody holds it; names the process and the host. A folder that was made here and into which
+            nothing was written is removed again.
     """
     folder = Path(folder)
     missing = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]

@@ -38,7 +38,8 @@ Row = tuple[str, dict[str, str]]  # where it stands, and its cells by the names 
 def open_text(path: str | Path, what: str = "file", remedy: str = "check the path") -> TextIO:
     """An ordinary file, open for reading as UTF-8. Raises UserError where there is none.
 
-    what, remedy: what the file should be, and where one is found, for the message where there is none
+    Args:
+        what, remedy: What the file should be, and where one is found, for the message where there is none.
     """
     path = Path(path)
     try:
@@ -286,7 +287,9 @@ def load_yaml(text: str, source: str) -> Any:
 
     Aliases and merge keys are counted before they are followed: a few lines can mean a thousand million values. What
     YAML 1.1 takes for a date, for a number in base 60 (12:30) or 8 (010) is refused, since it is hardly ever meant.
-    Raises UserError that names `source` and the line.
+
+    Raises:
+        UserError: It cannot be read; names `source` and the line.
     """
     try:
         loader = _Loader(text)

@@ -27,8 +27,11 @@ class Decoder:
     """The modules of a ReasoningCodec that decode. It owns none of them: their weights stay those of the codec."""
 
     stream: StreamSpec  # of the ids
+    # ids -> what conditions the flow
     structural: StructuralBranch
+    # condition -> scalar latents
     flow: FlowDecoder
+    # scalar latents -> sound
     scalar: ScalarAutoencoder
 
     @property

@@ -73,7 +73,8 @@ class DescriptiveEncoder(Pretrained):
     def from_pretrained(cls, source: str | Path) -> Self:
         """The encoder of a folder or hub id, of a whole codec's too, in eval mode.
 
-        Raises UserError where a file is missing, damaged or does not fit.
+        Raises:
+            UserError: A file is missing, damaged or does not fit.
         """
         folder = cls.folder_of(source)
         if ReasoningCodec.is_in(folder):

@@ -207,7 +207,9 @@ class ScalarAutoencoder(Pretrained):
         """Set the principal components to those of (waveforms (B, n), lengths (B,)) batches.
 
         The network then starts from the best linear code, and needs a tenth of the steps to the same error.
-        Raises ValueError where the config has none.
+
+        Raises:
+            ValueError: The config has none.
         """
         if self.principal is None:
             raise ValueError("this autoencoder's config has no principal components to fit")

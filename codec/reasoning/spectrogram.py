@@ -63,7 +63,8 @@ class LogMagnitudeSpectrogram(nn.Module):
     def invert(self, spectrum: Tensor, weight: Tensor) -> Tensor:
         """Complex (B, T, bands) -> (B, T hop): least-squares inverse by windowed overlap-add.
 
-        weight: of every sample, from `overlap`
+        Args:
+            weight: Of every sample, from `overlap`.
         """
         return self._overlap_add(torch.fft.irfft(spectrum, n=self.fft_size) * self.window) / weight
 

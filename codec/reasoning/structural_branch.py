@@ -87,7 +87,11 @@ class StructuralBranch(nn.Module):
     def fuse(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs of the three branches, each (B, T12, dim), before FiLM.
 
-        features: name -> (B, C, T12 * FEATURE_FRAMES[name]), zero beyond each clip. Raises ValueError on other lengths.
+        Args:
+            features: Name -> (B, C, T12 * FEATURE_FRAMES[name]), zero beyond each clip.
+
+        Raises:
+            ValueError: On other lengths.
         """
         frames = {name: features[name].shape[-1] / k for name, k in FEATURE_FRAMES.items()}
         if len(set(frames.values())) != 1 or not next(iter(frames.values())).is_integer():

@@ -145,7 +145,8 @@ def _converted(
 ) -> dict[str, Tensor]:
     """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared.
 
-    known: names of our state dict
+    Args:
+        known: Names of our state dict.
     """
     weights: dict[str, Tensor] = {}
     rope_frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
