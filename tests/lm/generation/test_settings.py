@@ -39,7 +39,7 @@ def test_a_task_takes_its_own_before_those_of_all():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"temperatur": 1}, "r.yaml: unknown key 'temperatur'; did you mean 'temperature'"),
+        ({"temperatures": 1}, "r.yaml: unknown key 'temperatures'; did you mean 'temperature'"),
         ({"max_rows": 10**6}, "'max_rows' must be at least 1 and at most 100000"),
         ({"guidance": 0.5}, "'guidance' must be at least 1"),
         ({"stream_temperature": {"a": -1}}, "stream_temperature"),
