@@ -35,17 +35,31 @@ class Segment:
     is_target: bool = False
 
     def __post_init__(self) -> None:
-        content, expected = self.content, str if self.role in TEXT_ROLES else AudioTokens
-        if not isinstance(content, expected):
-            raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(content).__name__}")
-        if isinstance(content, AudioTokens) and self.role not in (ALL_STREAMS, AUDIO_PROMPT, *content.streams):
-            known = (*TEXT_ROLES, ALL_STREAMS, AUDIO_PROMPT, *content.streams)
-            raise ValueError(f"unknown role '{self.role}'; known: {known}")
+        expected = str if self.role in TEXT_ROLES else AudioTokens
+        if not isinstance(self.content, expected):
+            raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(self.content).__name__}")
+        known = TEXT_ROLES if self.is_text else (ALL_STREAMS, AUDIO_PROMPT, *self.tokens.streams)
+        if self.role not in known:
+            raise ValueError(f"unknown role '{self.role}'; known: {(*TEXT_ROLES, *known)}")
 
     @property
     def is_text(self) -> bool:
-        """Whether its content is text."""
+        """Whether it holds text, else audio."""
         return isinstance(self.content, str)
+
+    @property
+    def text(self) -> str:
+        """What a segment of text says. Raises TypeError where it is audio."""
+        if not isinstance(self.content, str):
+            raise TypeError(f"a segment of {self.role} holds no text")
+        return self.content
+
+    @property
+    def tokens(self) -> AudioTokens:
+        """The audio of a segment of audio. Raises TypeError where it is text."""
+        if isinstance(self.content, str):
+            raise TypeError(f"a segment of {self.role} holds no audio")
+        return self.content
 
 
 @dataclass(frozen=True)
@@ -92,13 +106,13 @@ def to_rows(
 
 
 def with_generation_prompt(
-    sentence: AuditorySentence, role: TextRole, layout: VocabularyLayout, text_tokenizer: TextTokenizer
+    sentence: AuditorySentence, role: str, layout: VocabularyLayout, text_tokenizer: TextTokenizer
 ) -> Rows:
     """The rows of a sentence and of the beginning of a text segment.
 
     Args:
         sentence: What is given.
-        role: Of the text that is to follow.
+        role: Of the text that is to follow, one of TEXT_ROLES.
         layout: Vocabulary of the model.
         text_tokenizer: Of the model.
 
@@ -112,20 +126,21 @@ def with_generation_prompt(
 
 def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, int]]:
     """The segment's rows in pieces, each with the stream that it is of (0 for text)."""
-    content = segment.content
-    if isinstance(content, str):
-        ids = tokenizer.wrap(content.strip() + "\n\n" if segment.role == "prompt" else content)
+    if segment.is_text:
+        text = segment.text.strip() + "\n\n" if segment.role == "prompt" else segment.text
+        ids = tokenizer.wrap(text)
         if segment.role in TAGGED_ROLES:
             opening, closing = layout.tags[segment.role]
             ids = [opening, *ids, closing]
         return [(row_layout.text_rows(ids, layout, segment.is_target), 0)]
-    if layout.audio_fingerprint and content.fingerprint != layout.audio_fingerprint:
+    tokens = segment.tokens
+    if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
         raise UserError(
-            f"audio tokens were made by the tokenizer {content.fingerprint}, but the model reads tokens of "
+            f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "
             f"{layout.audio_fingerprint}; tokenize the audio with the model's own tokenizer"
         )
-    content.require_streams(layout.specs, "audio tokens given to the model")
+    tokens.require_streams(layout.specs, "audio tokens given to the model")
     return [
         (row_layout.audio_rows(frames, segment.is_target, layout.streams[stream].codebooks), stream)
-        for stream, frames in layout.frames(content, segment.role)
+        for stream, frames in layout.frames(tokens, segment.role)
     ]

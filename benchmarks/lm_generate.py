@@ -46,8 +46,9 @@ import transformers
 
 from lm.config import LLAMA_3_ROPE, UniAudioConfig
 from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
-from lm.generation.generate import GenerationSettings, generate_audio, generate_text
+from lm.generation.generate import generate_audio, generate_text
 from lm.generation.int8 import quantise_weights
+from lm.generation.settings import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
 from lm.vocabulary import StreamVocabulary, VocabularyLayout

@@ -16,7 +16,7 @@ import jiwer
 from auditory_sentences.builders.tasks import request
 from auditory_sentences.corpora.read import read_corpus
 from auditory_sentences.sentence import AuditorySentence, Segment
-from lm.generation.generate import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from uniaudio.model import UniAudio
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.items import Item
 from evaluation.task import EvalTask
-from lm.generation.generate import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from uniaudio.model import UniAudio
 
@@ -99,12 +98,11 @@ class ModelRunner:
         read = partial(_answer_from, codec=self.uniaudio.codec)
         answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
-        settings = GenerationSettings(**asdict(task.generation))
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
             sentences = [items[i].sentence for i in some]
-            made = self.uniaudio.complete(sentences, [items[i].role for i in some], settings, seeds)
+            made = self.uniaudio.complete(sentences, [items[i].role for i in some], task.generation, seeds)
             for i, completion in zip(some, made, strict=True):
                 content = None if completion.segment is None else completion.segment.content
                 answers[i] = Answer(content, completion.reason)

@@ -15,11 +15,12 @@ from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
 from codec.io.aliases import first_names
 from codec.io.errors import UserError
-from codec.io.numbers import Count, Guidance, Name, Range, Temperature
+from codec.io.numbers import Count, Name, Range
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
 from evaluation.metrics.registry import METRICS
+from lm.generation.settings import GenerationSettings
 from lm.words import normalise_words
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
@@ -38,7 +39,8 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
 _OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 
-Rows = Annotated[int, Range(1, 100_000)]  # 95 minutes of audio
+GREEDY = GenerationSettings(max_rows=64, top_k=1)
+
 Shots = Annotated[int, Range(0, 1000)]
 Ways = Annotated[int, Range(2, 64)]
 
@@ -72,24 +74,6 @@ class Classification:
 
     def __post_init__(self) -> None:
         _require_words("label", self.label)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How the model generates its answer (lm.generation.sampling.GenerationSettings), greedily by default."""
-
-    # longest answer in rows; 17.5 rows are a second of audio
-    max_rows: Rows
-    # logits are divided by it; 0 takes the most likely id
-    temperature: Temperature = 0.9
-    # only the k most likely ids are sampled; 1 is greedy
-    top_k: Count = 1
-    # scale of classifier-free guidance for audio; 1 is none
-    guidance: Guidance = 1.0
-    # name of a stream -> its own temperature
-    stream_temperature: Mapping[str, Temperature] = field(default_factory=dict)
-    # name of a stream -> its own guidance
-    stream_guidance: Mapping[str, Guidance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,8 +138,8 @@ class EvalTask:
     data: Data
     # what is measured
     scores: tuple[Score, ...]
-    # how the model generates
-    generation: Generation = Generation(max_rows=64)
+    # how the model generates; a key that is left out is that of GREEDY
+    generation: GenerationSettings = GREEDY
     # numbers of solved examples that the task is meant for; --shots chooses among them
     shots: tuple[Shots, ...] = (0,)
     # the classes, for the request classification
@@ -301,6 +285,8 @@ def _read(kind: type, path: Path) -> Any:
     values = read_yaml(path, what, f"name one of evaluation/{what}s, or the path of a YAML file")
     if other in values and what not in values:
         raise UserError(f"{path}: is a {other}, where a {what} is expected; suites list tasks, and tasks alone")
+    if isinstance(values.get("generation"), dict):
+        values = values | {"generation": {"max_rows": GREEDY.max_rows, "top_k": GREEDY.top_k} | values["generation"]}
     return parse(kind, values, str(path))
 
 

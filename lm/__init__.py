@@ -6,7 +6,7 @@ from codec.lazy import lazy_names
 
 if TYPE_CHECKING:
     from lm.config import UniAudioConfig
-    from lm.generation.sampling import GenerationSettings
+    from lm.generation.settings import GenerationSettings
     from lm.model import UniAudioForConditionalGeneration
     from lm.rows import Rows
     from lm.text_tokenizer import TextTokenizer
@@ -24,7 +24,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "GenerationSettings": ("lm.generation.sampling", "GenerationSettings"),
+        "GenerationSettings": ("lm.generation.settings", "GenerationSettings"),
         "Rows": ("lm.rows", "Rows"),
         "TextTokenizer": ("lm.text_tokenizer", "TextTokenizer"),
         "UniAudioConfig": ("lm.config", "UniAudioConfig"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -38,15 +39,19 @@ class UniAudioConfig(PreTrainedConfig):
         "depth": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    cross_modal: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # given as dicts too, and configurations from then on
+        cross_modal: Any = None
+        depth: Any = None
+    else:
+        cross_modal: dict | PreTrainedConfig | None = None
+        depth: dict | PreTrainedConfig | None = None
     understanding_layers: int = 3
     generation_layers: int = 2
-    depth: dict | PreTrainedConfig | None = None
-    vocabulary: dict | None = None
+    vocabulary: dict[str, Any] | None = None
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.pop("mask_other_modalities", False):  # a variant that this project had, and no released model
             raise ValueError("mask_other_modalities is not supported any more; the model cannot be run")
         super().__post_init__(**kwargs)

@@ -13,15 +13,13 @@ from lm.vocabulary import VocabularyLayout
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows in order; after `collate` the same with a leading batch dimension.
+    """Some rows in order; after `collate` the same with a leading batch dimension."""
 
-    ids: (T, columns) int64, nine columns for eight codebooks
-    mask: (T, columns) bool, which columns are active
-    loss: (T,) float32, weight of a row as a target
-    """
-
+    # (T, columns) int64, nine columns for eight codebooks
     ids: Tensor
+    # (T, columns) bool, which columns are active
     mask: Tensor
+    # (T,) float32, weight of a row as a target
     loss: Tensor
 
     def __len__(self) -> int:
@@ -45,7 +43,8 @@ def text_rows(ids: Sequence[int], layout: VocabularyLayout, is_target: bool) -> 
 def audio_rows(frames: Tensor, is_target: bool, codebooks: int | None = None) -> Rows:
     """One row per frame of `frames` (num_codebooks, T), ids as they stand in a row; the text column is 0 and inactive.
 
-    codebooks: of the stream: the columns behind them are inactive too; None: it has all
+    Args:
+        codebooks: Of the stream: the columns behind them are inactive too; None: it has all.
     """
     columns, length = frames.shape
     rows = torch.zeros(length, columns + 1, dtype=torch.int64)

@@ -30,9 +30,11 @@ _NUMBER = re.compile(r"(?<![0-9A-Za-z])(-?)([0-9][0-9,]*)(?:\.([0-9]+))?(st|nd|r
 
 
 class Normalised(NamedTuple):
-    """text: for the model; dropped: distinct characters that it has no way to say, in order of appearance."""
+    """A text for the model."""
 
+    # what the model can say
     text: str
+    # distinct characters that it has no way to say, in order of appearance
     dropped: str = ""
 
 
@@ -75,7 +77,7 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
     return Normalised(" ".join("".join(kept).split()), _distinct(dropped))
 
 
-def _said(number: re.Match) -> str:
+def _said(number: re.Match[str]) -> str:
     """A number's digits one by one: -3.5 is minus three point five, 2nd is second."""
     sign, whole, fraction, ordinal = number.groups()
     digits = [DIGITS[int(d)] for d in (whole or number[0]) if d != ","]

@@ -59,6 +59,7 @@ class ParsedRow(NamedTuple):
     """What a row of audio is: a frame of a stream with its codes, or the stream's BOS or EOS frame."""
 
     stream: int  # index into `VocabularyLayout.streams`
+    # what the row is
     place: Place
     codes: list[int]  # of a frame, one for each codebook; else empty
 
@@ -72,14 +73,20 @@ class VocabularyLayout:
     """
 
     text_size: Width  # number of text ids, specials and padding of the table included
+    # opens a text
     text_bos: Index
+    # closes it
     text_eos: Index
+    # stands in the text column where there is no text
     text_pad: Index
     tags: Mapping[str, tuple[Index, Index]]  # role -> (opening id, closing id)
     streams: tuple[StreamVocabulary, ...]  # in the order of generation
     audio_prompt_bos: Index  # of the last stream, before its offset; an audio prompt's edges are not offset (§B.3)
+    # closes an audio prompt
     audio_prompt_eos: Index
+    # of the text tokenizer
     text_fingerprint: str = ""
+    # of the audio tokenizer
     audio_fingerprint: str = ""
     sample_rate: Count = SAMPLE_RATE  # of the audio tokenizer, in Hz
 
@@ -110,26 +117,29 @@ class VocabularyLayout:
         Special ids lie right after the codes. The arrangement (bos, eos, spare, pad, and for the last stream the edges
         of an audio prompt and two spare ones) is the one that the published loader's defaults imply.
         """
-        entries = tuple(
-            StreamVocabulary(
-                name=spec.name,
-                codes=spec.codes,
-                size=spec.codes + (8 if spec is streams[-1] else 4),
-                bos=spec.codes,
-                eos=spec.codes + 1,
-                pad=spec.codes + 3,
-                codebooks=spec.codebooks,
-                rate=spec.rate,
+        entries = []
+        for spec in streams:
+            if spec.codes is None:
+                raise ValueError(f"the tokenizer does not say how many codes its {spec.name} stream has")
+            entries.append(
+                StreamVocabulary(
+                    name=spec.name,
+                    codes=spec.codes,
+                    size=spec.codes + (8 if spec is streams[-1] else 4),
+                    bos=spec.codes,
+                    eos=spec.codes + 1,
+                    pad=spec.codes + 3,
+                    codebooks=spec.codebooks,
+                    rate=spec.rate,
+                )
             )
-            for spec in streams
-        )
         return cls(
             text_size=text_tokenizer.size,
             text_bos=text_tokenizer.bos,
             text_eos=text_tokenizer.eos,
             text_pad=text_tokenizer.pad,
             tags={role: text_tokenizer.tag(role) for role in TAGGED_ROLES},
-            streams=entries,
+            streams=tuple(entries),
             audio_prompt_bos=entries[-1].codes + 4,
             audio_prompt_eos=entries[-1].codes + 5,
             text_fingerprint=text_tokenizer.fingerprint,
@@ -228,9 +238,10 @@ class VocabularyLayout:
         stream = max(i for i, offset in enumerate(self.offsets) if row[0] >= offset)
         one = self.streams[stream]
         codes = [value - self.offsets[stream] for value in row[: one.codebooks]]
-        for place, edge in (("bos", one.bos), ("eos", one.eos)):
-            if codes[0] == edge:
-                return ParsedRow(stream, place, [])
+        if codes[0] == one.bos:
+            return ParsedRow(stream, "bos", [])
+        if codes[0] == one.eos:
+            return ParsedRow(stream, "eos", [])
         return ParsedRow(stream, "frame", codes)
 
     def frames_in(self, seconds: float) -> tuple[int, ...]:
@@ -306,7 +317,10 @@ _FLAT_KEYS = ("codes", "size", "bos", "eos", "pad")
 
 @dataclass(frozen=True)
 class _FlatLayout:
-    """The two streams of the release as one flat table: how layouts were stored first."""
+    """The two streams of the release as one flat table: how layouts were stored first.
+
+    Its keys are those of `VocabularyLayout` and, behind a stream's name, of `StreamVocabulary`; a card is its size.
+    """
 
     text_size: Width
     text_bos: Index

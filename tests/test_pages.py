@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -137,8 +136,6 @@ def _run(command: list[str | Path], folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True, timeout=280, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: `make docs` does")
 def test_the_site_is_built_without_warnings(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     subprocess.run(command, cwd=ROOT, check=True, timeout=280)

@@ -18,7 +18,7 @@ from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from lm.config import UniAudioConfig
 from lm.generation.generate import stream_audio
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout

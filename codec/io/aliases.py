@@ -18,7 +18,7 @@ from codec.io.errors import UserError
 KEYS: dict[str, dict[str, str]] = {
     "DescriptiveConfig": {"gather": "downsampling"},
     "EvalTask": {"episode": "classification"},
-    "Generation": {
+    "GenerationSettings": {
         "structural_guidance": "stream_guidance.structural",
         "structural_temperature": "stream_temperature.structural",
     },
@@ -37,6 +37,10 @@ VALUES: dict[tuple[str, str], dict[str, str]] = {
 # class -> key that is no more -> the value at which leaving it out changes nothing
 REMOVED: dict[str, dict[str, Any]] = {
     "LanguageModelRecipe": {"validation_mixture": {}},
+}
+# class -> key that came later -> the value at which nothing is different from before
+ADDED: dict[str, dict[str, Any]] = {
+    "GenerationSettings": {"max_seconds": None},
 }
 # former part of a tensor's name in an engine's state -> present part
 TENSORS = {"listener": "audio_llm", "judge": "output"}
@@ -60,7 +64,8 @@ def present_tree(cls: type, tree: Any, source: str) -> Any:
     kinds = typing.get_type_hints(cls)
     named = present(cls, tree, source)
     for key, value in named.items():
-        inner = next((kind for kind in _members(kinds.get(key)) if dataclasses.is_dataclass(kind)), None)
+        members = (kind for kind in _members(kinds.get(key)) if isinstance(kind, type))
+        inner = next((kind for kind in members if dataclasses.is_dataclass(kind)), None)
         if inner is not None and isinstance(value, (list, tuple)):
             named[key] = [present_tree(inner, member, source) for member in value]
         elif inner is not None:
@@ -77,7 +82,7 @@ def _members(kind: Any) -> Iterator[Any]:
 
 def present(cls: type, tree: Mapping[Any, Any], source: str) -> dict[Any, Any]:
     """Keys and values of a dataclass as they are called now. Raises UserError for a key under both names."""
-    named = {}
+    named: dict[Any, Any] = {}
     removed = REMOVED.get(cls.__name__, {})
     for key, value in tree.items():
         if key in removed and value == removed[key]:
@@ -104,11 +109,14 @@ def former(cls: type, key: str, value: Any) -> tuple[str, Any]:
 
 
 def first_names(value: Any) -> Any:
-    """Plain values of a dataclass, nested ones included, under the names that they first had."""
+    """Plain values of a dataclass, nested ones included, under the names that they first had, without later ones."""
     if dataclasses.is_dataclass(value):
         named: dict[str, Any] = {}
         for field in dataclasses.fields(value):
-            named |= _first_names(type(value), field.name, getattr(value, field.name))
+            content = getattr(value, field.name)
+            added = ADDED.get(type(value).__name__, {})
+            if field.name not in added or content != added[field.name]:
+                named |= _first_names(type(value), field.name, content)
         return named
     if isinstance(value, Mapping):
         return {key: first_names(content) for key, content in value.items()}

@@ -15,7 +15,8 @@ from lm.generation.compiled_step import CompiledStep
 from lm.generation.generative_model import GenerativeModel
 from lm.generation.grammar import AudioGrammar
 from lm.generation.prepacked_linear import pack
-from lm.generation.sampling import GenerationSettings, request_noise, sample
+from lm.generation.sampling import request_noise, sample
+from lm.generation.settings import GenerationSettings
 from lm.rows import Rows, audio_rows, concatenate
 
 # Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
@@ -60,7 +61,7 @@ class Batch:
         return kept
 
     def reasons(self) -> list[Reason]:
-        full = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
+        full: list[Reason] = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
         states = zip(self.ended.tolist(), self.cut.tolist(), full, strict=True)
         return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
 

@@ -20,7 +20,9 @@ class CompiledStep:
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
         """run: a batch being generated (`feed`, `draw`, `static_state`), whose decoder is static
-        shape: of the ids of a row of all its requests, (B,) text or (B, 8) audio
+
+        Args:
+            shape: Of the ids of a row of all its requests, (B,) text or (B, 8) audio.
         """
         self._run = run
         self._ids = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -46,4 +48,4 @@ def _step(run: Any, ids: Tensor, uniform: Tensor, finished: Tensor) -> None:
 @cache
 def _compiled(device: str) -> Callable[..., None]:
     mode = "reduce-overhead" if device == "cuda" else None  # the mode that captures graphs
-    return torch.compile(_step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64)
+    return torch.compile(_step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64)  # type: ignore[call-overload]  # not in its stubs

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lm.config import UniAudioConfig
 from lm.generation.int8 import Int8Heads
+
+if TYPE_CHECKING:
+    from transformers import LlamaModel  # or what has its parts: Qwen3Model
+
+    from lm.depth_decoder import DepthDecoder
 
 
 class GenerativeModel(Protocol):
@@ -17,10 +22,10 @@ class GenerativeModel(Protocol):
     config: UniAudioConfig
     device: torch.device
     training: bool
-    understanding: nn.Module  # expert layers before the cross-modal ones
-    cross_modal: nn.Module  # LLaMA, with the text embeddings
-    generation: nn.Module  # expert layers behind them
-    depth_decoder: nn.Module
+    understanding: LlamaModel  # expert layers before the cross-modal ones
+    cross_modal: LlamaModel  # LLaMA, with the text embeddings
+    generation: LlamaModel  # expert layers behind them
+    depth_decoder: DepthDecoder
     lm_head: nn.Module
     audio_embeddings: nn.Embedding
     audio_head: Tensor | Int8Heads

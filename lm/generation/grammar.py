@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lm.generation.cached_model import AudioHeads
-from lm.generation.sampling import GenerationSettings, sample
+from lm.generation.sampling import sample
+from lm.generation.settings import GenerationSettings
 from lm.vocabulary import VocabularyLayout
 
 
@@ -73,13 +74,14 @@ class AudioGrammar:
     ) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
-        uniform (B, C): noise. With guidance the states hold the guided and then the unguided half of the batch, and
-        both are told the same ids.
+        Args:
+            uniform: (B, C) noise. With guidance the states hold the guided and then the unguided half of the batch, and
+                both are told the same ids.
         """
         guided = settings.guided
         guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])
         temperature = self._of_phase(settings.temperature, [settings.temperature_of(name) for name in self.names])
-        windows = [self.edges[p : p + 2] for p in self.present]
+        windows = [(self.edges[p], self.edges[p + 1]) for p in self.present]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1)
         full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])

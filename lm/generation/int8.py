@@ -5,6 +5,8 @@ Weight-only: activations stay as they are. Every output channel has a scale of i
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,13 +40,16 @@ def multiply_int8(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
 class _Int8(nn.Module):
     """An int8 matrix, or several, with scales. Not saved: nothing could tell it from a damaged folder."""
 
+    weight: Tensor  # int8
+    scales: Tensor
+
     def __init__(self, weight: Tensor):
         super().__init__()
         quantised, scales = quantise(weight)
         self.register_buffer("weight", quantised)
         self.register_buffer("scales", scales)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         raise UserError("a model with int8 weights cannot be saved; save it before quantise_weights")
 
 

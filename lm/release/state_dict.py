@@ -39,7 +39,8 @@ PARTS = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj
 def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[str, Tensor]:
     """Our state dict from the published one, with either form of QKV.
 
-    Raises ValueError naming a key that is not part of the model.
+    Raises:
+        ValueError: A key is not part of the model; names it.
     """
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -91,7 +92,8 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
     """Legacy rows ((H+2G)h, D), interleaved per group -> [all queries | all keys | all values], same shape.
 
-    group: published prefix of the transformer (a key of GROUPS), for its number of heads.
+    Args:
+        group: Published prefix of the transformer (a key of GROUPS), for its number of heads.
     """
     queries, keys, _ = _qkv_rows(group, config)
     groups = _shape(group, config).num_key_value_heads

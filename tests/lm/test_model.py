@@ -19,7 +19,7 @@ from transformers import (
 from codec.io.errors import UserError
 from lm.config import UniAudioConfig
 from lm.generation.generate import generate_text
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import collate, concatenate, text_rows
 from lm.text_backbone import from_text_backbone

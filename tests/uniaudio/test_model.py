@@ -11,7 +11,7 @@ from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from codec.audio.waveform import load_audio, write_audio
 from codec.io.errors import UserError
-from lm.generation.generate import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.vocabulary import VocabularyLayout
 from tests.factories.codec import noise, small_codec
 from tests.factories.store import CODES, WORDS, random_tokens

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoProcessor
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from codec.audio.waveform import write_audio
 from codec.io.errors import UserError
-from lm.generation.generate import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import collate
 from tests.factories.codec import noise
 from tests.factories.uniaudio import tiny_codec, tiny_uniaudio

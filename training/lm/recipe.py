@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from codec.io.errors import UserError
 from codec.io.numbers import AnyLayers, Count, Filled, Layers, Name, Range, Size, Width
-from lm.generation.sampling import merged_settings
+from lm.generation.settings import merged_settings
 from training.lm.lora import GroupLoraRecipe
 from training.lm.stages import TRAINABLE, LossRecipe, Stage
 from training.recipe import Recipe, Weights, check_heads, check_weights

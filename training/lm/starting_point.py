@@ -26,7 +26,6 @@ from training.lm.distillation import SemanticTargets
 from training.lm.initialisation import init_from_codec
 from training.lm.lora import GroupLoraRecipe, merge_lora, save_adapter
 from training.lm.recipe import LanguageModelRecipe
-from uniaudio.model import load_language_model
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 
 ADAPTER_FOLDER = "adapter"  # of a model folder
@@ -58,7 +57,7 @@ class StartingPoint:
         store = open_stores(recipe.store)
         if recipe.init:
             folder = resolve_model(recipe.init)
-            model = load_language_model(folder, dtype)
+            model = UniAudioForConditionalGeneration.from_pretrained(folder, dtype=dtype)
             tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
             layout, audio_tokenizer = model.config.layout, folder / AUDIO_FOLDER
         else:

@@ -10,13 +10,16 @@ from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.strict import parse, without_defaults
 from codec.reasoning.config import DescriptiveConfig
-from evaluation.task import EvalTask, Generation, Score
+from evaluation.task import EvalTask, Score
+from lm.generation.settings import GenerationSettings
 from training.codec.losses.best_rq import MaskedPredictionConfig
 from training.recipe import TRAINERS
 
 
 def classes() -> dict[str, type]:
-    found = {cls.__name__: cls for cls in (DescriptiveConfig, EvalTask, Generation, MaskedPredictionConfig, Score)}
+    found = {
+        cls.__name__: cls for cls in (DescriptiveConfig, EvalTask, GenerationSettings, MaskedPredictionConfig, Score)
+    }
     for module, name in TRAINERS.values():
         found[name] = getattr(importlib.import_module(module), name)
     return found
@@ -50,10 +53,15 @@ def test_a_task_of_former_names_is_the_same_task():
 
 
 def test_a_former_key_may_be_a_member_of_a_mapping():
-    read = parse(Generation, {"max_rows": 9, "structural_temperature": 0.2, "structural_guidance": None}, "task.yaml")
-    assert read == Generation(9, stream_temperature={"structural": 0.2})
+    read = parse(
+        GenerationSettings, {"max_rows": 9, "structural_temperature": 0.2, "structural_guidance": None}, "task.yaml"
+    )
+    assert read == GenerationSettings(9, stream_temperature={"structural": 0.2})
     assert aliases.first_names(read).items() >= {"structural_temperature": 0.2, "structural_guidance": None}.items()
-    other = aliases.first_names(Generation(9, stream_guidance={"semantic": 2.0}))
+    assert "max_seconds" not in aliases.first_names(read) and "max_seconds" in aliases.first_names(
+        GenerationSettings(max_seconds=2.0)
+    )
+    other = aliases.first_names(GenerationSettings(9, stream_guidance={"semantic": 2.0}))
     assert other["stream_guidance"] == {"semantic": 2.0} and "stream_temperature" not in other
 
 

@@ -9,7 +9,7 @@ import torch
 from codec.io.errors import UserError
 from lm.generation.cached_model import RowDecoder
 from lm.generation.generate import generate_audio, generate_text
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import collate
 from tests.factories.language_model import LAYOUT, sentences, shape, tiny_model

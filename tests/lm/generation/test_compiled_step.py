@@ -9,7 +9,7 @@ import torch
 from lm.generation import compiled_step
 from lm.generation.cached_model import RowDecoder
 from lm.generation.generate import generate_audio, generate_text
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import drop_conditions
 from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
 from tests.lm.generation.test_generate import same_audio

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import Rows, concatenate, drop_conditions, text_rows
 from tests.factories.language_model import LAYOUT, audio, eager_to_end, shape, text, tiny_model
 

@@ -5,7 +5,7 @@ import torch
 
 from codec.tokens import SAMPLE_RATE
 from lm.generation.generate import generate_audio, stream_audio
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import audio_rows, concatenate
 from tests.factories.language_model import LAYOUT, eager_to_end, text, tiny_model
 from tests.factories.tokens import least_samples, structural_frames

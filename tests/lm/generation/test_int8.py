@@ -9,7 +9,7 @@ from lm.generation import int8 as int8_weights
 from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation.generate import generate_audio, generate_text, score_text
 from lm.generation.int8 import Int8Linear, multiply_int8, quantise, quantise_weights
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from tests.factories.language_model import LAYOUT, audio, sentences, shape, text, tiny_model
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm.generation.generate import generate_audio, generate_text
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from lm.rows import collate, drop_conditions, unpad
 from tests.factories.language_model import LAYOUT, audio, sentences, text, tiny_model
 from tests.lm.generation.test_generate import same_audio

@@ -8,7 +8,7 @@ import torch
 from codec.layers import onednn
 from lm.generation.generate import generate_audio, generate_text
 from lm.generation.prepacked_linear import pack
-from lm.generation.sampling import GenerationSettings
+from lm.generation.settings import GenerationSettings
 from tests.factories.language_model import shape, text, tiny_model
 from tests.lm.generation.test_generate import same_audio
 
