@@ -40,16 +40,16 @@ class TooFewExamples(UserError):
 class Episode(NamedTuple):
     """A classification episode and the answers it allows."""
 
-    # examples, query and answer
+    # prompt, examples and the query with its answer
     sentence: AuditorySentence
-    # the answers that it allows
+    # values of the label, in the order in which the prompt names them
     options: tuple[str, ...]
 
 
 class Episodes:
     """Episodes whose examples come from one split.
 
-    Every answer is learned, the examples' too. `auditory_sentences.tasks.request_of` cuts off the query's answer.
+    Every answer is learned, the examples' too. `builders.tasks.request_of` cuts off the query's answer.
     Neither the query, nor another piece of its recording, nor a mixture it is in, nor one of its parts is ever an
     example; where words are the answer or the condition, no example says the query's words.
 
@@ -72,7 +72,19 @@ class Episodes:
     ) -> AuditorySentence:
         """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
 
-        Questions ask about the same label in all examples. Raises UserError where the pool has too few other clips.
+        Questions ask about the same label in all examples.
+
+        Args:
+            task: Or its name.
+            query: The clip that the episode ends with.
+            shots: Number of examples.
+            rng: Chooses prompt, questions and examples.
+            shot_audio: Role of the examples' audio.
+
+        Raises:
+            TooFewExamples: The pool has too few other clips.
+            UserError: The query cannot serve the task.
+            ValueError: `shot_audio` is not all of the audio, and audio is what the task answers with.
         """
         task = find_task(task) if isinstance(task, str) else task
         if shots == 0:
@@ -96,8 +108,17 @@ class Episodes:
     ) -> Episode:
         """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
 
-        Fewer ways where fewer values have enough examples. Raises UserError where the query has no such label, or where
-        no second value has enough.
+        Args:
+            label: That the clips are classified by.
+            query: The clip that the episode ends with.
+            ways: Number of values; fewer where fewer have enough examples.
+            shots: Examples of each value.
+            rng: Chooses prompt, values and examples.
+            shot_audio: Role of the examples' audio.
+
+        Raises:
+            TooFewExamples: No second value has enough examples.
+            UserError: The query has no such label.
         """
         answer = query.labels.get(label)
         if not answer or answer not in self.bank.label_values.get(label, ()):
@@ -135,7 +156,14 @@ class Episodes:
         return self._eligible[key]
 
     def draw_of_task(self, task: Task, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit `max_rows`."""
+        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit.
+
+        Args:
+            task: That all examples are of.
+            position: Of the clip in the pool.
+            rng: Draws the number of shots and all else.
+            max_rows: Of the sentence.
+        """
         query = self.pool.stored(position)
         says_audio = any(part.is_target and part.content == "audio" for part in task.parts)
 
@@ -145,7 +173,14 @@ class Episodes:
         return _largest_that_fits(episode, rng, max_rows, whole_audio=says_audio)
 
     def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool, classified by `label` or by one of its own, drawn."""
+        """A training episode around a clip of the pool that is to be classified: 2 to 4 ways, 1 to 4 shots.
+
+        Args:
+            label: To classify by; None: one of the clip's own, drawn.
+            position: Of the clip in the pool.
+            rng: Draws the numbers of ways and shots and all else.
+            max_rows: Of the sentence.
+        """
         query = self.pool.stored(position)
         chosen, ways = label or rng.choice(self.class_labels(query)), rng.randint(2, MAX_WAYS)
 

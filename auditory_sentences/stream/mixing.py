@@ -27,24 +27,24 @@ FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversa
 
 
 class SampledSentence(NamedTuple):
-    """A sentence of the stream."""
+    """A sentence of the stream, ready for `to_rows`."""
 
-    # as drawn
+    # what is said
     sentence: AuditorySentence
-    # whether its conditions are to be hidden, as in `to_rows`
+    # whether its conditions are to be hidden (`drop_conditions` of `to_rows`)
     drop_conditions: bool
 
 
 class Source(NamedTuple):
     """One entry of a mixture."""
 
-    # of the entry
+    # in the mixture
     name: str
-    # what one sentence each is built around
+    # what one sentence each is built around: positions of clips, recordings, lines of text
     anchors: Sequence[Any]
     # (anchor, draws) -> the sentence
     build: Callable[[Any, KeyedRng], AuditorySentence]
-    # whether it ends in audio, so that guidance may be learned from it
+    # whether guidance dropout applies
     generates_audio: bool = False
 
 
@@ -57,15 +57,19 @@ class SentenceStream:
     within one; which come more often changes from epoch to epoch.
 
     Args:
+        store: Clips as tokens.
         mixture: Name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
             "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification"
             or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests).
-        texts: What text_only says; without any, the transcriptions and captions of the clips.
+        seed: Of the recipe.
+        split: Of the store.
         max_rows: What constructions, episodes and audio_only fit themselves into: the context length of the stage.
-        guidance_dropout: 0 for validation.
+        bank: Prompts; the project's own if not given.
+        texts: What text_only says; without any, the transcriptions and captions of the clips.
+        guidance_dropout: Share of the generation sentences whose conditions are hidden; 0 for validation.
 
     Raises:
-        UserError: For an unknown name, and for one that the data can make no sentence of.
+        UserError: A name is unknown, the data can make no sentence of it, or the weights are no shares.
     """
 
     def __init__(

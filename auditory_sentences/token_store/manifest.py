@@ -37,25 +37,29 @@ class Failure:
 
     # of the clip
     id: str
-    # of its file
+    # of its recording
     path: str
-    # in words
+    # what cannot be read, and what to do about it
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """What the manifest says of a shard."""
+    """What the manifest says of a shard.
 
-    # name in the store's folder
+    Raises:
+        UserError: The name is none of a shard, or the checksum none.
+    """
+
+    # its name in the store's folder
     file: str
-    # its size
+    # size of the file
     bytes: Index
-    # of its content
+    # of the file's content
     sha256: str
     # how many it holds
     clips: Index
-    # of all clips together, at the tokenizer's rate
+    # length of these together, at the tokenizer's rate
     samples: Index
     # clips that belong into it and could not be read
     failures: tuple[Failure, ...] = ()
@@ -68,22 +72,27 @@ class ShardEntry:
 
     @property
     def number(self) -> int:
-        return int(_SHARD_NAME.fullmatch(self.file)[1])
+        """Counts the shards of a store from 0; it is in the name."""
+        return int(self.file.removeprefix("shard-").removesuffix(".arrow"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What store.json says."""
+    """What store.json says.
+
+    Raises:
+        UserError: Streams or shards are none that a store can have.
+    """
 
     # of the tokenizer
     fingerprint: str
-    # its own, which are the store's columns
+    # of the tokenizer, in the order of generation; the store's columns
     streams: tuple[StreamSpec, ...]
     # of the tokenizer, in Hz
     sample_rate: Count
     # all clips that were given are in the shards or among their failures
     complete: bool
-    # in order
+    # in the store's order
     shards: tuple[ShardEntry, ...]
 
     def __post_init__(self) -> None:
@@ -101,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """What a folder's store.json says; None where there is none.
 
     Raises:
-        UserError: It may not be read, is damaged, or is not of a token store.
+        UserError: It may not be read, is damaged, or is not of a token store; the message names the file.
     """
     path = folder / MANIFEST
     try:
