@@ -19,11 +19,12 @@ def row_limit(segments: Iterable[Segment]) -> int:
     """
     limit = 0
     for segment in segments:
-        if segment.is_text:
-            limit += len(segment.text.encode()) + 3
+        content = segment.content
+        if isinstance(content, str):
+            limit += len(content.encode()) + 3
             limit += 2 if segment.role == "prompt" or segment.role in TAGGED_ROLES else 0
         else:
-            limit += VocabularyLayout.row_count(segment.tokens, segment.role)
+            limit += VocabularyLayout.row_count(content, segment.role)
     return limit
 
 

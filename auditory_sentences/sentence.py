@@ -35,16 +35,16 @@ class Segment:
     is_target: bool = False
 
     def __post_init__(self) -> None:
-        expected = str if self.role in TEXT_ROLES else AudioTokens
-        if not isinstance(self.content, expected):
-            raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(self.content).__name__}")
-        known = TEXT_ROLES if self.is_text else (ALL_STREAMS, AUDIO_PROMPT, *self.tokens.streams)
-        if self.role not in known:
-            raise ValueError(f"unknown role '{self.role}'; known: {(*TEXT_ROLES, *known)}")
+        content, expected = self.content, str if self.role in TEXT_ROLES else AudioTokens
+        if not isinstance(content, expected):
+            raise ValueError(f"a '{self.role}' segment holds {expected.__name__}, not {type(content).__name__}")
+        if isinstance(content, AudioTokens) and self.role not in (ALL_STREAMS, AUDIO_PROMPT, *content.streams):
+            known = (*TEXT_ROLES, ALL_STREAMS, AUDIO_PROMPT, *content.streams)
+            raise ValueError(f"unknown role '{self.role}'; known: {known}")
 
     @property
     def is_text(self) -> bool:
-        """Whether it holds text, else audio."""
+        """Whether its content is text."""
         return isinstance(self.content, str)
 
     @property
@@ -112,7 +112,7 @@ def with_generation_prompt(
 
     Args:
         sentence: What is given.
-        role: Of the text that is to follow, one of TEXT_ROLES.
+        role: Of the text that is to follow.
         layout: Vocabulary of the model.
         text_tokenizer: Of the model.
 
@@ -126,21 +126,20 @@ def with_generation_prompt(
 
 def _segment_rows(segment: Segment, layout: VocabularyLayout, tokenizer: TextTokenizer) -> list[tuple[Rows, int]]:
     """The segment's rows in pieces, each with the stream that it is of (0 for text)."""
-    if segment.is_text:
-        text = segment.text.strip() + "\n\n" if segment.role == "prompt" else segment.text
-        ids = tokenizer.wrap(text)
+    content = segment.content
+    if isinstance(content, str):
+        ids = tokenizer.wrap(content.strip() + "\n\n" if segment.role == "prompt" else content)
         if segment.role in TAGGED_ROLES:
             opening, closing = layout.tags[segment.role]
             ids = [opening, *ids, closing]
         return [(row_layout.text_rows(ids, layout, segment.is_target), 0)]
-    tokens = segment.tokens
-    if layout.audio_fingerprint and tokens.fingerprint != layout.audio_fingerprint:
+    if layout.audio_fingerprint and content.fingerprint != layout.audio_fingerprint:
         raise UserError(
-            f"audio tokens were made by the tokenizer {tokens.fingerprint}, but the model reads tokens of "
+            f"audio tokens were made by the tokenizer {content.fingerprint}, but the model reads tokens of "
             f"{layout.audio_fingerprint}; tokenize the audio with the model's own tokenizer"
         )
-    tokens.require_streams(layout.specs, "audio tokens given to the model")
+    content.require_streams(layout.specs, "audio tokens given to the model")
     return [
         (row_layout.audio_rows(frames, segment.is_target, layout.streams[stream].codebooks), stream)
-        for stream, frames in layout.frames(tokens, segment.role)
+        for stream, frames in layout.frames(content, segment.role)
     ]

@@ -306,15 +306,16 @@ def in_vocabulary(asked: Request, tokenizer: TextTokenizer) -> Request:
 
 
 def _in_vocabulary(segment: Segment, tokenizer: TextTokenizer) -> Segment:
-    if not segment.is_text or segment.role == "prompt":
+    content = segment.content
+    if not isinstance(content, str) or segment.role == "prompt":
         return segment
-    said, dropped = normalise(segment.text, tokenizer, USES.get(segment.role, "text"))
+    said, dropped = normalise(content, tokenizer, USES.get(segment.role, "text"))
     names = ", ".join(shown(c) for c in dropped[:10]) + (", ..." if len(dropped) > 10 else "")
     if not said:
         without = f": the model has no words for {names}" if names else ""
-        raise UserError(f"there is nothing to say in {shown(segment.text)}{without}; write it in words")
+        raise UserError(f"there is nothing to say in {shown(content)}{without}; write it in words")
     if dropped:
-        warnings.warn(f"{shown(segment.text)}: the model has no words for {names}, left out", stacklevel=3)
+        warnings.warn(f"{shown(content)}: the model has no words for {names}, left out", stacklevel=3)
     return replace(segment, content=said)
 
 

@@ -147,10 +147,10 @@ class Packing:
     def _length(self, drawn: SampledSentence) -> int:
         length = 0
         for segment in drawn.sentence.segments:
-            if segment.is_text:
+            if isinstance(segment.content, str):
                 length += len(self._text(segment, drawn.drop_conditions))
             else:
-                length += self.layout.row_count(segment.tokens, segment.role)
+                length += self.layout.row_count(segment.content, segment.role)
         return length
 
     def _pack(self, window: _Window, members: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

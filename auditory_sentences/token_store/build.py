@@ -158,7 +158,8 @@ class _Build:
     def _build(self, part: Part, path: Path, advance: Callable[[int], None]) -> ShardEntry:
         """Write a shard where it is new or differs from what is there; what the manifest is to say of it.
 
-        advance: is told how many clips are done
+        Args:
+            advance: Is told how many clips are done.
         """
         places = part.places
         kept = {i: place.row for i, place in enumerate(places) if place.row is not None}

@@ -165,7 +165,9 @@ def _members(part: Part, entry: ShardEntry, order: dict[str, int]) -> list[_Memb
 def _settled(clip: Clip, member: _Member, made_at: int, plan: Plan) -> Place | None:
     """The place of a clip whose id the store has; None where the store holds another recording under that id.
 
-    made_at: when the shard was written, in ns: where nothing tells which file it was made of, an older one is trusted
+    Args:
+        made_at: When the shard was written, in ns: where nothing tells which file it was made of, an older one is
+            trusted.
     """
     if member.row is None:
         return Place(clip, again=member.source is not None and member.source.stored)
