@@ -135,7 +135,6 @@ def _make(
 def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: int, steps: int | None) -> Reason:
     """Sound to standard output while it is being made; when it came, to standard error."""
     from codec.audio.waveform import wav_pieces
-    from uniaudio.model import generated_tokens
 
     began = time.perf_counter()
     times = []
@@ -144,6 +143,6 @@ def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: i
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         times.append(time.perf_counter() - began)
-    seconds = generated_tokens(stream.completion).num_samples / model.codec.sample_rate
+    seconds = stream.completion.tokens.num_samples / model.codec.sample_rate
     complain(f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s")
     return stream.completion.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import Request, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
-from codec.audio.waveform import write_audio
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.io.shipped import STARTER_MODEL
@@ -39,6 +38,7 @@ from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
+from uniaudio.completion import Completion, Sound, SoundStream
 from uniaudio.processor import (
     AUDIO_FOLDER,
     TEXT_FOLDER,
@@ -57,48 +57,6 @@ from uniaudio.requests import (
 )
 
 BATCH = 16  # requests generated at once
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the model generated."""
-
-    segment: Segment | None  # of the role asked for; None where audio ended before it had a frame of every stream
-    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Generated audio."""
-
-    waveform: Tensor  # (n,) float32, on the CPU
-    sample_rate: int  # of the waveform, in Hz
-    tokens: AudioTokens  # what it was decoded from
-    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-
-    def save(self, path: str | Path, force: bool = False) -> None:
-        """Write a WAV or FLAC file. Raises UserError where a file is there already, unless `force` is set."""
-        write_audio(path, self.waveform, self.sample_rate, force=force)
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return len(self.waveform) / self.sample_rate
-
-
-class SoundStream:
-    """Sound while it is being made: iterate once for its pieces, (n,) float32 at 24 kHz on the CPU, n >= 1.
-
-    completion: what `UniAudio.complete` would have given; None until the last piece has come
-    """
-
-    completion: Completion | None = None
-
-    def __init__(self, pieces: Generator[Tensor, None, Completion]) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.completion = yield from self._pieces
 
 
 class UniAudio:
@@ -271,7 +229,7 @@ class UniAudio:
             return ""
         if answer.reason != "end":
             warnings.warn(f"the answer is not complete ({answer.reason}); raise max_rows", stacklevel=3)
-        return one_line_of(answer.segment)
+        return answer.line
 
     def answers_about(
         self,
@@ -354,7 +312,7 @@ class UniAudio:
         """
         settings = self.settings_of(asked.sentence.name, **sampling)
         made = self.complete([asked.sentence], "audio", settings, [seed])[0]
-        tokens = generated_tokens(made)
+        tokens = made.tokens
         waveform = self.waveform(tokens, steps=steps, seed=seed)
         return Sound(waveform, self.codec.sample_rate, tokens, made.reason)
 
@@ -530,18 +488,6 @@ class UniAudio:
                 f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {self.context}; "
                 "use shorter audio, less text or fewer examples"
             )
-
-
-def generated_tokens(completion: Completion) -> AudioTokens:
-    """The audio of a completion. Raises UserError where it has none."""
-    if completion.segment is None:
-        raise UserError(f"the model made no sound ({completion.reason}); try another seed, or a longer sound")
-    return completion.segment.tokens
-
-
-def one_line_of(segment: Segment) -> str:
-    """The text of a segment on one line."""
-    return " ".join(segment.text.split())
 
 
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:

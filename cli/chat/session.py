@@ -20,7 +20,8 @@ from codec.io.files import new_folder
 from codec.io.terminal import one_line, shown
 from codec.tokens import AudioTokens
 from lm.generation.settings import GenerationSettings
-from uniaudio.model import Completion, UniAudio, one_line_of
+from uniaudio.completion import Completion
+from uniaudio.model import UniAudio
 from uniaudio.recordings import is_silent
 from uniaudio.requests import MAX_SECONDS, MAX_TEXT_ROWS, composition_task, description_task, speech_task
 
@@ -296,7 +297,7 @@ class Session:
     def _present(self, line: str, completion: Completion) -> tuple[tuple[Path, ...], str]:
         cut = "" if completion.reason == "end" else f" ({completion.reason})"
         if completion.segment.is_text:
-            return (), f"{one_line_of(completion.segment) or '(silence)'}{cut}"
+            return (), f"{completion.line or '(silence)'}{cut}"
         name = line.split()[0].strip("/")
         number = 1
         while os.path.lexists(path := self.folder / f"{name}-{number:03d}.wav"):
