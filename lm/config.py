@@ -24,14 +24,7 @@ LLAMA_3_ROPE = {
 
 @strict
 class UniAudioConfig(PreTrainedConfig):
-    """Configuration of `lm.model.UniAudioForConditionalGeneration` (UniAudio 2.0 §4.2).
-
-    cross_modal: configuration (or its dict) of the cross-modal layers, a text model of the transformers library; its
-        `vocab_size` is the number of text ids. The understanding and generation layers share its shape.
-    understanding_layers, generation_layers: number of expert layers before and after the cross-modal ones.
-    depth: configuration (or its dict) of the depth decoder, a Llama model.
-    vocabulary: dict of the `VocabularyLayout`, which sets the number of audio ids.
-    """
+    """Configuration of `lm.model.UniAudioForConditionalGeneration` (UniAudio 2.0 §4.2)."""
 
     model_type = "uniaudio"
     sub_configs_defaults = {
@@ -40,15 +33,23 @@ class UniAudioConfig(PreTrainedConfig):
     }
 
     if TYPE_CHECKING:  # given as dicts too, and configurations from then on
-        cross_modal: Any = None
-        depth: Any = None
+        cross_modal: PreTrainedConfig
+        depth: PreTrainedConfig
     else:
+        # of the cross-modal layers, a text model of the transformers library; its `vocab_size` is the number of text
+        # ids, and the understanding and generation layers share its shape
         cross_modal: dict | PreTrainedConfig | None = None
+        # of the depth decoder, a Llama model
         depth: dict | PreTrainedConfig | None = None
+    # expert layers before the cross-modal ones
     understanding_layers: int = 3
+    # expert layers behind them
     generation_layers: int = 2
+    # a `VocabularyLayout` as plain values, which sets the number of audio ids
     vocabulary: dict[str, Any] | None = None
+    # standard deviation of new weights
     initializer_range: float = 0.02
+    # whether text ids are read off by their embeddings
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

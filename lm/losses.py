@@ -45,7 +45,10 @@ class LossCounts:
 def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows are targets, and how much each counts (published model, §A.4).
 
-    mask (B, S+1, columns), loss (B, S+1), position_ids (B, S+1) or None.
+    Args:
+        mask: (B, S+1, columns) bool, which columns are active.
+        loss: (B, S+1) weight of each row as a target.
+        position_ids: (B, S+1), restarting at 0 with every packed sentence; None: each entry is one sentence.
 
     Returns:
         is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that opens a
@@ -62,11 +65,16 @@ def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> t
 def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy sums of C linear heads, without ever holding all logits.
 
-    hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,) or (N, C).
+    Differentiable in hidden and heads.
+
+    Args:
+        hidden: (N, C, d) inputs of the heads.
+        heads: (C, d, V) matrices.
+        targets: (N, C) int64.
+        weights: Of rows (N,), or of each target (N, C).
 
     Returns:
-        Sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
-        (detached). Differentiable in hidden and heads.
+        Sums (C,) fp32 over rows of weight * CE, in nats, and the weighted number (C,) of right argmaxes, detached.
     """
     weights = weights.float() if weights.ndim == 2 else weights.float()[:, None].expand(targets.shape)
     return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights)

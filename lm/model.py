@@ -38,14 +38,22 @@ class UniAudioOutput(ModelOutput):
     loss: Tensor | None = None
     # cross-entropy, in nats
     text_loss: Tensor | None = None
-    audio_loss: Tensor | None = None  # stream-weighted sum
-    per_stream_loss: Tensor | None = None  # (C,), of each codebook, unweighted
-    text_accuracy: Tensor | None = None  # of the weighted text targets
-    per_stream_accuracy: Tensor | None = None  # (C,), of the weighted audio targets
-    text_count: Tensor | None = None  # what the text loss was divided by
-    audio_count: Tensor | None = None  # what the audio losses were divided by
-    text_logits: Tensor | None = None  # (B, S, text ids)
-    audio_logits: Tensor | None = None  # (N, C, audio ids), rows whose target is audio, row-major over (batch, time)
+    # stream-weighted sum of the losses of the codebooks
+    audio_loss: Tensor | None = None
+    # (C,), of each codebook, unweighted
+    per_stream_loss: Tensor | None = None
+    # of the weighted text targets
+    text_accuracy: Tensor | None = None
+    # (C,), of the weighted audio targets
+    per_stream_accuracy: Tensor | None = None
+    # what the text loss was divided by
+    text_count: Tensor | None = None
+    # what the audio losses were divided by
+    audio_count: Tensor | None = None
+    # (B, S, text ids)
+    text_logits: Tensor | None = None
+    # (N, C, audio ids), rows whose target is audio, row-major over (batch, time)
+    audio_logits: Tensor | None = None
 
 
 class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel):
@@ -91,7 +99,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         """As the library's; `device_map` may choose the device, but not spread the model over several.
 
         Raises:
-            UserError: It does, or the folder's files are damaged, unfit or do not belong together.
+            UserError: It spreads the model, or the folder's files are damaged, unfit or do not belong together.
         """
         source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         folder = Path(source) if source is not None and Path(source).is_dir() else None
@@ -157,15 +165,19 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
             ) from error
 
     def get_input_embeddings(self) -> nn.Module:
+        """The text embeddings."""
         return self.cross_modal.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text embeddings."""
         self.cross_modal.embed_tokens = value
 
     def get_output_embeddings(self) -> nn.Module:
+        """The text head."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the text head."""
         self.lm_head = value
 
     def named_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -195,9 +207,13 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         return self.audio_embeddings(ids + self.codebook_offsets[: ids.shape[-1]])
 
     def last_hidden_state(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """Steps 1 to 6: ids (B, S, columns), mask (B, S, columns) bool, position_ids (B, S) -> f (B, S, d).
+        """Steps 1 to 6: the final vector of every row, (B, S, d).
 
-        Sentences packed in one sequence are told apart by positions that restart; none attends to another.
+        Args:
+            ids: (B, S, columns) of the rows.
+            mask: (B, S, columns) bool, which columns are active.
+            position_ids: (B, S). Sentences packed in one sequence are told apart by positions that restart; none
+                attends to another. None: each entry is one sentence.
         """
         is_audio, is_text = mask[..., 0], mask[..., -1]  # (B, S)
         audio_gate, text_gate = is_audio[..., None], is_text[..., None]
@@ -240,11 +256,18 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         loss_settings: LossSettings | None = None,
         counts: LossCounts | None = None,
     ) -> UniAudioOutput:
-        """Predict every row from the rows before it.
+        """Predict every row from the rows before it: the first S rows are the input, the last S the targets.
 
-        ids, mask (B, S+1, columns); loss (B, S+1) weight of each row as a target; position_ids (B, S+1), restarting at
-        0 with every packed sentence. The first S rows are the input, the last S the targets. With `loss` the losses are
-        returned, divided by `counts` (default: this batch's own); without it, the logits.
+        Args:
+            ids: (B, S+1, columns) of the rows.
+            mask: (B, S+1, columns) bool, which columns are active.
+            loss: (B, S+1) weight of each row as a target; None: logits are asked for, not losses.
+            position_ids: (B, S+1), restarting at 0 with every packed sentence; None: each entry is one sentence.
+            loss_settings: Weights of the parts of the loss; None: as `LossSettings` has them.
+            counts: What the losses are divided by; None: the counts of this batch.
+
+        Returns:
+            With `loss` the losses, else the logits.
         """
         final = self.last_hidden_state(
             ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1]

@@ -78,7 +78,7 @@ class TransformerSizes:
     rope_theta: Positive | None = None
     # share of the attention that training drops
     attention_dropout: Share = 0.0
-    # spread of new weights
+    # standard deviation of new weights
     initializer_range: NonNegative = 0.02
     # the rotary code; its numbers are those of Rotation
     rope_parameters: dict[str, Any] | None = None
@@ -107,8 +107,9 @@ class ModelConfig:
     understanding_layers: _EXPERT_LAYERS = 0
     # expert layers behind them
     generation_layers: _EXPERT_LAYERS = 0
-    mask_other_modalities: Literal[False] = False  # of former versions, where no shipped recipe set it
-    # spread of new weights
+    # of former versions, where no shipped recipe set it
+    mask_other_modalities: Literal[False] = False
+    # standard deviation of new weights
     initializer_range: NonNegative = 0.02
     # whether text ids are read off by their embeddings
     tie_word_embeddings: bool = False
@@ -177,7 +178,16 @@ def check_adapter(folder: Path) -> None:
 
 
 def require_finite_model(model: nn.Module, files: Mapping[str, tuple[Path, Stored]], folder: Path) -> None:
-    """Raise UserError, naming file and tensor, where a weight is NaN or infinite."""
+    """Check that no weight is NaN or infinite.
+
+    Args:
+        model: The model as loaded.
+        files: Name of a tensor -> the file that it was read from, as `stored_shards` gives it.
+        folder: Named for tensors of no file.
+
+    Raises:
+        UserError: One is; names file and tensor.
+    """
     for name, tensor in model.state_dict().items():
         require_finite({name: tensor}, files[name][0] if name in files else folder, _COPY)
 

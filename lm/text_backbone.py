@@ -105,11 +105,12 @@ def from_text_backbone(
     shape.vocab_size = vocabulary.text_size
     inherited = {"rope_parameters": shape.rope_parameters, "rms_norm_eps": shape.rms_norm_eps}
     depth = depth.to_dict() if isinstance(depth, PreTrainedConfig) else dict(depth)
+    depth = inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth
     config = UniAudioConfig(
         cross_modal=shape,
         understanding_layers=understanding_layers,
         generation_layers=generation_layers,
-        depth=inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth,
+        depth=depth,  # type: ignore[arg-type]  # a dict is made a configuration of its own model_type
         vocabulary=vocabulary.to_dict(),
         initializer_range=shape.initializer_range,
         dtype=embeddings.dtype,

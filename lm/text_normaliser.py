@@ -44,6 +44,11 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
     Digits are said one by one, as in "three seven one", for nothing tells how large a number the model can say.
     A class of characters (capitals, digits, the marks .,?!) counts as known only where the tokenizer has all of it:
     the starter has capitals for keys of music, yet words that are said have none.
+
+    Args:
+        text: Any text.
+        tokenizer: Of the model.
+        use: What the text is to the model.
     """
     if tokenizer.knows_everything:
         readable = text.encode("utf-8", "ignore").decode()  # halves of surrogate pairs: bytes that are no text

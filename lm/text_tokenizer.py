@@ -37,10 +37,10 @@ class TextTokenizer(ABC):
     """Text <-> ids. `encode` never yields a special id, whatever the text says."""
 
     size: int  # number of ids
-    bos: int
-    eos: int
-    pad: int
-    fingerprint: str
+    bos: int  # opens a text
+    eos: int  # closes it
+    pad: int  # stands where there is no text
+    fingerprint: str  # 16 hexadecimal digits: equal where the ids mean the same
 
     @property
     def knows_everything(self) -> bool:
@@ -64,7 +64,8 @@ class TextTokenizer(ABC):
         """Opening and closing id of a tagged role (transcription, lyric, caption)."""
 
     @abstractmethod
-    def save_pretrained(self, folder: str | Path) -> None: ...
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what `from_pretrained` reads."""
 
     def wrap(self, text: str) -> list[int]:
         """BOS, words, EOS: the form of every text field (published model, §B.1)."""
@@ -88,7 +89,10 @@ class SentencePieceTokenizer(TextTokenizer):
     """A sentencepiece model with byte fallback: any text has ids and comes back from them."""
 
     def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
-        """model: the content of a sentencepiece.model; source: names it in errors.
+        """
+        Args:
+            model: Content of a sentencepiece.model.
+            source: Names it in errors.
 
         Raises:
             UserError: It is cut short, damaged or of another kind of model.

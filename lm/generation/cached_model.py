@@ -43,7 +43,13 @@ def unsupported(config: PreTrainedConfig) -> str | None:
 
 
 def rotary_tables(transformer: LlamaModel, positions: int, like: Tensor) -> SignedRotary:
-    """Tables of all positions of a transformer, in the type and on the device of `like`."""
+    """The rotary tables of a transformer.
+
+    Args:
+        transformer: Whose rotary code it is.
+        positions: How many, from 0.
+        like: The tables have its type and lie on its device.
+    """
     indices = torch.arange(positions, device=like.device)[None]
     cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
     return SignedRotary(cos, sin)
@@ -108,7 +114,18 @@ class CachedLayers:
         device: torch.device,
         static: bool = False,
     ):
-        """static: for a compiled step, which packs weights as it likes and sees the whole cache."""
+        """
+        Args:
+            transformer: The layers.
+            batch: Entries of the batch.
+            capacity: Rows of the cache.
+            dtype: Of the cache.
+            device: Where the cache lies.
+            static: For a compiled step, which packs weights as it likes and sees the whole cache.
+
+        Raises:
+            ValueError: The layers are of a kind that is not reproduced here.
+        """
         config: PreTrainedConfig = transformer.config
         strange = unsupported(config)
         if strange:
@@ -124,9 +141,11 @@ class CachedLayers:
     def __call__(self, x: Tensor, start: int | Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
 
-        start (1,) as a tensor: for one row, whose bias (B, 1, 1, capacity) then covers the whole cache.
-
         Args:
+            x: The rows, not yet normed.
+            start: Cache column of the first one; as a tensor (1,) for one row, whose bias (B, 1, 1, capacity) then
+                covers the whole cache.
+            rotary: Cosines and signed sines of the rows' positions.
             bias: What is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         """
         for index, layer in enumerate(self.layers):
@@ -182,7 +201,12 @@ class RowDecoder:
     """
 
     def __init__(self, model: GenerativeModel, prompts: Sequence[Rows], max_rows: int, static: bool = False):
-        """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
+        """
+        Args:
+            model: The language model.
+            prompts: One of each entry of the batch.
+            max_rows: Rows that are fed after the prompts, at most.
+            static: Rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
 
         Raises:
             ValueError: For an empty prompt, or one that leaves no room in the model's context.
@@ -311,6 +335,12 @@ class FrameDecoder:
     """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
 
     def __init__(self, model: GenerativeModel, batch: int, static: bool = False):
+        """
+        Args:
+            model: The language model.
+            batch: Entries of the batch.
+            static: For a compiled step, as in `CachedLayers`.
+        """
         layout = model.config.layout
         self.model, self._stride, self._codebooks = model, layout.audio_size, layout.num_codebooks
         weight = model.audio_embeddings.weight
@@ -322,7 +352,9 @@ class FrameDecoder:
     def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """final (B, d) -> ids (B, 8), codebook after codebook.
 
-        choose(codebook, states (B, d_depth)) -> ids (B,) picks what the next codebook is told.
+        Args:
+            final: Final vectors of the rows before.
+            choose: Codebook and decoder states (B, d_depth) -> ids (B,), which the next codebook is told.
         """
         model, x, ids = self.model, final, []
         for codebook in range(self._codebooks):
@@ -342,14 +374,25 @@ class AudioHeads:
     """The eight output matrices, read in windows of ids."""
 
     def __init__(self, head: Tensor | Int8Heads, batch: int, static: bool = False):
-        """head (8, d_depth, V)"""
+        """
+        Args:
+            head: (8, d_depth, V), or the same in eight bits.
+            batch: Entries of the batch.
+            static: For a compiled step, which packs weights as it likes.
+        """
         self._head = head
         self._pack = batch > 1 and not static and isinstance(head, Tensor) and is_supported(head)
         self._batch = batch
         self._packed: dict[tuple[int, int, int], PackedLinear] = {}
 
     def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
-        """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        """Logits (B, ids) in fp32.
+
+        Args:
+            codebook: Whose matrix is read.
+            states: (B, d_depth) of the depth decoder.
+            windows: The ids, as [low, high) of windows that adjoin each other.
+        """
         if isinstance(self._head, Int8Heads):
             return self._head.logits(codebook, states, windows[0][0], windows[-1][1]).float()
         if not self._pack:

@@ -34,7 +34,7 @@ class TextGeneration:
 class AudioGeneration:
     """Audio that was generated, as codes.
 
-    With reason "end" each has at least one frame. Otherwise the last stream, or several, may have none.
+    With reason "end" each stream has at least one frame. Otherwise the last stream, or several, may have none.
     """
 
     # name of a stream -> its codes, (codebooks, T) int64 on the CPU
@@ -43,11 +43,18 @@ class AudioGeneration:
     reason: Reason
 
     def __getitem__(self, stream: str) -> Tensor:
+        """The codes of a stream. Raises KeyError where it has no such stream."""
         return self.streams[stream]
 
 
 def from_frames(layout: VocabularyLayout, frames: Mapping[str, Sequence[list[int]]], reason: Reason) -> AudioGeneration:
-    """Audio of frames of codes, any number in each stream; streams without frames may be missing."""
+    """Audio of frames of codes.
+
+    Args:
+        layout: Vocabulary of the model.
+        frames: Name of a stream -> its frames, any number; streams without frames may be missing.
+        reason: Why the generation ended.
+    """
     streams = {}
     for stream in layout.streams:
         codes = torch.tensor(frames.get(stream.name, []), dtype=torch.int64)
@@ -77,10 +84,17 @@ def generate_text(
     """Continue each prompt with text up to the text EOS. `settings.guidance` plays no part.
 
     Request i depends on its prompt and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
-    model's context gets nothing, for the reason "context". Raises ValueError for an empty prompt.
+    model's context gets nothing, for the reason "context".
 
     Args:
+        model: The language model.
+        prompts: One of each request.
+        settings: How to generate.
+        seeds: One of each request.
         compiled: As in `generate_audio`.
+
+    Raises:
+        ValueError: For an empty prompt, or where there are not as many seeds as prompts.
     """
     _check_lengths(prompts, seeds)
     results = [TextGeneration([], "context")] * len(prompts)
@@ -110,12 +124,17 @@ def generate_audio(
     model's context gets nothing, for the reason "context".
 
     Args:
-        negatives: The unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
+        model: The language model.
+        prompts: One of each request.
+        settings: How to generate.
+        seeds: One of each request.
+        negatives: The unguided prompts, needed where `settings.guided`; both halves run as one batch.
         compiled: Run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
             included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
 
     Raises:
-        ValueError: For an empty prompt, or guidance without negatives.
+        ValueError: For an empty prompt, guidance without negatives, or where there are not as many seeds or negatives
+            as prompts.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     layout = model.config.layout
@@ -152,8 +171,14 @@ def stream_audio(
 ) -> Generator[StreamedFrame, None, list[Reason]]:
     """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out.
 
+    Args:
+        model, prompts, settings, seeds, negatives: As in `generate_audio`.
+
     Returns:
         Why each request stopped, as a generator returns.
+
+    Raises:
+        ValueError: As in `generate_audio`, when the first frame is asked for.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     fitting = _fitting(model, prompts, negatives, opening=True)
@@ -176,10 +201,16 @@ def stream_audio(
 
 @torch.inference_mode()
 def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: Sequence[Sequence[int]]) -> list[float]:
-    """Log-likelihood of each continuation (text ids) after its prompt: sum over its ids, natural logarithm.
+    """Log-likelihood of each continuation after its prompt: sum over its ids, natural logarithm.
+
+    Args:
+        model: The language model.
+        prompts: What comes before each continuation.
+        continuations: Text ids.
 
     Raises:
-        ValueError: For an empty prompt or continuation, or where both together exceed the model's context.
+        ValueError: For an empty prompt or continuation, where both together exceed the model's context, or where there
+            are not as many of the one as of the other.
     """
     _check_lengths(prompts, continuations)
     context = model.config.cross_modal.max_position_embeddings

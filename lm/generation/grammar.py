@@ -38,8 +38,11 @@ class AudioGrammar:
     ):
         """
         Args:
-            stale: the host does not `look` after every frame.
-            max_frames: frames that each phase holds at most; its end is set then, not drawn.
+            layout: Vocabulary of the model.
+            batch: Number of requests.
+            device: Where the state lies.
+            stale: The host does not `look` after every frame.
+            max_frames: Frames that each phase holds at most; its end is set then, not drawn.
         """
         streams = layout.streams
         self.names = [stream.name for stream in streams]
@@ -75,8 +78,10 @@ class AudioGrammar:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
         Args:
-            uniform: (B, C) noise. With guidance the states hold the guided and then the unguided half of the batch, and
-                both are told the same ids.
+            heads: The output matrices.
+            settings: How to generate.
+            uniform: (B, C) noise in [0, 1). With guidance the states hold the guided and then the unguided half of the
+                batch, and both are told the same ids.
         """
         guided = settings.guided
         guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])

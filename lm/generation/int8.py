@@ -24,10 +24,15 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multiply_int8(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    """x (..., in) times weight (out, in) int8 with scales (out,) -> (..., out), in the type of x.
+    """The product (..., out) with an int8 matrix, in the type of x.
 
     A few rows on the CPU are multiplied in bfloat16, sums in float32: PyTorch's kernel for float32 is slower than the
     product with float32 weights.
+
+    Args:
+        x: (..., in).
+        weight: (out, in) int8.
+        scales: (out,) of its rows.
     """
     flat = x.reshape(-1, x.shape[-1])
     if weight.device.type == "cpu" and len(flat) <= FEW_ROWS and x.shape[-1] % KERNEL_COLUMNS == 0:
@@ -72,11 +77,17 @@ class Int8Heads(_Int8):
         super().__init__(heads.transpose(1, 2).contiguous())
 
     def logits(self, codebook: int, states: Tensor, low: int, high: int) -> Tensor:
-        """states (B, d_depth) -> logits (B, high - low) of ids low..high - 1."""
+        """Logits (B, high - low).
+
+        Args:
+            codebook: Whose matrix is read.
+            states: (B, d_depth) of the depth decoder.
+            low, high: The ids are low..high - 1.
+        """
         return multiply_int8(states, self.weight[codebook, low:high], self.scales[codebook, low:high])
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
-        """(8, d_depth, V)"""
+        """The heads as they were, (8, d_depth, V), but for what eight bits lose."""
         return (self.weight.to(dtype) * self.scales[..., None].to(dtype)).transpose(1, 2)
 
 

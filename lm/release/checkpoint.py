@@ -37,6 +37,7 @@ class PublishedRecord:
     keys: list[str]
 
     def save(self, folder: str | Path) -> None:
+        """Write the record beside a model."""
         text = json.dumps(asdict(self), indent=2) + "\n"
         (Path(folder) / RECORD_FILE).write_text(text, encoding="utf-8")
 
@@ -142,6 +143,8 @@ def write_checkpoint(path: str | Path, model: UniAudioForConditionalGeneration, 
     """Write the model as a released file; there is no training state in it, so those entries are None.
 
     Args:
+        path: The file.
+        model: Whose weights are written.
         keys: Names, order and form of QKV to write, as in `PublishedRecord.keys`; none: the current published form.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import PreTrainedConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
@@ -76,6 +76,7 @@ def model_config(
     """Configuration of our model from the values of an llm_config.yaml.
 
     Args:
+        values: As `read_yaml` gives them.
         source: The file's name, for messages.
         text_tokenizer: Gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which
             fit a model of its vocabulary only.
@@ -114,8 +115,8 @@ def model_config(
     except UserError as error:
         raise UserError(f"{error}; correct the card or the special id") from error
     return UniAudioConfig(
-        cross_modal=_llama(backbone) | {"vocab_size": backbone["padded_vocab_size"]},
-        depth=_llama(depth) | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None},
+        cross_modal=LlamaConfig(**_llama(backbone), vocab_size=backbone["padded_vocab_size"]),
+        depth=LlamaConfig(**_llama(depth), vocab_size=1, bos_token_id=None, eos_token_id=None),
         vocabulary=vocabulary.to_dict(),
         understanding_layers=layers["understanding_layers"],
         generation_layers=layers["generation_layers"],
@@ -128,6 +129,7 @@ def published_values(config: UniAudioConfig, source: str = "the model") -> dict[
     Sizes stand under their published name where they have one, else as a mapping.
 
     Args:
+        config: Of the model.
         source: The model's folder, for messages.
 
     Raises:

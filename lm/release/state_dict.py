@@ -64,7 +64,11 @@ def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict from ours: the inverse of `from_published`."""
+    """The published state dict from ours: the inverse of `from_published`.
+
+    Raises:
+        ValueError: A key has no place in the published model; names it.
+    """
     same = {ours: theirs for theirs, ours in SAME.items()}
     layer = {ours: theirs for theirs, ours in LAYER.items()}
     theirs: dict[str, Tensor] = {}
@@ -93,7 +97,9 @@ def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
     """Legacy rows ((H+2G)h, D), interleaved per group -> [all queries | all keys | all values], same shape.
 
     Args:
+        legacy: The rows.
         group: Published prefix of the transformer (a key of GROUPS), for its number of heads.
+        config: Of the model.
     """
     queries, keys, _ = _qkv_rows(group, config)
     groups = _shape(group, config).num_key_value_heads
@@ -103,7 +109,12 @@ def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
 
 
 def legacy_qkv(fused: Tensor, group: str, config: UniAudioConfig) -> Tensor:
-    """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group."""
+    """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group.
+
+    Args:
+        fused: The rows.
+        group, config: As in `fused_qkv`.
+    """
     groups = _shape(group, config).num_key_value_heads
     parts = [rows.reshape(groups, -1, fused.shape[-1]) for rows in fused.split(_qkv_rows(group, config))]
     return torch.cat(parts, dim=1).flatten(0, 1)
