@@ -19,11 +19,12 @@ def row_limit(segments: Iterable[Segment]) -> int:
     """
     limit = 0
     for segment in segments:
-        if segment.is_text:
-            limit += len(segment.content.encode()) + 3
+        content = segment.content
+        if isinstance(content, str):
+            limit += len(content.encode()) + 3
             limit += 2 if segment.role == "prompt" or segment.role in TAGGED_ROLES else 0
         else:
-            limit += VocabularyLayout.row_count(segment.content, segment.role)
+            limit += VocabularyLayout.row_count(content, segment.role)
     return limit
 
 
@@ -31,6 +32,10 @@ class Units:
     """How the audio of a tokenizer is cut: at multiples of the shortest time that is whole frames of every stream.
 
     That is 0.4 s, 2 descriptive and 5 structural frames, for ReasoningCodec.
+
+    Args:
+        streams: Of the tokenizer.
+        sample_rate: Of the tokenizer, in Hz.
     """
 
     def __init__(self, streams: Sequence[StreamSpec], sample_rate: int) -> None:
@@ -56,6 +61,14 @@ class Units:
 
         One sample shorter than that time, which makes it exactly so many whole units of frames: crops that follow each
         other share no frame and leave none out.
+
+        Args:
+            tokens: A clip of the tokenizer.
+            start: Unit, counted from 0.
+            units: How many, at least one.
+
+        Raises:
+            ValueError: They lie outside the clip.
         """
         if units < 1 or start < 0 or start + units > self.in_clip(tokens):
             raise ValueError(

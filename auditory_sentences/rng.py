@@ -24,7 +24,11 @@ def _mix(x: int) -> int:
 
 
 class KeyedRng:
-    """A stream of random draws that starts from a key. Cheap to start: one is made for every sentence."""
+    """A stream of random draws that starts from a key. Cheap to start: one is made for every sentence.
+
+    Args:
+        key: Strings and integers.
+    """
 
     def __init__(self, *key: object) -> None:
         self._state = stable_hash(*key)
@@ -68,6 +72,14 @@ def permuted(index: int, size: int, *key: object) -> int:
     """Where a random permutation of [0, size) sends `index`, in O(1) time and memory.
 
     A Feistel network over the next power of four, walked until it lands inside [0, size): at most four steps, mostly.
+
+    Args:
+        index: In [0, size).
+        size: Of what is permuted, at least 1.
+        key: Strings and integers; each key is another permutation.
+
+    Raises:
+        IndexError: The index lies outside.
     """
     if not 0 <= index < size:
         raise IndexError(f"{index} lies outside [0, {size})")

@@ -26,10 +26,13 @@ IMPORT_SECONDS = 300  # an import that takes longer will not end
 
 @dataclass(frozen=True)
 class Need:
-    """One package: its import name, its name on PyPI, and what is lost without it ('' means everything)."""
+    """One package."""
 
+    # its import name
     module: str
+    # its name on PyPI
     distribution: str
+    # what is lost without it; "": everything
     without: str = ""
 
 

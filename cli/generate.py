@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -27,11 +27,11 @@ from codec.io import numbers
 from codec.io.errors import UserError
 from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import complain, one_line, say
-from uniaudio.requests import SoundSampling, composition_task, speech_task
+from uniaudio.requests import composition_task, speech_task
 
 if TYPE_CHECKING:
     from auditory_sentences.builders.tasks import Request
-    from lm.generation.generate import Reason
+    from lm.generation.batch import Reason
     from lm.generation.settings import GenerationSettings
     from uniaudio.model import UniAudio
 
@@ -50,8 +50,11 @@ SecondsOption = Annotated[
 class Target(NamedTuple):
     """Where a sound goes: what was asked for, the usual name where nothing was, and whether that may be replaced."""
 
+    # what was asked for
     out: Path | None
+    # its name where nothing was asked for
     usual: Path
+    # whether a file there may be replaced
     force: bool
 
 
@@ -71,9 +74,9 @@ def speak(
     force: ForceOption = False,
 ) -> None:
     """Say some words."""
-    sampling = SoundSampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("speech.wav"), force)
-    _make(speech_task(text, voice), prompt, target, model, sampling, seed, steps)
+    _make(speech_task(text, voice), prompt, target, model, sampling, structural_temperature, seed, steps)
 
 
 def compose(
@@ -92,9 +95,9 @@ def compose(
     force: ForceOption = False,
 ) -> None:
     """Make music, or a sound, from a description."""
-    sampling = SoundSampling(temperature, structural_temperature, top_k, guidance, max_seconds)
+    sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("composition.wav"), force)
-    _make(composition_task(caption, sound), prompt, target, model, sampling, seed, steps)
+    _make(composition_task(caption, sound), prompt, target, model, sampling, structural_temperature, seed, steps)
 
 
 def _make(
@@ -102,7 +105,8 @@ def _make(
     prompt: str | None,
     target: Target,
     source: Path,
-    sampling: SoundSampling,
+    sampling: dict[str, Any],
+    later_temperature: float | None,
     seed: int,
     steps: int | None,
 ) -> None:
@@ -113,11 +117,13 @@ def _make(
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     result = None if to_pipe else sound_result(target.out, target.usual, force=target.force)
     model = load_model(source)
+    if later_temperature is not None:
+        sampling["stream_temperature"] = {stream.name: later_temperature for stream in model.layout.streams[1:]}
     asked = model.request_in_vocabulary(*task, prompt)
     if result is None:
-        reason = _send(model, asked, model.settings_of(asked.sentence.name, sampling), seed, steps)
+        reason = _send(model, asked, model.settings_of(asked.sentence.name, **sampling), seed, steps)
     else:
-        made = model.generate_sound(asked, sampling, seed, steps)
+        made = model.generate_sound(asked, seed, steps, **sampling)
         reason = made.reason
         result.write_sound(made.waveform, made.sample_rate)
         say(f"{one_line(result.path)}  {made.seconds:.1f} s")
@@ -129,7 +135,6 @@ def _make(
 def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: int, steps: int | None) -> Reason:
     """Sound to standard output while it is being made; when it came, to standard error."""
     from codec.audio.waveform import wav_pieces
-    from uniaudio.model import generated_tokens
 
     began = time.perf_counter()
     times = []
@@ -138,6 +143,6 @@ def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: i
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         times.append(time.perf_counter() - began)
-    seconds = generated_tokens(stream.completion).num_samples / model.codec.sample_rate
+    seconds = stream.completion.tokens.num_samples / model.codec.sample_rate
     complain(f"-  {seconds:.1f} s; the first came after {times[0]:.2f} s, the last after {times[-1]:.2f} s")
     return stream.completion.reason

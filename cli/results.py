@@ -20,6 +20,7 @@ SOUND_ENDINGS = (".wav", ".flac")
 class Result:
     """The file that a verb will write."""
 
+    # of the file
     path: Path
     inputs: tuple[Path, ...] = ()  # what it is made of, which it never replaces
     force: bool = False  # replace a file that is there; a name that nobody chose is one that is free

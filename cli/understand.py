@@ -44,7 +44,6 @@ def describe(
 def _answer_about(files: list[Path], task: str, source: Path, max_rows: int, prompt: str | None) -> None:
     """Print an answer for every file that can be read, in batches."""
     model = load_model(source)
-    from uniaudio.model import one_line_of
     from uniaudio.recordings import SILENCE
 
     failed = False
@@ -55,8 +54,7 @@ def _answer_about(files: list[Path], task: str, source: Path, max_rows: int, pro
                 failed = True
                 complain(answer)
                 continue
-            text = "" if answer.segment is None else one_line_of(answer.segment)
-            say(f"{one_line(file)}\t{text}" if len(files) > 1 else text)
+            say(f"{one_line(file)}\t{answer.line}" if len(files) > 1 else answer.line)
             if answer.segment is None:
                 complain(f"{file}: is silent (nothing above {SILENCE:.0f} dB), so nothing is said")
             elif answer.reason != "end":

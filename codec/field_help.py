@@ -73,7 +73,7 @@ def field_comments(cls: type) -> dict[str, str]:
             lines = textwrap.dedent(inspect.getsource(ancestor)).splitlines()
         except OSError:  # no source beside the program
             continue
-        for node in ast.parse("\n".join(lines)).body[0].body:
+        for node in ast.iter_child_nodes(ast.parse("\n".join(lines)).body[0]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 if comment := _comment_of(lines, node):
                     found[node.target.id] = comment
@@ -83,7 +83,7 @@ def field_comments(cls: type) -> dict[str, str]:
 def _comment_of(lines: list[str], node: ast.AnnAssign) -> str:
     """The comment behind a statement, or the one on the lines above it."""
     end = (node.value or node.annotation).end_col_offset
-    behind = lines[node.end_lineno - 1].encode()[end:].decode()
+    behind = lines[(node.end_lineno or node.lineno) - 1].encode()[end:].decode()
     if "#" in behind:
         return behind.partition("#")[2].strip()
     above: list[str] = []
@@ -145,10 +145,9 @@ def _range_in_words(limits: Range) -> str:
     return str(dataclasses.replace(limits, high=math.inf) if limits.high == LARGEST else limits)
 
 
-def _default_of(field: dataclasses.Field) -> Any:
+def _default_of(field: dataclasses.Field[Any]) -> Any:
     """A field's default; MISSING where it has none."""
-    made = field.default_factory is not dataclasses.MISSING
-    return field.default_factory() if made else field.default
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _in_yaml(value: Any) -> str:

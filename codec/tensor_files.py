@@ -27,9 +27,11 @@ _POINTER = b"version https://git-lfs"  # how the text begins that stands in for 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a file, known by its header: kind "float", "integer", "truth" or "complex"."""
+    """A tensor of a file, known by its header."""
 
+    # of the tensor
     shape: tuple[int, ...]
+    # "float", "integer", "truth" or "complex"
     kind: str
 
     @classmethod
@@ -82,7 +84,8 @@ def _sort_metadata(path: Path) -> None:
 def stored_tensors(path: str | Path, remedy: str = "copy it again") -> dict[str, Stored]:
     """Name -> shape and kind of every tensor of a safetensors file; its numbers are not read.
 
-    Raises UserError where the file is missing, cut short or damaged.
+    Raises:
+        UserError: The file is missing, cut short or damaged.
     """
     path = Path(path)
     _require_tensors(path, remedy)

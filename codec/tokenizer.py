@@ -51,7 +51,6 @@ class AudioTokenizer(Pretrained):
     tokenizer_type: ClassVar[str]
     described_as = "saved tokenizer"
     sample_rate: int = SAMPLE_RATE  # of the waveforms that it encodes and decodes
-    low_latency_window: int | None = None  # the `first_window` of a stream that somebody waits for
     _fingerprint: str | None = None
     _stored_in: Mapping[str, torch.dtype] = MappingProxyType({})  # of a loaded one: types that its file keeps
 
@@ -61,9 +60,13 @@ class AudioTokenizer(Pretrained):
     ) -> list[AudioTokens]:
         """Tokens of each clip.
 
-        waveforms: (B, n) float32 mono at `sample_rate`; lengths: (B,) samples of each clip, None where all have n.
-        progress: called with how many more samples are encoded, now and then; they add up to those of all clips
-        Raises UserError where a clip is empty or holds NaN or infinity.
+        Args:
+            waveforms: (B, n) float32 mono at `sample_rate`.
+            lengths: (B,) samples of each clip; None where all have n.
+            progress: Called with how many more samples are encoded, now and then; they add up to those of all clips.
+
+        Raises:
+            UserError: A clip is empty or holds NaN or infinity.
         """
 
     def encode_blocks(
@@ -72,8 +75,12 @@ class AudioTokenizer(Pretrained):
         """Tokens of one clip whose waveform comes in blocks (n,), as `codec.audio.iterate_audio` gives them.
 
         The same as `encode` gives for the whole, in bounded memory where a tokenizer can do so.
-        num_samples: of all blocks together
-        Raises UserError where the sound is empty, ends before that or holds NaN or infinity.
+
+        Args:
+            num_samples: Of all blocks together.
+
+        Raises:
+            UserError: The sound is empty, ends before that or holds NaN or infinity.
         """
         whole = torch.cat([torch.zeros(0), *blocks])
         if len(whole) < num_samples:
@@ -95,15 +102,23 @@ class AudioTokenizer(Pretrained):
     ) -> list[Tensor]:
         """Waveforms (num_samples,) float32 of each clip, exactly as long as its tokens say.
 
-        steps, guidance: of a decoder that takes them; None: what this one was made for
-        seed: one for all clips, or one each: a clip with a seed is the same waveform in any batch
-        Raises UserError where the tokens are another tokenizer's.
+        Args:
+            steps, guidance: Of a decoder that takes them; None: what this one was made for.
+            seed: One for all clips, or one each: a clip with a seed is the same waveform in any batch.
+
+        Raises:
+            UserError: The tokens are another tokenizer's.
         """
 
     @property
     @abstractmethod
     def streams(self) -> tuple[StreamSpec, ...]:
         """The streams of its tokens, in the order of generation."""
+
+    @property
+    def low_latency_window(self) -> int | None:
+        """The `first_window` of a stream that somebody waits for; None: as long as all others."""
+        return None
 
     @abstractmethod
     def dequantise(self, stream: str, ids: Tensor) -> Tensor:
@@ -172,8 +187,11 @@ class AudioTokenizer(Pretrained):
     ) -> TokenStream:
         """A decoder of one clip whose frames come bit by bit.
 
-        first_window: how much of a clip the decoder takes at first; None: as much as `decode` does
-        Raises UserError where this kind of tokenizer has none.
+        Args:
+            first_window: How much of a clip the decoder takes at first; None: as much as `decode` does.
+
+        Raises:
+            UserError: This kind of tokenizer has none.
         """
         raise UserError(f"a tokenizer of type {self.tokenizer_type!r} decodes whole clips only")
 

@@ -56,7 +56,7 @@ class AudioTokens:
         """(codebooks, frames) int64 ids of the stream of that name. Raises KeyError where there is none."""
         return self.streams[stream]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[AudioTokens], tuple[dict[str, Tensor], int, str]]:
         return AudioTokens, (dict(self.streams), self.num_samples, self.fingerprint)
 
     def require_streams(self, specs: Sequence[StreamSpec], source: str) -> None:

@@ -12,7 +12,7 @@ import datetime
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from struct import error as StructError
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,13 +29,13 @@ from codec.io.errors import UserError
 
 # What training programs leave beside the weights: command-line arguments, times and numbers. They hold values, no code.
 # Numbers of numpy carry the name that their numpy version wrote.
-ALLOWED = [
+ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     datetime.timedelta,
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "bool")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (scalar, "numpy.core.multiarray.scalar"),
+    (scalar, "numpy._core.multiarray.scalar"),
 ]
 
 NESTS = ("model", "codec_model", "state_dict")  # keys under which published checkpoints keep their weights
@@ -92,8 +93,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def read_weight_file(path: str | Path) -> WeightFile:
     """A file's weights, on the CPU, and how they stand in it.
 
-    Raises UserError where the file is missing or damaged, asks for code to be run, holds no weights, or holds tensors
-    that are NaN, infinite, or not simply numbers in memory.
+    Raises:
+        UserError: The file is missing or damaged, asks for code to be run, holds no weights, or holds tensors that are
+            NaN, infinite, or not simply numbers in memory.
     """
     path = Path(path)
     content = _read(path)
@@ -147,7 +149,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: str | Path) -> Any:
     """What torch.save wrote, tensors on the CPU; those that are not read are never copied into memory.
 
-    Raises UserError where the file is damaged, or asks for code to be run or for a type that is not ALLOWED.
+    Raises:
+        UserError: The file is damaged, or asks for code to be run or for a type that is not ALLOWED.
     """
     path = Path(path)
     require_weights_form(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -23,14 +24,7 @@ LLAMA_3_ROPE = {
 
 @strict
 class UniAudioConfig(PreTrainedConfig):
-    """Configuration of `lm.model.UniAudioForConditionalGeneration` (UniAudio 2.0 §4.2).
-
-    cross_modal: configuration (or its dict) of the cross-modal layers, a text model of the transformers library; its
-        `vocab_size` is the number of text ids. The understanding and generation layers share its shape.
-    understanding_layers, generation_layers: number of expert layers before and after the cross-modal ones.
-    depth: configuration (or its dict) of the depth decoder, a Llama model.
-    vocabulary: dict of the `VocabularyLayout`, which sets the number of audio ids.
-    """
+    """Configuration of `lm.model.UniAudioForConditionalGeneration` (UniAudio 2.0 §4.2)."""
 
     model_type = "uniaudio"
     sub_configs_defaults = {
@@ -38,15 +32,27 @@ class UniAudioConfig(PreTrainedConfig):
         "depth": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
 
-    cross_modal: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # given as dicts too, and configurations from then on
+        cross_modal: PreTrainedConfig
+        depth: PreTrainedConfig
+    else:
+        # of the cross-modal layers, a text model of the transformers library; its `vocab_size` is the number of text
+        # ids, and the understanding and generation layers share its shape
+        cross_modal: dict | PreTrainedConfig | None = None
+        # of the depth decoder, a Llama model
+        depth: dict | PreTrainedConfig | None = None
+    # expert layers before the cross-modal ones
     understanding_layers: int = 3
+    # expert layers behind them
     generation_layers: int = 2
-    depth: dict | PreTrainedConfig | None = None
-    vocabulary: dict | None = None
+    # a `VocabularyLayout` as plain values, which sets the number of audio ids
+    vocabulary: dict[str, Any] | None = None
+    # standard deviation of new weights
     initializer_range: float = 0.02
+    # whether text ids are read off by their embeddings
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.pop("mask_other_modalities", False):  # a variant that this project had, and no released model
             raise ValueError("mask_other_modalities is not supported any more; the model cannot be run")
         super().__post_init__(**kwargs)

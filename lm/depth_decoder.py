@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class DepthDecoder(nn.Module):
@@ -15,6 +19,8 @@ class DepthDecoder(nn.Module):
     """
 
     def __init__(self, config: PreTrainedConfig, row_width: int):
+        from transformers import AutoModel  # its import brings in lm.model, which needs this module whole
+
         super().__init__()
         self.projection = nn.Linear(row_width, config.hidden_size, bias=False)
         self.transformer = AutoModel.from_config(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,14 @@ CHUNK_LOGITS = 1 << 24  # logits held at once (64 MiB in fp32); what bounds the 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss.
+    """Weights of the parts: loss = text_weight * text_loss + audio_weight * audio_loss."""
 
-    stream_weights: one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. None is the
-    plain mean. UniAudio 2.0 uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
-    """
-
+    # of the text loss
     text_weight: float = 1.0
+    # of the audio loss
     audio_weight: float = 1.0
+    # one weight per codebook; the audio loss is sum_c stream_weights[c] * loss_c. None is the plain mean. UniAudio 2.0
+    # uses 2/8 for the first three and 1/8 for the rest in stage 2 (Eq. 16-17).
     stream_weights: tuple[float, ...] | None = None
 
     def weights_of(self, codebooks: int) -> tuple[float, ...]:
@@ -33,22 +34,25 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossCounts:
-    """What the sums are divided by; pass the totals of all processes and accumulated batches for an exact global mean.
+    """What the sums are divided by; the totals of all processes and accumulated batches for an exact mean."""
 
-    text: sum of the loss weights of text targets; audio: number of audio targets, whatever their weight (published
-    model, §A.4).
-    """
-
+    # sum of the loss weights of text targets
     text: Tensor
+    # number of audio targets, whatever their weight (published model, §A.4)
     audio: Tensor
 
 
 def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows are targets, and how much each counts (published model, §A.4).
 
-    mask (B, S+1, columns), loss (B, S+1), position_ids (B, S+1) or None.
-    Returns is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that
-    opens a packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
+    Args:
+        mask: (B, S+1, columns) bool, which columns are active.
+        loss: (B, S+1) weight of each row as a target.
+        position_ids: (B, S+1), restarting at 0 with every packed sentence; None: each entry is one sentence.
+
+    Returns:
+        is_text, is_audio (B, S) bool and weight (B, S) of the row *after* each of the first S rows. A row that opens a
+        packed sentence (position 0) is nobody's target, just as the first row of a sentence on its own.
     """
     target_mask = mask[:, 1:]
     is_audio, is_text = target_mask[..., 0], target_mask[..., -1]
@@ -61,9 +65,16 @@ def select_targets(mask: Tensor, loss: Tensor, position_ids: Tensor | None) -> t
 def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy sums of C linear heads, without ever holding all logits.
 
-    hidden (N, C, d), heads (C, d, V), targets (N, C) int64, weights (N,) or (N, C).
-    Returns sums (C,) fp32, sum over rows of weight * CE, and correct (C,), the weighted number of right argmaxes
-    (detached). Differentiable in hidden and heads.
+    Differentiable in hidden and heads.
+
+    Args:
+        hidden: (N, C, d) inputs of the heads.
+        heads: (C, d, V) matrices.
+        targets: (N, C) int64.
+        weights: Of rows (N,), or of each target (N, C).
+
+    Returns:
+        Sums (C,) fp32 over rows of weight * CE, in nats, and the weighted number (C,) of right argmaxes, detached.
     """
     weights = weights.float() if weights.ndim == 2 else weights.float()[:, None].expand(targets.shape)
     return _ChunkedCrossEntropy.apply(hidden, heads, targets, weights)
@@ -76,7 +87,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, heads, targets, weights):
+    def forward(ctx: Any, hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         rows, codebooks, _ = hidden.shape
         chunk = max(1, CHUNK_LOGITS // heads.shape[-1])
         hidden_grad = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
@@ -106,7 +117,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return sums, correct
 
     @staticmethod
-    def backward(ctx, sums_grad, _):
+    def backward(ctx: Any, sums_grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_grad, heads_grad = ctx.saved_tensors
         if hidden_grad is not None:
             hidden_grad = hidden_grad * sums_grad[None, :, None].to(hidden_grad.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
-from transformers.utils import GENERATION_CONFIG_NAME, ModelOutput
+from transformers.utils import GENERATION_CONFIG_NAME
+from transformers.utils.generic import ModelOutput
 
 from codec.io.errors import UserError
 from codec.io.third_party import third_party_errors
@@ -32,16 +34,26 @@ class UniAudioOutput(ModelOutput):
     With loss weights: the losses; everything but `loss` is detached. Without: the logits.
     """
 
+    # weighted sum of the two below
     loss: Tensor | None = None
+    # cross-entropy, in nats
     text_loss: Tensor | None = None
-    audio_loss: Tensor | None = None  # stream-weighted sum
-    per_stream_loss: Tensor | None = None  # (C,), of each codebook, unweighted
-    text_accuracy: Tensor | None = None  # of the weighted text targets
-    per_stream_accuracy: Tensor | None = None  # (C,), of the weighted audio targets
-    text_count: Tensor | None = None  # what the text loss was divided by
-    audio_count: Tensor | None = None  # what the audio losses were divided by
-    text_logits: Tensor | None = None  # (B, S, text ids)
-    audio_logits: Tensor | None = None  # (N, C, audio ids), rows whose target is audio, row-major over (batch, time)
+    # stream-weighted sum of the losses of the codebooks
+    audio_loss: Tensor | None = None
+    # (C,), of each codebook, unweighted
+    per_stream_loss: Tensor | None = None
+    # of the weighted text targets
+    text_accuracy: Tensor | None = None
+    # (C,), of the weighted audio targets
+    per_stream_accuracy: Tensor | None = None
+    # what the text loss was divided by
+    text_count: Tensor | None = None
+    # what the audio losses were divided by
+    audio_count: Tensor | None = None
+    # (B, S, text ids)
+    text_logits: Tensor | None = None
+    # (N, C, audio ids), rows whose target is audio, row-major over (batch, time)
+    audio_logits: Tensor | None = None
 
 
 class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel):
@@ -52,6 +64,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
     decoder and `audio_head`. Every group is a plain model of the transformers library, fed with vectors.
     """
 
+    config: UniAudioConfig
     config_class = UniAudioConfig
     base_model_prefix = ""
     main_input_name = "ids"
@@ -61,6 +74,9 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
     _supports_flex_attn = True
     _supports_attention_backend = True
     _tied_weights_keys = {"lm_head.weight": "cross_modal.embed_tokens.weight"}
+
+    audio_head: Tensor | Int8Heads  # (C, d_depth, V)
+    codebook_offsets: Tensor  # (C,)
 
     def __init__(self, config: UniAudioConfig):
         super().__init__(config)
@@ -79,10 +95,11 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As the library's; `device_map` may choose the device, but not spread the model over several.
 
-        Raises UserError where it does, and where the folder's files are damaged, unfit or do not belong together.
+        Raises:
+            UserError: It spreads the model, or the folder's files are damaged, unfit or do not belong together.
         """
         source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         folder = Path(source) if source is not None and Path(source).is_dir() else None
@@ -120,7 +137,9 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
             wanted = {name: tensor for name, tensor in wanted.items() if name not in tied}
         require_fit(wanted, stored, folder / WEIGHTS_FILE, "copy the model again")
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
+    def save_pretrained(  # type: ignore[override]  # what is not named here is passed on
+        self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any
+    ) -> None:
         """As transformers does it, all files or none, and such that others can read them."""
         if not is_main_process or kwargs.get("push_to_hub"):
             super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
@@ -131,12 +150,12 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self:
+        if module is self and isinstance(self.audio_head, Tensor):
             init.normal_(self.audio_head, std=self.config.initializer_range)
             offsets = torch.arange(len(self.codebook_offsets)) * self.audio_head.shape[-1]
             init.copy_(self.codebook_offsets, offsets)
 
-    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
         try:
             return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
         except ImportError as error:
@@ -146,15 +165,19 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
             ) from error
 
     def get_input_embeddings(self) -> nn.Module:
+        """The text embeddings."""
         return self.cross_modal.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text embeddings."""
         self.cross_modal.embed_tokens = value
 
     def get_output_embeddings(self) -> nn.Module:
+        """The text head."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the text head."""
         self.lm_head = value
 
     def named_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -184,9 +207,13 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         return self.audio_embeddings(ids + self.codebook_offsets[: ids.shape[-1]])
 
     def last_hidden_state(self, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """Steps 1 to 6: ids (B, S, columns), mask (B, S, columns) bool, position_ids (B, S) -> f (B, S, d).
+        """Steps 1 to 6: the final vector of every row, (B, S, d).
 
-        Sentences packed in one sequence are told apart by positions that restart; none attends to another.
+        Args:
+            ids: (B, S, columns) of the rows.
+            mask: (B, S, columns) bool, which columns are active.
+            position_ids: (B, S). Sentences packed in one sequence are told apart by positions that restart; none
+                attends to another. None: each entry is one sentence.
         """
         is_audio, is_text = mask[..., 0], mask[..., -1]  # (B, S)
         audio_gate, text_gate = is_audio[..., None], is_text[..., None]
@@ -204,7 +231,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         generated = self._run(self.generation, hidden * audio_gate, causal, position_ids)
         return generated * audio_gate + hidden * text_gate
 
-    def _run(self, group: nn.Module, vectors: Tensor, attention_mask, position_ids: Tensor) -> Tensor:
+    def _run(self, group: nn.Module, vectors: Tensor, attention_mask: Any, position_ids: Tensor) -> Tensor:
         return group(
             inputs_embeds=vectors, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
@@ -212,6 +239,11 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
     def depth_hidden_states(self, final: Tensor, frames: Tensor) -> Tensor:
         """Step 8, teacher-forced: final vectors (N, d) and target frames (N, C) -> decoder states (N, C, d_depth)."""
         return self.depth_decoder(final, self.embed_codebooks(frames[:, :-1]))
+
+    def _audio_matrices(self, dtype: torch.dtype) -> Tensor:
+        """(C, d_depth, V); in `dtype` where they are kept in eight bits."""
+        head = self.audio_head
+        return head.unpacked(dtype) if isinstance(head, Int8Heads) else head
 
     # --- training ---
 
@@ -224,11 +256,18 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         loss_settings: LossSettings | None = None,
         counts: LossCounts | None = None,
     ) -> UniAudioOutput:
-        """Predict every row from the rows before it.
+        """Predict every row from the rows before it: the first S rows are the input, the last S the targets.
 
-        ids, mask (B, S+1, columns); loss (B, S+1) weight of each row as a target; position_ids (B, S+1), restarting at
-        0 with every packed sentence. The first S rows are the input, the last S the targets. With `loss` the losses are
-        returned, divided by `counts` (default: this batch's own); without it, the logits.
+        Args:
+            ids: (B, S+1, columns) of the rows.
+            mask: (B, S+1, columns) bool, which columns are active.
+            loss: (B, S+1) weight of each row as a target; None: logits are asked for, not losses.
+            position_ids: (B, S+1), restarting at 0 with every packed sentence; None: each entry is one sentence.
+            loss_settings: Weights of the parts of the loss; None: as `LossSettings` has them.
+            counts: What the losses are divided by; None: the counts of this batch.
+
+        Returns:
+            With `loss` the losses, else the logits.
         """
         final = self.last_hidden_state(
             ids[:, :-1], mask[:, :-1], None if position_ids is None else position_ids[:, :-1]
@@ -236,10 +275,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         if loss is None:
             is_audio = select_targets(mask, mask[..., 0], position_ids)[1]
             states = self.depth_hidden_states(final[is_audio], ids[:, 1:, :-1][is_audio])
-            head = self.audio_head
-            if isinstance(head, Int8Heads):
-                head = head.unpacked(states.dtype)
-            audio_logits = torch.einsum("ncd,cdv->ncv", states, head)
+            audio_logits = torch.einsum("ncd,cdv->ncv", states, self._audio_matrices(states.dtype))
             return UniAudioOutput(text_logits=self.lm_head(final), audio_logits=audio_logits)
 
         settings = loss_settings or LossSettings()
@@ -260,7 +296,7 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         frames = ids[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, C)
         states = self.depth_hidden_states(final.flatten(0, 1).index_select(0, chosen), frames)  # (N, C, d_depth)
         active = weights[:, None] * mask[:, 1:, :-1].flatten(0, 1)[chosen]  # (N, C): columns that the stream has
-        stream_sums, stream_correct = cross_entropy(states, self.audio_head, frames, active)
+        stream_sums, stream_correct = cross_entropy(states, self._audio_matrices(states.dtype), frames, active)
         per_stream = stream_sums / counts.audio.clamp(min=1)
         audio_loss = (per_stream * per_stream.new_tensor(settings.weights_of(len(per_stream)))).sum()
 

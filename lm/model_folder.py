@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from torch import nn
 
@@ -23,6 +23,11 @@ from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config
 from codec.tensor_files import Stored, require_finite, stored_tensors
 from lm.vocabulary import VocabularyLayout
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _COPY = "copy the model again"
@@ -33,11 +38,17 @@ _EXPERT_LAYERS = Annotated[int, Range(0, 256)]
 class Rotation:
     """Numbers of a rotary position code that would otherwise fail, or give NaN, while it runs."""
 
+    # base of the wave lengths
     rope_theta: Positive = 10000.0
+    # how much longer the context is than at first
     factor: Positive = 1.0
+    # waves longer than the first context divided by it are stretched
     low_freq_factor: Positive = 1.0
+    # waves shorter than the first context divided by it are left
     high_freq_factor: Positive = 4.0
+    # the first context, in rows
     original_max_position_embeddings: Count = 1
+    # share of a head that is rotated
     partial_rotary_factor: Share = 1.0
 
 
@@ -45,19 +56,33 @@ class Rotation:
 class TransformerSizes:
     """Numbers of a text model of the transformers library, where its configuration gives them."""
 
+    # width of a row
     hidden_size: Width = 1
+    # layers
     num_hidden_layers: Layers = 1
+    # heads of the queries
     num_attention_heads: Width = 1
+    # heads of keys and values; null: as many
     num_key_value_heads: Width | None = None
+    # width of a head; null: the width of a row divided by the heads
     head_dim: Width | None = None
+    # inner width of the MLP
     intermediate_size: Width = 1
+    # text ids
     vocab_size: Width = 1
+    # context, in rows
     max_position_embeddings: Count = 1
+    # what norms add to a mean square
     rms_norm_eps: Share = 1e-6
+    # base of the rotary wave lengths, where it stands here
     rope_theta: Positive | None = None
+    # share of the attention that training drops
     attention_dropout: Share = 0.0
+    # standard deviation of new weights
     initializer_range: NonNegative = 0.02
+    # the rotary code; its numbers are those of Rotation
     rope_parameters: dict[str, Any] | None = None
+    # name of the activation function
     hidden_act: str = "silu"
 
     def __post_init__(self) -> None:
@@ -72,14 +97,23 @@ class TransformerSizes:
 class ModelConfig:
     """What a model's config.json must say beside what transformers needs."""
 
+    # configuration of the cross-modal layers
     cross_modal: dict[str, Any]
+    # configuration of the depth decoder
     depth: dict[str, Any]
+    # the vocabulary layout
     vocabulary: dict[str, Any]
+    # expert layers before the cross-modal ones
     understanding_layers: _EXPERT_LAYERS = 0
+    # expert layers behind them
     generation_layers: _EXPERT_LAYERS = 0
-    mask_other_modalities: Literal[False] = False  # of former versions, where no shipped recipe set it
+    # of former versions, where no shipped recipe set it
+    mask_other_modalities: Literal[False] = False
+    # standard deviation of new weights
     initializer_range: NonNegative = 0.02
+    # whether text ids are read off by their embeddings
     tie_word_embeddings: bool = False
+    # "uniaudio"
     model_type: str = field(default="")
 
 
@@ -108,7 +142,8 @@ def check_text_config(folder: Path) -> None:
 def stored_shards(folder: Path) -> dict[str, tuple[Path, Stored]]:
     """Tensor name -> (file, shape and kind) of one weights file or of all that an index names.
 
-    Raises UserError where a file is missing, damaged, outside the folder, or not as its index says.
+    Raises:
+        UserError: A file is missing, damaged, outside the folder, or not as its index says.
     """
     index = folder / INDEX_FILE
     single = folder / WEIGHTS_FILE
@@ -143,7 +178,16 @@ def check_adapter(folder: Path) -> None:
 
 
 def require_finite_model(model: nn.Module, files: Mapping[str, tuple[Path, Stored]], folder: Path) -> None:
-    """Raise UserError, naming file and tensor, where a weight is NaN or infinite."""
+    """Check that no weight is NaN or infinite.
+
+    Args:
+        model: The model as loaded.
+        files: Name of a tensor -> the file that it was read from, as `stored_shards` gives it.
+        folder: Named for tensors of no file.
+
+    Raises:
+        UserError: One is; names file and tensor.
+    """
     for name, tensor in model.state_dict().items():
         require_finite({name: tensor}, files[name][0] if name in files else folder, _COPY)
 
@@ -154,6 +198,7 @@ def _check_transformer(values: Mapping[str, Any], source: str) -> None:
         _known(Rotation, rotation, f"{source}: rope_parameters")
 
 
-def _known(cls: type, values: Mapping[str, Any], source: str):
+def _known(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     """The fields of a dataclass out of many more values; the others are the library's to judge."""
-    return parse(cls, {name: value for name, value in values.items() if name in cls.__dataclass_fields__}, source)
+    names = {field.name for field in fields(cls)}
+    return parse(cls, {name: value for name, value in values.items() if name in names}, source)

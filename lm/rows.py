@@ -13,15 +13,13 @@ from lm.vocabulary import VocabularyLayout
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows in order; after `collate` the same with a leading batch dimension.
+    """Some rows in order; after `collate` the same with a leading batch dimension."""
 
-    ids: (T, columns) int64, nine columns for eight codebooks
-    mask: (T, columns) bool, which columns are active
-    loss: (T,) float32, weight of a row as a target
-    """
-
+    # (T, columns) int64, nine columns for eight codebooks
     ids: Tensor
+    # (T, columns) bool, which columns are active
     mask: Tensor
+    # (T,) float32, weight of a row as a target
     loss: Tensor
 
     def __len__(self) -> int:
@@ -34,7 +32,13 @@ class Rows:
 
 
 def text_rows(ids: Sequence[int], layout: VocabularyLayout, is_target: bool) -> Rows:
-    """One row per text id; the audio columns are 0 and inactive."""
+    """One row per text id; the audio columns are 0 and inactive.
+
+    Args:
+        ids: Of the text.
+        layout: Vocabulary of the model.
+        is_target: Whether the rows have weight 1 as targets, or 0.
+    """
     rows = torch.zeros(len(ids), layout.num_columns, dtype=torch.int64)
     rows[:, -1] = torch.as_tensor(ids, dtype=torch.int64)
     mask = torch.zeros(len(ids), layout.num_columns, dtype=torch.bool)
@@ -43,9 +47,12 @@ def text_rows(ids: Sequence[int], layout: VocabularyLayout, is_target: bool) -> 
 
 
 def audio_rows(frames: Tensor, is_target: bool, codebooks: int | None = None) -> Rows:
-    """One row per frame of `frames` (num_codebooks, T), ids as they stand in a row; the text column is 0 and inactive.
+    """One row per frame; the text column is 0 and inactive.
 
-    codebooks: of the stream: the columns behind them are inactive too; None: it has all
+    Args:
+        frames: (num_codebooks, T) ids as they stand in a row.
+        is_target: Whether the rows have weight 1 as targets, or 0.
+        codebooks: Of the stream: the columns behind them are inactive too; None: it has all.
     """
     columns, length = frames.shape
     rows = torch.zeros(length, columns + 1, dtype=torch.int64)
@@ -67,8 +74,13 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
 def drop_conditions(rows: Rows, layout: VocabularyLayout, stream: int = 0) -> Rows:
     """The same rows with every id replaced by a padding id: the unconditional half of guidance (§B.4).
 
-    Masks and length stay. Audio rows get the padding id of their `stream`. Unlike the published loader, the id of a
-    later stream carries its offset here too, as it does in batch padding.
+    Masks and length stay. Unlike the published loader, the padding id of a later stream carries its offset here too, as
+    it does in batch padding.
+
+    Args:
+        rows: Of one segment.
+        layout: Vocabulary of the model.
+        stream: Index of the stream whose padding id audio rows get: their own.
     """
     ids = torch.full_like(rows.ids, layout.pad(stream))
     ids[:, -1] = layout.text_pad

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,12 +28,17 @@ _GIVE = "give the folder of a text model that is whole, or a hub id"
 
 
 def load_text_model(
-    source: str | Path, dtype: torch.dtype | Literal["auto"], kind: type = AutoModelForCausalLM
+    source: str | Path, dtype: torch.dtype | Literal["auto"], kind: Any = AutoModelForCausalLM
 ) -> PreTrainedModel:
     """A causal language model of the transformers library, every weight of it read and finite.
 
-    source: folder or hub id; kind: the library's class, an Auto class or one family's
-    Raises UserError where it cannot be read, or is incomplete.
+    Args:
+        source: Folder or hub id.
+        dtype: Of the parameters; "auto": as stored.
+        kind: The library's class, an Auto class or one family's.
+
+    Raises:
+        UserError: It cannot be read, or is incomplete.
     """
     folder = local_folder(source, "text model", _HUB_FILES)
     check_adapter(folder)
@@ -62,25 +67,31 @@ def _has_safetensors(folder: Path) -> bool:
 def from_text_backbone(
     source: str | Path,
     vocabulary: VocabularyLayout,
-    depth: dict | PreTrainedConfig,
+    depth: dict[str, Any] | PreTrainedConfig,
     understanding_layers: int = 3,
     generation_layers: int = 2,
     dtype: torch.dtype | None = None,
 ) -> UniAudioForConditionalGeneration:
     """Model whose cross-modal layers, text embeddings and text head are those of a text model (UniAudio 2.0 §4.2).
 
-    source: folder or hub id of a causal language model of the Llama or Qwen3 family, tied or untied, sharded or not.
-    vocabulary: may hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
-    depth: configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
-    dtype: of the parameters; default: as stored.
     Embeddings and head are untied, as in the published model. Everything else is new: random from torch's global
     generator, but for the expert layers' last matrices, which are zero, so that at first every layer passes on what it
     gets; audio rows enter the text model at the scale of its own embeddings.
-    Raises UserError where the source cannot be read, is incomplete or has layers of another kind, ValueError for a
-    smaller vocabulary.
+
+    Args:
+        source: Folder or hub id of a causal language model of the Llama or Qwen3 family, tied or untied, sharded or
+            not.
+        vocabulary: May hold more text ids than the text model (the new ones start as the mean of the old), not fewer.
+        depth: Configuration of the depth decoder; what it leaves out is taken from the text model (rotary base, norms).
+        dtype: Of the parameters; default: as stored.
+
+    Raises:
+        UserError: The source cannot be read, is incomplete or has layers of another kind.
+        ValueError: For a smaller vocabulary.
     """
     text_model = load_text_model(source, dtype or "auto")
     shape = copy.deepcopy(text_model.config)
+    shape._name_or_path = ""  # a path of this machine, else
     strange = unsupported(shape)
     if strange:
         raise UserError(f"{source}: layers {strange} are not supported; choose another text model")
@@ -89,16 +100,17 @@ def from_text_backbone(
             f"the vocabulary holds {vocabulary.text_size} text ids, fewer than the model's {shape.vocab_size}"
         )
 
-    embeddings = text_model.get_input_embeddings().weight
-    head = text_model.get_output_embeddings().weight
+    embeddings = text_model.get_input_embeddings().get_parameter("weight")
+    head = text_model.get_output_embeddings().get_parameter("weight")
     shape.vocab_size = vocabulary.text_size
     inherited = {"rope_parameters": shape.rope_parameters, "rms_norm_eps": shape.rms_norm_eps}
     depth = depth.to_dict() if isinstance(depth, PreTrainedConfig) else dict(depth)
+    depth = inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth
     config = UniAudioConfig(
         cross_modal=shape,
         understanding_layers=understanding_layers,
         generation_layers=generation_layers,
-        depth=inherited | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None} | depth,
+        depth=depth,  # type: ignore[arg-type]  # a dict is made a configuration of its own model_type
         vocabulary=vocabulary.to_dict(),
         initializer_range=shape.initializer_range,
         dtype=embeddings.dtype,

@@ -30,9 +30,11 @@ _NUMBER = re.compile(r"(?<![0-9A-Za-z])(-?)([0-9][0-9,]*)(?:\.([0-9]+))?(st|nd|r
 
 
 class Normalised(NamedTuple):
-    """text: for the model; dropped: distinct characters that it has no way to say, in order of appearance."""
+    """A text for the model."""
 
+    # what the model can say
     text: str
+    # distinct characters that it has no way to say, in order of appearance
     dropped: str = ""
 
 
@@ -42,6 +44,11 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
     Digits are said one by one, as in "three seven one", for nothing tells how large a number the model can say.
     A class of characters (capitals, digits, the marks .,?!) counts as known only where the tokenizer has all of it:
     the starter has capitals for keys of music, yet words that are said have none.
+
+    Args:
+        text: Any text.
+        tokenizer: Of the model.
+        use: What the text is to the model.
     """
     if tokenizer.knows_everything:
         readable = text.encode("utf-8", "ignore").decode()  # halves of surrogate pairs: bytes that are no text
@@ -75,7 +82,7 @@ def normalise(text: str, tokenizer: TextTokenizer, use: Use = "text") -> Normali
     return Normalised(" ".join("".join(kept).split()), _distinct(dropped))
 
 
-def _said(number: re.Match) -> str:
+def _said(number: re.Match[str]) -> str:
     """A number's digits one by one: -3.5 is minus three point five, 2nd is second."""
     sign, whole, fraction, ordinal = number.groups()
     digits = [DIGITS[int(d)] for d in (whole or number[0]) if d != ","]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -36,10 +37,10 @@ class TextTokenizer(ABC):
     """Text <-> ids. `encode` never yields a special id, whatever the text says."""
 
     size: int  # number of ids
-    bos: int
-    eos: int
-    pad: int
-    fingerprint: str
+    bos: int  # opens a text
+    eos: int  # closes it
+    pad: int  # stands where there is no text
+    fingerprint: str  # 16 hexadecimal digits: equal where the ids mean the same
 
     @property
     def knows_everything(self) -> bool:
@@ -63,7 +64,8 @@ class TextTokenizer(ABC):
         """Opening and closing id of a tagged role (transcription, lyric, caption)."""
 
     @abstractmethod
-    def save_pretrained(self, folder: str | Path) -> None: ...
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what `from_pretrained` reads."""
 
     def wrap(self, text: str) -> list[int]:
         """BOS, words, EOS: the form of every text field (published model, §B.1)."""
@@ -73,7 +75,8 @@ class TextTokenizer(ABC):
     def from_pretrained(source: str | Path) -> TextTokenizer:
         """A folder of ours, a folder with a transformers tokenizer, or a hub id.
 
-        Raises UserError where there is none, or its files are damaged.
+        Raises:
+            UserError: There is none, or its files are damaged.
         """
         folder = local_folder(source, "text tokenizer", _HUB_FILES)
         path = folder / _SENTENCEPIECE_FILE
@@ -86,9 +89,13 @@ class SentencePieceTokenizer(TextTokenizer):
     """A sentencepiece model with byte fallback: any text has ids and comes back from them."""
 
     def __init__(self, model: bytes, source: str = "sentencepiece model") -> None:
-        """model: the content of a sentencepiece.model; source: names it in errors.
+        """
+        Args:
+            model: Content of a sentencepiece.model.
+            source: Names it in errors.
 
-        Raises UserError where it is cut short, damaged or of another kind of model.
+        Raises:
+            UserError: It is cut short, damaged or of another kind of model.
         """
         with third_party_errors(source, "no sentencepiece model, or damaged", _REMEDY):
             if not _is_whole(model):
@@ -166,14 +173,14 @@ class TransformersTokenizer(TextTokenizer):
 
         names = [PAD_NAME, *(name for pair in TAG_NAMES.values() for name in pair)]
         with third_party_errors(source, "no text tokenizer could be read there", "give the folder of one, or a hub id"):
-            self._inner = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            self._inner: Any = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
             known = self._inner.get_vocab()
             self._inner.add_special_tokens({"additional_special_tokens": [n for n in names if n not in known]})
         if self._inner.bos_token_id is None or self._inner.eos_token_id is None:
             raise UserError(f"{source}: its tokenizer names no BOS or no EOS token; set both in tokenizer_config.json")
         self.size = len(self._inner)
         self.bos, self.eos = self._inner.bos_token_id, self._inner.eos_token_id
-        self.pad = self._inner.convert_tokens_to_ids(PAD_NAME)
+        self.pad = self._inner.get_vocab()[PAD_NAME]
         entries = sorted(self._inner.get_vocab().items(), key=lambda item: item[1])
         self.fingerprint = hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
 

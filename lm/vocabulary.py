@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from codec.io.reading import read_json
 from codec.io.strict import parse
 from codec.streams import ALL_STREAMS, StreamSpec, plain_values
 from codec.tokens import SAMPLE_RATE, AudioTokens
+
+if TYPE_CHECKING:
+    from lm.text_tokenizer import TextTokenizer
 
 TAGGED_ROLES = ("transcription", "lyric", "caption")  # text of these roles is wrapped in an opening and a closing id
 AUDIO_PROMPT = "audio_prompt"  # role: the last stream of a reference voice or sound
@@ -36,15 +39,24 @@ class StreamVocabulary:
     published configuration (published model, §A.3 and §B.1).
     """
 
-    name: Name  # of the tokenizer's stream
-    codes: Width  # ids [0, codes) are codebook entries
-    size: Width  # codes, special ids and spare ids together
-    bos: Index  # repeated over the codebooks of the frame that opens the stream
-    eos: Index  # repeated over the codebooks of the frame that closes it
-    pad: Index  # stands where there is no frame, and in columns that the stream does not use
-    codebooks: Count = 8  # ids of a frame
-    rate: Positive = 12.5  # frames per second
-    extra_frame: bool = True  # how long a clip's frames are counted (`StreamSpec`)
+    # of the tokenizer's stream
+    name: Name
+    # ids [0, codes) are codebook entries
+    codes: Width
+    # codes, special ids and spare ids together
+    size: Width
+    # repeated over the codebooks of the frame that opens the stream
+    bos: Index
+    # repeated over the codebooks of the frame that closes it
+    eos: Index
+    # stands where there is no frame, and in columns that the stream does not use
+    pad: Index
+    # ids of a frame
+    codebooks: Count = 8
+    # frames per second
+    rate: Positive = 12.5
+    # how a clip's frames are counted (`StreamSpec`)
+    extra_frame: bool = True
 
     def __post_init__(self) -> None:
         for name in ("bos", "eos", "pad"):
@@ -59,9 +71,12 @@ class StreamVocabulary:
 class ParsedRow(NamedTuple):
     """What a row of audio is: a frame of a stream with its codes, or the stream's BOS or EOS frame."""
 
-    stream: int  # index into `VocabularyLayout.streams`
+    # index into `VocabularyLayout.streams`
+    stream: int
+    # what the row is
     place: Place
-    codes: list[int]  # of a frame, one for each codebook; else empty
+    # of a frame, one for each codebook; else empty
+    codes: list[int]
 
 
 @dataclass(frozen=True)
@@ -72,17 +87,28 @@ class VocabularyLayout:
     knows how rows are built: `frames`, `row_count`, `opening` and `parse` answer for everyone.
     """
 
-    text_size: Width  # number of text ids, specials and padding of the table included
+    # number of text ids, specials and padding of the table included
+    text_size: Width
+    # opens a text
     text_bos: Index
+    # closes it
     text_eos: Index
+    # stands in the text column where there is no text
     text_pad: Index
-    tags: Mapping[str, tuple[Index, Index]]  # role -> (opening id, closing id)
-    streams: tuple[StreamVocabulary, ...]  # in the order of generation
-    audio_prompt_bos: Index  # of the last stream, before its offset; an audio prompt's edges are not offset (§B.3)
+    # role -> (opening id, closing id)
+    tags: Mapping[str, tuple[Index, Index]]
+    # in the order of generation
+    streams: tuple[StreamVocabulary, ...]
+    # opens an audio prompt: of the last stream, before its offset; an audio prompt's edges are not offset (§B.3)
+    audio_prompt_bos: Index
+    # closes it, likewise
     audio_prompt_eos: Index
+    # of the text tokenizer
     text_fingerprint: str = ""
+    # of the audio tokenizer
     audio_fingerprint: str = ""
-    sample_rate: Count = SAMPLE_RATE  # of the audio tokenizer, in Hz
+    # of the audio tokenizer, in Hz
+    sample_rate: Count = SAMPLE_RATE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", {role: tuple(self.tags[role]) for role in sorted(self.tags)})
@@ -104,34 +130,50 @@ class VocabularyLayout:
 
     @classmethod
     def build(
-        cls, text_tokenizer: Any, streams: Sequence[StreamSpec], audio_fingerprint: str, sample_rate: int = SAMPLE_RATE
+        cls,
+        text_tokenizer: TextTokenizer,
+        streams: Sequence[StreamSpec],
+        audio_fingerprint: str,
+        sample_rate: int = SAMPLE_RATE,
     ) -> VocabularyLayout:
-        """Layout for a text tokenizer (lm.text_tokenizer.TextTokenizer) and a tokenizer's streams.
+        """Layout for a text tokenizer and an audio tokenizer.
 
         Special ids lie right after the codes. The arrangement (bos, eos, spare, pad, and for the last stream the edges
         of an audio prompt and two spare ones) is the one that the published loader's defaults imply.
+
+        Args:
+            text_tokenizer: Gives the text ids and tags.
+            streams: Of the audio tokenizer, in the order of generation.
+            audio_fingerprint: Of the audio tokenizer.
+            sample_rate: Of the audio tokenizer, in Hz.
+
+        Raises:
+            ValueError: A stream does not say how many codes it has.
         """
-        entries = tuple(
-            StreamVocabulary(
-                name=spec.name,
-                codes=spec.codes,
-                size=spec.codes + (8 if spec is streams[-1] else 4),
-                bos=spec.codes,
-                eos=spec.codes + 1,
-                pad=spec.codes + 3,
-                codebooks=spec.codebooks,
-                rate=spec.rate,
-                extra_frame=spec.extra_frame,
+        entries = []
+        for spec in streams:
+            if spec.codes is None:
+                raise ValueError(f"the tokenizer does not say how many codes its {spec.name} stream has")
+            entries.append(
+                StreamVocabulary(
+                    name=spec.name,
+                    codes=spec.codes,
+                    size=spec.codes + (8 if spec is streams[-1] else 4),
+                    bos=spec.codes,
+                    eos=spec.codes + 1,
+                    pad=spec.codes + 3,
+                    codebooks=spec.codebooks,
+                    rate=spec.rate,
+                    extra_frame=spec.extra_frame,
+                )
             )
-            for spec in streams
-        )
         return cls(
             text_size=text_tokenizer.size,
             text_bos=text_tokenizer.bos,
             text_eos=text_tokenizer.eos,
             text_pad=text_tokenizer.pad,
             tags={role: text_tokenizer.tag(role) for role in TAGGED_ROLES},
-            streams=entries,
+            streams=tuple(entries),
             audio_prompt_bos=entries[-1].codes + 4,
             audio_prompt_eos=entries[-1].codes + 5,
             text_fingerprint=text_tokenizer.fingerprint,
@@ -230,9 +272,10 @@ class VocabularyLayout:
         stream = max(i for i, offset in enumerate(self.offsets) if row[0] >= offset)
         one = self.streams[stream]
         codes = [value - self.offsets[stream] for value in row[: one.codebooks]]
-        for place, edge in (("bos", one.bos), ("eos", one.eos)):
-            if codes[0] == edge:
-                return ParsedRow(stream, place, [])
+        if codes[0] == one.bos:
+            return ParsedRow(stream, "bos", [])
+        if codes[0] == one.eos:
+            return ParsedRow(stream, "eos", [])
         return ParsedRow(stream, "frame", codes)
 
     def frames_in(self, seconds: float) -> tuple[int, ...]:
@@ -256,7 +299,15 @@ class VocabularyLayout:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def require_same(self, other: VocabularyLayout, ours: str, theirs: str) -> None:
-        """Raise UserError that names both sides (`ours`, `theirs`: file or object names) where the layouts differ."""
+        """Check that another layout is this one.
+
+        Args:
+            other: The other one.
+            ours, theirs: Names of the files or objects that hold this one and the other, for messages.
+
+        Raises:
+            UserError: They differ; names both sides and every difference.
+        """
         mine, others = self.to_dict(), other.to_dict()
         different = [
             f"{name}: {mine.get(name)} in {ours}, {others.get(name)} in {theirs}"
@@ -286,12 +337,21 @@ class VocabularyLayout:
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "vocabulary layout") -> VocabularyLayout:
-        """Raises UserError naming `source` and the key that is missing, unknown or unfit."""
+        """The layout of plain values, in either form that `to_dict` gives.
+
+        Args:
+            values: As they were read.
+            source: The file's name, for messages.
+
+        Raises:
+            UserError: They are no layout; names `source` and the key that is missing, unknown or unfit.
+        """
         if isinstance(values, Mapping) and "streams" not in values:
             return parse(_FlatLayout, dict(values), source).layout(source)
         return parse(cls, values, source)
 
     def save(self, path: str | Path) -> None:
+        """Write the layout as JSON."""
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
@@ -309,7 +369,10 @@ _FLAT_KEYS = ("codes", "size", "bos", "eos", "pad")
 
 @dataclass(frozen=True)
 class _FlatLayout:
-    """The two streams of the release as one flat table: how layouts were stored first."""
+    """The two streams of the release as one flat table: how layouts were stored first.
+
+    Its keys are those of `VocabularyLayout` and, behind a stream's name, of `StreamVocabulary`; a card is its size.
+    """
 
     text_size: Width
     text_bos: Index
@@ -333,7 +396,7 @@ class _FlatLayout:
     num_codebooks: Annotated[int, Range(8, 8)] = 8
 
     def layout(self, source: str) -> VocabularyLayout:
-        """Raises UserError naming `source` where a value is unfit."""
+        """The same layout in the form of today. Raises UserError naming `source` where a value is unfit."""
         values = {f.name: getattr(self, f.name) for f in fields(VocabularyLayout) if hasattr(self, f.name)}
         try:
             streams = tuple(

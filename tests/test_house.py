@@ -68,3 +68,23 @@ def test_every_module_over_100_lines_has_a_test_file_of_its_name():
     known = {file.stem.removeprefix("test_") for file in (ROOT / "tests").rglob("test_*.py")}
     long = [name for name, file in MODULES.items() if file.read_text(encoding="utf-8").count("\n") > 100]
     assert [name for name in long if name.rpartition(".")[2] not in known] == []
+
+
+def test_every_field_of_a_public_dataclass_has_its_own_comment():
+    """Behind it or on the lines above it: the command line shows it as help, too."""
+    bare = []
+    for name, file in MODULES.items():
+        text = file.read_text(encoding="utf-8")
+        lines = ["", *text.splitlines()]
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            made = [ast.unparse(one) for one in (*node.decorator_list, *node.bases)]
+            if not any("dataclass" in one or one == "NamedTuple" for one in made):
+                continue
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field.annotation):
+                    own = "#" in lines[field.lineno] or "#" in lines[field.end_lineno or 0]
+                    if not own and not lines[field.lineno - 1].strip().startswith("#"):
+                        bare.append(f"{name}.{node.name}.{ast.unparse(field.target)}")
+    assert not bare

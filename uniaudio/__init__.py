@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from codec.io.errors import UserError
     from codec.io.hub import local_folder
     from codec.tokenizer import load_tokenizer
-    from uniaudio.model import Sound, UniAudio, load
+    from uniaudio.completion import Sound
+    from uniaudio.model import UniAudio, load
     from uniaudio.processor import UniAudioProcessor as Processor
 
     __version__: str
@@ -42,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Processor": ("uniaudio.processor", "UniAudioProcessor"),
-        "Sound": ("uniaudio.model", "Sound"),
+        "Sound": ("uniaudio.completion", "Sound"),
         "UniAudio": ("uniaudio.model", "UniAudio"),
         "UserError": ("codec.io.errors", "UserError"),
         "__version__": ("uniaudio.version", "VERSION"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,17 @@ from torch import Tensor
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import Request, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
-from codec.audio.waveform import write_audio
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.io.shipped import STARTER_MODEL
+from codec.io.strict import parse
 from codec.io.terminal import sentence_of
 from codec.pretrained import CONFIG_FILE, saved_folder
 from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
+from lm.generation.batch import Reason
 from lm.generation.generate import (
-    GenerationSettings,
-    Reason,
     StreamedFrame,
     from_frames,
     generate_audio,
@@ -34,11 +33,12 @@ from lm.generation.generate import (
     score_text,
     stream_audio,
 )
-from lm.generation.settings import settings_for
+from lm.generation.settings import GenerationSettings, settings_for
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
+from uniaudio.completion import Completion, Sound, SoundStream
 from uniaudio.processor import (
     AUDIO_FOLDER,
     TEXT_FOLDER,
@@ -49,58 +49,14 @@ from uniaudio.processor import (
 from uniaudio.recordings import SILENCE, is_silent, require_length
 from uniaudio.release_prompts import bank_of, save_prompts
 from uniaudio.requests import (
-    AS_THE_MODEL,
     MAX_SECONDS,
     MAX_TEXT_ROWS,
-    SoundSampling,
     composition_task,
     description_task,
     speech_task,
 )
 
 BATCH = 16  # requests generated at once
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the model generated."""
-
-    segment: Segment | None  # of the role asked for; None where audio ended before it had a frame of every stream
-    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Generated audio."""
-
-    waveform: Tensor  # (n,) float32, on the CPU
-    sample_rate: int  # of the waveform, in Hz
-    tokens: AudioTokens  # what it was decoded from
-    reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
-
-    def save(self, path: str | Path, force: bool = False) -> None:
-        """Write a WAV or FLAC file. Raises UserError where a file is there already, unless `force` is set."""
-        write_audio(path, self.waveform, self.sample_rate, force=force)
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return len(self.waveform) / self.sample_rate
-
-
-class SoundStream:
-    """Sound while it is being made: iterate once for its pieces, (n,) float32 at 24 kHz on the CPU, n >= 1.
-
-    completion: what `UniAudio.complete` would have given; None until the last piece has come
-    """
-
-    completion: Completion | None = None
-
-    def __init__(self, pieces: Generator[Tensor, None, Completion]) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.completion = yield from self._pieces
 
 
 class UniAudio:
@@ -136,12 +92,18 @@ class UniAudio:
         """Load a model folder, shipped name, or hub id. Raises UserError naming the file that is missing or unfit."""
         folder = local_folder(source, "model", option="--model")
         require_parts(folder, (CONFIG_FILE, VOCABULARY_FILE, TEXT_FOLDER, AUDIO_FOLDER))
-        model = load_language_model(folder)
+        model: UniAudioForConditionalGeneration = UniAudioForConditionalGeneration.from_pretrained(folder, dtype="auto")
         layout = VocabularyLayout.load(folder / VOCABULARY_FILE)
         layout.require_same(model.config.layout, str(folder / VOCABULARY_FILE), str(folder / "config.json"))
         text_tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
         codec = load_tokenizer(folder / AUDIO_FOLDER).to(device)
-        return cls(model.to(device), text_tokenizer, codec, folder, bank_of(folder))
+        return cls(
+            model.to(device),  # type: ignore[arg-type]  # the wrapper around it hides its signature
+            text_tokenizer,
+            codec,
+            folder,
+            bank_of(folder),
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write everything that `from_pretrained` reads."""
@@ -173,7 +135,8 @@ class UniAudio:
     ) -> Tensor:
         """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU.
 
-        steps, guidance: of the codec's decoder; None: what it was made for
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
         """
         return self.waveforms([tokens], steps, [seed], guidance)[0]
 
@@ -195,9 +158,9 @@ class UniAudio:
         voice: str = "",
         *,
         prompt: str | None = None,
-        sampling: SoundSampling = AS_THE_MODEL,
         seed: int = 0,
         steps: int | None = None,
+        **sampling: Any,
     ) -> Sound:
         """Speak a text.
 
@@ -205,15 +168,16 @@ class UniAudio:
             text: Words to speak; written in the model's vocabulary first (lm/text_normaliser.py).
             voice: Description of the voice, in words; empty: the model's choice.
             prompt: Instruction in place of the model's own for the task.
-            sampling: Temperatures, guidance and the longest sound; what is None is the model's own for the task.
             seed: Same seed, same sound.
             steps: Of the codec's decoder; None: as many as it was made for.
+            sampling: Fields of `lm.generation.settings.GenerationSettings`, such as temperature=0.5, guidance=2.0 or
+                max_seconds=8; what is not given is the model's own for the task.
 
         Raises:
             UserError: Nothing of the text can be spoken, it does not fit the context, or no audio was generated.
         """
         asked = self.request_in_vocabulary(*speech_task(text, voice), prompt)
-        return self.generate_sound(asked, sampling, seed, steps)
+        return self.generate_sound(asked, seed, steps, **sampling)
 
     def compose(
         self,
@@ -221,13 +185,13 @@ class UniAudio:
         sound: bool = False,
         *,
         prompt: str | None = None,
-        sampling: SoundSampling = AS_THE_MODEL,
         seed: int = 0,
         steps: int | None = None,
+        **sampling: Any,
     ) -> Sound:
         """Make music, or with `sound` a sound, from a description; the other arguments are those of `speak`."""
         asked = self.request_in_vocabulary(*composition_task(description, sound), prompt)
-        return self.generate_sound(asked, sampling, seed, steps)
+        return self.generate_sound(asked, seed, steps, **sampling)
 
     def transcribe(
         self, audio: str | Path | Tensor | np.ndarray, prompt: str | None = None, max_rows: int = MAX_TEXT_ROWS
@@ -265,7 +229,7 @@ class UniAudio:
             return ""
         if answer.reason != "end":
             warnings.warn(f"the answer is not complete ({answer.reason}); raise max_rows", stacklevel=3)
-        return one_line_of(answer.segment)
+        return answer.line
 
     def answers_about(
         self,
@@ -285,7 +249,7 @@ class UniAudio:
         for recording in recordings:
             is_file = isinstance(recording, str | Path)
             try:
-                if is_file and is_silent(recording):
+                if isinstance(recording, str | Path) and is_silent(recording):
                     answers.append(Completion(None, "end"))
                     continue
                 asked = self.request(task, prompt, audio=self.read_recording(recording))
@@ -297,12 +261,10 @@ class UniAudio:
             else:
                 answers.append(None)
                 requests.append(asked)
-        if requests:
-            settings = GenerationSettings(max_rows=max_rows, top_k=1)
-            sentences = [asked.sentence for asked in requests]
-            made = iter(self.complete(sentences, requests[0].role, settings, [0] * len(requests)))
-            return [next(made) if answer is None else answer for answer in answers]
-        return answers
+        settings = GenerationSettings(max_rows=max_rows, top_k=1)
+        sentences, roles = [asked.sentence for asked in requests], [asked.role for asked in requests]
+        made = iter(self.complete(sentences, roles, settings, [0] * len(requests)))
+        return [next(made) if answer is None else answer for answer in answers]
 
     def read_recording(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
         """As `tokens_of`, for a recording that shall fit the model's context: too long a file is refused unread, and
@@ -311,41 +273,46 @@ class UniAudio:
             require_length(audio, self.layout, self.context)
         return self.tokens_of(audio)
 
-    def request_in_vocabulary(self, task: str, contents: dict[str, str | AudioTokens], prompt: str | None) -> Request:
+    def request_in_vocabulary(
+        self, task: str, contents: Mapping[str, str | AudioTokens], prompt: str | None
+    ) -> Request:
         """As `request`, with the texts in the words that the model knows. Warns of what had to be left out."""
         return in_vocabulary(self.request(task, prompt, **contents), self.text_tokenizer)
 
-    def settings_of(self, task: str, sampling: SoundSampling = AS_THE_MODEL) -> GenerationSettings:
+    def settings_of(self, task: str, **sampling: Any) -> GenerationSettings:
         """How audio is generated for a task: as `sampling` says, else as the model's generation_config.json does.
 
         Where neither says anything, the settings are those of the published scripts, without guidance.
-        """
-        own = settings_for(self.model.generation_config, task)
-        later = [stream.name for stream in self.layout.streams[1:]]
-        temperature = dict(own.stream_temperature)
-        if sampling.temperature is not None:
-            temperature = {}
-        if sampling.later_temperature is not None:
-            temperature |= dict.fromkeys(later, sampling.later_temperature)
-        seconds = sampling.max_seconds or own.max_seconds or MAX_SECONDS
-        return replace(
-            own,
-            max_rows=self.layout.rows_in(seconds),
-            temperature=own.temperature if sampling.temperature is None else sampling.temperature,
-            top_k=own.top_k if sampling.top_k is None else sampling.top_k,
-            guidance=own.guidance if sampling.guidance is None else sampling.guidance,
-            stream_temperature=temperature,
-            stream_guidance=own.stream_guidance or self.unguided_streams,
-            max_seconds=seconds,
-        )
 
-    def generate_sound(
-        self, asked: Request, sampling: SoundSampling = AS_THE_MODEL, seed: int = 0, steps: int | None = None
-    ) -> Sound:
-        """The audio that answers a request. Raises UserError where none was generated."""
-        settings = self.settings_of(asked.sentence.name, sampling)
+        Args:
+            task: Its name.
+            sampling: Fields of `GenerationSettings`; None stands for one that is not given. A temperature is that of
+                every stream, but for those in `stream_temperature`.
+
+        Raises:
+            UserError: A field is unknown or out of range.
+        """
+        own = asdict(settings_for(self.model.generation_config, task))
+        seconds = sampling.get("max_seconds") or own["max_seconds"] or MAX_SECONDS
+        own["stream_guidance"] = own["stream_guidance"] or self.unguided_streams
+        asked = {name: value for name, value in sampling.items() if value is not None}
+        if "temperature" in asked:
+            own["stream_temperature"] = {}
+        settings = parse(GenerationSettings, own | asked | {"max_seconds": seconds}, "sampling")
+        return settings if "max_rows" in asked else replace(settings, max_rows=self.layout.rows_in(seconds))
+
+    def generate_sound(self, asked: Request, seed: int = 0, steps: int | None = None, **sampling: Any) -> Sound:
+        """The audio that answers a request. Raises UserError where none was generated.
+
+        Args:
+            asked: The request.
+            seed: Same seed, same sound.
+            steps: Of the codec's decoder; None: as many as it was made for.
+            sampling: As `settings_of`.
+        """
+        settings = self.settings_of(asked.sentence.name, **sampling)
         made = self.complete([asked.sentence], "audio", settings, [seed])[0]
-        tokens = generated_tokens(made)
+        tokens = made.tokens
         waveform = self.waveform(tokens, steps=steps, seed=seed)
         return Sound(waveform, self.codec.sample_rate, tokens, made.reason)
 
@@ -359,7 +326,7 @@ class UniAudio:
             prompt: Instruction in place of the model's own.
             contents: What fills the task's conditions, by name.
         """
-        return request(name, bank=self.bank, prompt=prompt, **contents)
+        return request(name, None, self.bank, prompt, **contents)
 
     def complete(
         self,
@@ -410,7 +377,9 @@ class UniAudio:
             hidden = [self._rows(given[i], hide=True) for i in some] if settings.guided else None
             made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
             pairs = [(self.processor.audio_tokens(m), m.reason) for m in made]
-            return [Completion(tokens and Segment("audio", tokens), reason) for tokens, reason in pairs]
+            return [
+                Completion(None if tokens is None else Segment("audio", tokens), reason) for tokens, reason in pairs
+            ]
 
         run([i for i, asked in enumerate(roles) if asked != "audio"], write)
         run([i for i, asked in enumerate(roles) if asked == "audio"], play)
@@ -429,8 +398,12 @@ class UniAudio:
         The tokens are those of `complete`. The sound is that of `codec.decode` with the same seed and
         first_window=codec.low_latency_window: the codec begins with a short window, so that the first piece comes
         early.
-        steps, guidance: of the codec's decoder; None: what it was made for
-        Raises UserError where the sentence does not fit the model's context, or holds another tokenizer's audio.
+
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
+
+        Raises:
+            UserError: The sentence does not fit the model's context, or holds another tokenizer's audio.
         """
         given = _as_condition(sentence)
         prompt = self._rows(given)
@@ -458,7 +431,7 @@ class UniAudio:
             rest = decoder.finish()
             if len(rest):
                 yield rest
-            return Completion(tokens and Segment("audio", tokens), made.reason)
+            return Completion(None if tokens is None else Segment("audio", tokens), made.reason)
 
         return SoundStream(pieces())
 
@@ -503,7 +476,7 @@ class UniAudio:
         self._require_room(len(rows) + 1, sentence)
         return rows
 
-    def _opened(self, sentence: AuditorySentence, role: TextRole) -> Rows:
+    def _opened(self, sentence: AuditorySentence, role: str) -> Rows:
         """The sentence's rows and the beginning of a text segment: tag and BOS, what comes before its first word."""
         rows = with_generation_prompt(sentence, role, self.layout, self.text_tokenizer)
         self._require_room(len(rows) + 1, sentence)
@@ -515,18 +488,6 @@ class UniAudio:
                 f"the sentence '{sentence.name}' takes {rows} rows, but the model's context holds {self.context}; "
                 "use shorter audio, less text or fewer examples"
             )
-
-
-def generated_tokens(completion: Completion) -> AudioTokens:
-    """The audio of a completion. Raises UserError where it has none."""
-    if completion.segment is None:
-        raise UserError(f"the model made no sound ({completion.reason}); try another seed, or a longer sound")
-    return completion.segment.content
-
-
-def one_line_of(segment: Segment) -> str:
-    """The text of a segment on one line."""
-    return " ".join(segment.content.split())
 
 
 def _as_condition(sentence: AuditorySentence) -> AuditorySentence:
@@ -545,18 +506,3 @@ def load(source: str | Path = STARTER_MODEL, device: str | torch.device | None =
         UserError: There is no such model, or a file of it is missing or unfit.
     """
     return UniAudio.from_pretrained(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def load_language_model(
-    folder: str | Path, dtype: torch.dtype | Literal["auto"] = "auto"
-) -> UniAudioForConditionalGeneration:
-    """The language model of a model folder, without its tokenizers.
-
-    Args:
-        folder: Model folder, shipped name, or hub id.
-        dtype: Of the parameters; "auto": as stored.
-
-    Raises:
-        UserError: It cannot be read whole.
-    """
-    return UniAudioForConditionalGeneration.from_pretrained(local_folder(folder, "model"), dtype=dtype)

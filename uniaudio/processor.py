@@ -201,8 +201,8 @@ class UniAudioProcessor:
             raise ValueError("labels are for answers that are there: give add_generation_prompt or output_labels")
         if response_role not in RESPONSE_ROLES:
             raise ValueError(f"response_role {response_role!r} must be one of {', '.join(RESPONSE_ROLES)}")
-        several = bool(messages) and not isinstance(messages[0], Mapping)
-        sentences = [self.sentence(one, output_labels) for one in (messages if several else [messages])]
+        several: Any = messages if messages and not isinstance(messages[0], Mapping) else [messages]
+        sentences = [self.sentence(one, output_labels) for one in several]
         if add_generation_prompt and response_role != "audio":
             rows = self._batch(
                 [with_generation_prompt(s, response_role, self.layout, self.tokenizer) for s in sentences]
@@ -247,7 +247,8 @@ class UniAudioProcessor:
     ) -> list[Tensor]:
         """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch.
 
-        steps, guidance: of the codec's decoder; None: what it was made for
+        Args:
+            steps, guidance: Of the codec's decoder; None: what it was made for.
         """
         seeds, made = list(seeds or [0] * len(tokens)), []
         with torch.inference_mode():

@@ -15,10 +15,10 @@ from codec.reasoning.load import load_reasoning_codec
 from codec.release.exporter import write_codec
 from codec.release.record import PublishedFiles
 from codec.tokenizer import AudioTokenizer
+from lm.model import UniAudioForConditionalGeneration
 from lm.release.checkpoint import PublishedRecord, model_from_checkpoint, read_checkpoint, write_checkpoint
 from lm.release.config import describes, model_config, published_values, read_yaml
 from lm.text_tokenizer import TextTokenizer
-from uniaudio.model import load_language_model
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 from uniaudio.release_prompts import save_prompts
 
@@ -43,10 +43,12 @@ def import_published(
 ) -> Imported:
     """Write a released language model (checkpoint and llm_config.yaml) as a model folder.
 
-    codec_files: of a codec that was imported, so that it can be exported from the model's folder, too
-    prompts: task -> sentences, of the release
     With both tokenizers the folder is complete; a part that is not given is not in it. `out` appears when all of it is
     written, so an import that fails leaves nothing. Raises UserError naming the file and what does not fit.
+
+    Args:
+        codec_files: Of a codec that was imported, so that it can be exported from the model's folder, too.
+        prompts: Task -> sentences, of the release.
     """
     values = read_yaml(config)
     shape = model_config(
@@ -78,14 +80,16 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
     """Write the language model of a folder as a released checkpoint and its llm_config.yaml; how many tensors.
 
     What was imported comes back bit for bit: the same names in the same order, the same configuration values.
-    Raises UserError where the folder cannot be read, has no published form, or a file is there already.
+
+    Raises:
+        UserError: The folder cannot be read, has no published form, or a file is there already.
     """
     for path in (checkpoint, config):
         require_free(path)
     model = located(model)
     if not model.is_dir():
         raise UserError(f"{model}: no such folder; give the folder of a model")
-    loaded, record = load_language_model(model), PublishedRecord.load(model)
+    loaded, record = UniAudioForConditionalGeneration.from_pretrained(model, dtype="auto"), PublishedRecord.load(model)
     values = published_values(loaded.config, str(model))
     if record is not None and describes(record.config, loaded.config):
         values = record.config
@@ -98,8 +102,11 @@ def export_published(model: Path, checkpoint: Path, config: Path) -> int:
 def export_codec(folder: Path, files: Mapping[str, Path]) -> dict[str, int]:
     """Write the codec of a codec's or a model's folder as released files; how many tensors each has.
 
-    files: "codec", "scalar", "scalar_config" and, where it has a file of its own, "music_encoder" -> file to write
-    Raises UserError where the folder holds no such codec, it has no published form, or a file is there already.
+    Args:
+        files: "codec", "scalar", "scalar_config" and, where it has a file of its own, "music_encoder" -> file to write.
+
+    Raises:
+        UserError: The folder holds no such codec, it has no published form, or a file is there already.
     """
     for path in files.values():
         require_free(path)

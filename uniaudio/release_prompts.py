@@ -52,7 +52,7 @@ def read_prompts(path: str | Path) -> dict[str, list[str]]:
                 )
     named: dict[str, str] = {}  # our task -> its name in the file
     for task in values:
-        other = named.setdefault(_RELEASED.get(task, task), task)
+        other = named.setdefault(_RELEASED.get(task) or task, task)
         if other != task:
             raise UserError(f"{path}: {shown(other)} and {shown(task)} are one task; keep one")
     if not used(values):

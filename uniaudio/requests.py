@@ -1,32 +1,14 @@
-"""Tasks by the name of a verb: what a request is made of, and what a person may ask of its sampling.
+"""Tasks by the name of a verb: what a request is made of.
 
 Needs no PyTorch, so that the command line can refuse what it is given before a model is loaded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from codec.io.errors import UserError
 
 MAX_TEXT_ROWS = 300  # longest answer in text, in rows (text ids)
-
-
 MAX_SECONDS = 15.0  # longest audio where neither a person nor the model's folder says another length
-
-
-@dataclass(frozen=True)
-class SoundSampling:
-    """How audio is sampled, as far as a person says; None: as the model's generation_config.json says for the task."""
-
-    temperature: float | None = None  # of the first stream; 0 always takes the likeliest
-    later_temperature: float | None = None  # of the streams after the first
-    top_k: int | None = None  # only the k likeliest ids are drawn from
-    guidance: float | None = None  # how strongly the first stream follows the text; 1 is none
-    max_seconds: float | None = None  # longest audio
-
-
-AS_THE_MODEL = SoundSampling()
 
 
 def speech_task(text: str, voice: str = "") -> tuple[str, dict[str, str]]:

@@ -19,21 +19,18 @@ MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, no
 class Catalogue:
     """What one split of a token store holds. Clips are known by their positions in the store; no tokens are held.
 
-    members: all clips of the split
-    recordings: clips cut from one long recording, in order; at least two each (Clip.group and Clip.position)
-    same_text: clips that say the same words, by at least two speakers
-    by_speaker, by_kind, by_label[(kind, label, value)]: positions
-    parts_of: mixture -> its clean parts, where all of them are in this split
-    label_values: label -> its values in the whole store, all splits, so that training and evaluation offer the same
+    Args:
+        store: Clips as tokens.
+        split: Whose clips count.
     """
 
     def __init__(self, store: TokenStore | JoinedStores, split: str) -> None:
         self.store = store
         self.split = split
-        self.members: list[int] = []
+        self.members: list[int] = []  # all clips of the split
         self.by_kind: dict[str, list[int]] = defaultdict(list)
-        self.by_speaker: dict[str, list[int]] = defaultdict(list)
-        self.by_label: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        self.by_speaker: dict[str, list[int]] = defaultdict(list)  # speech alone
+        self.by_label: dict[tuple[str, str, str], list[int]] = defaultdict(list)  # by kind, label and value
         by_group, by_text = defaultdict(list), defaultdict(list)
         position_of, parts = {}, {}
         for i, clip in enumerate(store.clips):
@@ -52,14 +49,18 @@ class Catalogue:
                 parts[i] = clip.parts
             for label, value in clip.labels.items():
                 self.by_label[clip.kind, label, value].append(i)
+        # Clips cut from one long recording, in order; at least two each (Clip.group and Clip.position).
         self.recordings = [tuple(i for _, i in sorted(group)) for group in by_group.values() if len(group) > 1]
         self.recording_of = {i: recording for recording in self.recordings for i in recording}
+        # Clips that say the same words, by at least two speakers.
         self.same_text = [tuple(i for _, i in said) for said in by_text.values() if len({who for who, _ in said}) > 1]
+        # Mixture -> its clean parts, where all of them are in this split.
         self.parts_of = {
             i: tuple(position_of[name] for name in names)
             for i, names in parts.items()
             if all(name in position_of for name in names)
         }
+        # Of the whole store, all splits, so that training and evaluation offer the same.
         self.label_values = label_values(store.clips)
 
     def clip(self, position: int) -> Clip:
@@ -81,7 +82,7 @@ class Catalogue:
 
 
 def label_values(clips: Iterable[Clip]) -> Mapping[str, Sequence[str]]:
-    """label -> its values, sorted: the labels that can be asked about.
+    """Label -> its values, sorted: the labels that can be asked about.
 
     Left out: labels with one value only, with more than MAX_LABEL_VALUES, and numbers (beats per minute), which are
     measured rather than named.

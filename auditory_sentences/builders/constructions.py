@@ -15,28 +15,36 @@ from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.lengths import row_limit
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.tokens import AudioTokens
 
 MIN_SEGMENTS, MAX_SEGMENTS = 2, 8
 MIN_PIECE = 2.4  # seconds of the shortest piece that a long clip is cut into
 
+Groups = list[list[Segment]]  # the segments of a group stay together
+
 
 @dataclass(frozen=True)
 class Construction:
-    """One way to link clips.
+    """One way to link clips."""
 
-    anchors: catalogue -> the things that one sentence each is built around; none where the data hold none
-    groups: (catalogue, anchor, draws) -> groups of segments; the segments of a group stay together
-    """
-
+    # in mixtures
     name: str
+    # catalogue -> the things that one sentence each is built around; none where the data hold none
     anchors: Callable[[Catalogue], Sequence[Any]]
-    groups: Callable[[Catalogue, Any, KeyedRng], list[list[Segment]]]
+    # (catalogue, anchor, draws) -> groups of segments
+    groups: Callable[[Catalogue, Any, KeyedRng], Groups]
 
     def build(self, catalogue: Catalogue, anchor: Any, rng: KeyedRng, max_rows: int) -> AuditorySentence:
         """The sentence around an anchor: a pure function of its arguments.
 
         Groups that no longer fit into 8 segments and `max_rows` rows are left out from the end. What is needed for two
         segments is kept whatever it takes; packing skips, and counts, what is too long for its context.
+
+        Args:
+            catalogue: Of the split.
+            anchor: One of `anchors(catalogue)`.
+            rng: Draws what order and number are free.
+            max_rows: Of the sentence.
         """
         chosen: list[Segment] = []
         for group in self.groups(catalogue, anchor, rng):
@@ -49,7 +57,7 @@ class Construction:
         return AuditorySentence(tuple(chosen), f"{self.name}:{catalogue.clip(first).id}")
 
 
-def _said(role: str, content) -> Segment:
+def _said(role: str, content: str | AudioTokens) -> Segment:
     return Segment(role, content, is_target=True)
 
 
@@ -63,7 +71,7 @@ def _long_audio(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return [*catalogue.recordings, *alone]
 
 
-def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], rng: KeyedRng):
+def _segmented_audio(catalogue: Catalogue, recording: tuple[int, ...], rng: KeyedRng) -> Groups:
     """A run of consecutive clips, or one clip cut at random whole units of 0.4 s."""
     if len(recording) > 1:
         count = rng.randint(MIN_SEGMENTS, min(MAX_SEGMENTS, len(recording)))
@@ -92,7 +100,7 @@ def _speech_with_text(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.by_kind["speech"] if catalogue.clip(i).text and has_company(i)]
 
 
-def _speech_text(catalogue: Catalogue, first: int, rng: KeyedRng):
+def _speech_text(catalogue: Catalogue, first: int, rng: KeyedRng) -> Groups:
     """Utterances in order, of one recording or else of one speaker.
 
     Three ways, drawn once a sentence: every utterance as audio and then as words (what recognition needs), as words and
@@ -128,7 +136,7 @@ def _captioned(catalogue: Catalogue) -> list[int]:
     return [i for i in catalogue.members if catalogue.clip(i).kind != "speech" and catalogue.clip(i).caption]
 
 
-def _audio_caption(catalogue: Catalogue, first: int, rng: KeyedRng):
+def _audio_caption(catalogue: Catalogue, first: int, rng: KeyedRng) -> Groups:
     """Clips of one kind with their captions, half of the time sharing a label, captions before or after the audio."""
     clip = catalogue.clip(first)
     relatives: Sequence[int] = catalogue.by_kind[clip.kind]
@@ -152,7 +160,7 @@ def _mixtures(catalogue: Catalogue) -> list[int]:
     return list(catalogue.parts_of)
 
 
-def _mixture_parts(catalogue: Catalogue, mixture: int, rng: KeyedRng):
+def _mixture_parts(catalogue: Catalogue, mixture: int, rng: KeyedRng) -> Groups:
     """The mixture, then its parts in random order, or the parts first: to take apart and to put together."""
     whole = _said("audio", catalogue.stored(mixture).tokens)
     parts = rng.shuffled(catalogue.parts_of[mixture])[: MAX_SEGMENTS - 1]
@@ -167,7 +175,7 @@ def _same_text(catalogue: Catalogue) -> list[tuple[int, ...]]:
     return catalogue.same_text
 
 
-def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], rng: KeyedRng):
+def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], rng: KeyedRng) -> Groups:
     """One clip per speaker; half of the time the words come first, half of the time a caption before each voice."""
     by_speaker: dict[str, list[int]] = {}
     for i in clips:

@@ -22,14 +22,25 @@ TURNS = tuple(task for task in TASKS.values() if task.prompted and task.name not
 
 
 def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[str]:
-    """Names of the tasks that a turn about this clip can be."""
+    """Names of the tasks that a turn can be.
+
+    Args:
+        catalogue: Of the split.
+        position: Of the clip that the turn is about.
+        bank: Prompts and label values.
+    """
     return [task.name for task in TURNS if is_eligible(task, catalogue.clip(position), bank)]
 
 
 def conversation(catalogue: Catalogue, bank: PromptBank, first: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-    """2 to 4 turns, the first of them about clip `first`; every answer is learned. A pure function of its arguments.
+    """2 to 4 turns, every answer learned. A pure function of its arguments.
 
-    Turns that do not fit into `max_rows` rows are left out from the end.
+    Args:
+        catalogue: Of the split.
+        bank: Prompts and label values.
+        first: Position of the clip that the first turn is about.
+        rng: Draws the other clips and what the turns ask.
+        max_rows: Of the sentence; turns that do not fit are left out from the end.
     """
     segments: list[Segment] = []
     clips = [first, *rng.sample(catalogue.members, rng.randint(MIN_TURNS, MAX_TURNS) - 1)]

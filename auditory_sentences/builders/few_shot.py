@@ -40,23 +40,26 @@ class TooFewExamples(UserError):
 class Episode(NamedTuple):
     """A classification episode and the answers it allows."""
 
+    # prompt, examples and the query with its answer
     sentence: AuditorySentence
+    # values of the label, in the order in which the prompt names them
     options: tuple[str, ...]
 
 
 class Episodes:
     """Episodes whose examples come from one split.
 
-    pool: where the examples are taken from; in evaluation another split than the query's
-    bank: prompts and label values
-
-    Every answer is learned, the examples' too. `auditory_sentences.tasks.request_of` cuts off the query's answer.
+    Every answer is learned, the examples' too. `builders.tasks.request_of` cuts off the query's answer.
     Neither the query, nor another piece of its recording, nor a mixture it is in, nor one of its parts is ever an
     example; where words are the answer or the condition, no example says the query's words.
 
     shot_audio="descriptive" gives the examples' audio as descriptive tokens alone, the query's in full. A clip of 1.5 s
     takes 10 rows that way instead of 31, so that four examples of each of four classes fit into 512 rows. What only the
     structural tokens carry (a speaker's voice, the exact pitch) is then missing from the examples.
+
+    Args:
+        pool: Where the examples are taken from; in evaluation another split than the query's.
+        bank: Prompts and label values.
     """
 
     def __init__(self, pool: Catalogue, bank: PromptBank) -> None:
@@ -69,7 +72,19 @@ class Episodes:
     ) -> AuditorySentence:
         """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
 
-        Questions ask about the same label in all examples. Raises UserError where the pool has too few other clips.
+        Questions ask about the same label in all examples.
+
+        Args:
+            task: Or its name.
+            query: The clip that the episode ends with.
+            shots: Number of examples.
+            rng: Chooses prompt, questions and examples.
+            shot_audio: Role of the examples' audio.
+
+        Raises:
+            TooFewExamples: The pool has too few other clips.
+            UserError: The query cannot serve the task.
+            ValueError: `shot_audio` is not all of the audio, and audio is what the task answers with.
         """
         task = find_task(task) if isinstance(task, str) else task
         if shots == 0:
@@ -93,8 +108,17 @@ class Episodes:
     ) -> Episode:
         """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
 
-        Fewer ways where fewer values have enough examples. Raises UserError where the query has no such label, or where
-        no second value has enough.
+        Args:
+            label: That the clips are classified by.
+            query: The clip that the episode ends with.
+            ways: Number of values; fewer where fewer have enough examples.
+            shots: Examples of each value.
+            rng: Chooses prompt, values and examples.
+            shot_audio: Role of the examples' audio.
+
+        Raises:
+            TooFewExamples: No second value has enough examples.
+            UserError: The query has no such label.
         """
         answer = query.labels.get(label)
         if not answer or answer not in self.bank.label_values.get(label, ()):
@@ -132,7 +156,14 @@ class Episodes:
         return self._eligible[key]
 
     def draw_of_task(self, task: Task, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit `max_rows`."""
+        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit.
+
+        Args:
+            task: That all examples are of.
+            position: Of the clip in the pool.
+            rng: Draws the number of shots and all else.
+            max_rows: Of the sentence.
+        """
         query = self.pool.stored(position)
         says_audio = any(part.is_target and part.content == "audio" for part in task.parts)
 
@@ -142,7 +173,14 @@ class Episodes:
         return _largest_that_fits(episode, rng, max_rows, whole_audio=says_audio)
 
     def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool, classified by `label` or by one of its own, drawn."""
+        """A training episode around a clip of the pool that is to be classified: 2 to 4 ways, 1 to 4 shots.
+
+        Args:
+            label: To classify by; None: one of the clip's own, drawn.
+            position: Of the clip in the pool.
+            rng: Draws the numbers of ways and shots and all else.
+            max_rows: Of the sentence.
+        """
         query = self.pool.stored(position)
         chosen, ways = label or rng.choice(self.class_labels(query)), rng.randint(2, MAX_WAYS)
 

@@ -19,24 +19,26 @@ MAX_OPTIONS = 4  # named in a question; a list of fifty classes would drown the 
 
 @dataclass(frozen=True)
 class PromptBank:
-    """Phrasings of every task, of the questions about labels, and the values that each label can have.
+    """Phrasings of every task, of the questions about labels, and the values that each label can have."""
 
-    prompts: task -> instructions; one is drawn per example (UniAudio 2.0 draws from 5 to 25 per task)
-    questions: label -> open questions, with places {label} and {options}; "*" serves labels without their own
-    yes_no: label -> yes-or-no questions, with places {label} and {value}
-    label_values: label -> the values seen in the data, from which wrong options are drawn
-    names: label -> what it is called in a prompt, where that is not the label itself
-    """
-
+    # task -> instructions; one is drawn per example (UniAudio 2.0 draws from 5 to 25 per task)
     prompts: Mapping[str, Sequence[str]]
+    # label -> open questions, with places {label} and {options}; "*" serves labels without their own
     questions: Mapping[str, Sequence[str]]
+    # label -> yes-or-no questions, with places {label} and {value}; "*" serves labels without their own
     yes_no: Mapping[str, Sequence[str]]
+    # label -> the values seen in the data, from which wrong options are drawn
     label_values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # label -> what it is called in a prompt, where that is not the label itself
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> PromptBank:
-        """Read a bank; without a path, the project's own. Raises UserError naming the file and the fault."""
+        """Read a bank; without a path, the project's own.
+
+        Raises:
+            UserError: The file cannot be read as one; the message names the fault.
+        """
         path = Path(path) if path else Path(__file__).with_name("prompts.json")
         read = parse(
             _BankFile,
@@ -50,13 +52,23 @@ class PromptBank:
         return replace(self, label_values=label_values)
 
     def prompt(self, task: str, rng: KeyedRng) -> str:
-        """One of the task's instructions."""
+        """One of the task's instructions.
+
+        Raises:
+            UserError: The bank has none.
+        """
         if task not in self.prompts:
             raise UserError(f"the prompt bank has no prompts for '{task}'; add some under \"prompts\"")
         return rng.choice(self.prompts[task])
 
     def question(self, label: str, answer: str, rng: KeyedRng) -> str:
-        """An open question whose answer is `answer`."""
+        """An open question about a label.
+
+        Args:
+            label: Asked about.
+            answer: The right one, among the options that the question names.
+            rng: Chooses phrasing and options.
+        """
         phrasing = rng.choice(self.questions.get(label, self.questions[ANY_LABEL]))
         return phrasing.format(label=self.name(label), options=listed(self.options(label, answer, rng, MAX_OPTIONS)))
 
@@ -64,6 +76,11 @@ class PromptBank:
         """A question about the label and its answer, yes or no with equal chance.
 
         Where the data know one value only, the answer is yes.
+
+        Args:
+            label: Asked about.
+            truth: Its value.
+            rng: Chooses answer, phrasing and value.
         """
         others = [value for value in self.label_values.get(label, ()) if value != truth]
         value, answer = (rng.choice(others), "no") if others and rng.bernoulli(0.5) else (truth, "yes")
@@ -75,7 +92,14 @@ class PromptBank:
         return self.names.get(label, label.replace("_", " "))
 
     def options(self, label: str, answer: str, rng: KeyedRng, count: int) -> list[str]:
-        """At most `count` values of the label, the answer among them, in random order."""
+        """Values of a label in random order.
+
+        Args:
+            label: Whose values are drawn.
+            answer: The value that is among them whatever is drawn.
+            rng: Draws the others.
+            count: How many at most.
+        """
         others = [value for value in self.label_values.get(label, ()) if value != answer]
         return rng.shuffled([answer, *rng.sample(others, count - 1)])
 
@@ -84,9 +108,13 @@ class PromptBank:
 class _BankFile:
     """What the file of a bank holds; see PromptBank."""
 
+    # task -> instructions
     prompts: dict[str, tuple[str, ...]]
+    # label -> open questions
     questions: dict[str, tuple[str, ...]]
+    # label -> yes-or-no questions
     yes_no: dict[str, tuple[str, ...]]
+    # label -> what it is called
     names: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -97,8 +125,9 @@ class _BankFile:
             for name, phrasings in bank.items():
                 if not phrasings or not all(p.strip() for p in phrasings):
                     raise UserError(f"'{key}' -> {shown(name)} must list at least one text, none of them empty")
-                for phrasing in phrasings if places else ():
-                    _check_places(phrasing, places, f"'{key}' -> {shown(name)}")
+                if places:
+                    for phrasing in phrasings:
+                        _check_places(phrasing, places, f"'{key}' -> {shown(name)}")
 
 
 def _check_places(phrasing: str, known: Sequence[str], where: str) -> None:

@@ -28,27 +28,29 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """One segment of a task: its role, what fills it (a name in CONTENTS or QUESTIONS), and whether it is learned."""
+    """One segment of a task."""
 
+    # as in Segment
     role: str
+    # what fills it: "audio", or a name in CONTENTS or QUESTIONS
     content: str
+    # whether it is learned
     is_target: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2).
+    """A task as a line of data (UniAudio 2.0's task definitions, published model §B.2)."""
 
-    kinds: the kinds of clip that it takes
-    parts: its segments in order, after the prompt
-    prompted: a prompt is drawn from the bank and put first; left out where there is no condition either
-    label: for questions, the one label to ask about; None draws one of the clip's
-    """
-
+    # in mixtures and in evaluation, with a label or a stream behind a colon
     name: str
+    # the kinds of clip that it takes
     kinds: frozenset[str]
+    # its segments in order, after the prompt
     parts: tuple[Part, ...]
+    # a prompt is drawn from the bank and put first; left out where there is no condition either
     prompted: bool = True
+    # for questions, the one label to ask about; None draws one of the clip's
     label: str | None = None
 
     @property
@@ -128,7 +130,9 @@ def find_task(name: str) -> Task:
     """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
 
     "tts:descriptive" is tts with that stream of the audio alone: what text decides, at a third of the rows.
-    Raises UserError with the nearest known name.
+
+    Raises:
+        UserError: There is none (the nearest known name is named), or it asks about no label and one is given.
     """
     base, _, label = name.partition(":")
     task = TASKS.get(base)
@@ -145,7 +149,13 @@ def find_task(name: str) -> Task:
 
 
 def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
-    """The clip's labels that the task can ask about: those whose values the bank knows."""
+    """The clip's labels that the task can ask about.
+
+    Args:
+        task: Which asks about all of them, or about one alone.
+        clip: Whose labels these are.
+        bank: Knows the values of those labels that can be asked about.
+    """
     wanted = [task.label] if task.label else sorted(clip.labels)
     return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
 
@@ -162,7 +172,13 @@ def require_streams(task: Task, streams: Iterable[str]) -> None:
 
 
 def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
-    """Whether the clip has all that the task's parts need."""
+    """Whether a clip can serve a task.
+
+    Args:
+        task: Whose parts have to be filled.
+        clip: Fills them.
+        bank: Knows the values of those labels that can be asked about.
+    """
     if clip.kind not in task.kinds:
         return False
     if any(part.content in QUESTIONS for part in task.parts) and not askable_labels(task, clip, bank):
@@ -171,7 +187,17 @@ def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
 
 
 def task_segments(task: Task, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
-    """The task's segments for this clip, without the prompt. Raises UserError where the clip cannot serve the task."""
+    """The segments of a task, without its prompt.
+
+    Args:
+        task: Whose parts they are.
+        clip: Fills them.
+        rng: Chooses the question.
+        bank: Phrasings and label values.
+
+    Raises:
+        UserError: The clip cannot serve the task.
+    """
     if not is_eligible(task, clip, bank):
         raise UserError(
             f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
@@ -188,14 +214,27 @@ def task_segments(task: Task, clip: StoredClip, rng: KeyedRng, bank: PromptBank)
 
 
 def prompt_segments(task: Task, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
-    """The task's prompt as a segment; none for tasks without one."""
+    """The prompt of a task as a segment; none for tasks without one.
+
+    Args:
+        task: Any.
+        rng: Chooses the prompt.
+        bank: Prompts.
+    """
     return (Segment("prompt", bank.prompt(task.base, rng)),) if task.prompted else ()
 
 
 def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> AuditorySentence:
-    """The clip as an example of the task: prompt, conditions, then what is learned.
+    """A clip as an example of a task: prompt, conditions, then what is learned. A pure function of its arguments.
 
-    A pure function of its arguments; `rng` chooses prompt and question. Raises UserError where the clip does not fit.
+    Args:
+        task: Or its name.
+        clip: Fills the task's parts.
+        rng: Chooses prompt and question.
+        bank: Prompts, phrasings and label values.
+
+    Raises:
+        UserError: The clip cannot serve the task.
     """
     task = find_task(task) if isinstance(task, str) else task
     prompt = prompt_segments(task, rng, bank)
@@ -203,10 +242,13 @@ def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -
 
 
 class Request(NamedTuple):
-    """A sentence to be continued: what is given, the role of what is asked for, the reference where one is known."""
+    """A sentence to be continued."""
 
+    # what is given
     sentence: AuditorySentence
+    # of what is asked for, as in Segment
     role: str
+    # the right answer, where it is known
     reference: str | AudioTokens | None = None
 
 
@@ -219,12 +261,19 @@ def request(
 ) -> Request:
     """A request made of a person's own material, in the form in which the task is trained.
 
-    contents: what fills the task's conditions, by name: `request("instruct_tts", caption="a low voice", text="hello")`,
-        `request("audio_qa", question="Which instrument plays?", audio=tokens)`
-    rng: chooses the prompt; without it, the same prompt every time
-    prompt: the prompt itself, in place of the bank's
-    Raises UserError where the prompt is empty, ValueError where a condition is missing or one is given that the task
-    does not have.
+        request("instruct_tts", caption="a low voice", text="hello")
+        request("audio_qa", question="Which instrument plays?", audio=tokens)
+
+    Args:
+        name: Of the task.
+        rng: Chooses the prompt; without it, the same prompt every time.
+        bank: Prompts; the project's own if not given.
+        prompt: The prompt itself, in place of the bank's.
+        contents: What fills the task's conditions, by name.
+
+    Raises:
+        UserError: There is no such task, or the prompt is empty.
+        ValueError: A condition is missing, or one is given that the task does not have.
     """
     task = find_task(name)
     given = [part for part in task.parts if not part.is_target]
@@ -247,22 +296,26 @@ USES: Mapping[str, Use] = {"transcription": "words", "lyric": "words", "caption"
 def in_vocabulary(asked: Request, tokenizer: TextTokenizer) -> Request:
     """The request with a person's texts in the words of the model that will answer; its prompt stays.
 
-    Warns of what had to be dropped. Raises UserError where nothing is left of a text.
+    Warns of what had to be dropped.
+
+    Raises:
+        UserError: Nothing is left of a text.
     """
     segments = tuple(map(partial(_in_vocabulary, tokenizer=tokenizer), asked.sentence.segments))
     return asked._replace(sentence=AuditorySentence(segments, asked.sentence.name))
 
 
 def _in_vocabulary(segment: Segment, tokenizer: TextTokenizer) -> Segment:
-    if not segment.is_text or segment.role == "prompt":
+    content = segment.content
+    if not isinstance(content, str) or segment.role == "prompt":
         return segment
-    said, dropped = normalise(segment.content, tokenizer, USES.get(segment.role, "text"))
+    said, dropped = normalise(content, tokenizer, USES.get(segment.role, "text"))
     names = ", ".join(shown(c) for c in dropped[:10]) + (", ..." if len(dropped) > 10 else "")
     if not said:
         without = f": the model has no words for {names}" if names else ""
-        raise UserError(f"there is nothing to say in {shown(segment.content)}{without}; write it in words")
+        raise UserError(f"there is nothing to say in {shown(content)}{without}; write it in words")
     if dropped:
-        warnings.warn(f"{shown(segment.content)}: the model has no words for {names}, left out", stacklevel=3)
+        warnings.warn(f"{shown(content)}: the model has no words for {names}, left out", stacklevel=3)
     return replace(segment, content=said)
 
 
@@ -270,7 +323,9 @@ def request_of(sentence: AuditorySentence) -> Request:
     """Cut the last segment off a training sentence: the evaluation request whose right answer is that segment.
 
     What is given is all condition now, the answers of a few-shot episode's examples included.
-    Raises ValueError where the last segment is not learned, or where nothing is left to answer to.
+
+    Raises:
+        ValueError: The last segment is not learned, or nothing is left to answer to.
     """
     *given, last = sentence.segments
     if not last.is_target:

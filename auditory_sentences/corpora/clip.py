@@ -12,35 +12,43 @@ from codec.io.terminal import shown
 
 Kind = Literal["speech", "sound", "music", "mixture"]
 Split = Literal["train", "dev", "test"]
-KINDS: tuple[str, ...] = get_args(Kind)
-SPLITS: tuple[str, ...] = get_args(Split)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
 class Clip:
     """One audio file and everything known about it.
 
-    id: unique in its corpus
-    path: of the audio file; absolute once read
-    text: what is said (speech, mixture), "" where unknown
-    caption: what is heard, in words, "" where unknown
-    labels: exact attributes, such as {"gender": "male", "speed": "slow"} or {"instrument": "piano"}
-    group, position: name of the long recording that the clip is a piece of, and which piece (0, 1, ...)
-    parts: ids of the clean clips that a mixture is the sum of
+    Raises:
+        UserError: A value is none that its field can have.
     """
 
+    # unique in its corpus
     id: str
+    # of the audio file; absolute once read
     path: str
+    # what is heard: speech, sound, music, or a mixture of them
     kind: Kind
+    # that it is of: to learn from, to choose by, or to measure with
     split: Split
+    # what is said (speech, mixture), or sung (music); "" where unknown
     text: str = ""
+    # what is heard, in words, "" where unknown
     caption: str = ""
+    # name of who speaks, "" where unknown
     speaker: str = ""
+    # exact attributes, such as {"gender": "male", "speed": "slow"} or {"instrument": "piano"}
     labels: dict[str, str] = field(default_factory=dict)
+    # name of the long recording that the clip is a piece of
     group: str = ""
+    # which piece of it (0, 1, ...)
     position: Index = 0
+    # ids of the clean clips that a mixture is the sum of
     parts: tuple[str, ...] = ()
+    # that the recording is under
     licence: str = ""
+    # where the recording is from
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -21,12 +21,19 @@ _NAME = re.compile(r"([0-9])_([^_]+)_([0-9]+)")  # of a spoken digit
 
 @dataclass(frozen=True)
 class ClipsFolder:
-    """A folder with clips.jsonl; audio paths in it are relative to the folder."""
+    """A folder with clips.jsonl, a clip a line."""
 
+    # of the folder, which audio paths in the list are relative to
     path: Path
+    # of the corpus, put before the ids of its clips
     name: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
+        """(where it stands, clip) of every line.
+
+        Raises:
+            UserError: There is no such list, or a line is no clip; the message names it.
+        """
         folder = existing_folder(self.path)
         remedy = "a corpus is a folder with this list, or a YAML file that describes one"
         for where, values in read_json_lines(folder / "clips.jsonl", "file", remedy):
@@ -43,12 +50,21 @@ class SpokenDigits:
     Any ending of a sound file will do, in capitals or not. Files of other kinds, hidden ones among them, are passed by.
     """
 
+    # of the folder
     path: Path
+    # of the corpus, put before the ids of its clips
     name: str = ""
+    # of all clips
     licence: str = "CC-BY-SA-4.0"
+    # of all clips
     source: str = "Free Spoken Digit Dataset"
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
+        """(its file, clip) of every recording, by name.
+
+        Raises:
+            UserError: There is none, or one is named otherwise.
+        """
         files = sound_files(self.path)
         below = sum(is_sound(path.name) for path in files_below(self.path)) - len(files)
         if not files:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from auditory_sentences.corpora.clip import Clip, Kind, Split
-from auditory_sentences.corpora.rows import Columns, Rows, clips_of_rows, find_columns
+from auditory_sentences.corpora.rows import Columns, Rows, RowSource, clips_of_rows, find_columns
 from auditory_sentences.corpora.sound_folders import is_sound_folder, read_sound_folder
 from codec.io.errors import UserError, of_system
 from codec.io.files import replace_file
@@ -30,30 +30,39 @@ _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", 
 
 
 @dataclass(frozen=True)
-class HubDataset:
-    """A dataset that `datasets` can load: a folder it saved, of parquet or of sound files, or an id on the hub.
+class HubDataset(RowSource):
+    """A dataset that `datasets` can load."""
 
-    source_split: which of the dataset's own splits to read; `split` is what it is here (train, dev or test)
-    config: the dataset's configuration, where it has several
-    columns, labels, clip_kind, licence, source: as in Table; the audio column is called "audio" unless columns say else
-    audio_folder: where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any
-        number of datasets may share the folder
-    """
-
+    # a folder that it saved, a folder of parquet or of sound files, or an id on the hub
     path: str
+    # which of the dataset's own splits to read; `split` is what it is here
     source_split: str
+    # of the corpus, put before the ids of its clips
     name: str = ""
+    # the dataset's configuration, where it has several
     config: str | None = None
+    # our name of a column -> the dataset's, where they differ. Ours: audio (needed), and all of a table's but file
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # where the sound of datasets that hold it in their rows is unpacked, named by its content, so that any number of
+    # datasets may share the folder
     audio_folder: Path | None = None
+    # of all clips, where the dataset has no column `kind`
     clip_kind: Kind = "speech"
+    # of all clips, where the dataset has no such column
     split: Split = "train"
+    # of all clips, where the dataset has no such column
     licence: str = ""
+    # of all clips, where the dataset has no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
-        """(where it stands, clip) of every row. Raises UserError for whatever the library cannot do."""
+        """(where it stands, clip) of every row.
+
+        Raises:
+            UserError: The library cannot load the dataset, or a row is no clip.
+        """
         if is_sound_folder(Path(self.path)):
             names, sounds = read_sound_folder(Path(self.path), self.source_split)
             columns = find_columns(self, names, needed="audio")
@@ -192,21 +201,22 @@ def _quiet(doing: str) -> Iterator[None]:
     """One line on the terminal instead of the bars and notes of the libraries."""
     import datasets
     from datasets.utils import logging
-    from huggingface_hub import utils
+    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    bars, hub_bars = not datasets.are_progress_bars_disabled(), not utils.are_progress_bars_disabled()
-    verbosity, hub_verbosity = logging.get_verbosity(), utils.logging.get_verbosity()
+    bars, hub_bars = not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     datasets.disable_progress_bars()
-    utils.disable_progress_bars()
+    disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # what it calls an error is raised too
-    utils.logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         with Console(stderr=True).status(printable(doing)):
             yield
     finally:
         logging.set_verbosity(verbosity)
-        utils.logging.set_verbosity(hub_verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if bars:
             datasets.enable_progress_bars()
         if hub_bars:
-            utils.enable_progress_bars()
+            enable_progress_bars()

@@ -41,15 +41,27 @@ _DESCRIPTIONS: dict[str, type[Description]] = {
 def read_corpus(spec: Mapping[str, Any] | str | Path) -> list[Clip]:
     """All clips of a corpus, in its order.
 
-    With a `name`, ids, groups and parts are called name/..., so that corpora can be joined.
-    Raises UserError for what is missing or wrong, for an id that occurs twice and for a part that is no clip. Whether
-    the audio files can be read is for their reader to find out.
+    With a `name`, ids, groups and parts are called name/..., so that corpora can be joined. Whether the audio files can
+    be read is for their reader to find out.
+
+    Args:
+        spec: Its description, as a recipe or a YAML file has it, the path of such a file, or that of a folder.
+
+    Raises:
+        UserError: Something is missing or wrong, an id occurs twice, or a part is no clip.
     """
     return read_corpora([spec])
 
 
 def read_corpora(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[Clip]:
-    """The clips of several corpora, one after the other. Ids must differ between them too."""
+    """The clips of several corpora, one after the other.
+
+    Args:
+        specs: As in `read_corpus`.
+
+    Raises:
+        UserError: As in `read_corpus`, and where an id occurs in two of them.
+    """
     placed = []
     for spec in specs:
         found = _placed_clips(describe(spec))
@@ -60,9 +72,10 @@ def read_corpora(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[Clip]:
 
 
 def describe(spec: Mapping[str, Any] | str | Path) -> Description:
-    """The corpus that a recipe, a YAML file or a bare path means. Raises UserError where it says nothing sensible.
+    """The corpus that a recipe, a YAML file or a bare path means. Paths in a YAML file are relative to it.
 
-    Paths in a YAML file are relative to it.
+    Raises:
+        UserError: It says nothing sensible.
     """
     source, base = "corpus", Path()
     if isinstance(spec, str | Path):

@@ -8,9 +8,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.corpora.clip import Clip, Kind, Split
 from codec.io.errors import UserError
 from codec.io.strict import nearest
 from codec.io.terminal import printable, shown
@@ -31,14 +32,14 @@ Columns = dict[str, str]  # our name of a column -> the table's
 Rows = Iterable[tuple[str, Mapping[str, Any], str, str]]  # where it stands, the row, its audio file, the default id
 
 
-class RowSource(Protocol):
-    """A description of a corpus that has rows; Table says what the fields are."""
+class RowSource:
+    """What is read of the description of a corpus that has rows: a dataclass, whose fields these are among."""
 
-    path: Any
+    path: Path | str
     columns: Columns
     labels: tuple[str, ...]
-    clip_kind: str
-    split: str
+    clip_kind: Kind
+    split: Split
     licence: str
     source: str
 
@@ -46,11 +47,17 @@ class RowSource(Protocol):
 def find_columns(spec: RowSource, names: Sequence[str], needed: str, sure: Mapping[str, str] | None = None) -> Columns:
     """Which of the table's columns is which of ours.
 
-    names: the table's; needed: our name of the column with the sound; sure: what the table itself says of its columns
-
     `columns` of the description decides; then our own names; then a name that is known to mean the same, of which a
-    warning tells. Raises UserError for a column that is named and absent, where two could be meant, and where the
-    sound is in none.
+    warning tells.
+
+    Args:
+        spec: The description.
+        names: Of the table's columns.
+        needed: Our name of the column with the sound.
+        sure: What the table itself says of its columns: our name -> the table's.
+
+    Raises:
+        UserError: A column is named and absent, two could be meant, or the sound is in none.
     """
     known = (needed, *FIELDS)
     for ours in spec.columns:
@@ -82,9 +89,18 @@ def find_columns(spec: RowSource, names: Sequence[str], needed: str, sure: Mappi
 
 
 def clips_of_rows(spec: RowSource, rows: Rows, columns: Columns, names: Sequence[str]) -> Iterator[tuple[str, Clip]]:
-    """(where it stands, clip) of every row. Raises UserError that names the row and what is wrong with it.
+    """(where it stands, clip) of every row.
 
     A warning tells where the rows give neither text nor caption though they have columns that nobody uses.
+
+    Args:
+        spec: The description.
+        rows: Of the table.
+        columns: As `find_columns` gives them.
+        names: Of all of the table's columns.
+
+    Raises:
+        UserError: A row is no clip; the message names it and says why.
     """
     wordless = True
     for where, row, path, default_id in rows:
@@ -100,7 +116,11 @@ def clips_of_rows(spec: RowSource, rows: Rows, columns: Columns, names: Sequence
 
 
 def address_of(name: str, where: str) -> str:
-    """The name of an audio file as it was given. Raises UserError for one that cannot be a file's on this machine."""
+    """The name of an audio file as it was given; `where` says in which place, for messages.
+
+    Raises:
+        UserError: It cannot be a file's on this machine.
+    """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise UserError(f"{where}: {shown(name)} is an address, not a file; download it, and give the file's name")
     if "\0" in name or "\n" in name:
@@ -128,7 +148,16 @@ def _clip_of_row(
 
 
 def text_of(value: Any, where: str, column: str) -> str:
-    """The text in a cell: "" for none, and a finite number as it is written. Raises UserError for anything else."""
+    """The text in a cell: "" for none, and a finite number as it is written.
+
+    Args:
+        value: Of the cell.
+        where: Its row stands, for messages.
+        column: Of the cell, for messages.
+
+    Raises:
+        UserError: It is anything else.
+    """
     if value is None:
         return ""
     if isinstance(value, str):

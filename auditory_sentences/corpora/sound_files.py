@@ -20,7 +20,11 @@ def is_sound(name: str) -> bool:
 
 
 def sound_files(folder: str | Path) -> list[Path]:
-    """The sound files that lie directly in a folder, by name. Raises UserError where there is no such folder."""
+    """The sound files that lie directly in a folder, by name.
+
+    Raises:
+        UserError: There is no such folder, or it may not be read.
+    """
     folder = existing_folder(folder)
     try:
         return sorted(path for path in folder.iterdir() if is_sound(path.name) and not path.is_dir())
@@ -29,7 +33,11 @@ def sound_files(folder: str | Path) -> list[Path]:
 
 
 def files_below(folder: str | Path) -> Iterator[Path]:
-    """All files in a folder and in the folders below it, in order, but for hidden ones."""
+    """All files in a folder and in the folders below it, in order, but for hidden ones.
+
+    Raises:
+        UserError: A folder may not be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise of_system(error) from error
@@ -40,7 +48,11 @@ def files_below(folder: str | Path) -> Iterator[Path]:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """The path, if it is a folder; else UserError."""
+    """The path of a folder that is there.
+
+    Raises:
+        UserError: It is a file, or there is nothing.
+    """
     path = Path(path)
     if path.is_file():
         raise UserError(f"{path}: is a file, where the folder of a corpus is expected; describe a file in a YAML file")

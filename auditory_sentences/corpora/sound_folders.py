@@ -27,12 +27,16 @@ _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound file of the folder: where it is spoken of, its row, the file, and what it is called."""
+    """A sound file of the folder."""
 
+    # where it is spoken of, for messages
     where: str
+    # what is said of it: column -> value
     row: Mapping[str, Any]
+    # of the file
     path: Path
-    name: str  # the path within the folder, where it lies there
+    # the path within the folder, where it lies there
+    name: str
 
 
 def is_sound_folder(folder: Path) -> bool:
@@ -51,7 +55,9 @@ def read_sound_folder(folder: Path, split: str) -> tuple[list[str], list[Sound]]
     `file_name` is relative to them. Otherwise every sound file is a row, and the folders that hold them, where there
     are several at one depth, are the column `label`. A folder or else a file with train, dev, test or the like in its
     name is of that split; where there is none of these, all are of train.
-    Raises UserError for a split that there is not, and for what is wrong with the metadata.
+
+    Raises:
+        UserError: There is no such split, or something is wrong with the metadata.
     """
     files = [path for path in files_below(folder) if is_sound(path.name)]
     lists = [path for path in files_below(folder) if path.name in _METADATA]
@@ -100,10 +106,12 @@ def _labelled(files: list[Path], folder: Path) -> list[Sound]:
 
 def _splits(sounds: list[Sound]) -> list[str | None]:
     """Split of every sound that has one, by the names of folders, or else by those of files."""
-    for parts_of in (lambda name: Path(name).parent.parts, lambda name: (Path(name).stem,)):
+    folders = [Path(sound.name).parent.parts for sound in sounds]
+    files: list[tuple[str, ...]] = [(Path(sound.name).stem,) for sound in sounds]
+    for names in (folders, files):
         found = [
-            next((_SPLIT_OF[word] for part in parts_of(sound.name) for word in _words(part) if word in _SPLIT_OF), None)
-            for sound in sounds
+            next((_SPLIT_OF[word] for part in parts for word in _words(part) if word in _SPLIT_OF), None)
+            for parts in names
         ]
         if any(found):
             return found

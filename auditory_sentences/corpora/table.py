@@ -4,47 +4,55 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from auditory_sentences.corpora.clip import Clip, Kind, Split
-from auditory_sentences.corpora.rows import Rows, address_of, clips_of_rows, find_columns
+from auditory_sentences.corpora.rows import Rows, RowSource, address_of, clips_of_rows, find_columns
 from codec.io.errors import UserError
 from codec.io.reading import read_json_lines, read_table
 from codec.io.terminal import shown
 
 
 @dataclass(frozen=True)
-class Table:
-    """A CSV, TSV or JSONL file with a row per clip.
+class Table(RowSource):
+    """A CSV, TSV or JSONL file with a row per clip."""
 
-    columns: our name -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind, split,
-        text, caption, speaker, group, position, licence, source; whichever there are
-    labels: further columns that are exact attributes of the clip
-    audio_folder: what file names are relative to; the table's own folder if not given
-    clip_kind, split, licence, source: of all clips, where the table has no such column
-    """
-
+    # of the file
     path: Path
+    # of the corpus, put before the ids of its clips
     name: str = ""
+    # our name of a column -> the table's, where they differ. Ours: file (needed), id (else the file's name), kind,
+    # split, text, caption, speaker, group, position, licence, source; whichever there are
     columns: dict[str, str] = field(default_factory=dict)
+    # further columns that are exact attributes of the clip
     labels: tuple[str, ...] = ()
+    # what file names are relative to; the table's own folder if not given
     audio_folder: Path | None = None
+    # of all clips, where the table has no column `kind`
     clip_kind: Kind = "speech"
+    # of all clips, where the table has no such column
     split: Split = "train"
+    # of all clips, where the table has no such column
     licence: str = ""
+    # of all clips, where the table has no such column
     source: str = ""
 
     def clips(self) -> Iterator[tuple[str, Clip]]:
-        """(where it stands, clip). A row whose file is missing is a clip like any other, which its reader reports;
-        where all are missing, UserError names the first."""
+        """(where it stands, clip) of every row.
+
+        A row whose file is missing is a clip like any other, which its reader reports.
+
+        Raises:
+            UserError: A row is no clip, or the files of all rows are missing; the message names the first.
+        """
         names, rows = self._read()
         columns = find_columns(self, names, needed="file")
         yield from clips_of_rows(self, self._files(rows, columns["file"]), columns, names)
 
-    def _files(self, rows: list[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
+    def _files(self, rows: Sequence[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
         folder = self.audio_folder or self.path.parent
         found, missing, made = 0, "", []
         for where, row in rows:
@@ -62,7 +70,7 @@ class Table:
             raise UserError(missing)
         yield from made
 
-    def _read(self) -> tuple[list[str], list[tuple[str, Mapping[str, Any]]]]:
+    def _read(self) -> tuple[list[str], Sequence[tuple[str, Mapping[str, Any]]]]:
         """(names of the columns, (where it stands, row) of every row)"""
         ending = self.path.suffix.lower()
         if ending in (".jsonl", ".ndjson"):
@@ -74,7 +82,15 @@ class Table:
 
 
 def is_file(path: Path, where: str) -> bool:
-    """Whether there is such a file. Raises UserError where it is a folder, a pipe or a device."""
+    """Whether there is such a file.
+
+    Args:
+        path: Of the file.
+        where: What names it, for messages.
+
+    Raises:
+        UserError: It is a folder, a pipe or a device.
+    """
     try:
         mode = os.stat(path).st_mode
     except OSError:  # whoever reads it says what is wrong

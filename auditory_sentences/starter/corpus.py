@@ -45,11 +45,23 @@ _MOST_PROCESSES = 256
 
 
 def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, processes: int = 4) -> Path:
-    """Write the corpus to `folder`, which is made. Returns the folder.
+    """Write the starter corpus.
 
     Does nothing where it is already complete, resumes where it was interrupted, and makes sound files again that are
-    lost or damaged, with a warning. Raises UserError where the folder holds anything else, a corpus of another seed,
-    size or version too, and while another process writes to it.
+    lost or damaged, with a warning.
+
+    Args:
+        folder: Of the corpus, which is made.
+        seed: Of all that is drawn.
+        size: Numbers of clips.
+        processes: How many share the work; they change nothing else.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: The folder holds anything else, a corpus of another seed, size or version too, or another process
+            writes to it; a number is out of range.
     """
     folder = Path(folder)
     for name, value, low, high in (("seed", seed, 0, LARGEST), ("processes", processes, 1, _MOST_PROCESSES)):
@@ -119,7 +131,7 @@ def _write_sound(path: Path, wave: np.ndarray) -> str:
         return sha256_of(temporary)
 
 
-def _in_processes(arguments: list[tuple], processes: int) -> Iterator[int]:
+def _in_processes(arguments: list[tuple[Path, Path, int, StarterSize, list[Job]]], processes: int) -> Iterator[int]:
     if processes == 1 or len(arguments) <= 1:
         yield from (_render_batch(*a) for a in arguments)
         return

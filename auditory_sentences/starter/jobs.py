@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from auditory_sentences.corpora.read import Clip
+from auditory_sentences.corpora.clip import SPLITS, Clip, Split
 from auditory_sentences.starter.music import INSTRUMENTS, Melody, draw_melody, music_caption, play
 from auditory_sentences.starter.randomness import choose, generator
 from auditory_sentences.starter.sounds import CLASSES, sound, sound_caption
@@ -18,6 +18,7 @@ from auditory_sentences.starter.texts import draw_digits, draw_sentence, style_c
 from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak, voices
 from codec.io.errors import UserError
 
+Rendered = list[tuple[Clip, np.ndarray]]  # clips with their waveforms, (n,) float32 at 24 kHz
 _LICENCE = "CC0-1.0"
 
 
@@ -25,20 +26,25 @@ _LICENCE = "CC0-1.0"
 class StarterSize:
     """How many clips of each kind a starter corpus has; the defaults make about three and a half hours.
 
-    speech, sound, music: training clips that stand alone or share a text
-    mixtures: training mixtures, each with its two clean parts as clips of their own
-    recordings: long training recordings of speech and as many of music, three to five consecutive clips each
-    held_out: clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
-    voices, held_out_voices: speakers in train; in dev, and again in test
+    Raises:
+        UserError: A number is out of range.
     """
 
+    # training clips of speech that stand alone or share a text
     speech: int = 5000
+    # training clips of sound events
     sound: int = 480
+    # training clips of music
     music: int = 400
+    # training mixtures, each with its two clean parts as clips of their own
     mixtures: int = 100
+    # long training recordings of speech and as many of music, three to five consecutive clips each
     recordings: int = 25
+    # clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
     held_out: int = 100
+    # speakers in train
     voices: int = 600
+    # speakers in dev, and again in test
     held_out_voices: int = 24
 
     def __post_init__(self) -> None:
@@ -54,20 +60,24 @@ SMALL = StarterSize(speech=12, sound=6, music=4, mixtures=1, recordings=1, held_
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a renderer; `index` counts the jobs of its kind and split."""
+    """One call of a renderer."""
 
+    # which renderer: a key of `_RENDERERS`
     kind: str
-    split: str
+    # of its clips
+    split: Split
+    # among the jobs of its kind and split, from 0
     index: int
 
     @property
     def name(self) -> str:
+        """What the ids of its clips begin with."""
         return f"{self.split}-{self.kind}-{self.index:05d}"
 
 
 def plan(size: StarterSize) -> Iterator[Job]:
     """All jobs of a corpus, in the order of its clips."""
-    for split in ("train", "dev", "test"):
+    for split in SPLITS:
         train = split == "train"
         counts = {
             # 70 % of the speech clips stand alone; the others come as one text in two to four voices, three on average
@@ -83,8 +93,14 @@ def plan(size: StarterSize) -> Iterator[Job]:
             yield from (Job(kind, split, i) for i in range(count))
 
 
-def render(job: Job, seed: int, size: StarterSize) -> list[tuple[Clip, np.ndarray]]:
-    """The job's clips with their waveforms (n,) float32 at 24 kHz: a function of the arguments alone."""
+def render(job: Job, seed: int, size: StarterSize) -> Rendered:
+    """The clips of a job, a function of the arguments alone.
+
+    Args:
+        job: One of `plan(size)`.
+        seed: Of the corpus.
+        size: Of the corpus.
+    """
     return _RENDERERS[job.kind](job, generator(seed, job.kind, job.split, job.index), size)
 
 
@@ -97,7 +113,17 @@ def _draw_voice(rng: np.random.Generator, job: Job, size: StarterSize) -> Voice:
     return choose(rng, voices(job.split, size.voices if job.split == "train" else size.held_out_voices))
 
 
-def _utter(rng, job: Job, name: str, text: str, content: str, voice: Voice, speed: str, **fields):
+def _utter(
+    rng: np.random.Generator,
+    job: Job,
+    name: str,
+    text: str,
+    content: str,
+    voice: Voice,
+    speed: str,
+    group: str = "",
+    position: int = 0,
+) -> tuple[Clip, np.ndarray]:
     """One speech clip: espeak's utterance with short silences around it, at a random level over faint noise."""
     wave = speak(text, voice, rng.uniform(*SPEED_BANDS[speed]))
     wave = np.pad(wave, [round(rng.uniform(0.04, 0.12) * SAMPLE_RATE) for _ in range(2)])
@@ -107,21 +133,23 @@ def _utter(rng, job: Job, name: str, text: str, content: str, voice: Voice, spee
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="speech", split=job.split, text=text,
         caption=style_caption(labels, rng), speaker=voice.speaker, labels=labels, licence=_LICENCE,
-        source=f"uniaudio starter, espeak-ng voice {voice.language}+{voice.variant}", **fields,
+        source=f"uniaudio starter, espeak-ng voice {voice.language}+{voice.variant}",
+        group=group, position=position,
     )  # fmt: skip
     return clip, _recorded(rng, wave)
 
 
-def _speech(job: Job, rng: np.random.Generator, size: StarterSize):
+def _speech(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     text, content = _speech_text(rng, job.split)
     voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
     return [_utter(rng, job, job.name, text, content, voice, speed)]
 
 
-def _same(job: Job, rng: np.random.Generator, size: StarterSize):
+def _same(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     """One text in two to four different voices."""
     text, content = _speech_text(rng, job.split)
-    clips, chosen = [], []
+    clips: Rendered = []
+    chosen: list[Voice] = []
     for _ in range(2 + job.index % 3):
         voice = _draw_voice(rng, job, size)
         while voice in chosen and len(chosen) < min(size.voices, size.held_out_voices):
@@ -132,7 +160,7 @@ def _same(job: Job, rng: np.random.Generator, size: StarterSize):
     return clips
 
 
-def _reading(job: Job, rng: np.random.Generator, size: StarterSize):
+def _reading(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     """A long recording: one voice reads three to five sentences at one speed."""
     voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
     return [
@@ -142,7 +170,7 @@ def _reading(job: Job, rng: np.random.Generator, size: StarterSize):
     ]  # fmt: skip
 
 
-def _sound_clip(rng, job: Job, name: str, event: str, seconds: float) -> tuple[Clip, np.ndarray]:
+def _sound_clip(rng: np.random.Generator, job: Job, name: str, event: str, seconds: float) -> tuple[Clip, np.ndarray]:
     wave = _recorded(rng, sound(event, rng, seconds) * 10 ** (rng.uniform(-12, -2) / 20))
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="sound", split=job.split, caption=sound_caption(event, rng),
@@ -151,28 +179,37 @@ def _sound_clip(rng, job: Job, name: str, event: str, seconds: float) -> tuple[C
     return clip, wave
 
 
-def _sound(job: Job, rng: np.random.Generator, size: StarterSize):
+def _sound(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     # every class equally often; held-out clips too
     return [_sound_clip(rng, job, job.name, CLASSES[job.index % len(CLASSES)], rng.uniform(1.5, 3))]
 
 
-def _music_clip(rng, job: Job, name: str, melody: Melody, instrument: str, wave: np.ndarray, **fields):
+def _music_clip(
+    rng: np.random.Generator,
+    job: Job,
+    name: str,
+    melody: Melody,
+    instrument: str,
+    wave: np.ndarray,
+    group: str = "",
+    position: int = 0,
+) -> tuple[Clip, np.ndarray]:
     labels = {"instrument": instrument, **melody.labels}
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="music", split=job.split, caption=music_caption(labels, rng),
-        labels=labels, licence=_LICENCE, source="uniaudio starter", **fields,
+        labels=labels, licence=_LICENCE, source="uniaudio starter", group=group, position=position,
     )  # fmt: skip
     return clip, wave
 
 
-def _music(job: Job, rng: np.random.Generator, size: StarterSize):
+def _music(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     melody = draw_melody(rng, job.split, rng.uniform(2, 4))
     instrument = INSTRUMENTS[job.index % len(INSTRUMENTS)]
     wave = _recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-10, -2) / 20))
     return [_music_clip(rng, job, job.name, melody, instrument, wave)]
 
 
-def _suite(job: Job, rng: np.random.Generator, size: StarterSize):
+def _suite(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     """A long recording: one melody of about ten seconds, cut at beats into three to five clips."""
     parts = 3 + job.index % 3
     melody = draw_melody(rng, job.split, rng.uniform(2.2, 3.2) * parts)
@@ -188,7 +225,7 @@ def _suite(job: Job, rng: np.random.Generator, size: StarterSize):
     ]  # fmt: skip
 
 
-def _mixture(job: Job, rng: np.random.Generator, size: StarterSize):
+def _mixture(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     """Speech over a sound event, 0 to 12 dB louder, with the two clean parts: the mixture is exactly their sum."""
     text, content = _speech_text(rng, job.split)
     voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +25,24 @@ _REGISTER = {
 
 @dataclass(frozen=True)
 class Melody:
-    """Scale degrees (0 = tonic, 7 = the tonic above) and their lengths in beats; a key and a tempo to play it in."""
+    """Notes, and a key and a tempo to play them in."""
 
+    # of the scale, of each note: 0 is the tonic, 7 the tonic above
     degrees: tuple[int, ...]
+    # length of each note
     beats: tuple[float, ...]
+    # one of TONICS
     tonic: str
+    # one of MODES
     mode: str
+    # one of TEMPI
     tempo: str
+    # beats per minute
     bpm: int
 
     @property
     def labels(self) -> dict[str, str]:
+        """Of a clip that it is played in; the instrument is not among them."""
         return {"key": f"{self.tonic} {self.mode}", "tempo": self.tempo, "bpm": str(self.bpm)}
 
     @property
@@ -44,11 +52,18 @@ class Melody:
 
 
 def draw_melody(rng: Generator, split: str, seconds: float) -> Melody:
-    """A melody of about `seconds` seconds (whole beats, at least three) whose tune belongs to the split."""
+    """A melody of whole beats, at least three.
+
+    Args:
+        rng: Draws everything.
+        split: That its tune belongs to.
+        seconds: Of its length, about.
+    """
     while True:
         tempo = choose(rng, tuple(TEMPI))
         bpm = int(rng.integers(*TEMPI[tempo], endpoint=True))
-        total, beats = max(3, round(seconds * bpm / 60)), []
+        total = max(3, round(seconds * bpm / 60))
+        beats: list[float] = []
         while sum(beats) < total:
             long = [2.0] if tempo != "slow" and sum(beats) + 2 <= total else [0.5, 0.5]
             beats += choose(rng, ([1.0], [1.0], [1.0], [0.5, 0.5], long))
@@ -80,7 +95,16 @@ def music_caption(labels: dict[str, str], rng: Generator) -> str:
 
 
 def play(melody: Melody, instrument: str, rng: Generator) -> np.ndarray:
-    """The melody on an instrument: (n,) float32 at 24 kHz, peak 1, exactly as long as its beats."""
+    """A melody, played.
+
+    Args:
+        melody: Says what, in which key and how fast.
+        instrument: One of INSTRUMENTS.
+        rng: Draws what differs from one instrument, and one touch, to the next.
+
+    Returns:
+        (n,) float32 at 24 kHz, peak 1, exactly as long as its beats.
+    """
     beat = 60 / melody.bpm
     wave = np.zeros(round(sum(melody.beats) * beat * RATE) + RATE)
     character = rng.uniform(-1, 1)  # one instrument differs from the next of its kind
@@ -109,7 +133,7 @@ def _held(t: np.ndarray, attack: float, release: float) -> np.ndarray:
     return np.clip(np.minimum(t / attack, (t[-1] - t) / release), 0, 1)
 
 
-def _harmonics(phase: np.ndarray, frequency: float, levels) -> np.ndarray:
+def _harmonics(phase: np.ndarray, frequency: float, levels: Sequence[float] | Sequence[np.ndarray]) -> np.ndarray:
     """Sum of harmonics below 11 kHz; `levels[k]` of harmonic k + 1 is a number or a curve over time."""
     return sum(a * np.sin((k + 1) * phase) for k, a in enumerate(levels) if (k + 1) * frequency < 11_000)
 

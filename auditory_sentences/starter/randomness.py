@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def stable_hash(*keys: object) -> int:
@@ -26,6 +30,6 @@ def split_of(content: str) -> str:
     return {0: "dev", 1: "test"}.get(bucket, "train")
 
 
-def choose(rng: np.random.Generator, options):
+def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
     """One of the options (kept as the Python object it is, which `rng.choice` would not)."""
     return options[int(rng.integers(len(options)))]

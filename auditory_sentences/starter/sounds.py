@@ -32,7 +32,16 @@ CLASSES = tuple(CAPTIONS)
 
 
 def sound(event: str, rng: Generator, seconds: float) -> np.ndarray:
-    """One sound event of `seconds` seconds: (n,) float32 at 24 kHz, peak 1, faded over 5 ms at both ends."""
+    """One sound event.
+
+    Args:
+        event: One of CLASSES.
+        rng: Draws what differs from one to the next.
+        seconds: Of its length.
+
+    Returns:
+        (n,) float32 at 24 kHz, peak 1, faded over 5 ms at both ends.
+    """
     wave = _MAKERS[event](rng, round(seconds * RATE))
     wave[:120] *= np.linspace(0, 1, 120)
     wave[-120:] *= np.linspace(1, 0, 120)
@@ -40,6 +49,7 @@ def sound(event: str, rng: Generator, seconds: float) -> np.ndarray:
 
 
 def sound_caption(event: str, rng: Generator) -> str:
+    """One of the captions of a class."""
     return choose(rng, CAPTIONS[event])
 
 

@@ -60,24 +60,32 @@ TRACT_RATES = (20_400, 21_000, 21_600, 22_050, 22_500, 23_100, 23_700)
 
 @dataclass(frozen=True)
 class Voice:
-    """One speaker. `f0` is the nominal fundamental in Hz, `tract_rate` the assumed rate of espeak's output."""
+    """One speaker."""
 
+    # espeak-ng's, one of ACCENTS
     language: str
+    # espeak-ng's, one of MALE or FEMALE: the timbre
     variant: str
-    pitch: str  # low, medium, high
+    # low, medium or high, for a voice of its gender
+    pitch: str
+    # nominal fundamental, in Hz
     f0: float
+    # the rate that espeak's output is taken to have, one of TRACT_RATES
     tract_rate: int
 
     @property
     def speaker(self) -> str:
+        """Its name."""
         return f"{self.language}+{self.variant}-{self.pitch}"
 
     @property
     def gender(self) -> str:
+        """As the variant has it."""
         return "male" if self.variant in MALE else "female"
 
     @property
     def labels(self) -> dict[str, str]:
+        """What is known of all that it says."""
         return {"gender": self.gender, "pitch": self.pitch, "accent": ACCENTS[self.language]}
 
 
@@ -118,9 +126,20 @@ def _voice(language: str, variant: str, pitch: str, split: str) -> Voice:
 
 
 def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
-    """Speech of one utterance, silence at both ends cut away: (n,) float32 at 24 kHz, peak at most 1.
+    """Speech of one utterance, silence at both ends cut away.
 
     The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it.
+
+    Args:
+        text: At least one word.
+        voice: Of the speaker.
+        words_per_minute: As espeak-ng counts them.
+
+    Returns:
+        (n,) float32 at 24 kHz, peak at most 1.
+
+    Raises:
+        UserError: espeak-ng cannot be loaded, lacks the voice, or has no sound for the text.
     """
     stretch = voice.tract_rate / ESPEAK_RATE
     measured = (MALE | FEMALE)[voice.variant]
@@ -143,12 +162,12 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
     """
     chunks: list[np.ndarray] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def collect(samples, count, _events):
+    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:
@@ -161,7 +180,7 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
         opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), 1 << 15)
         if opened != ESPEAK_RATE:
             raise UserError("espeak-ng could not open its data; run `pip install --force-reinstall espeakng-loader`")
-        library.espeak_SetSynthCallback(collect)
+        library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if library.espeak_SetVoiceByName(name.encode()) != 0:
             raise UserError(f"espeak-ng has no voice {name!r}; install espeakng-loader 0.2.4")

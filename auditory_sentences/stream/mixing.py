@@ -27,36 +27,49 @@ FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversa
 
 
 class SampledSentence(NamedTuple):
-    """A sentence of the stream, and whether its conditions are to be hidden (to_rows' drop_conditions)."""
+    """A sentence of the stream, ready for `to_rows`."""
 
+    # what is said
     sentence: AuditorySentence
+    # whether its conditions are to be hidden (`drop_conditions` of `to_rows`)
     drop_conditions: bool
 
 
 class Source(NamedTuple):
-    """One entry of a mixture: `build` makes a sentence around one of its anchors."""
+    """One entry of a mixture."""
 
+    # in the mixture
     name: str
+    # what one sentence each is built around: positions of clips, recordings, lines of text
     anchors: Sequence[Any]
+    # (anchor, draws) -> the sentence
     build: Callable[[Any, KeyedRng], AuditorySentence]
+    # whether guidance dropout applies
     generates_audio: bool = False
 
 
 class SentenceStream:
     """A weighted mixture of tasks, constructions and few-shot episodes over one split of a token store.
 
-    mixture: name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
-        "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification" or
-        "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests)
-    texts: what text_only says; without any, the transcriptions and captions of the clips
-    max_rows: what constructions, episodes and audio_only fit themselves into: the context length of the stage
-    guidance_dropout: 0 for validation
-
     `stream[epoch, i]` for i < len(stream) takes O(1) time, whatever came before: no state, the same on any number of
     processes. An epoch has as many sentences as all sources together have anchors, in a random order, with the shares
     exact to the rounding of one sentence. After every epoch each anchor of a source has come as often as any other, to
     within one; which come more often changes from epoch to epoch.
-    Raises UserError for an unknown name, and for one that the data can make no sentence of.
+
+    Args:
+        store: Clips as tokens.
+        mixture: Name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
+            "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification"
+            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests).
+        seed: Of the recipe.
+        split: Of the store.
+        max_rows: What constructions, episodes and audio_only fit themselves into: the context length of the stage.
+        bank: Prompts; the project's own if not given.
+        texts: What text_only says; without any, the transcriptions and captions of the clips.
+        guidance_dropout: Share of the generation sentences whose conditions are hidden; 0 for validation.
+
+    Raises:
+        UserError: A name is unknown, the data can make no sentence of it, or the weights are no shares.
     """
 
     def __init__(

@@ -35,26 +35,31 @@ class Sentences(Protocol):
 class PackedBatch(NamedTuple):
     """Packed rows, ready for the model's forward.
 
-    ids (B, T, columns) int64, mask (B, T, columns) bool, loss (B, T) float32, position_ids (B, T) int64, which restart
-    at 0 with every sentence. What is left at the end of a row has padding ids, mask and loss 0 and positions of its
-    own.
-    cursor: where the next batch starts, for all readers together
-    names: of the sentences in the batch, for messages
+    What is left at the end of a row has padding ids, mask and loss 0 and positions of its own.
     """
 
+    # (B, T, columns) int64
     ids: Tensor
+    # (B, T, columns) bool
     mask: Tensor
+    # (B, T) float32
     loss: Tensor
+    # (B, T) int64, restart at 0 with every sentence
     position_ids: Tensor
+    # where the next batch starts, for all readers together
     cursor: int
+    # of the sentences in the batch, for messages
     names: list[str]
 
 
 class _Window(NamedTuple):
     """WINDOW consecutive sentences of the stream, and which of them share a pack."""
 
+    # counted from the start of the stream
     number: int
+    # its sentences in the stream's order
     drawn: list[SampledSentence]
+    # the places in `drawn` of the sentences of each pack
     packs: list[list[int]]
 
 
@@ -67,13 +72,18 @@ class Packing:
 
     Sentences longer than `context` are skipped, each with a log line, and counted in `skipped` by the first part of
     their name. (The stream makes audio_only, constructions and episodes fit, if its max_rows is the context.)
-    Raises UserError where a whole epoch holds no sentence short enough.
+
+    Args:
+        stream: Of sentences.
+        layout: Vocabulary of the model.
+        tokenizer: Of text.
+        context: Rows of a pack.
     """
 
     def __init__(self, stream: Sentences, layout: VocabularyLayout, tokenizer: TextTokenizer, context: int) -> None:
         self.stream, self.layout, self.tokenizer, self.context = stream, layout, tokenizer, context
         self.skipped: Counter[str] = Counter()
-        self._texts: dict[tuple, Rows] = {}
+        self._texts: dict[tuple[Segment, bool], Rows] = {}  # by segment and whether conditions are dropped
         self._window: _Window | None = None
         padding = collate([text_rows([0] * context, layout, False), text_rows([], layout, False)], layout)
         self._blank = Rows(padding.ids[1], padding.mask[1], padding.loss[1])
@@ -83,6 +93,15 @@ class Packing:
 
         Of every `batch_size * readers` packs, reader r gets the r-th `batch_size`; only those are built. All readers
         see the same cursors. Put together, the packs are the same in the same order for any number of readers.
+
+        Args:
+            cursor: 0, or that of the last batch read.
+            batch_size: Packs of a batch.
+            reader: Which of the readers this is, counted from 0.
+            readers: How many there are.
+
+        Raises:
+            UserError: A whole epoch holds no sentence short enough.
         """
         while True:
             mine, names = [], []
@@ -92,7 +111,8 @@ class Packing:
                     mine.append(self._pack(window, window.packs[place]))
                     names += [window.drawn[i].sentence.name for i in window.packs[place]]
                 cursor = window.number * WINDOW + place + 1
-            yield PackedBatch(*(torch.stack(parts) for parts in zip(*mine, strict=True)), cursor, names)
+            ids, mask, loss, position_ids = (torch.stack(parts) for parts in zip(*mine, strict=True))
+            yield PackedBatch(ids, mask, loss, position_ids, cursor, names)
 
     def _locate(self, cursor: int) -> tuple[_Window, int]:
         """The window and the place in it of the first pack at or after the cursor."""
@@ -125,12 +145,13 @@ class Packing:
         return _Window(number, drawn, best_fit(lengths, self.context))
 
     def _length(self, drawn: SampledSentence) -> int:
-        return sum(
-            len(self._text(segment, drawn.drop_conditions))
-            if segment.is_text
-            else self.layout.row_count(segment.content, segment.role)
-            for segment in drawn.sentence.segments
-        )
+        length = 0
+        for segment in drawn.sentence.segments:
+            if isinstance(segment.content, str):
+                length += len(self._text(segment, drawn.drop_conditions))
+            else:
+                length += self.layout.row_count(segment.content, segment.role)
+        return length
 
     def _pack(self, window: _Window, members: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ids, mask, loss and position_ids of one pack."""
@@ -156,7 +177,7 @@ class Packing:
         return to_rows(AuditorySentence((segment,)), self.layout, self.tokenizer, drop_conditions)
 
     def _text(self, segment: Segment, drop_conditions: bool) -> Rows:
-        key = (segment.role, segment.content, segment.is_target, drop_conditions)
+        key = segment, drop_conditions
         if key not in self._texts:
             if len(self._texts) >= _CACHED_TEXTS:
                 self._texts.clear()
@@ -168,7 +189,14 @@ def best_fit(lengths: Mapping[int, int], capacity: int) -> list[list[int]]:
     """Which items share a bin: each, in the order given, goes where it leaves the least room.
 
     Longest first would fill two per cent more, but would put sentences of one length, and so of one task or even of one
-    clip, side by side: a step of training would see little else. Every length must be at most `capacity`.
+    clip, side by side: a step of training would see little else.
+
+    Args:
+        lengths: Item -> its length, at most `capacity`.
+        capacity: Of a bin.
+
+    Returns:
+        The items of every bin.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (what is left, bin), sorted

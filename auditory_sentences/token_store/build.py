@@ -52,19 +52,27 @@ def build_store(
     """Tokenise the clips into `folder`: what is there already stays, what is new or has changed is encoded.
 
     An interrupted build goes on; a finished store is found complete, or brought up to date (auditory_sentences/
-    token_store/plan.py says which clips are the same ones).
+    token_store/plan.py says which clips are the same ones). Clips that could not be read before are tried again.
 
-    shard_clips: clips between two points that a kill cannot undo
-    batch_seconds: sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives a
-        clip the same tokens in any batch, so this changes speed and memory only
-    max_seconds: longer clips are not stored (cut long recordings into clips of one group)
-    strict: a clip that cannot be read raises UserError at once, instead of being listed at the end
-    prune: take stored clips out that are not among those given, instead of refusing
-    max_failures: share of the clips beyond which those that cannot be read stop the build, which keeps what it has
-        done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share
+    Args:
+        clips: Each with an id of its own.
+        tokenizer: Makes the tokens.
+        folder: New, or that of a store that this tokenizer made.
+        shard_clips: Clips between two points that a kill cannot undo.
+        batch_seconds: Sound encoded at once, padding included; batches hold clips of similar length. A tokenizer gives
+            a clip the same tokens in any batch, so this changes speed and memory only.
+        max_seconds: Longer clips are not stored (cut long recordings into clips of one group).
+        strict: A clip that cannot be read is an error at once, instead of being listed at the end.
+        prune: Take stored clips out that are not among those given, instead of refusing.
+        max_failures: Share of the clips beyond which those that cannot be read stop the build, which keeps what it has
+            done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share.
 
-    Clips that could not be read before are tried again. Raises UserError where the folder holds a store of another
-    tokenizer, or of clips that are not given, and where no clip at all could be read.
+    Returns:
+        The store, opened.
+
+    Raises:
+        UserError: The folder holds a store of another tokenizer, or of clips that are not given; too many clips, or
+            all of them, cannot be read; there is no clip, or two have one id.
     """
     clips, folder = list(clips), Path(folder)
     if not clips:
@@ -120,7 +128,8 @@ class _Build:
             _say(message)
         if self.strict and plan.unread:
             raise UserError(f"{next(iter(plan.unread.values()))} (strict: nothing was changed)")
-        entries = [part.entry for part in plan.parts]
+        entries = [part.entry for part in plan.parts]  # as they are now
+        built: list[ShardEntry] = []
         number = max((entry.number for entry in self.manifest.shards), default=-1) + 1
         to_encode = sum(place.row is None for part in plan.parts for place in part.places)
         columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
@@ -136,33 +145,39 @@ class _Build:
                     number += 1
                 else:
                     path = self.folder / part.entry.file
-                entries[at] = self._build(part, path, lambda done: bars.advance(bar, done))
-                if entries[at] != part.entry:
+                built.append(self._build(part, path, lambda done: bars.advance(bar, done)))
+                entries[at] = built[at]
+                if built[at] != part.entry:
                     self._save(entries, complete=False)
-                tried, failed = tried + len(part.places), failed + len(entries[at].failures)
+                tried, failed = tried + len(part.places), failed + len(built[at].failures)
                 if failed > allowed:
                     bars.stop()
                     raise self._too_many(entries, tried, failed, allowed)
-        self._finish(plan, entries, len(clips), listed)
+        self._finish(plan, built, len(clips), listed)
 
     def _build(self, part: Part, path: Path, advance: Callable[[int], None]) -> ShardEntry:
         """Write a shard where it is new or differs from what is there; what the manifest is to say of it.
 
-        advance: is told how many clips are done
+        Args:
+            advance: Is told how many clips are done.
         """
         places = part.places
+        kept = {i: place.row for i, place in enumerate(places) if place.row is not None}
         encoded, failures = self._encode(part, advance)
-        rows = [i for i, place in enumerate(places) if place.row is not None or i in encoded]
-        if part.entry is not None and part.shard is None and len(rows) < part.entry.clips:
+        stored = sorted({*kept, *encoded})
+        if part.entry is not None and part.shard is None and len(stored) < part.entry.clips:
             raise UserError(
                 f"{path}: this shard is damaged, and {len(failures)} of its clips cannot be made anew (the first: "
                 f"{next(iter(failures.values()), 'not given')}); restore the shard, or the recordings"
             )
         entry = part.entry
-        if not self._is_same(part, rows, encoded):
+        if entry is None or not self._is_same(part, kept, encoded):
             self._save(self.manifest.shards, complete=False)
-            tokens = [encoded[i].tokens if i in encoded else part.shard.tokens(places[i].row) for i in rows]
-            entry = write_shard(path, [places[i].clip for i in rows], tokens, self.tokenizer.streams)
+            tokens = {i: one.tokens for i, one in encoded.items()}
+            if part.shard is not None:
+                tokens |= {i: part.shard.tokens(row) for i, row in kept.items()}
+            clips = [places[i].clip for i in stored]
+            entry = write_shard(path, clips, [tokens[i] for i in stored], self.tokenizer.streams)
         sources = [
             encoded[i].source if i in encoded else place.source or Source(place.clip.id, place.clip.path)
             for i, place in enumerate(places)
@@ -190,21 +205,19 @@ class _Build:
         self.counts["encoded again"] += sum(part.places[i].again for i in encoded)
         return encoded, failures
 
-    def _is_same(self, part: Part, rows: Sequence[int], encoded: dict[int, Encoded]) -> bool:
-        """Whether the shard that is there holds these rows already."""
+    def _is_same(self, part: Part, kept: dict[int, int], encoded: dict[int, Encoded]) -> bool:
+        """Whether the shard that is there holds the part's clips already; counts those that changed or moved.
+
+        kept: place -> row of the shard that its tokens are in
+        """
         if part.shard is None:
             return False
-        changed = 0
-        for i in rows:
-            if i not in encoded:
-                changed += not part.shard.is_of(part.places[i].row, part.places[i].clip)
+        changed = sum(not part.shard.is_of(row, part.places[i].clip) for i, row in kept.items())
         self.counts["with changed text or labels"] += changed
-        kept = [part.places[i].row for i in rows]
         if part.sources is not None:
             before = [source.path for source in part.sources if source.stored]
-            moved = (part.places[i].clip.path != before[part.places[i].row] for i in rows if i not in encoded)
-            self.counts["moved"] += sum(moved)
-        return not encoded and not changed and kept == list(range(len(part.shard)))
+            self.counts["moved"] += sum(part.places[i].clip.path != before[row] for i, row in kept.items())
+        return not encoded and not changed and list(kept.values()) == list(range(len(part.shard)))
 
     def _save(self, entries: Iterable[ShardEntry | None], complete: bool) -> None:
         """Write the manifest where it says something new."""

@@ -20,16 +20,28 @@ from codec.tokens import AudioTokens
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of a clip, and the recording that they were made of."""
+    """A clip, encoded."""
 
+    # of the clip
     tokens: AudioTokens
+    # the recording that they were made of
     source: Source
+
+
+Done = tuple[dict[int, Encoded], dict[int, str]]  # position -> tokens, position -> why a clip cannot be read
 
 
 def encode(
     clips: Sequence[Clip], tokenizer: AudioTokenizer, batch_seconds: float, max_seconds: float
-) -> Iterator[tuple[dict[int, Encoded], dict[int, str]]]:
-    """Bit by bit, position -> tokens, and position -> reason for the clips that cannot be read."""
+) -> Iterator[Done]:
+    """Clips into tokens, bit by bit.
+
+    Args:
+        clips: Known by their positions among these.
+        tokenizer: Makes the tokens.
+        batch_seconds: Sound encoded at once, padding included.
+        max_seconds: Longer clips are not read.
+    """
     lengths: dict[int, int] = {}  # position -> samples
     unread: dict[int, str] = {}
     for i, clip in enumerate(clips):
@@ -69,7 +81,7 @@ def _batches(lengths: dict[int, int], batch_samples: int) -> list[list[int]]:
 
 def _encoded(
     clips: Sequence[Clip], batches: list[list[int]], tokenizer: AudioTokenizer, max_seconds: float
-) -> Iterator[tuple[dict[int, Encoded], dict[int, str]]]:
+) -> Iterator[Done]:
     """Tokens of each batch, and the reasons for the clips that could not be read.
 
     Two batches at once, each on one thread: several threads on one batch mostly wait for each other, and more than two
@@ -80,7 +92,7 @@ def _encoded(
     threads = torch.get_num_threads()
     workers = 1 if device.type == "cpu" and threads == 1 else 2
 
-    def one(batch: list[int]) -> tuple[dict[int, Encoded], dict[int, str]]:
+    def one(batch: list[int]) -> Done:
         waves, sources, unread = _load(clips, batch, tokenizer.sample_rate, max_seconds)
         try:
             made = dict(zip(waves, _encode(tokenizer, list(waves.values()), device), strict=True))
@@ -95,7 +107,7 @@ def _encoded(
 
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            waiting: deque[Future] = deque()
+            waiting: deque[Future[Done]] = deque()
             for batch in batches:
                 waiting.append(pool.submit(one, batch))
                 if len(waiting) > workers:

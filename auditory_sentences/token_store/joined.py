@@ -20,7 +20,11 @@ from codec.streams import StreamSpec
 class JoinedStores(StoredClips):
     """The clips of several stores of one tokenizer, one store after the other.
 
-    Raises UserError that names both where two are of different tokenizers, or hold a clip of the same id.
+    Args:
+        stores: At least one.
+
+    Raises:
+        UserError: Two are of different tokenizers, or hold a clip of the same id; the message names both.
     """
 
     def __init__(self, stores: Sequence[TokenStore]) -> None:
@@ -87,7 +91,11 @@ class JoinedStores(StoredClips):
 
 
 def open_stores(folders: str | Path | Sequence[str | Path]) -> TokenStore | JoinedStores:
-    """The finished store in a folder, or those in several as one. Raises UserError as they do."""
+    """The finished store in a folder, or those in several as one.
+
+    Raises:
+        UserError: No folder is given, or as TokenStore and JoinedStores raise it.
+    """
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
     if not listed:
         raise UserError("no token store is given; name at least one")

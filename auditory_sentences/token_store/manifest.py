@@ -35,8 +35,11 @@ class Damaged(UserError):
 class Failure:
     """A clip that is not in the store, and why."""
 
+    # of the clip
     id: str
+    # of its recording
     path: str
+    # what cannot be read, and what to do about it
     reason: str
 
 
@@ -44,15 +47,21 @@ class Failure:
 class ShardEntry:
     """What the manifest says of a shard.
 
-    clips, samples: how many it holds, and their length at 24 kHz together
-    failures: clips that belong into it and could not be read
+    Raises:
+        UserError: The name is none of a shard, or the checksum none.
     """
 
+    # its name in the store's folder
     file: str
+    # size of the file
     bytes: Index
+    # of the file's content
     sha256: str
+    # how many it holds
     clips: Index
+    # length of these together, at the tokenizer's rate
     samples: Index
+    # clips that belong into it and could not be read
     failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,21 +72,27 @@ class ShardEntry:
 
     @property
     def number(self) -> int:
-        return int(_SHARD_NAME.fullmatch(self.file)[1])
+        """Counts the shards of a store from 0; it is in the name."""
+        return int(self.file.removeprefix("shard-").removesuffix(".arrow"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What store.json says.
 
-    fingerprint: of the tokenizer; streams: its own, which are the store's columns; sample_rate: in Hz
-    complete: all clips that were given are in the shards or among their failures
+    Raises:
+        UserError: Streams or shards are none that a store can have.
     """
 
+    # of the tokenizer
     fingerprint: str
+    # of the tokenizer, in the order of generation; the store's columns
     streams: tuple[StreamSpec, ...]
+    # of the tokenizer, in Hz
     sample_rate: Count
+    # all clips that were given are in the shards or among their failures
     complete: bool
+    # in the store's order
     shards: tuple[ShardEntry, ...]
 
     def __post_init__(self) -> None:
@@ -94,7 +109,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """What a folder's store.json says; None where there is none.
 
-    Raises UserError that names the file where it may not be read, is damaged, or is not of a token store.
+    Raises:
+        UserError: It may not be read, is damaged, or is not of a token store; the message names the file.
     """
     path = folder / MANIFEST
     try:

@@ -25,52 +25,55 @@ _SHOWN = 5  # ids in a message
 
 @dataclass
 class Place:
-    """A clip's place in a shard.
+    """A clip's place in a shard."""
 
-    source: the recording that its tokens are of; None where it is to be encoded
-    row: of the shard as it was, where its tokens are; None where it is to be encoded
-    again: it was in the store before
-    """
-
+    # as it was given
     clip: Clip
+    # the recording that its tokens are of; None where it is to be encoded
     source: Source | None = None
+    # of the shard as it was, where its tokens are; None where it is to be encoded
     row: int | None = None
+    # it was in the store before
     again: bool = False
 
 
 @dataclass
 class Part:
-    """A shard as it is to be, beside what it was: all None for a new one.
+    """A shard as it is to be, beside what it was."""
 
-    shard: None too where it is damaged, and is to be made anew; sources likewise
-    """
-
+    # what the manifest says of it; None for a new one
     entry: ShardEntry | None = None
+    # as it was; None for a new one, and for one that is damaged and to be made anew
     shard: Shard | None = None
+    # what its clips were made of; None where nothing tells
     sources: list[Source] | None = None
+    # of the clips that it is to hold, in their order
     places: list[Place] = field(default_factory=list)
 
 
 @dataclass
 class Plan:
-    """The shards of the store to be.
+    """The store to be."""
 
-    pruned: stored clips that are left out; unread: stored clips whose files cannot be read now, and why
-    messages: what a person should know of before it is done
-    """
-
+    # its shards
     parts: list[Part]
+    # number of stored clips that are left out
     pruned: int = 0
+    # id -> why, of stored clips whose files cannot be read now
     unread: dict[str, str] = field(default_factory=dict)
+    # what a person should know of before it is done
     messages: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Member:
-    """A clip that a shard holds, or that was to be in it (row None)."""
+    """A clip that a shard holds, or that was to be in it."""
 
+    # of the clip
     id: str
+    # what it was made of; None where nothing tells
     source: Source | None
+    # of the shard; None where it is not there
     row: int | None
 
 
@@ -82,18 +85,30 @@ def plan_build(
     shard_clips: int,
     prune: bool,
 ) -> Plan:
-    """Find every clip its place. Raises UserError where stored clips are not among those given, unless `prune`."""
+    """Find every clip its place.
+
+    Args:
+        folder: Of the store.
+        manifest: What is there.
+        clips: Which are to be there.
+        streams: Of the tokenizer.
+        shard_clips: Number of clips in a new shard.
+        prune: Leave out stored clips that are not among those given.
+
+    Raises:
+        UserError: There are such clips, and `prune` is not set; or a shard may not be read.
+    """
     order = {clip.id: i for i, clip in enumerate(clips)}
     left = {clip.id: clip for clip in clips}  # without a place as yet, in the order in which they were given
     plan = Plan([])
     gone: list[tuple[Part, int, _Member]] = []  # with the places in the part before it
-    unknown: list[Part] = []
+    unknown: list[tuple[Part, ShardEntry]] = []
     for entry in manifest.shards:
         part = _opened(folder, entry, manifest, streams, plan)
         plan.parts.append(part)
-        members = _members(part, order)
+        members = _members(part, entry, order)
         if members is None:
-            unknown.append(part)
+            unknown.append((part, entry))
             continue
         made_at = (folder / entry.file).stat().st_mtime_ns if part.shard is not None else 0
         for member in members:
@@ -104,8 +119,8 @@ def plan_build(
                 part.places.append(place)
             elif member.row is not None or (member.source is not None and member.source.stored):
                 gone.append((part, len(part.places), member))
-    for part in unknown:  # nothing tells what these held: what a build in this order would put there
-        for clip in list(left.values())[: part.entry.clips + len(part.entry.failures)]:
+    for part, entry in unknown:  # nothing tells what these held: what a build in this order would put there
+        for clip in list(left.values())[: entry.clips + len(entry.failures)]:
             part.places.append(Place(left.pop(clip.id), again=True))
     gone = _renamed(gone, left)
     if gone and not prune:
@@ -135,13 +150,11 @@ def _opened(folder: Path, entry: ShardEntry, manifest: Manifest, streams: Sequen
     return part
 
 
-def _members(part: Part, order: dict[str, int]) -> list[_Member] | None:
+def _members(part: Part, entry: ShardEntry, order: dict[str, int]) -> list[_Member] | None:
     """The clips of a listed shard in their order, those included that could not be read; None where nothing tells."""
-    failed = [_Member(failure.id, None, None) for failure in part.entry.failures]
-    if part.shard is None and part.sources is None:
-        return None
+    failed = [_Member(failure.id, None, None) for failure in entry.failures]
     if part.shard is None:
-        return [_Member(source.id, source, None) for source in part.sources]
+        return None if part.sources is None else [_Member(source.id, source, None) for source in part.sources]
     if part.sources is None:
         members = [_Member(clip_id, None, row) for row, clip_id in enumerate(part.shard.ids)]
         return sorted(members + failed, key=lambda member: order.get(member.id, len(order))) if failed else members
@@ -152,7 +165,9 @@ def _members(part: Part, order: dict[str, int]) -> list[_Member] | None:
 def _settled(clip: Clip, member: _Member, made_at: int, plan: Plan) -> Place | None:
     """The place of a clip whose id the store has; None where the store holds another recording under that id.
 
-    made_at: when the shard was written, in ns: where nothing tells which file it was made of, an older one is trusted
+    Args:
+        made_at: When the shard was written, in ns: where nothing tells which file it was made of, an older one is
+            trusted.
     """
     if member.row is None:
         return Place(clip, again=member.source is not None and member.source.stored)

@@ -6,7 +6,7 @@ import json
 import mmap
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from codec.io.terminal import shown
 from codec.streams import StreamSpec
 from codec.tokens import AudioTokens
 
-RECORD = tuple(field.name for field in fields(Clip) if field.name != "path")
+RECORD = tuple(one.name for one in fields(Clip) if one.name != "path")
 
 _TYPES = {"position": pa.int64()} | {name: pa.string() for name in RECORD if name != "position"}
 _AGAIN = "restore it from a copy, or run `uniaudio corpus store` with the same corpora again, which makes it anew"
@@ -33,14 +33,23 @@ _AGAIN = "restore it from a copy, or run `uniaudio corpus store` with the same c
 class StoredClip(Clip):
     """A clip with its tokens."""
 
-    tokens: AudioTokens | None = None  # never None; fields after defaults need one
+    # of its recording
+    tokens: AudioTokens = field(kw_only=True)
 
 
 class Shard:
     """A shard, open: only what is read of it is in memory.
 
     Checked are its checksum, its form, that each stream of a clip has as many ids as its length needs, and their range.
-    Raises Damaged that names the file, and the clip where it is one's fault; UserError where it may not be read.
+
+    Args:
+        folder: Of the store.
+        entry: Says which file it is.
+        manifest: The entry's.
+
+    Raises:
+        Damaged: It is not what was written; the message names the file, and the clip where it is one's fault.
+        UserError: It may not be read.
     """
 
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
@@ -77,7 +86,7 @@ class Shard:
         return self._columns["id"]
 
     @cached_property
-    def _columns(self) -> dict[str, list]:
+    def _columns(self) -> dict[str, list[Any]]:
         """The records' fields, labels and parts as JSON."""
         return {name: self._table[name].to_pylist() for name in RECORD}
 
@@ -112,7 +121,7 @@ class Shard:
         return self._table["path"].to_pylist() if "path" in self._table.column_names else None
 
     def tokens(self, row: int) -> AudioTokens:
-        """Of the clip in that row."""
+        """The tokens of the clip in that row."""
         made = {}
         for stream in self._streams:
             ends = self._ends[stream.name]
@@ -137,14 +146,14 @@ class Shard:
         except pa.ArrowException as error:
             raise self._refusal(f"its columns are no data that Arrow can read ({error})") from error
         names = {stream.name for stream in self._streams}
-        for field in _schema(self._streams):
-            place = self._table.schema.get_all_field_indices(field.name)
-            if len(place) != 1 or self._table.schema.field(place[0]).type != field.type:
-                raise self._refusal(f"has no column {field.name!r} of type {field.type}")
-            column = self._table[field.name]
-            inner = sum(chunk.values.null_count for chunk in column.chunks) if field.name in names else 0
+        for known in _schema(self._streams):
+            place = self._table.schema.get_all_field_indices(known.name)
+            if len(place) != 1 or self._table.schema.field(place[0]).type != known.type:
+                raise self._refusal(f"has no column {known.name!r} of type {known.type}")
+            column = self._table[known.name]
+            inner = sum(chunk.values.null_count for chunk in column.chunks) if known.name in names else 0
             if column.null_count or inner:
-                raise self._refusal(f"values of the column {field.name!r} are missing")
+                raise self._refusal(f"values of the column {known.name!r} are missing")
 
     def _json(self, text: str, kind: type) -> Any:
         try:
@@ -162,7 +171,17 @@ class Shard:
 def write_shard(
     path: Path, clips: Sequence[Clip], tokens: Sequence[AudioTokens], streams: Sequence[StreamSpec]
 ) -> ShardEntry:
-    """Write clips with their tokens into a file, all of it or nothing, and return what the manifest says of it."""
+    """Write clips with their tokens into a file, all of it or nothing.
+
+    Args:
+        path: Of the file, named as a shard is.
+        clips: Their records.
+        tokens: Of each clip.
+        streams: Of the tokenizer.
+
+    Returns:
+        What the manifest is to say of it.
+    """
     schema = _schema(streams)
     columns: dict[str, Any] = {name: [getattr(clip, name) for clip in clips] for name in RECORD}
     columns["labels"] = [json.dumps(clip.labels) for clip in clips]

@@ -20,19 +20,20 @@ _AGAIN = "run `uniaudio corpus store` with the same corpora again, which writes 
 
 @dataclass(frozen=True)
 class Source:
-    """A clip's recording as it was when it was encoded.
+    """A clip's recording as it was when it was encoded."""
 
-    state: what the system says of the file: its size and the times of its last changes, in ns; compared first
-    sha256: of the file's content; "" for a clip that could not be read, which the shard does not hold
-    """
-
+    # of the clip
     id: str
+    # of the recording, absolute
     path: str
+    # what the system says of the file: its size and the times of its last changes, in ns; compared first
     state: str = ""
+    # of the file's content; "" for a clip that could not be read, which the shard does not hold
     sha256: str = ""
 
     @property
     def stored(self) -> bool:
+        """Whether the shard holds the clip."""
         return bool(self.sha256)
 
     @property
@@ -42,9 +43,15 @@ class Source:
 
 
 def measure(clip_id: str, path: str, known: Source | None = None) -> Source:
-    """What a recording is now. `known` saves reading it where the system says that it is the same file, unchanged.
+    """What a recording is now.
 
-    Raises UserError where it cannot be read.
+    Args:
+        clip_id: Of its clip.
+        path: Of the recording.
+        known: What it was; saves reading it where the system says that it is the same file, unchanged.
+
+    Raises:
+        UserError: It cannot be read.
     """
     try:
         info = os.stat(path)
@@ -63,11 +70,18 @@ def measure(clip_id: str, path: str, known: Source | None = None) -> Source:
 
 
 def sources_path(folder: Path, entry: ShardEntry) -> Path:
+    """Where the list of a shard's recordings lies."""
     return folder / f"sources-{entry.number:05d}.json"
 
 
 def write_sources(folder: Path, entry: ShardEntry, sources: list[Source]) -> None:
-    """Write what the clips of a shard were made of, those included that could not be read, in their order."""
+    """Write what the clips of a shard were made of.
+
+    Args:
+        folder: Of the store.
+        entry: Of the shard.
+        sources: Of its clips in their order, those included that could not be read.
+    """
     values = {"shard": entry.sha256, "clips": [list(astuple(source)) for source in sources]}
     lines = ",\n".join(json.dumps(row) for row in values["clips"])
     text = f'{{"hash": "{_hash(values)}", "shard": "{entry.sha256}", "clips": [\n{lines}\n]}}\n'
@@ -75,8 +89,12 @@ def write_sources(folder: Path, entry: ShardEntry, sources: list[Source]) -> Non
 
 
 def read_sources(folder: Path, entry: ShardEntry) -> list[Source]:
-    """What `write_sources` wrote. Raises Damaged where that is missing, damaged or of another shard, and UserError
-    where it may not be read."""
+    """What `write_sources` wrote.
+
+    Raises:
+        Damaged: It is missing, damaged or of another shard.
+        UserError: It may not be read.
+    """
     path = sources_path(folder, entry)
     if not os.path.lexists(path):
         raise Damaged(f"{path}: missing; {_AGAIN}")

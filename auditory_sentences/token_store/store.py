@@ -27,28 +27,56 @@ class StoredClips(ABC):
     """Clips with tokens, one store or several: `clips[i]` is a StoredClip."""
 
     name: str  # of the store, in messages
-    fingerprint: str  # of the tokenizer that made the tokens
-    data_hash: str  # identity of the contents, 16 hexadecimal digits
-    clips: tuple[Clip, ...]  # the records of all clips, without tokens, in the store's order
     streams: tuple[StreamSpec, ...]  # of the tokenizer, in the order of generation
     sample_rate: int  # of the tokenizer, in Hz
-    num_samples: tuple[int, ...]  # of each clip at that rate: what a sentence will need is known without reading tokens
-    failures: tuple[Failure, ...]  # clips that could not be read when the store was built
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the tokenizer that made the tokens."""
+
+    @property
+    @abstractmethod
+    def data_hash(self) -> str:
+        """Identity of the contents, 16 hexadecimal digits."""
+
+    @property
+    @abstractmethod
+    def clips(self) -> tuple[Clip, ...]:
+        """The records of all clips, without tokens, in the store's order."""
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> tuple[int, ...]:
+        """Of each clip at the tokenizer's rate: what a sentence will need is known without reading tokens."""
+
+    @property
+    @abstractmethod
+    def failures(self) -> tuple[Failure, ...]:
+        """Clips that could not be read when the store was built."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, index: int) -> StoredClip:
-        """Raises IndexError outside [-len, len)."""
+        """The clip of that position with its tokens. Raises IndexError outside [-len, len)."""
 
     @abstractmethod
     def require_streams(self, streams: Sequence[StreamSpec]) -> None:
-        """Raise UserError where these are not the store's streams, or, naming shard and clip, an id is no code."""
+        """Make sure that a tokenizer's streams are those of the store.
+
+        Raises:
+            UserError: They are not, or an id is no code of its stream; then the message names shard and clip.
+        """
 
     @abstractmethod
     def verify(self) -> None:
-        """Read all that there is and compare the checksums. Raises UserError that names what is damaged."""
+        """Read all that there is and compare the checksums.
+
+        Raises:
+            UserError: Something is damaged; the message names it.
+        """
 
     def __iter__(self) -> Iterator[StoredClip]:
         return (self[i] for i in range(len(self)))
@@ -74,7 +102,11 @@ class StoredClips(ABC):
         return index
 
     def index_of(self, clip_id: str) -> int:
-        """Where the clip of that id is. Raises UserError where it is not."""
+        """Where the clip of that id is.
+
+        Raises:
+            UserError: There is none.
+        """
         if clip_id not in self._index_of:
             raise UserError(f"{self.name}: holds no clip {clip_id!r}; `uniaudio corpus show` lists what a corpus has")
         return self._index_of[clip_id]
@@ -91,10 +123,15 @@ class StoredClips(ABC):
 class TokenStore(StoredClips):
     """A finished store: `store[i]` is a StoredClip, in the store's own order.
 
-    Raises UserError where the folder holds no finished store, or a shard is missing or of another size. A shard's
-    checksum is compared when it is first read from, and the ids in it with `streams` (default: those that the store
-    names). Only what is read is in memory: the shards are mapped. A store may be pickled to, and opened in, other
-    processes.
+    A shard's checksum is compared when it is first read from, and the ids in it with the streams. Only what is read is
+    in memory: the shards are mapped. A store may be pickled to, and opened in, other processes.
+
+    Args:
+        folder: Of the store.
+        streams: Of a tokenizer; those that the store names if not given.
+
+    Raises:
+        UserError: The folder holds no finished store, or a shard is missing or of another size.
     """
 
     def __init__(self, folder: str | Path, streams: Sequence[StreamSpec] | None = None) -> None:

@@ -18,7 +18,9 @@ _ESCAPABLE = " \t\"'\\="  # what a backslash protects; before anything else it i
 class Word(NamedTuple):
     """text: without the marks that quoted it; end: where the rest of the line begins."""
 
+    # without its quotes
     text: str
+    # place behind it in the line
     end: int
 
 

@@ -20,7 +20,8 @@ from codec.io.files import new_folder
 from codec.io.terminal import one_line, shown
 from codec.tokens import AudioTokens
 from lm.generation.settings import GenerationSettings
-from uniaudio.model import Completion, UniAudio, one_line_of
+from uniaudio.completion import Completion
+from uniaudio.model import UniAudio
 from uniaudio.recordings import is_silent
 from uniaudio.requests import MAX_SECONDS, MAX_TEXT_ROWS, composition_task, description_task, speech_task
 
@@ -36,7 +37,8 @@ class Settings:
     music_temperature: numbers.Temperature = 0.9  # of music and sounds
     top_k: numbers.Count = 50  # only the k likeliest ids of audio are drawn from
     guidance: numbers.Guidance = 1.0  # how strongly descriptive tokens follow what is asked; 1 is off
-    max_rows: Annotated[int, numbers.Range(8)] = MAX_TEXT_ROWS  # longest answer, in rows: 17.5 are a second of sound
+    # longest answer, in rows: 17.5 are a second of sound
+    max_rows: Annotated[int, numbers.Range(8, 100_000)] = MAX_TEXT_ROWS
     max_seconds: numbers.Length = MAX_SECONDS  # longest sound
     steps: Annotated[int, numbers.Range(0, 1000)] = 0  # of the flow decoder; 0: as many as it was made for
     seed: numbers.Seed = 0  # of the next answer; grows by one with every turn
@@ -78,8 +80,11 @@ class Settings:
 class Turn:
     """What one line added: its segments, the model's answer last, and what the person typed."""
 
+    # as it was typed
     line: str
+    # what was asked and what came
     segments: tuple[Segment, ...]
+    # sounds that came
     files: tuple[Path, ...] = ()
 
 
@@ -260,9 +265,10 @@ class Session:
     def _answer(self, line: str, asked: Request, kept: int | None = None, speech: bool = True) -> str:
         """Ask the model, keep the turn, and return the line that shows the answer.
 
-        kept: how many of the last segments the turn adds before the answer, where that is less than what was asked (the
-            examples are there)
-        speech: whether sound that answers is speech, which is sampled at another temperature than music
+        Args:
+            kept: How many of the last segments the turn adds before the answer, where that is less than what was asked
+                (the examples are there).
+            speech: Whether sound that answers is speech, which is sampled at another temperature than music.
         """
         asked = in_vocabulary(asked, self.model.text_tokenizer)
         sentence, role = asked.sentence, asked.role
@@ -270,14 +276,16 @@ class Session:
         if kept is None:
             sentence = self._with_memory(added)
         settings = self.settings
-        generation = GenerationSettings(
-            max_rows=settings.max_rows,
-            temperature=settings.temperature if speech else settings.music_temperature,
-            top_k=settings.top_k if role == "audio" else 1,
-            guidance=settings.guidance if role == "audio" else 1.0,
-            stream_guidance=self.model.settings_of("tts" if speech else "music_generation").stream_guidance,
-            max_seconds=settings.max_seconds if role == "audio" else None,
-        )
+        generation = GenerationSettings(max_rows=settings.max_rows, top_k=1)
+        if role == "audio":
+            generation = self.model.settings_of(
+                "tts" if speech else "music_generation",
+                max_rows=settings.max_rows,
+                temperature=settings.temperature if speech else settings.music_temperature,
+                top_k=settings.top_k,
+                guidance=settings.guidance,
+                max_seconds=settings.max_seconds,
+            )
         completion = self.model.complete([sentence], role, generation, [settings.seed])[0]
         if completion.segment is None:
             raise UserError(f"the model gave no {role} ({completion.reason}); try another /set seed")
@@ -289,7 +297,7 @@ class Session:
     def _present(self, line: str, completion: Completion) -> tuple[tuple[Path, ...], str]:
         cut = "" if completion.reason == "end" else f" ({completion.reason})"
         if completion.segment.is_text:
-            return (), f"{one_line_of(completion.segment) or '(silence)'}{cut}"
+            return (), f"{completion.line or '(silence)'}{cut}"
         name = line.split()[0].strip("/")
         number = 1
         while os.path.lexists(path := self.folder / f"{name}-{number:03d}.wav"):

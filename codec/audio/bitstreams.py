@@ -260,8 +260,8 @@ def _next_frame(raw: BinaryIO, at: int, stop: int, more: int) -> _Frame | None:
             # At the offset where a frame must begin, one that reaches beyond the end was cut short.
             if follower is None or (after := follower.at + follower.length) == stop or (after > stop and at == first):
                 break
-            follower = _frame(raw, after)
-            if follower is not None and follower.kind != frame.kind:
+            kind, follower = follower.kind, _frame(raw, after)
+            if follower is not None and follower.kind != kind:
                 follower = None
         if follower is not None:
             return frame
@@ -293,7 +293,8 @@ def _tag(head: bytes, side: int) -> tuple[int | None, int | None] | None:
     if head[4 + side : 8 + side] in (b"Xing", b"Info"):
         flags, *numbers = struct.unpack(">3I", head[8 + side : 20 + side].ljust(12, b"\0"))
         found = iter(numbers)
-        return tuple(next(found) if flags & bit else None for bit in (1, 2))
+        frames, length = (next(found) if flags & bit else None for bit in (1, 2))
+        return frames, length
     if head[36:40] == b"VBRI":
         length, frames = struct.unpack(">II", head[46:54].ljust(8, b"\0"))
         return frames, length

@@ -179,7 +179,9 @@ _FAMILIES: tuple[tuple[bytes, Callable[[BinaryIO, int, int], list[Part]]], ...] 
 def _chunks(raw: BinaryIO, at: int, size: int, layout: str, even: bool = True) -> Iterator[tuple[bytes, int, int]]:
     """(name, where its content begins, length) of each chunk. Raises DamagedSound where one reaches beyond the file.
 
-    even: an odd length is followed by a byte that fills up. Some programs leave it out: then a name follows at once.
+    Args:
+        even: An odd length is followed by a byte that fills up. Some programs leave it out: then a name follows at
+            once.
     """
     header = struct.calcsize(layout)
     while at + header <= size:
@@ -199,7 +201,9 @@ def _sound(
 
     A program that writes to a pipe cannot know the length and leaves 0 or the highest number: then the sound reaches
     to the end of the file, and libsndfile is told so.
-    counted: bytes in front of the sound that belong to its length
+
+    Args:
+        counted: Bytes in front of the sound that belong to its length.
     """
     rest = size - at
     if length == 0 and _is_chunks(raw, at, size, layout[0]):

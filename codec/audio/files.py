@@ -111,7 +111,7 @@ class Sound:
             raise DamagedSound(NOT_SOUND) from error
 
 
-class _Forwards(soundfile.SoundFile):
+class _Forwards(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is not typed
     """A file that is read from its beginning to its end.
 
     soundfile seeks after every read, which some formats can't, and which takes from MP3 what a frame needs of the

@@ -10,7 +10,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CUT_SHORT = "is cut short, its header promises more sound than it holds; copy it again"
 NOT_SOUND = "is not a sound file that can be read; convert it to WAV, FLAC, OGG or MP3"
@@ -24,6 +27,7 @@ class DamagedSound(Exception):
 class Zeros:
     """So many bytes that are 0."""
 
+    # bytes
     count: int
 
     def __len__(self) -> int:
@@ -66,7 +70,7 @@ class Spliced(io.RawIOBase):
         self._at, self._piece = max(0, base + offset), 0
         return self._at
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer as far as there are bytes: libsndfile takes less for the end."""
         view, filled = memoryview(buffer).cast("B"), 0
         while filled < len(view) and self._piece < len(self._pieces):

@@ -23,9 +23,10 @@ from codec.tokens import SAMPLE_RATE
 
 # A Kaiser-windowed sinc of 64 zero crossings: 96 dB of rejection, flat to 0.95 of the band. Fixed, because tokens
 # follow from the samples.
+_ZERO_CROSSINGS, _ROLLOFF = 64, 0.9475937167399596
 _FILTER = {
-    "lowpass_filter_width": 64,
-    "rolloff": 0.9475937167399596,
+    "lowpass_filter_width": _ZERO_CROSSINGS,
+    "rolloff": _ROLLOFF,
     "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
 }
@@ -38,8 +39,9 @@ def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """The whole file as mono at `sample_rate` Hz, (n,) float32, n = ceil(frames x sample_rate / rate);
     channels are averaged.
 
-    Raises UserError where the file is missing, a folder, not readable, empty, not audio, cut short, or holds no sample
-    or a NaN or infinity.
+    Raises:
+        UserError: The file is missing, a folder, not readable, empty, not audio, cut short, or holds no sample or a NaN
+            or infinity.
     """
     return torch.cat(list(iterate_audio(path, sample_rate=sample_rate)))
 
@@ -65,7 +67,10 @@ def as_waveform(samples: Tensor | np.ndarray) -> Tensor:
     """Samples from another program as a waveform (n,) float32, which lies in [-1, 1] or little beyond.
 
     Integers are scaled as in a WAV file: int16 by 2^15, int32 by 2^31, uint8 from 128 by 2^7.
-    Raises ValueError for another type or shape, UserError where samples are not finite or were never scaled.
+
+    Raises:
+        ValueError: For another type or shape.
+        UserError: Samples are not finite or were never scaled.
     """
     given = samples if isinstance(samples, Tensor) else _as_tensor(samples)
     if given.ndim != 1:
@@ -103,12 +108,18 @@ def write_audio(
 ) -> float:
     """Write (n,) float samples at `sample_rate` Hz as a 16-bit .wav or .flac file, all of it or nothing.
 
-    Returns the gain used.
-
     The gain is 1 unless a sample is beyond [-1, 1]: then the whole clip is made quieter, with a warning, and no sample
     is clipped.
-    force: replace a file that is there; inputs: files that are never replaced (`codec.files.new_file`)
-    Raises UserError for another ending, a place that can't be written to, no sample at all, NaN or infinity.
+
+    Args:
+        force: Replace a file that is there.
+        inputs: Files that are never replaced (`codec.io.files.new_file`).
+
+    Returns:
+        The gain used.
+
+    Raises:
+        UserError: For another ending, a place that can't be written to, no sample at all, NaN or infinity.
     """
     path = Path(path)
     samples = torch.as_tensor(waveform).detach().cpu().to(torch.float64).numpy()
@@ -191,5 +202,5 @@ def _reach(source: int, sample_rate: int, period: int) -> int:
     """Samples at the file's rate that a resampled sample depends on, on either side, in whole periods."""
     if source == sample_rate:
         return 0
-    lowest = min(source, sample_rate) * _FILTER["rolloff"]
-    return ceil((_FILTER["lowpass_filter_width"] * source / lowest + 1) / period + 1) * period
+    lowest = min(source, sample_rate) * _ROLLOFF
+    return ceil((_ZERO_CROSSINGS * source / lowest + 1) / period + 1) * period

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import ValuesView
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,10 @@ from codec.io.errors import UserError
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
 
+Count = TypeVar("Count", int, Tensor)
 
-def feature_frames(num_samples: int | Tensor, rate: int) -> int | Tensor:
+
+def feature_frames(num_samples: Count, rate: int) -> Count:
     """Frames at `rate` Hz of a clip of `num_samples` samples at 24 kHz; the same rule as the lengths of the tokens."""
     return num_samples * rate // SAMPLE_RATE + 1
 
@@ -78,7 +81,8 @@ class ExpertEncoder(nn.Module, ABC):
     def _encode(self, waveforms: Tensor, lengths: Tensor, frames: Tensor) -> dict[str, Tensor]:
         """Features (B, C, T) of waveforms (B, n) that are zero beyond each clip; T: whole frames in n samples.
 
-        frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
+        Args:
+            frames: (B,) of each clip; n is T * samples per frame unless whole frames of the clips alone are wanted.
         """
 
     def freeze(self) -> None:
@@ -89,6 +93,16 @@ class ExpertEncoder(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: no dropout, no layer drop, no masking, whatever the mode of the codec."""
         return super().train(False)
+
+
+class ExpertEncoders(nn.ModuleDict):
+    """Role -> expert encoder; a type checker knows more of them than of the modules in a ModuleDict."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> ExpertEncoder: ...
+
+        def values(self) -> ValuesView[ExpertEncoder]: ...
 
 
 def load_expert(config: ExpertConfig) -> ExpertEncoder:

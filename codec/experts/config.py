@@ -10,7 +10,7 @@ from codec.io.numbers import Positive, Range
 from codec.tokens import SAMPLE_RATE
 
 RATES = {"speech_text": 50, "phone": 50, "music": 25}  # frames per second of each role
-TAPS = {  # feature name -> hidden states that are averaged, as published
+TAPS: dict[str, dict[str, tuple[int, ...]]] = {  # feature name -> hidden states that are averaged, as published
     "speech_text": {"speech_text": (-1,)},
     "phone": {"phone": (6, 7, 8, 9)},
     "music": {"music_acoustic": (4,), "music_semantic": (11,)},
@@ -52,7 +52,7 @@ class MelView:
             raise ValueError("a view on the logarithmic scale must begin at 1 Hz or above")
 
 
-MEL_VIEWS = {  # of a mel expert: feature name -> its default view
+MEL_VIEWS: dict[str, dict[str, MelView]] = {  # of a mel expert: feature name -> its default view
     "speech_text": {"speech_text": MelView(bands=64, stack=2, window=600, low=60, high=8000)},
     "phone": {"phone": MelView(bands=80, stack=2, window=600, low=40, high=11000, centre=False)},
     "music": {

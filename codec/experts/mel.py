@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ class MelExpert(ExpertEncoder):
 def band_triangles(view: MelView, fft_size: int) -> Tensor:
     """(bands, bins) triangular weights of a view, each band's weights summing to one; on the CPU."""
     # Each call names its device: transformers makes `linspace`, and no other, ignore a default device of meta.
-    exact = {"dtype": torch.float64, "device": "cpu"}
+    exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     bins = torch.linspace(0, SAMPLE_RATE / 2, fft_size // 2 + 1, **exact)
     if view.scale == "mel":
         low, high = (2595 * torch.log10(torch.tensor(1 + f / 700, **exact)) for f in (view.low, view.high))

@@ -77,6 +77,8 @@ class MusicEncoder(Pretrained):
     config_class = MusicEncoderConfig
     described_as = "music encoder"
     made_by = "train one with `uniaudio train starter/expert`"
+    window: Tensor  # (fft_size,)
+    bands: Tensor  # (mel_bands, bins)
 
     def __init__(self, config: MusicEncoderConfig) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class MusicEncoder(Pretrained):
         with torch.device("cpu"):  # it reads its values, which torch's meta device has not
             bands = melscale_fbanks(bins, 0.0, config.sample_rate / 2, config.mel_bands, config.sample_rate)
         self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
-        self.register_buffer("bands", bands.T.contiguous(), persistent=False)  # (mel_bands, bins)
+        self.register_buffer("bands", bands.T.contiguous(), persistent=False)
         self.front_end = FrontEnd(config)
         self.layers = nn.ModuleList(
             ConformerLayer(config.dim, config.heads, config.feed_forward, config.kernel) for _ in range(config.layers)

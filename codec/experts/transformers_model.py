@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.third_party import third_party_errors
 from codec.untrusted_weights import require_plain
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def load_model(cls: type, config: ExpertConfig, needed: str = "") -> nn.Module:
+
+def load_model(cls: type[Any], config: ExpertConfig, needed: str = "") -> PreTrainedModel:
     """The transformers model of an expert, in float32 whatever type it is stored in.
 
     Args:
@@ -48,7 +50,7 @@ def load_model(cls: type, config: ExpertConfig, needed: str = "") -> nn.Module:
     return model
 
 
-def load_extractor(cls: type, config: ExpertConfig) -> Any:
+def load_extractor(cls: type[Any], config: ExpertConfig) -> Any:
     """The feature extractor of an expert's transformers model. Raises UserError where it is missing or damaged."""
     with _reading(config):
         extractor = cls.from_pretrained(config.source, trust_remote_code=False)

@@ -64,7 +64,8 @@ def present_tree(cls: type, tree: Any, source: str) -> Any:
     kinds = typing.get_type_hints(cls)
     named = present(cls, tree, source)
     for key, value in named.items():
-        inner = next((kind for kind in _members(kinds.get(key)) if dataclasses.is_dataclass(kind)), None)
+        members = (kind for kind in _members(kinds.get(key)) if isinstance(kind, type))
+        inner = next((kind for kind in members if dataclasses.is_dataclass(kind)), None)
         if inner is not None and isinstance(value, (list, tuple)):
             named[key] = [present_tree(inner, member, source) for member in value]
         elif inner is not None:
@@ -81,7 +82,7 @@ def _members(kind: Any) -> Iterator[Any]:
 
 def present(cls: type, tree: Mapping[Any, Any], source: str) -> dict[Any, Any]:
     """Keys and values of a dataclass as they are called now. Raises UserError for a key under both names."""
-    named = {}
+    named: dict[Any, Any] = {}
     removed = REMOVED.get(cls.__name__, {})
     for key, value in tree.items():
         if key in removed and value == removed[key]:

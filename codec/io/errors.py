@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # What to do about a refusal of the operating system. Nothing here may cost anybody a file.
-_REMEDIES = {
+_REMEDIES: dict[int | None, str] = {  # by errno, which not every error has
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path: a part of it is a file, not a folder",
     errno.EISDIR: "it is a folder; give a file",

@@ -26,8 +26,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no names for 
 def require_free(path: str | Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
     """Raise UserError where a result may not be written to `path`; to be asked before the work begins.
 
-    inputs: files that the result is made of, which it never replaces, not even with `force` or through a link
-    force: replace a file that is there
+    Args:
+        inputs: Files that the result is made of, which it never replaces, not even with `force` or through a link.
+        force: Replace a file that is there.
     """
     path = Path(path)
     if "\0" in str(path):
@@ -85,8 +86,9 @@ def new_file(path: str | Path, *, force: bool = False, inputs: Iterable[str | Pa
 def replace_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """As `new_file`, for files that the program owns: what is there is replaced, and its permissions are kept.
 
-    durable: not to lose it with the machine's power. Left out, which is faster for many small files, only where whoever
-        uses the file sees from its content whether it is whole
+    Args:
+        durable: Not to lose it with the machine's power. Left out, which is faster for many small files, only where
+            whoever uses the file sees from its content whether it is whole.
     """
     with _beside(Path(path), replace=True, durable=durable) as temporary:
         yield temporary
@@ -156,7 +158,8 @@ def require_no_folder(path: str | Path) -> None:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder to write into, which becomes `path` when all is written; where something fails, nothing is left.
 
-    Raises UserError where something is at `path`: a folder is never written over.
+    Raises:
+        UserError: Something is at `path`: a folder is never written over.
     """
     path = Path(path)
     require_no_folder(path)

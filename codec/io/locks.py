@@ -12,13 +12,14 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from codec.io.errors import UserError, of_system
 
 try:
     import fcntl
 except ImportError:  # Windows: the file names its holder, and nothing tells whether that still lives
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module everywhere else
 
 LOCK_FILE = ".lock"
 
@@ -29,9 +30,12 @@ _held: set[tuple[int, int]] = set()  # (device, inode): the system's record lock
 def locked(folder: str | Path, what: str) -> Iterator[None]:
     """Hold the folder, which is made where it is missing, as its only writer.
 
-    what: the use that is made of it, "a training run", for whoever finds it held
-    Raises UserError that names process and host of the holder where there is one. A folder that was made here and into
-    which nothing was written is removed again.
+    Args:
+        what: The use that is made of it, "a training run", for whoever finds it held.
+
+    Raises:
+        UserError: Somebody holds it; names the process and the host. A folder that was made here and into which
+            nothing was written is removed again.
     """
     folder = Path(folder)
     missing = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
@@ -92,7 +96,7 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _is_gone(holder: dict) -> bool:
+def _is_gone(holder: dict[str, Any]) -> bool:
     """Whether the process that a lock file names has ended, given that the system's lock could be had.
 
     That lock speaks for every process of this boot. A file from another host may be seen through a network file
@@ -103,7 +107,7 @@ def _is_gone(holder: dict) -> bool:
     return holder.get("host") == socket.gethostname() or holder.get("boot") == _boot()
 
 
-def _holder(handle: int) -> dict | None:
+def _holder(handle: int) -> dict[str, Any] | None:
     """What a lock file says; {} where it cannot be read, None where it is new."""
     content = os.pread(handle, 4096, 0)
     if not content:
@@ -115,7 +119,7 @@ def _holder(handle: int) -> dict | None:
     return named if isinstance(named, dict) else None
 
 
-def _refusal(path: Path, holder: dict) -> UserError:
+def _refusal(path: Path, holder: dict[str, Any]) -> UserError:
     return UserError(
         f"{path.parent}: in use by {holder.get('what', 'another process')}, process {holder.get('pid', 'unknown')} on "
         f"{holder.get('host', 'this host')}; wait until it has ended, or choose another folder (where it certainly no "

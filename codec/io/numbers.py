@@ -18,10 +18,13 @@ LARGEST = 2**63 - 1  # what 64 bits hold with a sign
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`; open: without `low` itself."""
+    """From one number to another."""
 
+    # the smallest
     low: float = -math.inf
+    # the largest
     high: float = math.inf
+    # without the smallest itself
     open: bool = False
 
     def problem(self, value: float) -> str:

@@ -38,7 +38,8 @@ Row = tuple[str, dict[str, str]]  # where it stands, and its cells by the names 
 def open_text(path: str | Path, what: str = "file", remedy: str = "check the path") -> TextIO:
     """An ordinary file, open for reading as UTF-8. Raises UserError where there is none.
 
-    what, remedy: what the file should be, and where one is found, for the message where there is none
+    Args:
+        what, remedy: What the file should be, and where one is found, for the message where there is none.
     """
     path = Path(path)
     try:
@@ -54,7 +55,8 @@ def open_text(path: str | Path, what: str = "file", remedy: str = "check the pat
         raise of_system(error, path) from error
     except ValueError as error:  # a NUL in the name
         raise UserError(f"{str(path)!r}: not a name that a file can have; {remedy}") from error
-    if file.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    start = file.buffer.peek(2)[:2]  # type: ignore[attr-defined]  # a BufferedReader, which `open` does not say
+    if start in (b"\xff\xfe", b"\xfe\xff"):
         file.close()
         raise UserError(f"{path}: not text in UTF-8 but in UTF-16; save it in UTF-8")
     return file
@@ -105,7 +107,9 @@ def load_json(text: str, source: str, remedy: str = "correct it") -> Any:
         raise UserError(f"{source}: not JSON that can be read ({_said(error)}); {remedy}") from error
 
 
-def read_json_lines(path: str | Path, what: str = "file", remedy: str = "check the path") -> Iterator[tuple[str, dict]]:
+def read_json_lines(
+    path: str | Path, what: str = "file", remedy: str = "check the path"
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, object) of every line of a JSONL file that is not blank."""
     with open_text(path, what, remedy) as file:
         for number, line in _lines(file, path):
@@ -130,11 +134,11 @@ def read_table(path: str | Path) -> tuple[list[str], list[Row]]:
     """
     path = Path(path)
     if path.suffix.lower() != ".tsv":
-        return _read_table(path, ",", csv.QUOTE_MINIMAL)
+        return _read_table(path, ",", quoted=True)
     try:
-        return _read_table(path, "\t", csv.QUOTE_MINIMAL)
+        return _read_table(path, "\t", quoted=True)
     except _QuotesError:
-        read = _read_table(path, "\t", csv.QUOTE_NONE)
+        read = _read_table(path, "\t", quoted=False)
         warnings.warn(
             f"{path}: its cells are not quoted, so that quotation marks are taken as they stand", stacklevel=2
         )
@@ -154,8 +158,8 @@ class _Record:
     lines: list[str]
 
 
-def _read_table(path: Path, delimiter: str, quoting: int) -> tuple[list[str], list[Row]]:
-    records = _records(path, delimiter, quoting)
+def _read_table(path: Path, delimiter: str, quoted: bool) -> tuple[list[str], list[Row]]:
+    records = _records(path, delimiter, quoted)
     header = next(records, None)
     if header is None:
         raise UserError(f"{path}: is empty; its first line must name the columns")
@@ -181,7 +185,7 @@ def _read_table(path: Path, delimiter: str, quoting: int) -> tuple[list[str], li
     return [name for name in names if name.strip()], rows
 
 
-def _records(path: Path, delimiter: str, quoting: int) -> Iterator[_Record]:
+def _records(path: Path, delimiter: str, quoted: bool) -> Iterator[_Record]:
     """The rows of a table in which something stands."""
     with open_text(path, "table") as file:
         taken: list[str] = []
@@ -191,7 +195,9 @@ def _records(path: Path, delimiter: str, quoting: int) -> Iterator[_Record]:
                 taken.append(line)
                 yield line
 
-        reader = csv.reader(lines(), delimiter=delimiter, quoting=quoting, strict=True)
+        reader = csv.reader(
+            lines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+        )
         while True:
             begun = reader.line_num + 1
             taken.clear()
@@ -281,7 +287,9 @@ def load_yaml(text: str, source: str) -> Any:
 
     Aliases and merge keys are counted before they are followed: a few lines can mean a thousand million values. What
     YAML 1.1 takes for a date, for a number in base 60 (12:30) or 8 (010) is refused, since it is hardly ever meant.
-    Raises UserError that names `source` and the line.
+
+    Raises:
+        UserError: It cannot be read; names `source` and the line.
     """
     try:
         loader = _Loader(text)

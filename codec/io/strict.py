@@ -12,14 +12,17 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.numbers import ANY, Filled, Range
 from codec.io.terminal import shown
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def parse(cls: type[T], tree: Any, source: str, key: str = "") -> T:
@@ -83,7 +86,7 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
             except UserError:
                 continue
         return _convert(members[-1], value, source, key)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return parse(kind, value, source, key)
     if origin is Literal:
         if any(value == arg and type(value) is type(arg) for arg in args):

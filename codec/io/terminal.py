@@ -115,7 +115,8 @@ def _explained(error: BaseException) -> tuple[int, object] | None:
     """Exit status and message of an error; None for one that is a fault of the program."""
     if isinstance(error, BaseExceptionGroup):
         found = [_explained(part) for part in error.exceptions]
-        return None if None in found else max(found, key=lambda pair: pair[0])
+        explained = [pair for pair in found if pair is not None]
+        return max(explained, key=lambda pair: pair[0]) if len(explained) == len(found) else None
     if isinstance(error, SystemExit):
         return (error.code or 0, None) if isinstance(error.code, int | None) else (1, error.code)
     if isinstance(error, KeyboardInterrupt):

@@ -6,7 +6,7 @@ import contextlib
 
 import torch
 import torch.distributed as distributed
-from torch import Tensor
+from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.io.errors import UserError
@@ -19,7 +19,7 @@ with contextlib.suppress(ImportError):  # newer versions of the library log thro
     logger.disable("vector_quantize_pytorch")
 
 
-class ResidualQuantiser(ResidualVQ):
+class ResidualQuantiser(ResidualVQ):  # type: ignore[misc]  # vector-quantize-pytorch is not typed
     """vector-quantize-pytorch's residual VQ, which learns the codebooks; published state loads into it.
 
     Encoding goes a shorter way: the library prepares for training at every level and copies the codebook for each clip.
@@ -30,6 +30,7 @@ class ResidualQuantiser(ResidualVQ):
     """
 
     straight_through = False
+    layers: nn.ModuleList
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, levels: int | None = None
@@ -58,19 +59,19 @@ class ResidualQuantiser(ResidualVQ):
         if not all(level._codebook.initted for level in used):
             raise UserError("the codebooks are not initialised: train them or load their weights")
         vectors = residual = self.project_in(x)
-        chosen, ids, losses = torch.zeros_like(residual), [], x.new_zeros(len(used))
+        chosen, of_levels, losses = torch.zeros_like(residual), [], x.new_zeros(len(used))
         for number, level in enumerate(used):
             codes = level._codebook.embed[0].to(residual.dtype)  # (K, codebook_dim)
             # The nearest in Euclidean distance; the vector's own length is the same for all codes.
             nearest = (codes.square().sum(1) - 2.0 * residual @ codes.T).argmin(-1)
             chosen, residual = chosen + codes[nearest], residual - codes[nearest]
-            ids.append(nearest)
+            of_levels.append(nearest)
             if self.straight_through:
                 distances = residual.square().mean(-1)  # (B, T)
                 losses[number] = (distances if mask is None else distances[mask]).mean()
         if self.straight_through:
             chosen = vectors + (chosen - vectors).detach()
-        quantised, ids = self.project_out(chosen), torch.stack(ids, dim=-1)
+        quantised, ids = self.project_out(chosen), torch.stack(of_levels, dim=-1)
         if mask is not None:
             quantised, ids = quantised * mask[..., None], ids.masked_fill(~mask[..., None], -1)
         return quantised, ids, losses

@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.experts.base import load_expert
+from codec.experts.base import ExpertEncoders, load_expert
 from codec.io.errors import UserError
 from codec.io.strict import without_defaults
 from codec.layers.masks import length_mask
@@ -65,7 +65,7 @@ class ReasoningCodec(AudioTokenizer):
 
     def __init__(self, config: ReasoningCodecConfig) -> None:
         super().__init__()
-        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in config.experts})
+        self.experts = ExpertEncoders({expert.role: load_expert(expert) for expert in config.experts})
         # The experts' own configurations: a saved codec needs no source for weights that it holds.
         self.config = replace(config, experts=tuple(self.experts[expert.role].config for expert in config.experts))
         dims = {name: dim for expert in self.experts.values() for name, dim in expert.dims.items()}
@@ -90,8 +90,11 @@ class ReasoningCodec(AudioTokenizer):
 
     @torch.no_grad()
     def dequantise(self, stream: str, ids: Tensor) -> Tensor:
-        branch = {"descriptive": self.descriptive, "structural": self.structural}[stream]
-        return branch.dequantise(ids.to(self.device))
+        branches: dict[str, DescriptiveBranch | StructuralBranch] = {
+            "descriptive": self.descriptive,
+            "structural": self.structural,
+        }
+        return branches[stream].dequantise(ids.to(self.device))
 
     @property
     def device(self) -> torch.device:
@@ -109,6 +112,7 @@ class ReasoningCodec(AudioTokenizer):
             f"{s.name} tokens": f"{s.rate:g} Hz x {s.codebooks} codebooks of {s.codes} codes "
             f"({s.rate * s.codebooks * log2(s.codes):.0f} bit/s)"
             for s in self.streams
+            if s.codes is not None
         }
         experts = (f"{e.role}: {e.kind} {e.source}".strip() for e in config.experts)
         decoder = f"{config.flow.layers} layers of {config.flow.heads * config.flow.head_dim} channels"

@@ -27,8 +27,11 @@ class Decoder:
     """The modules of a ReasoningCodec that decode. It owns none of them: their weights stay those of the codec."""
 
     stream: StreamSpec  # of the ids
+    # ids -> what conditions the flow
     structural: StructuralBranch
+    # condition -> scalar latents
     flow: FlowDecoder
+    # scalar latents -> sound
     scalar: ScalarAutoencoder
 
     @property
@@ -150,8 +153,9 @@ class Decoder:
 
     def check_ids(self, ids: Tensor) -> None:
         """Raise UserError where one of some ids, at least one, is not in its codebook."""
-        if ids.min() < 0 or ids.max() >= self.stream.codes:
+        codes = self.stream.codes
+        if ids.min() < 0 or (codes is not None and ids.max() >= codes):
             raise UserError(
-                f"{self.stream.name} ids must lie in [0, {self.stream.codes}), found {int(ids.min())} to "
+                f"{self.stream.name} ids must lie in [0, {codes}), found {int(ids.min())} to "
                 f"{int(ids.max())}; decode them with the tokenizer that made them"
             )

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from codec.experts.base import feature_frames, load_expert
+from codec.experts.base import ExpertEncoders, feature_frames, load_expert
 from codec.io.errors import UserError
 from codec.pretrained import CONFIG_FILE, Pretrained
 from codec.reasoning.codec import ReasoningCodec
@@ -37,7 +37,7 @@ class DescriptiveEncoder(Pretrained):
         if any(expert.sizes is not None for expert in config.experts):
             raise UserError("an expert of given sizes has no weights; name the source of the music expert")
         self.config = config
-        self.experts = nn.ModuleDict({expert.role: load_expert(expert) for expert in config.experts})
+        self.experts = ExpertEncoders({expert.role: load_expert(expert) for expert in config.experts})
         dims = (self.experts["speech_text"].dims["speech_text"], self.experts["music"].dims["music_semantic"])
         configured = (config.descriptive.speech_dim, config.descriptive.music_dim)
         if dims != configured:
@@ -63,7 +63,7 @@ class DescriptiveEncoder(Pretrained):
         """The encoder inside a whole codec: its own modules, no copies."""
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
-        encoder.experts = nn.ModuleDict({role: codec.experts[role] for role in ("speech_text", "music")})
+        encoder.experts = ExpertEncoders({role: codec.experts[role] for role in ("speech_text", "music")})
         experts = tuple(expert.config for expert in encoder.experts.values())
         encoder.config = DescriptiveEncoderConfig(experts, codec.config.descriptive)
         encoder.branch = codec.descriptive
@@ -73,7 +73,8 @@ class DescriptiveEncoder(Pretrained):
     def from_pretrained(cls, source: str | Path) -> Self:
         """The encoder of a folder or hub id, of a whole codec's too, in eval mode.
 
-        Raises UserError where a file is missing, damaged or does not fit.
+        Raises:
+            UserError: A file is missing, damaged or does not fit.
         """
         folder = cls.folder_of(source)
         if ReasoningCodec.is_in(folder):

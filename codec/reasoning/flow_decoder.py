@@ -24,6 +24,9 @@ class FlowDecoder(nn.Module):
         condition_dim: channels of the conditioning
     """
 
+    latent_mean: Tensor  # (latent_dim,)
+    latent_spread: Tensor  # (latent_dim,)
+
     def __init__(self, config: FlowConfig, latent_dim: int, condition_dim: int) -> None:
         super().__init__()
         self.config = config

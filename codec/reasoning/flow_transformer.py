@@ -107,6 +107,8 @@ class FlowTransformer(nn.Module):
         max_frames: the most frames of one call
     """
 
+    positions: Tensor  # (max_frames, dim)
+
     def __init__(
         self,
         dim_in: int,
@@ -131,7 +133,9 @@ class FlowTransformer(nn.Module):
 
         x (B, T, dim_in), t (B,) in [0, 1], mask (B, T) bool or None. Frames where the mask is False are no part of
         the clip: zero for every convolution and invisible to attention, so a padded clip gives what it gives alone.
-        Raises ValueError where T exceeds `max_frames`.
+
+        Raises:
+            ValueError: T exceeds `max_frames`.
         """
         if x.shape[1] > self.positions.shape[0]:
             raise ValueError(

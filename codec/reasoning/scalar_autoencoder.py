@@ -73,7 +73,8 @@ class ScalarAutoencoder(Pretrained):
         if c.principal_components:
             self.principal = PrincipalComponents(c.num_bands, c.latent_hidden_dim, math.prod(c.downsample_factors))
             for correction in (self.encoder[-1], self.decoder[-1]):
-                nn.init.constant_(correction.parametrizations.weight.original0, 0.05)  # the network starts small
+                scale = correction.get_parameter("parametrizations.weight.original0")
+                nn.init.constant_(scale, 0.05)  # the network starts small
 
     @property
     def decoder_reach(self) -> tuple[int, int]:
@@ -157,9 +158,9 @@ class ScalarAutoencoder(Pretrained):
             x = F.avg_pool1d(x, self.config.num_samples)
         else:
             x = first(signal, steps)
-        for stage in stages:
+        for stage, factor in zip(stages, self.config.downsample_factors, strict=True):
             x = self.down_activation(stage(x, steps))
-            steps = None if steps is None else steps // stage.factor
+            steps = None if steps is None else steps // factor
         raw = last(x, steps)
         return keep(raw if self.principal is None else raw + self.principal.down(signal), frames)
 
@@ -192,9 +193,9 @@ class ScalarAutoencoder(Pretrained):
         if repeat > 1:
             *stages, expanding = stages
         x = first(latents, frames)
-        for stage in stages:
+        for stage, factor in zip(stages, self.config.upsample_factors, strict=True):
             x = stage(x, frames)
-            frames = _times(frames, stage.factor)
+            frames = _times(frames, factor)
         if repeat > 1:
             frames = _times(frames, repeat)
             x = expanding(x.repeat_interleave(repeat, dim=-1), frames)
@@ -206,7 +207,9 @@ class ScalarAutoencoder(Pretrained):
         """Set the principal components to those of (waveforms (B, n), lengths (B,)) batches.
 
         The network then starts from the best linear code, and needs a tenth of the steps to the same error.
-        Raises ValueError where the config has none.
+
+        Raises:
+            ValueError: The config has none.
         """
         if self.principal is None:
             raise ValueError("this autoencoder's config has no principal components to fit")
@@ -214,7 +217,8 @@ class ScalarAutoencoder(Pretrained):
         for waveforms, lengths in clips:
             signal = self.signal(self.pad(waveforms, lengths))  # (B, num_bands, T25 factor)
             pieces = signal.unflatten(-1, (-1, self.principal.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
-            vectors.append(pieces[length_mask(self._latent_frames(lengths), pieces.shape[1])])
+            frames = -(-lengths // self.config.samples_per_frame)
+            vectors.append(pieces[length_mask(frames, pieces.shape[1])])
         self.principal.fit(torch.cat(vectors))
 
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:

@@ -40,7 +40,8 @@ class TransposedConv(nn.ConvTranspose1d):
         super().__init__(ins, outs, kernel, stride=stride)
         self.cut = 0 if causal else (kernel - stride) // 2
 
-    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+    # Called like `Conv`; torch's own has a wanted size in the place of `frames`.
+    def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
         length = x.shape[-1] * self.stride[0]
         return super().forward(keep(x, frames))[..., self.cut : self.cut + length]
 
@@ -74,7 +75,6 @@ class EncoderStage(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(ResidualUnit(channels, res_kernel, d, causal) for d in DILATIONS)
         self.down_conv = _Resampler(Conv(channels, 2 * channels, kernel, stride=factor, causal=causal))
-        self.factor = factor
 
     def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:
         for unit in self.convs:
@@ -124,6 +124,10 @@ class PrincipalComponents(nn.Module):
 
     Until it is fitted it is zero: coefficients and signals.
     """
+
+    mean: Tensor  # (bands, factor)
+    encoder: Tensor  # (latents, bands, factor)
+    decoder: Tensor  # (latents, bands, factor)
 
     def __init__(self, bands: int, latents: int, factor: int):
         super().__init__()

@@ -41,6 +41,8 @@ class LogMagnitudeSpectrogram(nn.Module):
         momentum: Of the fast variant; 0 is plain Griffin-Lim.
     """
 
+    window: Tensor  # (fft_size,)
+
     def __init__(self, fft_size: int, hop: int, iterations: int, momentum: float = 0.99) -> None:
         super().__init__()
         if fft_size % hop or fft_size < 4 * hop or fft_size % 2 or hop % 2:
@@ -61,7 +63,8 @@ class LogMagnitudeSpectrogram(nn.Module):
     def invert(self, spectrum: Tensor, weight: Tensor) -> Tensor:
         """Complex (B, T, bands) -> (B, T hop): least-squares inverse by windowed overlap-add.
 
-        weight: of every sample, from `overlap`
+        Args:
+            weight: Of every sample, from `overlap`.
         """
         return self._overlap_add(torch.fft.irfft(spectrum, n=self.fft_size) * self.window) / weight
 

@@ -87,7 +87,11 @@ class StructuralBranch(nn.Module):
     def fuse(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs of the three branches, each (B, T12, dim), before FiLM.
 
-        features: name -> (B, C, T12 * FEATURE_FRAMES[name]), zero beyond each clip. Raises ValueError on other lengths.
+        Args:
+            features: Name -> (B, C, T12 * FEATURE_FRAMES[name]), zero beyond each clip.
+
+        Raises:
+            ValueError: On other lengths.
         """
         frames = {name: features[name].shape[-1] / k for name, k in FEATURE_FRAMES.items()}
         if len(set(frames.values())) != 1 or not next(iter(frames.values())).is_integer():
@@ -142,7 +146,8 @@ class StructuralBranch(nn.Module):
         keep = (ids[..., :1] >= 0).to(self.condition_projection.weight.dtype)
         parts = ids.clamp(min=0).split([LEVELS[name] for name in BRANCHES], dim=-1)
         vectors = [
-            self.quantiser[name].get_output_from_indices(part) for name, part in zip(BRANCHES, parts, strict=True)
+            self.quantiser[name].get_output_from_indices(part)  # type: ignore[operator]  # a ResidualQuantiser
+            for name, part in zip(BRANCHES, parts, strict=True)
         ]
         return sum(vectors) * keep
 

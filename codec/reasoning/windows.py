@@ -21,11 +21,15 @@ SEGMENT_SAMPLES = SEGMENT_BLOCKS * BLOCK_SAMPLES + 240  # samples of a segment
 
 @dataclass(frozen=True)
 class Window:
-    """One window: `read` [start, stop) is what is computed, `keep` [start, stop) within it is what is used."""
+    """One window: what is computed, and what of it is used."""
 
+    # first unit that is computed
     read_start: int
+    # the unit behind the last one that is computed
     read_stop: int
+    # first unit that is used
     keep_start: int
+    # the unit behind the last one that is used
     keep_stop: int
 
 
@@ -137,7 +141,8 @@ def overlapping_windows(total: int, window: int, overlap: int, first: int | None
     for start, stop in endless_windows(window, overlap, first):
         windows.append((start, min(stop, total)))
         if stop >= total:
-            return windows
+            break
+    return windows
 
 
 def cross_faded(pieces: Sequence[tuple[int, Tensor]], fade: int) -> Tensor:

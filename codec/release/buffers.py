@@ -27,7 +27,8 @@ _OTHERS = re.compile(
 def is_table(key: str, value: Tensor, source: str) -> bool:
     """Whether a tensor that is no part of the codec is such a table.
 
-    Raises UserError where it is one by its name, affects the results, and differs from ours.
+    Raises:
+        UserError: It is one by its name, affects the results, and differs from ours.
     """
     if _KERNEL.search(key):
         if not _resamples(value):

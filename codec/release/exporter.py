@@ -17,6 +17,7 @@ import yaml
 from torch import Tensor
 
 from codec.experts.config import ExpertConfig
+from codec.experts.conformer import ConformerExpert
 from codec.io.errors import UserError
 from codec.io.files import new_file
 from codec.layers.rotary import rotary_frequencies
@@ -165,7 +166,7 @@ def _require_same(published: Any, ours: Any, whose: str, source: str) -> None:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
     return flat
@@ -173,8 +174,12 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 def _codec_file(codec: ReasoningCodec, state: Mapping[str, Tensor], inside: bool) -> dict[str, Tensor]:
     config = codec.config
-    named = {published_name(name): value for name, value in state.items()}
-    named.pop(None, None)  # the scalar autoencoder, the music encoder, and what the published decoder does not have
+    named = {
+        published: value
+        for name, value in state.items()
+        # None: the scalar autoencoder, the music encoder, and what the published decoder does not have
+        if (published := published_name(name)) is not None
+    }
     frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
     for block in range(config.descriptive.blocks):
         named[f"audio_thinking.encoder_transformers.{block}.rope.inv_freq"] = frequencies
@@ -187,9 +192,13 @@ def _codec_file(codec: ReasoningCodec, state: Mapping[str, Tensor], inside: bool
 
 def _music_file(codec: ReasoningCodec, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     weights = {
-        MUSIC.published(name.removeprefix(_MUSIC)): value for name, value in state.items() if name.startswith(_MUSIC)
+        published: value
+        for name, value in state.items()
+        if name.startswith(_MUSIC) and (published := MUSIC.published(name.removeprefix(_MUSIC))) is not None
     }
-    weights |= fixed_tables(codec.experts["music"].encoder)
+    music = codec.experts["music"]
+    if isinstance(music, ConformerExpert):  # it is, or the codec has no published form
+        weights |= fixed_tables(music.encoder)
     return {f"{prefix}{name}": _plain(value) for name, value in weights.items()}
 
 

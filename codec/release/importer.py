@@ -6,7 +6,7 @@ the files is kept beside it (codec/release/record.py), so that it can be written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -141,24 +141,26 @@ def _fitting(config: ReasoningCodecConfig, source: str) -> ReasoningCodec:
 
 
 def _converted(
-    state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig, known: set[str]
+    state: Mapping[str, Tensor], source: str, config: ReasoningCodecConfig, known: Collection[str]
 ) -> dict[str, Tensor]:
     """Our state dict of a published one but for scalar autoencoder and music encoder; fixed tables are compared.
 
-    known: names of our state dict
+    Args:
+        known: Names of our state dict.
     """
     weights: dict[str, Tensor] = {}
     rope_frequencies = rotary_frequencies(config.descriptive.rope_dims, config.descriptive.rope_base)
     positions = sinusoidal_positions(config.flow.max_frames, config.flow.heads * config.flow.head_dim)
 
-    def has_a_place(key: str, value: Tensor) -> bool:
+    def put(key: str, value: Tensor) -> bool:
+        """Whether the tensor has a place with us, where it then is."""
         name = our_name(key)
-        return name is not None and (name in weights or name in known or not is_table(key, value, source))
-
-    def put(key: str, value: Tensor) -> None:
-        if our_name(key) in weights:
+        if name is None or (name not in weights and name not in known and is_table(key, value, source)):
+            return False
+        if name in weights:
             raise UserError(f"{source}: {key} is there a second time under an older name; remove one of them")
-        weights[our_name(key)] = value
+        weights[name] = value
+        return True
 
     def leave_over(key: str, value: Tensor) -> None:  # load_state_dict then names it as unexpected
         weights[f"descriptive.{key.removeprefix(_DESCRIPTIVE)}"] = value
@@ -170,7 +172,6 @@ def _converted(
         raise UserError(f"{source}: {key} is no tensor of the published codec{seems([key])}; use the original")
 
     rules: tuple[tuple[Callable[[str, Tensor], bool], Callable[[str, Tensor], None]], ...] = (
-        (has_a_place, put),
         (
             lambda key, _: key.startswith(_DESCRIPTIVE) and key.endswith(".rope.inv_freq"),
             lambda key, value: compare_tables(value, rope_frequencies, f"{source}: {key}"),
@@ -185,8 +186,9 @@ def _converted(
         (lambda key, _: True, refuse),
     )
     for key, value in state.items():
-        action = next(action for matches, action in rules if matches(key, value))  # the first rule that matches
-        action(key, value)
+        if not put(key, value):
+            action = next(action for matches, action in rules if matches(key, value))  # the first rule that matches
+            action(key, value)
     return weights
 
 
@@ -246,22 +248,22 @@ def _music_encoder(
     file: WeightFile, source: str, apart: WeightFile | None, music_source: str
 ) -> tuple[MusicEncoder, str]:
     """The encoder, out of the codec's file or one of its own, and what stands before every key of it."""
-    prefix = music_prefix(file.state, inside=True)
-    if prefix is not None and apart is not None:
-        raise UserError(f"{music_source}: {source} holds a music encoder already; leave this file out")
-    if prefix is None and apart is None:
-        if any(key.startswith("pretrained_model.") for key in file.state):
-            raise UserError(
-                f"{source}: holds a music encoder under names that are not the published ones; use the original file"
-            )
-        _require_codec(file, source)
-        raise UserError(f"{source}: holds no music encoder; name the file of the released one (--music-encoder)")
-    if apart is None:
-        return music_encoder_from_published(file.state, source, prefix), prefix
-    prefix = music_prefix(apart.state, inside=False)
-    if prefix is None:
-        raise UserError(f"{music_source}: no published music encoder{seems(apart.state)}; use the original file")
-    return music_encoder_from_published(apart.state, music_source, prefix), prefix
+    inside = music_prefix(file.state, inside=True)
+    if apart is not None:
+        if inside is not None:
+            raise UserError(f"{music_source}: {source} holds a music encoder already; leave this file out")
+        prefix = music_prefix(apart.state, inside=False)
+        if prefix is None:
+            raise UserError(f"{music_source}: no published music encoder{seems(apart.state)}; use the original file")
+        return music_encoder_from_published(apart.state, music_source, prefix), prefix
+    if inside is not None:
+        return music_encoder_from_published(file.state, source, inside), inside
+    if any(key.startswith("pretrained_model.") for key in file.state):
+        raise UserError(
+            f"{source}: holds a music encoder under names that are not the published ones; use the original file"
+        )
+    _require_codec(file, source)
+    raise UserError(f"{source}: holds no music encoder; name the file of the released one (--music-encoder)")
 
 
 def _require_codec(file: WeightFile, source: str) -> None:

@@ -142,7 +142,8 @@ def _frequencies(config: MusicEncoderConfig) -> Tensor:
 def compare_tables(published: Tensor, ours: Tensor, what: str) -> None:
     """Raise UserError where two tables differ by more than the rounding of another maths library, or of a narrow type.
 
-    what: names the published one
+    Args:
+        what: Names the published one.
     """
     close = 1e-3 if published.dtype in (torch.float32, torch.float64) else 5e-3
     if published.shape != ours.shape or not torch.allclose(published.float(), ours.float(), atol=close, rtol=close):

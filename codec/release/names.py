@@ -161,7 +161,9 @@ def published_scalar_names(ours: str, stages: Iterable[int]) -> list[str]:
 def music_prefix(names: Iterable[str], inside: bool) -> str | None:
     """What stands before every key of a music encoder among some names; None where there is none.
 
-    inside: in the codec's file, whose prefix may hold one `model.` fewer than the encoder's own checkpoint would add
+    Args:
+        inside: In the codec's file, whose prefix may hold one `model.` fewer than the encoder's own checkpoint would
+            add.
     """
     found = next((name for name in names if name.endswith(_MUSIC_KEY) and name.startswith("pretr") == inside), None)
     prefix = None if found is None else found.removesuffix(_MUSIC_KEY)

@@ -94,7 +94,9 @@ class PublishedFiles:
         """The tensors of one released file, under its names and in its types and order, from the codec's.
 
         A tensor that a narrower type would round, as after training, keeps its own. folder: for messages.
-        Raises UserError where the codec lacks one.
+
+        Raises:
+            UserError: The codec lacks one.
         """
         state = {}
         for key, (ours, dtype) in self.files[file].tensors.items():
@@ -114,7 +116,8 @@ def recorded(
 ) -> PublishedFiles:
     """The record of released files whose tensors a codec's state dict holds.
 
-    files: name -> the file and our name for each of its tensors (None: it has none)
+    Args:
+        files: Name -> the file and our name for each of its tensors (None: it has none).
     """
     records, apart = {}, {}
     for name, (file, our_name) in files.items():

@@ -63,7 +63,8 @@ def scalar_autoencoder_from_published(
 def scalar_state_from_published(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The state dict of a ScalarAutoencoder from a published one, which names the shared activation once per stage.
 
-    Raises UserError where two tensors of one place differ.
+    Raises:
+        UserError: Two tensors of one place differ.
     """
     converted: dict[str, Tensor] = {}
     for key, value in state.items():

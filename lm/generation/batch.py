@@ -31,7 +31,11 @@ class Batch:
     """Which requests of a batch are still open, and how far each came. Lives on the model's device."""
 
     def __init__(self, room: Tensor, max_rows: int):
-        """room (B,): rows that fit into each request's context."""
+        """
+        Args:
+            room: (B,) rows that fit into each request's context.
+            max_rows: Rows that each request gets at most.
+        """
         self.entries = torch.arange(len(room), device=room.device)  # (b,) requests still carried along
         self.open = torch.ones_like(self.entries, dtype=torch.bool)  # (b,)
         self.limits = room.clamp(max=max_rows)  # (B,)
@@ -49,6 +53,7 @@ class Batch:
         self.open = self.open & ~finished & (rows < self.limits[self.entries])
 
     def time_to_look(self, step: int) -> bool:
+        """Whether the host looks at the state after this step, counted from 0."""
         return (step + 1) % self.look_every == 0
 
     def shrink(self) -> Tensor | None:
@@ -61,7 +66,8 @@ class Batch:
         return kept
 
     def reasons(self) -> list[Reason]:
-        full = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
+        """Why each request stopped. Waits for the device."""
+        full: list[Reason] = ["max_rows" if limit == self._max_rows else "context" for limit in self.limits.tolist()]
         states = zip(self.ended.tolist(), self.cut.tolist(), full, strict=True)
         return [("max_rows" if cut else "end") if ended else why for ended, cut, why in states]
 
@@ -153,6 +159,14 @@ class TextRun(_Run):
         seeds: Sequence[int],
         compiled: bool,
     ) -> None:
+        """
+        Args:
+            model: The language model.
+            prompts: One of each request; each leaves room for a row.
+            settings: How to generate.
+            seeds: One of each request.
+            compiled: Run every step as one unit compiled by torch.
+        """
         self.model, self.settings, layout = model, settings, model.config.layout
         self.pad, self.eos = layout.text_pad, layout.text_eos
         with torch.inference_mode():
@@ -198,7 +212,15 @@ class AudioRun(_Run):
         negatives: Sequence[Rows],
         compiled: bool = False,
     ) -> None:
-        """negatives: empty without guidance"""
+        """
+        Args:
+            model: The language model.
+            prompts: One of each request; each leaves room for its BOS frame and a row.
+            settings: How to generate.
+            seeds: One of each request.
+            negatives: The unguided prompt of each request; empty without guidance.
+            compiled: Run every step as one unit compiled by torch.
+        """
         self.model, self.settings = model, settings
         self.guided = settings.guided
         layout, count = model.config.layout, len(prompts)

@@ -7,6 +7,7 @@ bookkeeping costs as much as the arithmetic at small sizes. Tests hold both to t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,10 @@ from lm.generation.generative_model import GenerativeModel
 from lm.generation.int8 import Int8Heads
 from lm.generation.prepacked_linear import LARGE_MATRIX, MANY_ROWS, PackedLinear, is_plain, pack
 from lm.rows import Rows
+
+if TYPE_CHECKING:
+    from transformers import LlamaModel
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
 STRETCHING_ROPES = ("dynamic", "longrope")  # their tables depend on how many rows there are
@@ -37,8 +42,14 @@ def unsupported(config: PreTrainedConfig) -> str | None:
     return None
 
 
-def rotary_tables(transformer: nn.Module, positions: int, like: Tensor) -> SignedRotary:
-    """Tables of all positions of a transformer, in the type and on the device of `like`."""
+def rotary_tables(transformer: LlamaModel, positions: int, like: Tensor) -> SignedRotary:
+    """The rotary tables of a transformer.
+
+    Args:
+        transformer: Whose rotary code it is.
+        positions: How many, from 0.
+        like: The tables have its type and lie on its device.
+    """
     indices = torch.arange(positions, device=like.device)[None]
     cos, sin = (table[0] for table in transformer.rotary_emb(like, indices))  # (positions, head)
     return SignedRotary(cos, sin)
@@ -47,10 +58,12 @@ def rotary_tables(transformer: nn.Module, positions: int, like: Tensor) -> Signe
 class _Layer:
     """One library layer's matrices, packed where that is possible."""
 
-    def __init__(self, layer: nn.Module, batch: int):
+    def __init__(self, layer: LlamaDecoderLayer, batch: int):
         self.attention, self.mlp = layer.self_attn, layer.mlp
         self.before_attention, self.before_mlp = layer.input_layernorm, layer.post_attention_layernorm
         attention, mlp = self.attention, self.mlp
+        qwen3: Any = attention
+        self.norms = (qwen3.q_norm, qwen3.k_norm) if hasattr(attention, "q_norm") else None
         self.inward = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.widths = [attention.q_proj.out_features, attention.k_proj.out_features, attention.v_proj.out_features]
         self.packed_inward = pack(self.inward, batch)
@@ -60,7 +73,7 @@ class _Layer:
         plain = (*self.inward, attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
         self.plain = all(map(is_plain, plain))
 
-    def _product(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _product(self, module: nn.Linear, x: Tensor) -> Tensor:
         if self.plain and (x.shape[1] >= MANY_ROWS or module.weight.numel() >= LARGE_MATRIX):
             return multiply(x, module.weight)
         return module(x)
@@ -94,19 +107,30 @@ class CachedLayers:
 
     def __init__(
         self,
-        transformer: nn.Module,
+        transformer: LlamaModel,
         batch: int,
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
         static: bool = False,
     ):
-        """static: for a compiled step, which packs weights as it likes and sees the whole cache."""
-        config = transformer.config
+        """
+        Args:
+            transformer: The layers.
+            batch: Entries of the batch.
+            capacity: Rows of the cache.
+            dtype: Of the cache.
+            device: Where the cache lies.
+            static: For a compiled step, which packs weights as it likes and sees the whole cache.
+
+        Raises:
+            ValueError: The layers are of a kind that is not reproduced here.
+        """
+        config: PreTrainedConfig = transformer.config
         strange = unsupported(config)
         if strange:
             raise ValueError(f"generation does not support layers {strange}")
-        self.layers = [_Layer(layer, 1 if static else batch) for layer in transformer.layers]
+        self.layers = [_Layer(cast("LlamaDecoderLayer", layer), 1 if static else batch) for layer in transformer.layers]
         self.norm = transformer.norm
         self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         shape = (len(self.layers), batch, self.groups, capacity, self.head)
@@ -117,21 +141,33 @@ class CachedLayers:
     def __call__(self, x: Tensor, start: int | Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
         """Rows x (B, S, d) at cache columns start..start+S-1 -> normed output (B, S, d).
 
-        bias: what is added to attention scores, (B, 1, S, start + S), or None for plain causality.
-        start (1,) as a tensor: for one row, whose bias (B, 1, 1, capacity) then covers the whole cache.
+        Args:
+            x: The rows, not yet normed.
+            start: Cache column of the first one; as a tensor (1,) for one row, whose bias (B, 1, 1, capacity) then
+                covers the whole cache.
+            rotary: Cosines and signed sines of the rows' positions.
+            bias: What is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         """
         for index, layer in enumerate(self.layers):
             x = layer.after_attention(self._attend(index, layer, x, start, rotary, bias), x)
         return _norm(self.norm, x)
 
-    def _attend(self, index: int, layer: _Layer, x: Tensor, start: int | Tensor, rotary, bias: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        index: int,
+        layer: _Layer,
+        x: Tensor,
+        start: int | Tensor,
+        rotary: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+    ) -> Tensor:
         batch, rows, _ = x.shape
         query, key, value = (
             part.view(batch, rows, -1, self.head) for part in layer.queries_keys_values(x)
         )  # (B, S, heads or groups, head)
         attention = layer.attention
-        if hasattr(attention, "q_norm"):
-            query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
+        if layer.norms is not None:
+            query, key = _norm(layer.norms[0], query), _norm(layer.norms[1], key)
         query = rotate_signed(query, rotary)
         if isinstance(start, Tensor):
             keys, values = self.keys[index], self.values[index]
@@ -165,9 +201,15 @@ class RowDecoder:
     """
 
     def __init__(self, model: GenerativeModel, prompts: Sequence[Rows], max_rows: int, static: bool = False):
-        """static: rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
+        """
+        Args:
+            model: The language model.
+            prompts: One of each entry of the batch.
+            max_rows: Rows that are fed after the prompts, at most.
+            static: Rows after the prompt are fed at `position`, a tensor, in steps that are all alike.
 
-        Raises ValueError for an empty prompt, or one that leaves no room in the model's context.
+        Raises:
+            ValueError: For an empty prompt, or one that leaves no room in the model's context.
         """
         self.model = model
         context = model.config.cross_modal.max_position_embeddings
@@ -222,7 +264,8 @@ class RowDecoder:
     def prefill(self, text_only: bool = False) -> Tensor:
         """Run the prompts; final vector of their last row (B, d).
 
-        text_only: nothing but text will follow, so what the generation layers remember is never asked for.
+        Args:
+            text_only: Nothing but text will follow, so what the generation layers remember is never asked for.
         """
         model, ids, mask = self.model, self.ids, self.mask
         is_audio, is_text = mask[..., :1], mask[..., -1:]  # (B, P, 1)
@@ -259,22 +302,24 @@ class RowDecoder:
     def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """Claim the next cache column: the column, its rotary tables, and what it may see."""
         if self.position is not None:
-            return self._next_static()
+            return self._next_static(self.position)
         column, self.column = self.column, self.column + 1
         where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
         seen = None if self.bias is None else self.bias[..., : self.column]
         return column, self.rotary.at(where), seen
 
-    def _next_static(self) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        column = self.position.clone()
-        self.position.add_(1)
+    def _next_static(self, position: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        column = position.clone()
+        position.add_(1)
         future = torch.zeros_like(self._columns, dtype=self.rotary.cos.dtype)
         future = future.masked_fill(self._columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, capacity)
         seen = future if self.bias is None else self.bias + future
         return column, self.rotary.at((column - self.padding)[:, None]), seen
 
     def static_state(self) -> list[Tensor]:
-        """What a static step changes, at addresses that stay."""
+        """What a static step changes, at addresses that stay. Raises ValueError where steps are not static."""
+        if self.position is None:
+            raise ValueError("only a static decoder has a state at addresses that stay")
         groups = (self.understanding, self.cross_modal, self.generation)
         return [self.position, *(cache for group in groups for cache in (group.keys, group.values))]
 
@@ -290,6 +335,12 @@ class FrameDecoder:
     """The depth decoder with its own cache of eight positions: final vectors in, frames out (published model, §A.5)."""
 
     def __init__(self, model: GenerativeModel, batch: int, static: bool = False):
+        """
+        Args:
+            model: The language model.
+            batch: Entries of the batch.
+            static: For a compiled step, as in `CachedLayers`.
+        """
         layout = model.config.layout
         self.model, self._stride, self._codebooks = model, layout.audio_size, layout.num_codebooks
         weight = model.audio_embeddings.weight
@@ -301,7 +352,9 @@ class FrameDecoder:
     def frame(self, final: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """final (B, d) -> ids (B, 8), codebook after codebook.
 
-        choose(codebook, states (B, d_depth)) -> ids (B,) picks what the next codebook is told.
+        Args:
+            final: Final vectors of the rows before.
+            choose: Codebook and decoder states (B, d_depth) -> ids (B,), which the next codebook is told.
         """
         model, x, ids = self.model, final, []
         for codebook in range(self._codebooks):
@@ -321,14 +374,25 @@ class AudioHeads:
     """The eight output matrices, read in windows of ids."""
 
     def __init__(self, head: Tensor | Int8Heads, batch: int, static: bool = False):
-        """head (8, d_depth, V)"""
+        """
+        Args:
+            head: (8, d_depth, V), or the same in eight bits.
+            batch: Entries of the batch.
+            static: For a compiled step, which packs weights as it likes.
+        """
         self._head = head
         self._pack = batch > 1 and not static and isinstance(head, Tensor) and is_supported(head)
         self._batch = batch
         self._packed: dict[tuple[int, int, int], PackedLinear] = {}
 
     def logits(self, codebook: int, states: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
-        """states (B, d_depth) -> fp32 logits (B, ids) of adjoining windows [low, high)."""
+        """Logits (B, ids) in fp32.
+
+        Args:
+            codebook: Whose matrix is read.
+            states: (B, d_depth) of the depth decoder.
+            windows: The ids, as [low, high) of windows that adjoin each other.
+        """
         if isinstance(self._head, Int8Heads):
             return self._head.logits(codebook, states, windows[0][0], windows[-1][1]).float()
         if not self._pack:
@@ -343,5 +407,5 @@ class AudioHeads:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _norm(module: nn.Module, x: Tensor) -> Tensor:
+def _norm(module: LlamaRMSNorm, x: Tensor) -> Tensor:
     return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)

@@ -19,8 +19,11 @@ class CompiledStep:
     """Feeds a row and draws the next one."""
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
-        """run: a batch being generated (`feed`, `draw`, `static_state`), whose decoder is static
-        shape: of the ids of a row of all its requests, (B,) text or (B, 8) audio
+        """
+        Args:
+            run: A batch being generated (`feed`, `draw`, `static_state`), whose decoder is static.
+            shape: Of the ids of a row of all its requests, (B,) text or (B, 8) audio.
+            device: Where the run's tensors lie.
         """
         self._run = run
         self._ids = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -46,4 +49,6 @@ def _step(run: Any, ids: Tensor, uniform: Tensor, finished: Tensor) -> None:
 @cache
 def _compiled(device: str) -> Callable[..., None]:
     mode = "reduce-overhead" if device == "cuda" else None  # the mode that captures graphs
-    return torch.compile(_step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64)
+    return torch.compile(  # type: ignore[call-overload]  # recompile_limit is not in its stubs
+        _step, fullgraph=True, dynamic=False, mode=mode, recompile_limit=64
+    )

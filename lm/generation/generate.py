@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,33 +15,46 @@ from lm.generation.settings import GenerationSettings
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
 
+T = TypeVar("T")
+
 SCORE_BATCH = 16  # sentences scored at once
 
 
 @dataclass(frozen=True)
 class TextGeneration:
-    """ids: what was generated, without the closing EOS; may be empty."""
+    """Text that was generated."""
 
+    # what was generated, without the closing EOS; may be empty
     ids: list[int]
+    # why it ended
     reason: Reason
 
 
 @dataclass(frozen=True)
 class AudioGeneration:
-    """The codes of each stream, (codebooks, T) int64 on the CPU, by its name.
+    """Audio that was generated, as codes.
 
-    With reason "end" each has at least one frame. Otherwise the last stream, or several, may have none.
+    With reason "end" each stream has at least one frame. Otherwise the last stream, or several, may have none.
     """
 
+    # name of a stream -> its codes, (codebooks, T) int64 on the CPU
     streams: Mapping[str, Tensor]
+    # why it ended
     reason: Reason
 
     def __getitem__(self, stream: str) -> Tensor:
+        """The codes of a stream. Raises KeyError where it has no such stream."""
         return self.streams[stream]
 
 
 def from_frames(layout: VocabularyLayout, frames: Mapping[str, Sequence[list[int]]], reason: Reason) -> AudioGeneration:
-    """Audio of frames of codes, any number in each stream; streams without frames may be missing."""
+    """Audio of frames of codes.
+
+    Args:
+        layout: Vocabulary of the model.
+        frames: Name of a stream -> its frames, any number; streams without frames may be missing.
+        reason: Why the generation ended.
+    """
     streams = {}
     for stream in layout.streams:
         codes = torch.tensor(frames.get(stream.name, []), dtype=torch.int64)
@@ -50,10 +64,13 @@ def from_frames(layout: VocabularyLayout, frames: Mapping[str, Sequence[list[int
 
 @dataclass(frozen=True)
 class StreamedFrame:
-    """One frame of audio as it comes: index of its request, name of its stream, and its codes."""
+    """One frame of audio as it comes."""
 
+    # index of its request
     request: int
+    # name of its stream
     stream: str
+    # one for each codebook
     codes: list[int]
 
 
@@ -66,9 +83,18 @@ def generate_text(
 ) -> list[TextGeneration]:
     """Continue each prompt with text up to the text EOS. `settings.guidance` plays no part.
 
-    compiled: as in `generate_audio`.
     Request i depends on its prompt and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
-    model's context gets nothing, for the reason "context". Raises ValueError for an empty prompt.
+    model's context gets nothing, for the reason "context".
+
+    Args:
+        model: The language model.
+        prompts: One of each request.
+        settings: How to generate.
+        seeds: One of each request.
+        compiled: As in `generate_audio`.
+
+    Raises:
+        ValueError: For an empty prompt, or where there are not as many seeds as prompts.
     """
     _check_lengths(prompts, seeds)
     results = [TextGeneration([], "context")] * len(prompts)
@@ -94,12 +120,21 @@ def generate_audio(
 ) -> list[AudioGeneration]:
     """Continue each prompt with the audio of one clip: the frames of each stream in turn.
 
-    negatives: the unguided prompts, needed where `settings.guidance` is not 1; both halves run as one batch.
-    compiled: run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
-        included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
     Request i depends on its prompts and on seeds[i] alone, not on its neighbours. A prompt that leaves no room in the
     model's context gets nothing, for the reason "context".
-    Raises ValueError for an empty prompt, or guidance without negatives.
+
+    Args:
+        model: The language model.
+        prompts: One of each request.
+        settings: How to generate.
+        seeds: One of each request.
+        negatives: The unguided prompts, needed where `settings.guided`; both halves run as one batch.
+        compiled: Run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
+            included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
+
+    Raises:
+        ValueError: For an empty prompt, guidance without negatives, or where there are not as many seeds or negatives
+            as prompts.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     layout = model.config.layout
@@ -136,7 +171,14 @@ def stream_audio(
 ) -> Generator[StreamedFrame, None, list[Reason]]:
     """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out.
 
-    Returns why each request stopped, as a generator returns.
+    Args:
+        model, prompts, settings, seeds, negatives: As in `generate_audio`.
+
+    Returns:
+        Why each request stopped, as a generator returns.
+
+    Raises:
+        ValueError: As in `generate_audio`, when the first frame is asked for.
     """
     negatives = _checked_negatives(prompts, settings, seeds, negatives)
     fitting = _fitting(model, prompts, negatives, opening=True)
@@ -159,9 +201,16 @@ def stream_audio(
 
 @torch.inference_mode()
 def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: Sequence[Sequence[int]]) -> list[float]:
-    """Log-likelihood of each continuation (text ids) after its prompt: sum over its ids, natural logarithm.
+    """Log-likelihood of each continuation after its prompt: sum over its ids, natural logarithm.
 
-    Raises ValueError for an empty prompt or continuation, or where both together exceed the model's context.
+    Args:
+        model: The language model.
+        prompts: What comes before each continuation.
+        continuations: Text ids.
+
+    Raises:
+        ValueError: For an empty prompt or continuation, where both together exceed the model's context, or where there
+            are not as many of the one as of the other.
     """
     _check_lengths(prompts, continuations)
     context = model.config.cross_modal.max_position_embeddings
@@ -180,12 +229,12 @@ def score_text(model: GenerativeModel, prompts: Sequence[Rows], continuations: S
             layout = model.config.layout
             sentences = [concatenate([prompt, text_rows(ids, layout, is_target=True)]) for prompt, ids in pairs]
             rows = collate(sentences, layout)
-            ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
-            final = model.last_hidden_state(ids[:, :-1], mask[:, :-1])
+            row_ids, mask = rows.ids.to(model.device), rows.mask.to(model.device)
+            final = model.last_hidden_state(row_ids[:, :-1], mask[:, :-1])
             for i, (prompt, continuation) in enumerate(pairs):
                 asked = slice(len(prompt) - 1, len(prompt) + len(continuation) - 1)
                 log_probs = model.lm_head(final[i, asked]).float().log_softmax(-1)
-                targets = ids[i, 1:, -1][asked, None]
+                targets = row_ids[i, 1:, -1][asked, None]
                 scores.append(log_probs.gather(1, targets).sum().item())
     return scores
 
@@ -198,7 +247,8 @@ def _fitting(
 ) -> list[int]:
     """Requests whose prompts, with an opening row or without, leave room for a row.
 
-    Raises ValueError for an empty prompt.
+    Raises:
+        ValueError: For an empty prompt.
     """
     if not all(map(len, (*prompts, *negatives))):
         raise ValueError("a prompt needs at least one row")
@@ -207,7 +257,7 @@ def _fitting(
     return [i for i in range(len(prompts)) if all(len(rows[i]) < room for rows in both)]
 
 
-def _at(places: Sequence[int], values: Sequence) -> list:
+def _at(places: Sequence[int], values: Sequence[T]) -> list[T]:
     return [values[i] for i in places] if values else []
 
 
@@ -225,6 +275,6 @@ def _checked_negatives(
     return negatives
 
 
-def _check_lengths(prompts: Sequence, others: Sequence) -> None:
+def _check_lengths(prompts: Sequence[Any], others: Sequence[Any]) -> None:
     if len(prompts) != len(others):
         raise ValueError(f"{len(prompts)} prompts, but {len(others)} seeds, negatives or continuations")

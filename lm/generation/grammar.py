@@ -38,8 +38,11 @@ class AudioGrammar:
     ):
         """
         Args:
-            stale: the host does not `look` after every frame.
-            max_frames: frames that each phase holds at most; its end is set then, not drawn.
+            layout: Vocabulary of the model.
+            batch: Number of requests.
+            device: Where the state lies.
+            stale: The host does not `look` after every frame.
+            max_frames: Frames that each phase holds at most; its end is set then, not drawn.
         """
         streams = layout.streams
         self.names = [stream.name for stream in streams]
@@ -74,13 +77,16 @@ class AudioGrammar:
     ) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
-        uniform (B, C): noise. With guidance the states hold the guided and then the unguided half of the batch, and
-        both are told the same ids.
+        Args:
+            heads: The output matrices.
+            settings: How to generate.
+            uniform: (B, C) noise in [0, 1). With guidance the states hold the guided and then the unguided half of the
+                batch, and both are told the same ids.
         """
         guided = settings.guided
         guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])
         temperature = self._of_phase(settings.temperature, [settings.temperature_of(name) for name in self.names])
-        windows = [self.edges[p : p + 2] for p in self.present]
+        windows = [(self.edges[p], self.edges[p + 1]) for p in self.present]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1)
         full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])

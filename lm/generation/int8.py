@@ -5,6 +5,8 @@ Weight-only: activations stay as they are. Every output channel has a scale of i
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +24,15 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multiply_int8(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    """x (..., in) times weight (out, in) int8 with scales (out,) -> (..., out), in the type of x.
+    """The product (..., out) with an int8 matrix, in the type of x.
 
     A few rows on the CPU are multiplied in bfloat16, sums in float32: PyTorch's kernel for float32 is slower than the
     product with float32 weights.
+
+    Args:
+        x: (..., in).
+        weight: (out, in) int8.
+        scales: (out,) of its rows.
     """
     flat = x.reshape(-1, x.shape[-1])
     if weight.device.type == "cpu" and len(flat) <= FEW_ROWS and x.shape[-1] % KERNEL_COLUMNS == 0:
@@ -38,13 +45,16 @@ def multiply_int8(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
 class _Int8(nn.Module):
     """An int8 matrix, or several, with scales. Not saved: nothing could tell it from a damaged folder."""
 
+    weight: Tensor  # int8
+    scales: Tensor
+
     def __init__(self, weight: Tensor):
         super().__init__()
         quantised, scales = quantise(weight)
         self.register_buffer("weight", quantised)
         self.register_buffer("scales", scales)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         raise UserError("a model with int8 weights cannot be saved; save it before quantise_weights")
 
 
@@ -67,11 +77,17 @@ class Int8Heads(_Int8):
         super().__init__(heads.transpose(1, 2).contiguous())
 
     def logits(self, codebook: int, states: Tensor, low: int, high: int) -> Tensor:
-        """states (B, d_depth) -> logits (B, high - low) of ids low..high - 1."""
+        """Logits (B, high - low).
+
+        Args:
+            codebook: Whose matrix is read.
+            states: (B, d_depth) of the depth decoder.
+            low, high: The ids are low..high - 1.
+        """
         return multiply_int8(states, self.weight[codebook, low:high], self.scales[codebook, low:high])
 
     def unpacked(self, dtype: torch.dtype) -> Tensor:
-        """(8, d_depth, V)"""
+        """The heads as they were, (8, d_depth, V), but for what eight bits lose."""
         return (self.weight.to(dtype) * self.scales[..., None].to(dtype)).transpose(1, 2)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.generate import AudioGeneration, generate_audio, generate_text
+from lm.generation.generative_model import GenerativeModel
 from lm.generation.settings import GenerationSettings
 from lm.rows import unpad
 
@@ -17,7 +18,7 @@ class UniAudioGenerationMixin:
     """Generation of text and of audio, mixed into `lm.model.UniAudioForConditionalGeneration`."""
 
     def generate(
-        self,
+        self: GenerativeModel,
         ids: Tensor,
         mask: Tensor,
         output_modality: Literal["text", "audio"] = "text",
@@ -35,19 +36,25 @@ class UniAudioGenerationMixin:
     ) -> Tensor | list[AudioGeneration]:
         """Continue each prompt with text or with the audio of one clip: `lm.generation` under the library's names.
 
-        ids, mask (B, T, columns): prompts, padded at either end; negative_ids, negative_mask: what guidance compares
-        with.
-            `UniAudioProcessor.apply_chat_template(..., add_generation_prompt=True)` gives all of it.
-        max_new_tokens: rows generated at most; 17.5 rows make one second of audio
-        do_sample: None draws audio and takes the likeliest text, as the published scripts do (published model, §B.3)
-        top_k: 0 draws from all ids
-        guidance_scale: of audio; 1 is none
-        stream_temperature, stream_guidance_scale: name of a stream -> its own, in place of those. Without `do_sample`
-            no temperature counts.
-        seed: one for the batch (entry i then has seed + i), or one per entry; None draws from torch's generator. An
-            entry depends on its prompt and its seed alone.
-        Returns text ids (B, longest), without EOS and filled with the text padding id; or the codes of each clip.
-        Raises ValueError where an argument, the lengths or the model's context do not allow it.
+        Args:
+            ids, mask: (B, T, columns) prompts, padded at either end, as
+                `UniAudioProcessor.apply_chat_template(..., add_generation_prompt=True)` gives them.
+            negative_ids, negative_mask: What guidance compares with.
+            max_new_tokens: Rows generated at most; 17.5 rows make one second of audio.
+            do_sample: None draws audio and takes the likeliest text, as the published scripts do (published model,
+                §B.3).
+            top_k: 0 draws from all ids.
+            guidance_scale: Of audio; 1 is none.
+            stream_temperature, stream_guidance_scale: Name of a stream -> its own, in place of those. Without
+                `do_sample` no temperature counts.
+            seed: One for the batch (entry i then has seed + i), or one per entry; None draws from torch's generator. An
+                entry depends on its prompt and its seed alone.
+
+        Returns:
+            Text ids (B, longest), without EOS and filled with the text padding id; or the codes of each clip.
+
+        Raises:
+            ValueError: An argument, the lengths or the model's context do not allow it.
         """
         if output_modality not in ("text", "audio"):
             raise ValueError(f"output_modality must be 'text' or 'audio', not {output_modality!r}")

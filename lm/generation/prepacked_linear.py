@@ -53,4 +53,4 @@ def pack(modules: Sequence[nn.Module], rows: int) -> PackedLinear | None:
     """
     if rows < 2 or not all(map(is_plain, modules)):
         return None
-    return PackedLinear(torch.cat([module.weight for module in modules]), rows)
+    return PackedLinear(torch.cat([module.get_parameter("weight") for module in modules]), rows)

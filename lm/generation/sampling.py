@@ -15,16 +15,27 @@ def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.d
 
     Row b depends on seeds[b] alone, is drawn on the CPU, and its beginning does not depend on `rows`: a request samples
     the same ids at any place of any batch and on any device.
+
+    Args:
+        seeds: One of each request.
+        rows: That will be drawn at most.
+        columns: Ids of a row.
+        device: Where the result lies.
     """
     drawn = [torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(device)
 
 
 def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor, temperature: Tensor | None = None) -> Tensor:
-    """Draw one id per row: logits (B, V), uniform (B,) in [0, 1) -> ids (B,). Ids with a logit of -inf are never drawn.
+    """Draw one id per row, (B,). Ids with a logit of -inf are never drawn.
 
-    temperature: (B,) of each row, where it is not the settings' one
     Inverse-CDF sampling over the k likeliest ids needs one number per id drawn, not one per vocabulary entry.
+
+    Args:
+        logits: (B, V).
+        settings: Temperature and top-k.
+        uniform: (B,) noise in [0, 1).
+        temperature: (B,) of each row, where it is not the settings' one.
     """
     if settings.greedy or (temperature is None and settings.temperature == 0):
         return logits.argmax(-1)

@@ -91,5 +91,14 @@ def settings_for(config: GenerationConfig | None, task: str = "") -> GenerationS
 
 
 def merged_settings(sampling: Mapping[str, Mapping[str, Any]], task: str, source: str) -> GenerationSettings:
-    """The settings of a task: its own before those of "all". Raises UserError naming `source` where one is unfit."""
+    """The settings of a task: its own before those of "all".
+
+    Args:
+        sampling: Name of a task, or "all" -> fields of GenerationSettings.
+        task: What is asked for, such as "tts".
+        source: Names where they stand, for messages.
+
+    Raises:
+        UserError: A field is unknown or unfit.
+    """
     return parse(GenerationSettings, {**sampling.get("all", {}), **sampling.get(task, {})}, source)

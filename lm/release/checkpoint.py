@@ -29,16 +29,15 @@ TRAINING_STATE = ("optimizer", "scheduler", "reporter")
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """What of a released file our model does not hold, kept beside it so that the export is the same file again.
+    """What of a released file our model does not hold, kept beside it so that the export is the same file again."""
 
-    config: values of the configuration file
-    keys: tensor names in the file's order, with prefixes and the form of QKV that each layer had
-    """
-
+    # values of the configuration file
     config: dict[str, Any]
+    # tensor names in the file's order, with prefixes and the form of QKV that each layer had
     keys: list[str]
 
     def save(self, folder: str | Path) -> None:
+        """Write the record beside a model."""
         text = json.dumps(asdict(self), indent=2) + "\n"
         (Path(folder) / RECORD_FILE).write_text(text, encoding="utf-8")
 
@@ -58,15 +57,19 @@ class PublishedRecord:
 class Checkpoint:
     """A released file: its tensors as named there, and the names of everything else that it holds."""
 
+    # the file
     path: Path
+    # its tensors, by the names there
     model: dict[str, Tensor]
+    # names of everything else in it
     others: list[str]
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a released file, or the model's tensors alone; what lies beside them (optimiser state) is only named.
 
-    Raises UserError where the file is missing, cut short, not such a file, asks for code to be run, or holds NaN.
+    Raises:
+        UserError: The file is missing, cut short, not such a file, asks for code to be run, or holds NaN.
     """
     file = read_weight_file(path)
     return Checkpoint(Path(path), {file.prefix + key: value for key, value in file.state.items()}, file.others)
@@ -75,7 +78,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def model_from_checkpoint(checkpoint: Checkpoint, config: UniAudioConfig) -> UniAudioForConditionalGeneration:
     """The model with exactly the checkpoint's tensors, in their floating-point type.
 
-    Raises UserError naming every tensor that is missing, left over, there twice, or of another shape or type.
+    Raises:
+        UserError: Tensors do not fit; names each that is missing, left over, there twice, or of another shape or type.
     """
     tensors: dict[str, Tensor] = {}
     names: dict[str, str] = {}  # published name -> name in the file
@@ -138,8 +142,13 @@ def published_shapes(config: UniAudioConfig) -> dict[str, torch.Size]:
 def write_checkpoint(path: str | Path, model: UniAudioForConditionalGeneration, keys: Sequence[str] = ()) -> None:
     """Write the model as a released file; there is no training state in it, so those entries are None.
 
-    keys: names, order and form of QKV to write, as in `PublishedRecord.keys`; none: the current published form.
-    Raises UserError where the keys are not exactly those of the model.
+    Args:
+        path: The file.
+        model: Whose weights are written.
+        keys: Names, order and form of QKV to write, as in `PublishedRecord.keys`; none: the current published form.
+
+    Raises:
+        UserError: The keys are not exactly those of the model.
     """
     state = to_published(model.state_dict())
     keys = list(keys) or list(state)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import LlamaConfig, PreTrainedConfig
 
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
@@ -74,12 +75,16 @@ def model_config(
 ) -> UniAudioConfig:
     """Configuration of our model from the values of an llm_config.yaml.
 
-    source: the file's name, for messages.
-    text_tokenizer: gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which fit
-        a model of its vocabulary only.
-    codec, audio_fingerprint: the streams of the codec, and which codec it is. None: every id below the first special
-        one is a code.
-    Raises UserError naming every value that is missing, and values that fit neither each other nor the tokenizers.
+    Args:
+        values: As `read_yaml` gives them.
+        source: The file's name, for messages.
+        text_tokenizer: Gives BOS, EOS and tags, which the file does not hold. None: the published tokenizer's, which
+            fit a model of its vocabulary only.
+        codec, audio_fingerprint: The streams of the codec, and which codec it is. None: every id below the first
+            special one is a code.
+
+    Raises:
+        UserError: Names every value that is missing, and values that fit neither each other nor the tokenizers.
     """
     numbers = _numbers(values, source)
     backbone = _sizes(values, "llm_name", BACKBONES, (*SIZES, "padded_vocab_size"), source)
@@ -110,19 +115,25 @@ def model_config(
     except UserError as error:
         raise UserError(f"{error}; correct the card or the special id") from error
     return UniAudioConfig(
-        cross_modal=_llama(backbone) | {"vocab_size": backbone["padded_vocab_size"]},
-        depth=_llama(depth) | {"vocab_size": 1, "bos_token_id": None, "eos_token_id": None},
+        cross_modal=LlamaConfig(**_llama(backbone), vocab_size=backbone["padded_vocab_size"]),
+        depth=LlamaConfig(**_llama(depth), vocab_size=1, bos_token_id=None, eos_token_id=None),
         vocabulary=vocabulary.to_dict(),
-        **layers,
+        understanding_layers=layers["understanding_layers"],
+        generation_layers=layers["generation_layers"],
     )
 
 
 def published_values(config: UniAudioConfig, source: str = "the model") -> dict[str, Any]:
     """The values of an llm_config.yaml for our configuration: the inverse of `model_config`.
 
-    source: the model's folder, for messages
     Sizes stand under their published name where they have one, else as a mapping.
-    Raises UserError where the published model has no such layers.
+
+    Args:
+        config: Of the model.
+        source: The model's folder, for messages.
+
+    Raises:
+        UserError: The published model has no such layers.
     """
     layout = config.layout
     for name, shape in (("cross-modal layers", config.cross_modal), ("depth decoder", config.depth)):
@@ -193,7 +204,7 @@ def _integer(value: Any, name: str, source: str) -> int:
 
 
 def _sizes(
-    values: Mapping[str, Any], key: str, known: Mapping[str, dict], wanted: tuple[str, ...], source: str
+    values: Mapping[str, Any], key: str, known: Mapping[str, dict[str, int]], wanted: tuple[str, ...], source: str
 ) -> dict[str, int]:
     given = values[key]
     if isinstance(given, str):
@@ -254,17 +265,17 @@ def _llama(sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _sizes_of(shape, with_vocabulary: bool = False) -> dict[str, int]:
+def _sizes_of(shape: PreTrainedConfig, with_vocabulary: bool = False) -> dict[str, int]:
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
     sizes = dict(zip(SIZES, (getattr(shape, name) for name in names), strict=True))
     return sizes | {"padded_vocab_size": shape.vocab_size} if with_vocabulary else sizes
 
 
-def _name(sizes: dict[str, int], known: Mapping[str, dict]) -> str | dict[str, int]:
+def _name(sizes: dict[str, int], known: dict[str, dict[str, int]]) -> str | dict[str, int]:
     return next((name for name, its in reversed(known.items()) if its == sizes), sizes)
 
 
-def _unlike_published(shape) -> str:
+def _unlike_published(shape: PreTrainedConfig) -> str:
     """What of a transformer's configuration the published model fixes otherwise; empty where nothing."""
     if shape.model_type != "llama":
         return f"layers of the family '{shape.model_type}'"

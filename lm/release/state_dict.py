@@ -39,7 +39,8 @@ PARTS = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj
 def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[str, Tensor]:
     """Our state dict from the published one, with either form of QKV.
 
-    Raises ValueError naming a key that is not part of the model.
+    Raises:
+        ValueError: A key is not part of the model; names it.
     """
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -63,7 +64,11 @@ def from_published(state: Mapping[str, Tensor], config: UniAudioConfig) -> dict[
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict from ours: the inverse of `from_published`."""
+    """The published state dict from ours: the inverse of `from_published`.
+
+    Raises:
+        ValueError: A key has no place in the published model; names it.
+    """
     same = {ours: theirs for theirs, ours in SAME.items()}
     layer = {ours: theirs for theirs, ours in LAYER.items()}
     theirs: dict[str, Tensor] = {}
@@ -91,7 +96,10 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
     """Legacy rows ((H+2G)h, D), interleaved per group -> [all queries | all keys | all values], same shape.
 
-    group: published prefix of the transformer (a key of GROUPS), for its number of heads.
+    Args:
+        legacy: The rows.
+        group: Published prefix of the transformer (a key of GROUPS), for its number of heads.
+        config: Of the model.
     """
     queries, keys, _ = _qkv_rows(group, config)
     groups = _shape(group, config).num_key_value_heads
@@ -101,7 +109,12 @@ def fused_qkv(legacy: Tensor, group: str, config: UniAudioConfig) -> Tensor:
 
 
 def legacy_qkv(fused: Tensor, group: str, config: UniAudioConfig) -> Tensor:
-    """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group."""
+    """The inverse of `fused_qkv`: ((H+2G)h, D) -> the same rows, interleaved per group.
+
+    Args:
+        fused: The rows.
+        group, config: As in `fused_qkv`.
+    """
     groups = _shape(group, config).num_key_value_heads
     parts = [rows.reshape(groups, -1, fused.shape[-1]) for rows in fused.split(_qkv_rows(group, config))]
     return torch.cat(parts, dim=1).flatten(0, 1)

@@ -57,3 +57,18 @@ def test_auto_classes_know_our_model_and_processor_in_either_order(order, tmp_pa
         " type(AutoModel.from_pretrained(sys.argv[1])).__name__)"
     )
     assert fresh(code, tmp_path / "model") == ["UniAudioProcessor", "UniAudioForConditionalGeneration"]
+
+
+def modules_that_import_transformers():
+    files = [
+        file for package in ("codec", "lm", "auditory_sentences", "uniaudio") for file in (ROOT / package).rglob("*.py")
+    ]
+    found = [file for file in files if "\nfrom transformers" in file.read_text(encoding="utf-8")]
+    return sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", modules_that_import_transformers())
+def test_any_module_may_be_imported_first(module):
+    """transformers brings in ours, once `uniaudio` is imported: none of them may be half made then."""
+    assert fresh(f"import uniaudio, {module}; print('whole')") == ["whole"]

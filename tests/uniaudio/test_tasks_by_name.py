@@ -1,5 +1,7 @@
 """speak, compose, transcribe and describe from Python: what the command line does, without files or printing."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import soundfile
@@ -9,9 +11,9 @@ import uniaudio
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from tests.factories.uniaudio import save_tiny_model
-from uniaudio.requests import SoundSampling, composition_task, speech_task
+from uniaudio.requests import composition_task, speech_task
 
-SHORT = SoundSampling(0.2, 0.2, max_seconds=1.0)
+SHORT: dict[str, Any] = {"temperature": 0.2, "max_seconds": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def model(tmp_path_factory):
 
 
 def test_a_sound_is_its_tokens_decoded_and_the_same_for_the_same_seed(model, tmp_path):
-    once, again = (model.speak("three seven", sampling=SHORT, steps=1, seed=3) for _ in range(2))
+    once, again = (model.speak("three seven", **SHORT, steps=1, seed=3) for _ in range(2))
     assert torch.equal(once.waveform, again.waveform) and len(once.waveform) == once.tokens.num_samples
     assert torch.equal(once.waveform, model.waveform(once.tokens, steps=1, seed=3))
     once.save(tmp_path / "out.wav")
@@ -58,8 +60,10 @@ def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
     assert speech.guidance_of("descriptive") == 2.0 and speech.guidance_of("structural") == 1.0
     assert (music.temperature, music.temperature_of("structural"), music.max_seconds) == (0.5, 0.4, 15.0)
     assert music.guidance_of("structural") == 1.5
-    asked = model.settings_of("music_generation", SoundSampling(temperature=0.7, max_seconds=2.0))
+    asked = model.settings_of("music_generation", temperature=0.7, max_seconds=2.0)
     assert asked.temperature_of("structural") == 0.7 and asked.top_k == 30 and asked.max_seconds == 2.0
+    with pytest.raises(UserError, match="sampling: unknown key 'max_second'; did you mean 'max_seconds'"):
+        model.speak("one", max_second=2.0)
     assert model.settings_of("sound_generation").temperature == 0.9
     model.model.generation_config.sampling = {"tts": {"temperatur3": 0.2}}
     with pytest.raises(UserError, match="generation_config.json: sampling: unknown key 'temperatur3'; did you mean"):
@@ -68,7 +72,7 @@ def test_how_a_task_is_sampled_stands_in_the_models_folder(tmp_path):
 
 def test_compose_takes_words_that_the_model_does_not_know(model):
     with pytest.warns(UserWarning, match="left out"):
-        made = model.compose("a slow piano ☃", sound=True, sampling=SHORT, steps=1)
+        made = model.compose("a slow piano ☃", sound=True, **SHORT, steps=1)
     assert made.reason in ("end", "max_rows", "context") and len(made.waveform)
 
 

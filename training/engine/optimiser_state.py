@@ -129,7 +129,8 @@ def full_state(sharded: Sharded) -> dict[str, Tensor]:
 def _fragments(sharded: Sharded, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
     """Name, first element and flat views of value and moments of each part of a parameter that this process optimises.
 
-    steps_done: given when loading.
+    Args:
+        steps_done: Given when loading.
     """
     optimizer, rank = sharded.deepspeed.optimizer, processes.rank()
     for name, parameter in sharded.trainable.items():

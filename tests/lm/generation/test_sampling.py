@@ -1,6 +1,5 @@
 """Sampling: distribution, top-k, noise that belongs to the request."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,20 +58,3 @@ def test_noise_depends_on_the_seed_alone():
     assert torch.equal(request_noise([6], 10, 8, torch.device("cpu"))[0], noise[1])
     assert torch.equal(request_noise([6], 4, 8, torch.device("cpu"))[0], noise[1, :4])
     assert noise.min() >= 0 and noise.max() < 1
-
-
-@pytest.mark.parametrize(
-    "values, named",
-    [
-        ({"max_rows": 0}, "max_rows"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_k": 0}, "top_k"),
-        ({"guidance": -2.0}, "guidance"),
-        ({"stream_temperature": {"structural": -1.0}}, "stream_temperature"),
-        ({"stream_guidance": {"structural": float("inf")}}, "stream_guidance"),
-    ],
-)
-def test_impossible_settings_are_named(values, named):
-    with pytest.raises(ValueError, match=named):
-        GenerationSettings(**values)
