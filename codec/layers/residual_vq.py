@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch import Tensor, nn
+from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from codec.io.errors import UserError
@@ -30,7 +31,7 @@ class ResidualQuantiser(ResidualVQ):  # type: ignore[misc]  # vector-quantize-py
     """
 
     straight_through = False
-    layers: nn.ModuleList
+    layers: Any  # the library's, of which training may use a part
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, levels: int | None = None
