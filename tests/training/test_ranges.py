@@ -29,6 +29,7 @@ FILES = {
     "structural": "starter/codec",
     "joint": "starter/joint",
     "reflow": "starter/reflow",
+    "xcodec": "full/xcodec",
     "language_model": "full/finetune_lora",
 }
 # Texts that name no file or folder.
