@@ -129,14 +129,6 @@ class AcousticDecoder(nn.Module):
         return self.conv_out(self.snake(x))
 
 
-def initialise(module: nn.Module) -> None:
-    """Small random weights, no biases, as those of the Descript Audio Codec begin."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv1d) and part.bias is not None:
-            nn.init.trunc_normal_(part.weight, std=0.02)
-            nn.init.zeros_(part.bias)
-
-
 def apply_weight_norm(module: nn.Module) -> None:
     """Have every convolution inside learn the direction and the length of its weights apart, for training."""
     for part in module.modules():

@@ -26,7 +26,7 @@ from codec.reasoning.windows import BlockReader, Window, context_windows
 from codec.streams import StreamSpec
 from codec.tokenizer import AudioTokenizer, checked_lengths
 from codec.tokens import AudioTokens
-from codec.xcodec.acoustic import AcousticDecoder, AcousticEncoder, initialise
+from codec.xcodec.acoustic import AcousticDecoder, AcousticEncoder
 from codec.xcodec.config import XCodecConfig
 from codec.xcodec.semantic import SemanticDecoder, SemanticEncoder
 from codec.xcodec.streaming import StreamingDecoder
@@ -61,8 +61,6 @@ class XCodec(AudioTokenizer):
         self.sample_rate = config.sample_rate
         self.acoustic_encoder = AcousticEncoder(config)
         self.acoustic_decoder = AcousticDecoder(config)
-        initialise(self.acoustic_encoder)
-        initialise(self.acoustic_decoder)
         self.teacher: Teacher | None = None
         dim = config.acoustic_dim
         if config.teacher is not None:
