@@ -142,6 +142,11 @@ class XCodec(AudioTokenizer):
         """Waveforms (B, hop T) of quantised frames (B, T, dim)."""
         return self.acoustic_decoder(self.to_acoustic(quantised).transpose(1, 2))[:, 0]
 
+    def features_of(self, quantised: Tensor) -> Tensor:
+        """The teacher's features (B, dim, T times the strides) that quantised frames (B, T, dim) predict."""
+        features: Tensor = self.semantic_decoder(self.to_semantic(quantised).transpose(1, 2))
+        return features[..., : quantised.shape[1] * self.config.semantic.stride]
+
     def forward(self, waveforms: Tensor, mask: Tensor | None = None, codebooks: int | None = None) -> XCodecOutput:
         """Encode, quantise and decode with gradients.
 
@@ -152,9 +157,7 @@ class XCodec(AudioTokenizer):
         """
         target = None if self.teacher is None else self.teacher.features(waveforms)
         quantised, ids, losses = self.quantiser(self.frames_of(waveforms, target), mask, codebooks)
-        features = None
-        if target is not None:
-            features = self.semantic_decoder(self.to_semantic(quantised).transpose(1, 2))[..., : target.shape[-1]]
+        features = None if target is None else self.features_of(quantised)
         return XCodecOutput(self.waveforms_of(quantised), ids, losses, features, target)
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

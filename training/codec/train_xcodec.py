@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from auditory_sentences.rng import KeyedRng
@@ -21,10 +21,12 @@ from codec.io.errors import UserError
 from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
-from codec.xcodec.acoustic import apply_weight_norm, folded
+from codec.xcodec.acoustic import ResidualUnit, apply_weight_norm, folded
 from codec.xcodec.codec import XCodec, XCodecOutput
 from codec.xcodec.config import XCodecConfig
+from codec.xcodec.semantic import SemanticUnit
 from training.codec.audio_crops import AudioCrops, load_batch
+from training.codec.initialisation import initialise_from_data
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.discriminator import Discriminator, discriminator_loss
 from training.codec.losses.spectral_loss import MultiResolutionSpectralLoss, masked_mean
@@ -34,6 +36,8 @@ from training.engine.engine import Engine
 from training.recipe import Corpora, OptimiserRecipe, Recipe
 from training.resume import Resume
 from training.run import Run
+
+_RESIDUAL_DEVIATION = 0.3  # at first, of what a residual unit adds to a path of deviation 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
         facts = {"clips": train.fingerprint}
         run.check(facts)
         codec = XCodec(recipe.codec)
+        if run.checkpoint is None:
+            initialise(codec, *load_batch(train.batch(0)))
         apply_weight_norm(codec.acoustic_encoder)
         apply_weight_norm(codec.acoustic_decoder)
         engine = Engine(codec, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state("model"))
@@ -132,6 +138,27 @@ def loss_weights(recipe: XCodecRecipe) -> dict[str, float]:
     if recipe.adversary is not None:
         weights |= {"adversarial": recipe.adversary.weight, "features": recipe.adversary.feature_weight}
     return weights
+
+
+def initialise(codec: XCodec, waveforms: Tensor, lengths: Tensor) -> None:
+    """Set the scales of all layers from crops (B, n) at 24 kHz, as long as (B,) samples."""
+    waveforms, _ = at_rate(waveforms, lengths, codec)
+    target = None if codec.teacher is None else codec.teacher.features(waveforms)
+    # What is added to a residual path is small beside it, and sound and features begin as loud as those of the data.
+    deviations: dict[nn.Module, float] = {
+        part.conv_out: _RESIDUAL_DEVIATION for part in codec.modules() if isinstance(part, ResidualUnit | SemanticUnit)
+    }
+    deviations[codec.acoustic_decoder.conv_out] = float(waveforms.std())
+    if target is not None:
+        deviations[codec.semantic_decoder.conv_out] = float(target.std())
+
+    def forward() -> None:
+        frames = codec.frames_of(waveforms, target)
+        codec.waveforms_of(frames)
+        if target is not None:
+            codec.features_of(frames)
+
+    initialise_from_data(codec, forward, deviations)
 
 
 def drawn_codebooks(recipe: XCodecRecipe, step: int) -> int:

@@ -70,7 +70,7 @@ def test_learns_and_the_result_loads(corpus, tmp_path):
     entries = read_metrics(tmp_path / "run")
     held_out = [entry for entry in entries if "val/loss" in entry]
     assert len(held_out) == 4 and held_out[-1]["val/loss"] < held_out[0]["val/loss"]
-    assert held_out[-1]["val/semantic"] < 0.1 * held_out[0]["val/semantic"]
+    assert held_out[-1]["val/semantic"] < 0.5 * held_out[0]["val/semantic"]
     trained = next(entry for entry in entries if "commitment" in entry)
     total = trained["reconstruction"] + 100 * trained["semantic"] + trained["commitment"]
     assert trained["loss"] == pytest.approx(total, rel=1e-5) and "codes_usage" in trained
