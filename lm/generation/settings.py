@@ -16,6 +16,8 @@ from codec.io.strict import parse
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
+STREAM_SETTINGS = ("stream_temperature", "stream_guidance")  # those that name streams
+
 Rows = Annotated[int, Range(1, 100_000)]  # 95 minutes of ReasoningCodec's
 
 
