@@ -7,17 +7,16 @@ what is trained is what `recipe.yaml` in the run's folder says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from auditory_sentences.stream.mixing import absent_streams
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
-from codec.streams import is_absent
 from codec.tokenizer import AudioTokenizer, load_tokenizer
-from lm.generation.settings import STREAM_SETTINGS
+from lm.generation.settings import without_absent_streams
 from training.engine.checkpoint import model_or_id
 from training.lm.audio_projector import AUDIO_LLM_FILE, find_audio_llm
 from training.lm.recipe import LanguageModelRecipe
@@ -68,7 +67,7 @@ def _tokenizer(recipe: LanguageModelRecipe, store: Store) -> tuple[LanguageModel
             f"{store.name}: made with the tokenizer {store.fingerprint}, and {stored}, where that lay, now holds "
             f"{found}; say where it is with audio_tokenizer=..."
         )
-    changes = [f"audio_tokenizer: {stored}, which made {store.name}{f', in place of {named}' if named else ''}"]
+    changes = [f"audio_tokenizer: {stored}, the codec that made {store.name}{f', in place of {named}' if named else ''}"]
     if recipe.audio_llm:
         beside = Path(stored) / AUDIO_LLM_FILE
         if find_audio_llm(beside).exists():
@@ -94,7 +93,7 @@ def _mixture(recipe: LanguageModelRecipe, store: Store) -> tuple[LanguageModelRe
     absent = absent_streams(wanted, _names(store))
     if not absent:
         return recipe, []
-    lacking = f"{store.name} has {_and(_names(store))}, and no {_and(dict.fromkeys(absent.values()))} stream"
+    lacking = f"{store.name} has no {_and(dict.fromkeys(absent.values()))} stream"
     if len(absent) == len(wanted):
         raise UserError(f"mixture: {_and(absent)}: nothing is left to train, since {lacking}; name other tasks")
     kept = {name: weight for name, weight in recipe.mixture.items() if name not in absent}
@@ -104,23 +103,10 @@ def _mixture(recipe: LanguageModelRecipe, store: Store) -> tuple[LanguageModelRe
 
 def _sampling(recipe: LanguageModelRecipe, store: Store) -> tuple[LanguageModelRecipe, list[str]]:
     """Without settings of streams that the tokens do not have."""
-    own, left_out = _names(store), {}
-
-    def fitted(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        values = dict(settings)
-        for key in STREAM_SETTINGS:
-            streams = values.get(key)
-            if not isinstance(streams, Mapping):
-                continue
-            kept = {n: v for n, v in streams.items() if not is_absent(n, own, f"sampling.{task}.{key}")}
-            if len(kept) < len(streams):
-                left_out.update({f"sampling.{task}.{key}.{name}": name for name in streams if name not in kept})
-                values[key] = kept
-                if not kept:
-                    del values[key]
-        return values
-
-    sampling = {task: fitted(task, settings) for task, settings in recipe.sampling.items()}
+    sampling, left_out = {}, {}
+    for task, settings in recipe.sampling.items():
+        sampling[task], absent = without_absent_streams(settings, _names(store), f"sampling.{task}")
+        left_out |= {f"sampling.{task}.{key}": stream for key, stream in absent.items()}
     if not left_out:
         return recipe, []
     lacking = f"{store.name} has no {_and(dict.fromkeys(left_out.values()))} stream"
@@ -142,6 +128,6 @@ def _names(store: Store) -> list[str]:
     return [stream.name for stream in store.streams]
 
 
-def _and(names: Any) -> str:
+def _and(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
