@@ -98,8 +98,7 @@ def _run(
     folder.clean()
     cache.clean()
     results: list[dict[str, Any]] = []
-    streams = [stream.name for stream in runners.codec.codec.streams]
-    fitted = [fit_to_streams(task, streams) for task, _ in jobs]
+    fitted = [fit_to_streams(task, runners.codec.codec.streams) for task, _ in jobs]
     for line in summary(fitted):
         progress.say(line)
     with Judges(cache, config.processes) as judges:

@@ -1,14 +1,22 @@
-"""A task over the tokens of a codec that lacks a stream which the task names: what is asked of that stream changes."""
+"""A task over the tokens of any codec: tasks name streams, and say in rows how long an answer may be.
+
+The tasks of this project were written for ReasoningCodec. Another codec may lack a stream which they name, and takes
+another number of rows for a second of sound.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from codec.streams import ALL_STREAMS, is_absent
+from auditory_sentences.builders.tasks import find_task
+from codec.streams import ALL_STREAMS, StreamSpec, is_absent
 from evaluation.task import EvalTask
 from lm.generation.settings import STREAM_SETTINGS, without_absent_streams
+
+ROWS_PER_SECOND = 17.5  # of ReasoningCodec's audio, for which the tasks' max_rows are chosen
 
 
 class FittedTask(NamedTuple):
@@ -20,13 +28,21 @@ class FittedTask(NamedTuple):
     changes: tuple[str, ...]
 
 
-def fit_to_streams(task: EvalTask, streams: Sequence[str]) -> FittedTask:
-    """The task for tokens of these streams: examples as whole audio, no settings of streams that are not there.
+def fit_to_streams(task: EvalTask, specs: Sequence[StreamSpec]) -> FittedTask:
+    """The task for a codec's tokens.
+
+    Examples that should be given as an absent stream are whole audio, settings of absent streams are left out, and
+    where the codec takes more rows for a second, so may an answer in audio, unless the task limits it in seconds.
+
+    Args:
+        task: As its file has it.
+        specs: Streams of the codec.
 
     Raises:
         UserError: The task names a stream that no kind of codec has.
     """
     changes: list[str] = []
+    streams = [spec.name for spec in specs]
     classes = task.classification
     if classes and classes.examples_as != ALL_STREAMS:
         where = f"the task '{task.task}': classification.examples_as"
@@ -37,8 +53,19 @@ def fit_to_streams(task: EvalTask, streams: Sequence[str]) -> FittedTask:
     kept, absent = without_absent_streams(settings, streams, f"the task '{task.task}': generation")
     if absent:
         task = replace(task, generation=replace(task.generation, **{key: kept.get(key, {}) for key in STREAM_SETTINGS}))
-        changes += [f"no {key}, since the codec has no such stream" for key in absent]
+        changes.append(f"no {' and '.join(absent)}, since the codec has no such stream")
+    rate = sum(spec.rate for spec in specs)
+    if rate > ROWS_PER_SECOND and _answers_with_audio(task) and task.generation.max_seconds is None:
+        rows = math.ceil(task.generation.max_rows * rate / ROWS_PER_SECOND)
+        task = replace(task, generation=replace(task.generation, max_rows=rows))
+        changes.append(f"max_rows for as many seconds, since the codec takes {rate:g} rows a second")
     return FittedTask(task, tuple(changes))
+
+
+def _answers_with_audio(task: EvalTask) -> bool:
+    if task.classification or task.is_reconstruction:
+        return False
+    return find_task(task.request).parts[-1].role == ALL_STREAMS
 
 
 def summary(fitted: Sequence[FittedTask]) -> list[str]:
