@@ -217,7 +217,7 @@ def absent_streams(mixture: Iterable[str], streams: Iterable[str]) -> dict[str, 
     Raises:
         UserError: An entry is about a stream that no kind of tokenizer has, or its task is unknown.
     """
-    own, absent = tuple(streams), {}
+    own, absent = tuple(streams), dict[str, str]()
     for name in mixture:
         base, _, detail = name.partition(":")
         asked = detail if base == FEW_SHOT else name

@@ -18,8 +18,9 @@ from codec.io.strict import parse
 from codec.streams import StreamSpec, plain_values
 from codec.tokens import SAMPLE_RATE
 
-FORMAT = 4  # 3, still written where that is not known, did not say where the tokenizer lies; 2 knew two streams, whose numbers of codes it said; 1 also had no hash of itself, no codes, and the path
-# of a recording in its shard. All are read.
+FORMAT = 4  # 3, still written where nobody says it, does not say where the tokenizer lies; 2 knew two streams, whose
+# numbers of codes it said; 1 also had no hash of itself, no codes, and the path of a recording in its shard. All are
+# read.
 MANIFEST = "store.json"
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,9})\.arrow")

@@ -123,7 +123,7 @@ def without_absent_streams(
     Raises:
         UserError: A stream is named that no kind of tokenizer has.
     """
-    kept, left_out = dict(settings), {}
+    kept, left_out = dict(settings), dict[str, str]()
     for key in STREAM_SETTINGS:
         values = settings.get(key) or {}
         absent = {name for name in values if is_absent(name, streams, f"{where}.{key}")}

@@ -20,7 +20,7 @@ SIZE = StarterSize(
     speech=14, sound=14, music=10, mixtures=2, recordings=1, held_out=10, voices=6, held_out_voices=4
 )  # all that the four mixtures are made of, in train and in dev
 FEW = ["steps=2", "batch=1", "engine.micro_batches=1", "validation_steps=1"]
-SUITE = "suite: few\ntitle: A few\nabout: One of each kind.\ntasks: [asr, tts, instruct_tts, sound_2_way, codec_sound]\n"
+SUITE = "suite: few\ntitle: Few\nabout: Some.\ntasks: [asr, tts, sound_2_way, sound_generation, codec_sound]\n"
 SLOW = ("reasoning_codec", "streams")  # as codecs of another fingerprint and shape; each takes a quarter of a minute
 ABOUT_STREAMS = ("tts:descriptive", "descriptive_to_structural", "music_generation:descriptive")
 

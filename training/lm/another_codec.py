@@ -67,7 +67,8 @@ def _tokenizer(recipe: LanguageModelRecipe, store: Store) -> tuple[LanguageModel
             f"{store.name}: made with the tokenizer {store.fingerprint}, and {stored}, where that lay, now holds "
             f"{found}; say where it is with audio_tokenizer=..."
         )
-    changes = [f"audio_tokenizer: {stored}, the codec that made {store.name}{f', in place of {named}' if named else ''}"]
+    place = f", in place of {named}" if named else ""
+    changes = [f"audio_tokenizer: {stored}, the codec that made {store.name}{place}"]
     if recipe.audio_llm:
         beside = Path(stored) / AUDIO_LLM_FILE
         if find_audio_llm(beside).exists():

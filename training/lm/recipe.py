@@ -57,8 +57,8 @@ class LanguageModelRecipe(Recipe):
     stage: Stage
     # folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
     store: Name | Annotated[tuple[Name, ...], Filled()]
-    # task, construction or few-shot name -> share of the sentences; one about a stream that the store's tokenizer lacks,
-    # and another has, is left out
+    # task, construction or few-shot name -> share of the sentences; left out: those about a stream that the store's
+    # tokenizer lacks and another has
     mixture: Weights
     # weights of the loss
     loss: LossRecipe
