@@ -43,7 +43,7 @@ class UniAudioProcessor:
     A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a text or a list of parts:
     `{"type": "text", "text": ...}` or `{"type": "audio", "audio": ...}`, where audio is a sound file, a mono waveform
     (n,) at the codec's rate (`tokens_of` says of which types), or `AudioTokens`. A part may say which role it has in
-    the auditory sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them).
+    the sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them).
     Without, audio is "audio", the assistant's text is "text", and all other text is "prompt".
 
     Args:
