@@ -81,5 +81,13 @@ def store(
     from auditory_sentences.token_store import build_store
 
     clips = read_corpora(corpora)
-    built = build_store(clips, load_codec(codec), out, strict=strict, prune=prune, max_failures=max_failures)
+    built = build_store(
+        clips,
+        load_codec(codec),
+        out,
+        strict=strict,
+        prune=prune,
+        max_failures=max_failures,
+        tokenizer_source=codec,
+    )
     say(f"{one_line(out)}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")

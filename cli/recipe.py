@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -45,13 +46,19 @@ def check(
     """Read a recipe as strictly as `train` does, and say what that would do; nothing is trained or written."""
     from training.recipe import kind_of, load_recipe
 
-    read = load_recipe(recipe, overrides or [])
+    read, changes = load_recipe(recipe, overrides or []), ()
+    if kind_of(read) == "language_model" and all(os.path.isdir(place) for place in read.read_under("store")):
+        from training.lm.another_codec import fit_to_store
+
+        read, changes = fit_to_store(read)
     module = importlib.import_module(type(read).__module__)
     say(f"{one_line(recipe)}: {read.steps} steps of kind {kind_of(read)} into {one_line(read.out)}")
     say(f"  {(type(read).__doc__ or module.__doc__).partition(chr(10))[0]}")
     for key in dict.fromkeys((*read.READS, *(("store",) if hasattr(read, "store") else ()))):
         for place in read.read_under(key):
             say(f"  {key}: {one_line(place)} ({_where(place)})")
+    for change in changes:
+        say(f"  changed for the store: {one_line(change)}")
 
 
 def _first_sentence(recipe: str) -> str:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
+from codec.io.errors import UserError
 from codec.io.numbers import Name, Positive, Width
+from codec.io.strict import nearest
 
 ALL_STREAMS = "audio"  # what a sentence calls every stream of a clip together; no stream is called so
+# tokenizer_type -> names of its streams, in the order of generation, whatever its size. Recipes and tasks are written
+# for any tokenizer: a stream that one of these has and another lacks is left out there, and any other name is misspelt.
+STREAM_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"reasoning_codec": ("descriptive", "structural"), "xcodec": ("codes",)}
+)
 
 
 @dataclass(frozen=True)
@@ -59,3 +68,25 @@ def common_unit(rates: tuple[float, ...]) -> Fraction:
     """The shortest time in seconds that is a whole number of frames at each rate: 0.4 s for 5 and 12.5 Hz."""
     periods = [1 / Fraction(rate).limit_denominator(1000) for rate in rates]
     return Fraction(math.lcm(*(p.numerator for p in periods)), math.gcd(*(p.denominator for p in periods)))
+
+
+def is_absent(name: str, streams: Iterable[str], where: str) -> bool:
+    """Whether a tokenizer has no stream of that name, which another kind of tokenizer has.
+
+    Args:
+        name: Of the stream, as a person wrote it.
+        streams: Names of the tokenizer's.
+        where: What names the stream, for the message.
+
+    Raises:
+        UserError: No kind of tokenizer has such a stream.
+    """
+    own = tuple(streams)
+    if name in own:
+        return False
+    known = {other for names in STREAM_NAMES.values() for other in names}
+    if name not in known:
+        raise UserError(
+            f"{where} is about a stream {name!r}, and the tokens have {', '.join(own)}{nearest(name, {*own, *known})}"
+        )
+    return True

@@ -90,6 +90,7 @@ def _run(
     from evaluation.report.write import write_report
     from evaluation.results_folder import REPORT, identity_of_parts
     from evaluation.scoring import Extractor
+    from evaluation.streams import fit_to_streams, summary
     from evaluation.task_run import evaluate_task
 
     began, parts = time.monotonic(), _parts(runners, builder)
@@ -97,12 +98,16 @@ def _run(
     folder.clean()
     cache.clean()
     results: list[dict[str, Any]] = []
+    fitted = [fit_to_streams(task, runners.codec.codec.streams) for task, _ in jobs]
+    for line in summary(fitted):
+        progress.say(line)
     with Judges(cache, config.processes) as judges:
         extractor = Extractor(judges, builder.store.clips)
-        for number, (task, k) in enumerate(jobs, 1):
+        for number, ((task, k), (asked, changes)) in enumerate(zip(jobs, fitted, strict=True), 1):
             progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
-            entry = evaluate_task(task, k, config, builder, extractor, *runners.of(task))
+            entry = evaluate_task(asked, k, config, builder, extractor, *runners.of(task))
+            entry |= {"fingerprint": task.fingerprint} | ({"changes": list(changes)} if changes else {})
             results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
             progress.say("      " + _one_line(results[-1]))
     skipped = [result for result in results if "skipped" in result]

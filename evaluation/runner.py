@@ -15,6 +15,7 @@ import torch
 
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
+from codec.audio.waveform import at_rate
 from codec.io.aliases import first_names
 from codec.io.errors import UserError
 from codec.pretrained import weights_hash
@@ -167,13 +168,14 @@ class CodecRunner:
 
     def encode(self, items: Sequence[Item]) -> list[Answer]:
         """The same without the waveforms."""
+        rate = self.codec.sample_rate
         keys = [key_of(what="encode", codec=self.fingerprint, clip=bytes_key(item.recording)) for item in items]
         answers = [self.cache.get_json(key, partial(_answer_from, codec=self.codec)) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         missing.sort(key=lambda i: len(items[i].recording))  # little padding
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
-            waves = [torch.from_numpy(items[i].recording) for i in some]
+            waves = [at_rate(torch.from_numpy(items[i].recording), SAMPLE_RATE, rate) for i in some]
             padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
             with torch.inference_mode():
                 made = self.codec.encode(padded.to(self.codec.device), torch.tensor([len(w) for w in waves]))
@@ -194,7 +196,7 @@ class CachedDecoder:
         self.decoding = key_of(codec=codec.config_values())  # steps and guidance are no part of the fingerprint
 
     def waveforms(self, tokens: Sequence[AudioTokens | None]) -> list[np.ndarray | None]:
-        """(n,) float32 at 24 kHz, rounded to 16 bits as in the report's players; None for None."""
+        """(n,) float32 at 24 kHz, whatever the codec's rate, rounded to 16 bits as in the report; None for None."""
         keys = [t and key_of(what="decode", how=self.decoding, tokens=_tokens_key(t)) for t in tokens]
         found = [None if key is None else self.cache.get(key, samples) for key in keys]
         missing = [i for i, (key, waveform) in enumerate(zip(keys, found, strict=True)) if key and waveform is None]
@@ -204,7 +206,7 @@ class CachedDecoder:
             with torch.inference_mode():
                 made = self.codec.decode([tokens[i] for i in some], seed=0)
             for i, waveform in zip(some, made, strict=True):
-                content = flac(waveform.cpu().numpy())
+                content = flac(at_rate(waveform.cpu(), self.codec.sample_rate, SAMPLE_RATE).numpy())
                 self.cache.put(keys[i], content)
                 found[i] = samples(content)
         return found

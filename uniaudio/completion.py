@@ -55,7 +55,7 @@ class Sound:
 
 
 class SoundStream:
-    """Sound while it is being made: iterate once for its pieces, (n,) float32 at 24 kHz on the CPU, n >= 1.
+    """Sound while it is being made: iterate once for its pieces, (n,) float32 at the codec's rate on the CPU, n >= 1.
 
     completion: what `UniAudio.complete` would have given; None until the last piece has come
     """

@@ -127,13 +127,13 @@ class UniAudio:
     # ---- audio in and out
 
     def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
-        """Tokens of a sound file, or of a waveform (n,) at 24 kHz; errors as `UniAudioProcessor.tokens_of`."""
+        """Tokens of a sound file, or of a waveform (n,) at the codec's rate; see `UniAudioProcessor.tokens_of`."""
         return self.processor.tokens_of(audio)
 
     def waveform(
         self, tokens: AudioTokens, steps: int | None = None, seed: int = 0, guidance: float | None = None
     ) -> Tensor:
-        """What the tokens sound like: (num_samples,) float32 at 24 kHz, on the CPU.
+        """What the tokens sound like: (num_samples,) float32 at the codec's rate, on the CPU.
 
         Args:
             steps, guidance: Of the codec's decoder; None: what it was made for.
@@ -199,7 +199,7 @@ class UniAudio:
         """The words that are spoken in a recording; "" where it is silent.
 
         Args:
-            audio: Sound file, or a mono waveform (n,) at 24 kHz.
+            audio: Sound file, or a mono waveform (n,) at the codec's rate.
             prompt: Instruction in place of the model's own for the task.
             max_rows: Longest answer, in rows.
 

@@ -42,9 +42,9 @@ class UniAudioProcessor:
 
     A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a text or a list of parts:
     `{"type": "text", "text": ...}` or `{"type": "audio", "audio": ...}`, where audio is a sound file, a mono waveform
-    (n,) at 24 kHz (`tokens_of` says of which types), or `AudioTokens`. A part may say which role it has in the auditory
-    sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them). Without,
-    audio is "audio", the assistant's text is "text", and all other text is "prompt".
+    (n,) at the codec's rate (`tokens_of` says of which types), or `AudioTokens`. A part may say which role it has in
+    the sentence, as in `{"type": "text", "role": "transcription", "text": ...}` (`sentence.Segment` lists them).
+    Without, audio is "audio", the assistant's text is "text", and all other text is "prompt".
 
     Args:
         tokenizer: Of text.
@@ -105,7 +105,7 @@ class UniAudioProcessor:
     # ---- people's material into rows
 
     def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
-        """Tokens of a sound file, however long, or of a mono waveform (n,) at 24 kHz.
+        """Tokens of a sound file, however long, or of a mono waveform (n,) at the codec's rate.
 
         A waveform of floats lies in [-1, 1]; one of 16-bit or 32-bit integers, or of 8-bit ones without sign, is scaled
         as in a WAV file: int16 samples give the ids of the same samples divided by 32768.
@@ -245,7 +245,7 @@ class UniAudioProcessor:
         seeds: Sequence[int] | None = None,
         guidance: float | None = None,
     ) -> list[Tensor]:
-        """What tokens sound like: (num_samples,) float32 at 24 kHz each, on the CPU; the same in any batch.
+        """What tokens sound like: (num_samples,) float32 at the codec's rate each, on the CPU; the same in any batch.
 
         Args:
             steps, guidance: Of the codec's decoder; None: what it was made for.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.prompts import PromptBank, listed
@@ -23,13 +23,13 @@ from auditory_sentences.lengths import row_limit
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
+from codec.streams import ALL_STREAMS
 from lm.words import normalise_words
 
 if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
     from auditory_sentences.token_store import StoredClip
 
-ShotAudio = Literal["audio", "descriptive"]
 MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
 
 
@@ -53,9 +53,10 @@ class Episodes:
     Neither the query, nor another piece of its recording, nor a mixture it is in, nor one of its parts is ever an
     example; where words are the answer or the condition, no example says the query's words.
 
-    shot_audio="descriptive" gives the examples' audio as descriptive tokens alone, the query's in full. A clip of 1.5 s
-    takes 10 rows that way instead of 31, so that four examples of each of four classes fit into 512 rows. What only the
-    structural tokens carry (a speaker's voice, the exact pitch) is then missing from the examples.
+    shot_audio is "audio", or names the one stream that the examples' audio is given as; the query's is given in full.
+    As descriptive tokens alone, a clip of 1.5 s takes 10 rows instead of 31, so that four examples of each of four
+    classes fit into 512 rows. What only the structural tokens carry (a speaker's voice, the exact pitch) is then
+    missing from the examples.
 
     Args:
         pool: Where the examples are taken from; in evaluation another split than the query's.
@@ -68,7 +69,7 @@ class Episodes:
         self._eligible: dict[str, list[int]] = {}
 
     def from_task(
-        self, task: Task | str, query: StoredClip, shots: int, rng: KeyedRng, shot_audio: ShotAudio = "audio"
+        self, task: Task | str, query: StoredClip, shots: int, rng: KeyedRng, shot_audio: str = ALL_STREAMS
     ) -> AuditorySentence:
         """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
 
@@ -89,7 +90,7 @@ class Episodes:
         task = find_task(task) if isinstance(task, str) else task
         if shots == 0:
             return build(task, query, rng, self.bank)
-        if shot_audio != "audio" and any(part.is_target and part.content == "audio" for part in task.parts):
+        if shot_audio != ALL_STREAMS and any(part.is_target and part.content == "audio" for part in task.parts):
             raise ValueError(f"the examples of '{task.name}' must be whole audio: audio is what the query's answer is")
         if task.label is None and any(part.content in QUESTIONS for part in task.parts):
             label = rng.choice(askable_labels(task, query, self.bank) or [""])
@@ -104,7 +105,7 @@ class Episodes:
         return AuditorySentence(tuple(segments), f"few_shot:{task.name}:{shots}:{query.id}")
 
     def of_label(
-        self, label: str, query: StoredClip, ways: int, shots: int, rng: KeyedRng, shot_audio: ShotAudio = "audio"
+        self, label: str, query: StoredClip, ways: int, shots: int, rng: KeyedRng, shot_audio: str = ALL_STREAMS
     ) -> Episode:
         """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
 
@@ -147,6 +148,12 @@ class Episodes:
         name = f"classification:{label}:{len(options)}x{shots}:{query.id}"
         return Episode(AuditorySentence(tuple(segments), name), tuple(options))
 
+    @property
+    def short_stream(self) -> str:
+        """The stream that stands for a clip where all of them take too many rows: the first; "" where it is alone."""
+        streams = self.pool.store.streams
+        return streams[0].name if len(streams) > 1 else ""
+
     def eligible(self, task: Task) -> Sequence[int]:
         """Positions of the pool's clips that can serve the task."""
         key = f"{task.base}:{task.label}"
@@ -167,10 +174,10 @@ class Episodes:
         query = self.pool.stored(position)
         says_audio = any(part.is_target and part.content == "audio" for part in task.parts)
 
-        def episode(shots: int, rng: KeyedRng, shot_audio: ShotAudio) -> AuditorySentence:
+        def episode(shots: int, rng: KeyedRng, shot_audio: str) -> AuditorySentence:
             return self.from_task(task, query, shots, rng, shot_audio)
 
-        return _largest_that_fits(episode, rng, max_rows, whole_audio=says_audio)
+        return _largest_that_fits(episode, rng, max_rows, "" if says_audio else self.short_stream)
 
     def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
         """A training episode around a clip of the pool that is to be classified: 2 to 4 ways, 1 to 4 shots.
@@ -184,10 +191,10 @@ class Episodes:
         query = self.pool.stored(position)
         chosen, ways = label or rng.choice(self.class_labels(query)), rng.randint(2, MAX_WAYS)
 
-        def episode(shots: int, rng: KeyedRng, shot_audio: ShotAudio) -> AuditorySentence:
+        def episode(shots: int, rng: KeyedRng, shot_audio: str) -> AuditorySentence:
             return self.of_label(chosen, query, ways, shots, rng, shot_audio).sentence
 
-        return _largest_that_fits(episode, rng, max_rows, whole_audio=False)
+        return _largest_that_fits(episode, rng, max_rows, self.short_stream)
 
     def class_labels(self, clip: Clip) -> list[str]:
         """The clip's labels by which an episode of the pool can classify it: another value of the label is there."""
@@ -231,21 +238,21 @@ def _related(clip: Clip, query: Clip) -> bool:
     )
 
 
-def _as_shot(segment: Segment, shot_audio: ShotAudio) -> Segment:
+def _as_shot(segment: Segment, shot_audio: str) -> Segment:
     return replace(segment, role=shot_audio) if segment.role == "audio" else segment
 
 
 def _largest_that_fits(
-    episode: Callable[[int, KeyedRng, ShotAudio], AuditorySentence], rng: KeyedRng, max_rows: int, whole_audio: bool
+    episode: Callable[[int, KeyedRng, str], AuditorySentence], rng: KeyedRng, max_rows: int, short_stream: str
 ) -> AuditorySentence:
     """The episode with the drawn number of shots, 1 to 4; with fewer where there are fewer or too many rows.
 
-    Unless `whole_audio`, the shots' audio is descriptive tokens alone half of the time, and where only that fits.
+    With a `short_stream`, the shots' audio is that stream alone half of the time, and where only that fits.
     """
     most, seed = rng.randint(1, MAX_SHOTS), rng.randrange(1 << 62)
-    roles: tuple[ShotAudio, ...] = ("audio",)
-    if not whole_audio:
-        roles = ("descriptive",) if rng.bernoulli(0.5) else ("audio", "descriptive")
+    roles: tuple[str, ...] = (ALL_STREAMS,)
+    if short_stream:
+        roles = (short_stream,) if rng.bernoulli(0.5) else (ALL_STREAMS, short_stream)
     for shots in range(most, 0, -1):
         for role in roles:
             try:
@@ -254,4 +261,4 @@ def _largest_that_fits(
                 continue
             if row_limit(sentence.segments) <= max_rows:
                 return sentence
-    return episode(0, KeyedRng("episode", seed), "audio")
+    return episode(0, KeyedRng("episode", seed), ALL_STREAMS)

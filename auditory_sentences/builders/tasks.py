@@ -160,14 +160,20 @@ def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:
     return [label for label in wanted if clip.labels.get(label) and label in bank.label_values]
 
 
+def streams_of(task: Task) -> tuple[str, ...]:
+    """Names of the streams that the task is about; none where it is about the whole of the audio."""
+    roles = (part.role for part in task.parts)
+    return tuple(role for role in roles if role not in (*TEXT_ROLES, ALL_STREAMS, AUDIO_PROMPT))
+
+
 def require_streams(task: Task, streams: Iterable[str]) -> None:
     """Raise UserError where the task is about a stream that is none of a tokenizer's `streams`."""
-    known = (ALL_STREAMS, AUDIO_PROMPT, *streams)
-    for part in task.parts:
-        if part.role not in TEXT_ROLES and part.role not in known:
+    own = tuple(streams)
+    for name in streams_of(task):
+        if name not in own:
             raise UserError(
-                f"the task '{task.name}' is about a stream {part.role!r}, and the tokens have {', '.join(streams)}"
-                f"{nearest(part.role, streams)}"
+                f"the task '{task.name}' is about a stream {name!r}, and the tokens have {', '.join(own)}"
+                f"{nearest(name, own)}"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,10 +13,11 @@ from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.builders.conversation import conversation, turns_about
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible, require_streams
+from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible, require_streams, streams_of
 from auditory_sentences.rng import KeyedRng, permuted, stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
+from codec.streams import is_absent
 from lm.vocabulary import VocabularyLayout
 
 if TYPE_CHECKING:
@@ -204,3 +205,24 @@ class SentenceStream:
     def _classes(self, position: int, label: str) -> bool:
         labels = self.episodes.class_labels(self.catalogue.clip(position))
         return label in labels if label else bool(labels)
+
+
+def absent_streams(mixture: Iterable[str], streams: Iterable[str]) -> dict[str, str]:
+    """The entries of a mixture that a tokenizer's tokens cannot serve -> the stream that they are about and it lacks.
+
+    Args:
+        mixture: Names of entries, as SentenceStream takes them.
+        streams: Names of the tokenizer's.
+
+    Raises:
+        UserError: An entry is about a stream that no kind of tokenizer has, or its task is unknown.
+    """
+    own, absent = tuple(streams), dict[str, str]()
+    for name in mixture:
+        base, _, detail = name.partition(":")
+        asked = detail if base == FEW_SHOT else name
+        if asked.partition(":")[0] in TASKS:
+            for stream in streams_of(find_task(asked)):
+                if is_absent(stream, own, f"the task '{name}'"):
+                    absent.setdefault(name, stream)
+    return absent

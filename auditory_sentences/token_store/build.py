@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,7 @@ def build_store(
     strict: bool = False,
     prune: bool = False,
     max_failures: float | None = None,
+    tokenizer_source: str | Path = "",
 ) -> TokenStore:
     """Tokenise the clips into `folder`: what is there already stays, what is new or has changed is encoded.
 
@@ -66,6 +68,8 @@ def build_store(
         prune: Take stored clips out that are not among those given, instead of refusing.
         max_failures: Share of the clips beyond which those that cannot be read stop the build, which keeps what it has
             done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share.
+        tokenizer_source: Folder, shipped name or hub id that the tokenizer was loaded from: written into the store, so
+            that a language model finds it there. "": what the store said before.
 
     Returns:
         The store, opened.
@@ -86,7 +90,8 @@ def build_store(
     if max_failures is None:
         allowed = max(allowed, FEW_FAILURES)
     with locked(folder, "the build of a token store"):
-        _Build(folder, tokenizer, batch_seconds, max_seconds, strict).run(clips, shard_clips, prune, allowed)
+        source = _lasting(tokenizer_source)
+        _Build(folder, tokenizer, source, batch_seconds, max_seconds, strict).run(clips, shard_clips, prune, allowed)
     return TokenStore(folder, tokenizer.streams)
 
 
@@ -94,7 +99,13 @@ class _Build:
     """One run of a build, by the folder's only writer."""
 
     def __init__(
-        self, folder: Path, tokenizer: AudioTokenizer, batch_seconds: float, max_seconds: float, strict: bool
+        self,
+        folder: Path,
+        tokenizer: AudioTokenizer,
+        source: str,
+        batch_seconds: float,
+        max_seconds: float,
+        strict: bool,
     ) -> None:
         self.folder, self.tokenizer, self.strict = folder, tokenizer, strict
         self.batch_seconds, self.max_seconds = batch_seconds, max_seconds
@@ -114,6 +125,7 @@ class _Build:
             complete=False,
             shards=(),
         )
+        self.source = source or self.manifest.tokenizer
         if found is None:
             write_manifest(folder, self.manifest)  # from here on, the folder is a store's
         remove_leftovers(folder)
@@ -222,7 +234,13 @@ class _Build:
     def _save(self, entries: Iterable[ShardEntry | None], complete: bool) -> None:
         """Write the manifest where it says something new."""
         shards = tuple(entry for entry in entries if entry is not None)
-        manifest = replace(self.manifest, streams=self.tokenizer.streams, complete=complete, shards=shards)
+        manifest = replace(
+            self.manifest,
+            streams=self.tokenizer.streams,
+            complete=complete,
+            shards=shards,
+            tokenizer=self.source,
+        )
         if manifest != self.manifest:
             write_manifest(self.folder, manifest)
             self.manifest = manifest
@@ -258,6 +276,11 @@ class _Build:
             f"{self.folder}: {failed} of the first {tried} clips could not be read, and {int(allowed)} may be; correct "
             "the corpora, or allow a larger share with --max-failures; what is done is kept, and another call resumes"
         )
+
+
+def _lasting(source: str | Path) -> str:
+    """A tokenizer's folder by its whole path, which means the same from everywhere; a name or hub id as it is."""
+    return os.path.abspath(source) if source and Path(source).is_dir() else str(source)
 
 
 def _require_empty(folder: Path) -> None:

@@ -66,6 +66,10 @@ class JoinedStores(StoredClips):
         return self.stores[0].fingerprint
 
     @property
+    def tokenizer(self) -> str:
+        return next((store.tokenizer for store in self.stores if store.tokenizer), "")
+
+    @property
     def failures(self) -> tuple[Failure, ...]:
         return tuple(failure for store in self.stores for failure in store.failures)
 

@@ -18,8 +18,9 @@ from codec.io.strict import parse
 from codec.streams import StreamSpec, plain_values
 from codec.tokens import SAMPLE_RATE
 
-FORMAT = 3  # 2 knew two streams, whose numbers of codes it said; 1 also had no hash of itself, no codes, and the path
-# of a recording in its shard. Both are read.
+FORMAT = 4  # 3, still written where nobody says it, does not say where the tokenizer lies; 2 knew two streams, whose
+# numbers of codes it said; 1 also had no hash of itself, no codes, and the path of a recording in its shard. All are
+# read.
 MANIFEST = "store.json"
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,9})\.arrow")
@@ -94,6 +95,8 @@ class Manifest:
     complete: bool
     # in the store's order
     shards: tuple[ShardEntry, ...]
+    # the tokenizer's folder (absolute), shipped name or hub id when the store was built; "" where nobody wrote it down
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         files = [shard.file for shard in self.shards]
@@ -126,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not isinstance(values, dict) or "format" not in values:
         raise UserError(f"{path}: not the list of a token store's shards; {remedy}")
     found = values.pop("format")
-    if found not in (1, 2, FORMAT) or isinstance(found, bool):
+    if found not in (1, 2, 3, FORMAT) or isinstance(found, bool):
         raise UserError(
             f"{path}: a token store of format {found!r}, and this version reads 1 to {FORMAT}; read it with the "
             "version that wrote it, or build the store in another folder"
@@ -137,7 +140,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise UserError(
             f"{path}: damaged or edited: what it says of the store's shards is not what was written; {remedy}"
         )
-    if found < FORMAT:
+    if found < 3:
         values = _of_two_streams(values)
     try:
         return parse(Manifest, values, str(path))
@@ -148,8 +151,12 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write store.json, whole or not at all."""
     values = asdict(manifest) | {"streams": [plain_values(stream) for stream in manifest.streams]}
+    number = FORMAT
+    if not manifest.tokenizer:
+        number = 3
+        del values["tokenizer"]
     values = json.loads(json.dumps(values))  # lists for tuples, as it will be read
-    values = {"format": FORMAT, "hash": _hash(values)} | values
+    values = {"format": number, "hash": _hash(values)} | values
     write_text(folder / MANIFEST, json.dumps(values, indent=1) + "\n")
 
 

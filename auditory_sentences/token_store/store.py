@@ -37,6 +37,11 @@ class StoredClips(ABC):
 
     @property
     @abstractmethod
+    def tokenizer(self) -> str:
+        """Folder, shipped name or hub id of the tokenizer when the tokens were made; "" where nobody wrote it down."""
+
+    @property
+    @abstractmethod
     def data_hash(self) -> str:
         """Identity of the contents, 16 hexadecimal digits."""
 
@@ -186,6 +191,10 @@ class TokenStore(StoredClips):
     @property
     def fingerprint(self) -> str:
         return self._manifest.fingerprint
+
+    @property
+    def tokenizer(self) -> str:
+        return self._manifest.tokenizer
 
     @property
     def failures(self) -> tuple[Failure, ...]:

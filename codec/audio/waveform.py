@@ -63,6 +63,17 @@ def audio_length(path: str | Path, sample_rate: int = SAMPLE_RATE) -> int:
         return sum(-(-sound.frames * sample_rate // _usable_rate(sound.rate, sample_rate)) for sound in sounds)
 
 
+def at_rate(waveform: Tensor, rate: int, sample_rate: int) -> Tensor:
+    """A waveform (n,) at `rate` Hz as (ceil(n x sample_rate / rate),) at `sample_rate` Hz, as `load_audio` makes it."""
+    if rate == sample_rate or not len(waveform):
+        return waveform
+    source = _usable_rate(rate, sample_rate)
+    period = source // gcd(source, sample_rate)
+    # a period of silence behind the end, as in `_resampled`
+    whole = resample(torch.nn.functional.pad(waveform, (0, period)), source, sample_rate, **_FILTER)
+    return whole[: ceil(len(waveform) * sample_rate / source)]
+
+
 def as_waveform(samples: Tensor | np.ndarray) -> Tensor:
     """Samples from another program as a waveform (n,) float32, which lies in [-1, 1] or little beyond.
 

@@ -5,16 +5,19 @@ Needs no PyTorch, so that what people write is refused before a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from codec.io.errors import UserError
 from codec.io.numbers import Count, Guidance, Range, Seconds, Temperature
 from codec.io.strict import parse
+from codec.streams import is_absent
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+
+STREAM_SETTINGS = ("stream_temperature", "stream_guidance")  # those that name streams
 
 Rows = Annotated[int, Range(1, 100_000)]  # 95 minutes of ReasoningCodec's
 
@@ -102,3 +105,31 @@ def merged_settings(sampling: Mapping[str, Mapping[str, Any]], task: str, source
         UserError: A field is unknown or unfit.
     """
     return parse(GenerationSettings, {**sampling.get("all", {}), **sampling.get(task, {})}, source)
+
+
+def without_absent_streams(
+    settings: Mapping[str, Any], streams: Sequence[str], where: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Settings for a tokenizer that may lack streams which they name.
+
+    Args:
+        settings: Fields of GenerationSettings.
+        streams: Names of the tokenizer's.
+        where: Names where the settings stand, for messages.
+
+    Returns:
+        The settings without those of absent streams, and of what was left out "stream_guidance.NAME" -> that stream.
+
+    Raises:
+        UserError: A stream is named that no kind of tokenizer has.
+    """
+    kept, left_out = dict(settings), dict[str, str]()
+    for key in STREAM_SETTINGS:
+        values = settings.get(key) or {}
+        absent = {name for name in values if is_absent(name, streams, f"{where}.{key}")}
+        left_out |= {f"{key}.{name}": name for name in values if name in absent}
+        if absent:
+            kept[key] = {name: value for name, value in values.items() if name not in absent}
+            if not kept[key]:
+                del kept[key]
+    return kept, left_out

@@ -13,12 +13,11 @@ mkdir -p "$run"
 step "A starter corpus: over three hours of speech, sounds and music, made here with exact labels"
 uniaudio corpus synthesise --out "$run/corpus"
 
-step "A token store: the corpus through the codec, 5 Hz descriptive and 12.5 Hz structural tokens"
+step "A token store: the corpus through the codec, which a language model then takes from its store"
 uniaudio corpus store "$run/corpus" --codec "$codec" --out "$run/tokens"
 
 step "Stage 1 of 4, understanding warm-up: the understanding layers learn to hear, the text model is frozen"
-train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_model" audio_tokenizer="$codec" \
-    audio_llm="$codec/audio_llm.safetensors" --resume
+train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_model" --resume
 
 step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
 train starter/stage2 out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume

@@ -1,6 +1,7 @@
 """What every tokenizer does, asked of each that is registered, and of one of another shape.
 
-A tokenizer that joins `codec.tokenizer.TOKENIZERS` joins MADE here, with a small one of its kind.
+A tokenizer that joins `codec.tokenizer.TOKENIZERS` joins MADE here, with a small one of its kind, and the names of its
+streams join `codec.streams.STREAM_NAMES`. tests/cli/test_any_codec.py then trains the language model on it, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 
 from codec import tokenizer as registry
 from codec.io.errors import UserError
+from codec.streams import STREAM_NAMES
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from tests.factories.codec import noise, small_codec
@@ -44,6 +46,12 @@ def together(tokenizer, clips):
 
 def test_every_registered_tokenizer_is_asked():
     assert set(registry.TOKENIZERS) == set(MADE)
+
+
+def test_the_names_of_its_streams_are_known_without_it(tokenizer):
+    assert set(STREAM_NAMES) == set(registry.TOKENIZERS) - {"streams"}
+    if tokenizer.tokenizer_type != "streams":
+        assert STREAM_NAMES[tokenizer.tokenizer_type] == tuple(spec.name for spec in tokenizer.streams)
 
 
 def test_streams_are_stated(tokenizer):

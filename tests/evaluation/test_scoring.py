@@ -7,11 +7,13 @@ from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.sentence import AuditorySentence
 from codec.io.errors import UserError
 from evaluation.items import Item, Target
+from evaluation.phrases import label_in_text, labels_in_text
 from evaluation.runner import Answer
 from evaluation.scoring import Extractor, chance, compare, score_originals, score_rows
 from evaluation.task import Data, EvalTask, Score
 
 PHRASES = {"dog": ("dog", "hound"), "cat": ("cat",), "bird": ("bird",)}
+ACCENTS = {"english": ["english", "british"], "northern english": ["northern english"], "none": ["no accent"]}
 LABEL = Score("class", "accuracy", "label_in_text", label="class")
 LIKELY = Score("likely", "accuracy", "max_likelihood", label="class")
 WORDS = Score("words", "wer", "text")
@@ -120,3 +122,17 @@ def test_what_the_training_split_lacks_is_named():
     other = [*one, Clip("x", "missing.wav", "sound", "train", labels={"class": "cat"})]
     with pytest.raises(UserError, match="is fitted to training recordings, and one cannot be read"):
         Extractor(FakeJudges(), other).from_waveforms(task(signal, request="sound_generation"), signal, [WAVE])
+
+
+def test_an_answer_names_one_value_or_is_not_parsed():
+    phrases = {"dog": ["dog", "barking"], "cat": ["cat"]}
+    assert label_in_text("A dog, barking!", phrases) == "dog"
+    assert label_in_text("a cat and a dog", phrases) is None
+    assert label_in_text("a bird", phrases) is None
+    assert label_in_text("hotdog", phrases) is None  # whole words only
+    assert label_in_text(None, phrases) is None and label_in_text("", phrases) is None
+
+
+def test_longer_phrases_use_up_their_words():
+    assert labels_in_text("a northern english voice", ACCENTS) == {"northern english"}
+    assert labels_in_text("northern english and english", ACCENTS) == {"northern english", "english"}

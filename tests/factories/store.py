@@ -9,6 +9,7 @@ import torch
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.lengths import Units
 from auditory_sentences.token_store import StoredClip
+from codec.streams import StreamSpec
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
@@ -106,3 +107,23 @@ def tiny_tokenizer() -> SentencePieceTokenizer:
 
 def tiny_layout(tokenizer: SentencePieceTokenizer) -> VocabularyLayout:
     return VocabularyLayout.build(tokenizer, two_streams(CODES, CODES), FINGERPRINT)
+
+
+class OneStreamStore(TinyStore):
+    """The same clips through a codec of one stream, 50 frames a second."""
+
+    streams, sample_rate = (StreamSpec("codes", 50.0, 4, CODES, extra_frame=False),), SAMPLE_RATE
+    units = Units(streams, sample_rate)
+
+    def __getitem__(self, i: int) -> StoredClip:
+        spec, samples = self.streams[0], self.num_samples[i]
+        generator = torch.Generator().manual_seed(i)
+        shape = spec.codebooks, spec.num_frames(samples, self.sample_rate)
+        tokens = AudioTokens({spec.name: torch.randint(CODES, shape, generator=generator)}, samples, FINGERPRINT)
+        values = {f.name: getattr(self.clips[i], f.name) for f in fields(Clip)}
+        return StoredClip(**values, tokens=tokens)
+
+
+def one_stream_store() -> OneStreamStore:
+    store = tiny_store()
+    return OneStreamStore(store.clips, [n / SAMPLE_RATE for n in store.num_samples])

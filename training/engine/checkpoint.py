@@ -296,6 +296,11 @@ def resolve_model(path: str | Path) -> Path:
     )
 
 
+def model_or_id(source: str) -> str | Path:
+    """The model folder behind a run's folder; what is not a folder is taken as a hub id."""
+    return resolve_model(source) if located(source).is_dir() else source
+
+
 def describe() -> dict[str, Any]:
     """Versions, git commit and number of processes of this run."""
     packages = ("torch", "transformers", "deepspeed", "peft", "safetensors", "numpy")

@@ -47,7 +47,8 @@ class DepthRecipe:
 class LanguageModelRecipe(Recipe):
     """One stage: where it starts, what it reads, what is trained and with which loss.
 
-    A stage starts either from `init` or from a new model, which is made of `text_model` and `audio_tokenizer`.
+    A stage starts either from `init` or from a new model, which is made of `text_model` and the codec of its store.
+    What a recipe asks of another codec than that is changed before the run (training/lm/another_codec.py).
     """
 
     READS = ("init", "text_model", "audio_tokenizer", "audio_llm", "texts")
@@ -56,7 +57,8 @@ class LanguageModelRecipe(Recipe):
     stage: Stage
     # folder of the token store, or a list of several that are read as one; made by the same audio tokenizer
     store: Name | Annotated[tuple[Name, ...], Filled()]
-    # task, construction or few-shot name -> share of the sentences
+    # task, construction or few-shot name -> share of the sentences; left out: those about a stream that the store's
+    # tokenizer lacks and another has
     mixture: Weights
     # weights of the loss
     loss: LossRecipe
@@ -64,7 +66,7 @@ class LanguageModelRecipe(Recipe):
     init: str = ""
     # of a new model: folder or hub id of a causal language model with its tokenizer
     text_model: str = ""
-    # of a new model: folder or hub id of the codec
+    # of a new model: folder or hub id of the codec that made the store; left out, or another: what the store names
     audio_tokenizer: str = ""
     # of a new model: audio_llm.safetensors of the codec's descriptive run, whose projection and adapters it starts with
     audio_llm: str = ""
@@ -91,8 +93,8 @@ class LanguageModelRecipe(Recipe):
         check_weights("mixture", self.mixture)
         for task in self.sampling:
             merged_settings(self.sampling, task, f"sampling.{task}")
-        if bool(self.init) == bool(self.text_model and self.audio_tokenizer):
-            raise UserError("give either init (the stage before) or both text_model and audio_tokenizer (a new model)")
+        if bool(self.init) == bool(self.text_model):
+            raise UserError("give either init (the stage before) or text_model (a new model)")
         if self.audio_llm and self.init:
             raise UserError("audio_llm is for a new model; leave it out with init, whose model has been initialised")
         frozen = [group for group in self.lora.groups if group not in TRAINABLE[self.stage]] if self.lora else []

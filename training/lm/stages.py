@@ -38,6 +38,11 @@ TRAINABLE: dict[int, tuple[str, ...]] = {
 }
 
 
+def default_streams(codebooks: int) -> tuple[float, ...]:
+    """Weights of the codebooks: 2/8 for the first three, 1/8 for the others, as Eq. 16-17 have it for eight."""
+    return (0.25,) * min(3, codebooks) + (0.125,) * max(0, codebooks - 3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossRecipe:
     """Weights of the loss: text x text loss + audio x sum over codebooks + distillation x distillation loss."""
@@ -46,8 +51,8 @@ class LossRecipe:
     text: NonNegative
     # weight of the audio loss
     audio: NonNegative
-    # weights of the codebooks within the audio loss, one each; the default is that of eight (Eq. 16-17)
-    streams: Annotated[tuple[NonNegative, ...], Filled()] = (0.25,) * 3 + (0.125,) * 5
+    # weights of the codebooks within the audio loss, one each; left out: 2/8 for the first three, 1/8 for the others
+    streams: Annotated[tuple[NonNegative, ...], Filled()] = default_streams(8)
     # weight of the semantic distillation, lambda_rec of Eq. 13, whose value is not published
     distillation: NonNegative = 0.0
 

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
-from codec.io.shipped import located
 from codec.tokenizer import load_tokenizer
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
 from training.engine import processes
-from training.engine.checkpoint import resolve_model
+from training.engine.checkpoint import model_or_id, resolve_model
 from training.lm.audio_projector import AudioProjector
 from training.lm.distillation import SemanticTargets
 from training.lm.initialisation import init_from_codec
@@ -61,12 +60,12 @@ class StartingPoint:
             tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
             layout, audio_tokenizer = model.config.layout, folder / AUDIO_FOLDER
         else:
-            tokenizer = TextTokenizer.from_pretrained(_model_or_id(recipe.text_model))
-            audio_tokenizer = _model_or_id(recipe.audio_tokenizer)
+            tokenizer = TextTokenizer.from_pretrained(model_or_id(recipe.text_model))
+            audio_tokenizer = model_or_id(recipe.audio_tokenizer)
             codec = load_tokenizer(audio_tokenizer)
             layout = VocabularyLayout.build(tokenizer, codec.streams, codec.fingerprint, codec.sample_rate)
             model = from_text_backbone(
-                _model_or_id(recipe.text_model),
+                model_or_id(recipe.text_model),
                 layout,
                 recipe.depth.config,
                 recipe.understanding_layers,
@@ -130,8 +129,3 @@ class StartingPoint:
                 load_tokenizer(self.audio_tokenizer).save_pretrained(folder / AUDIO_FOLDER)
 
         return write
-
-
-def _model_or_id(source: str) -> str | Path:
-    """The model folder behind a run's folder; what is not a folder is taken as a hub id."""
-    return resolve_model(source) if located(source).is_dir() else source

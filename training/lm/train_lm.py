@@ -14,6 +14,7 @@ from auditory_sentences.stream.packing import PackedBatch, Packing
 from lm.losses import LossCounts, select_targets
 from training.engine import processes
 from training.engine.engine import Engine
+from training.lm.another_codec import fit_to_store
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import TrainingModule, freeze_for_stage
 from training.lm.starting_point import StartingPoint
@@ -24,7 +25,10 @@ from training.run import Run
 
 def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
     """Train one stage, and return the folder of model and tokenizers, which UniAudio.from_pretrained reads."""
+    recipe, changes = fit_to_store(recipe)
     with Run(recipe, resume) as run:
+        for change in changes:
+            run.metric_logger.info(change)
         start = StartingPoint.load(recipe)
         packing = _packing(recipe, start, "train")
         held_out = _packing(recipe, start, "dev") if recipe.validate_every else None

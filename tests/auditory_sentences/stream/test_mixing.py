@@ -14,10 +14,10 @@ from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import TASKS
 from auditory_sentences.lengths import row_limit
-from auditory_sentences.stream.mixing import SentenceStream
+from auditory_sentences.stream.mixing import SentenceStream, absent_streams
 from codec.io.errors import UserError
 from tests import ROOT
-from tests.factories.store import tiny_store
+from tests.factories.store import one_stream_store, tiny_store
 
 TASK_NAMES = sorted(set(TASKS) - {"lyric_recognition", "song_generation"})  # the tiny store sings nothing
 EVERYTHING = dict.fromkeys(
@@ -238,3 +238,23 @@ def test_hash_tells_streams_apart(store):
         make(texts=["a"]),
     ]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_entries_about_streams_that_the_tokens_lack_are_told_apart(store):
+    names = [*EVERYTHING, "tts:descriptive", "few_shot:tts:descriptive", "music_generation:codes", "no such task"]
+    assert absent_streams(names, ["descriptive", "structural"]) == {"music_generation:codes": "codes"}
+    assert absent_streams(names, ["codes"]) == dict.fromkeys(
+        ["descriptive_to_structural", "tts:descriptive", "few_shot:tts:descriptive"], "descriptive"
+    )
+    for misspelt in ("tts:descriptiv", "few_shot:tts:descriptiv"):
+        with pytest.raises(UserError, match=f"'{misspelt}' is about a stream 'descriptiv'.*did you mean 'descriptive'"):
+            absent_streams([misspelt], ["codes"])
+
+
+def test_a_store_of_one_stream_gives_every_kind_of_sentence():
+    """Episodes too, whose examples are whole audio: there is no shorter stream that could stand for it."""
+    store = one_stream_store()
+    absent = absent_streams(EVERYTHING, ["codes"])
+    stream = SentenceStream(store, {name: 1 for name in EVERYTHING if name not in absent}, seed=3, max_rows=512)
+    roles = {s.role for at in PLACES for s in stream[at].sentence.segments if not s.is_text}
+    assert roles == {"audio"} and len({stream.place(*at)[0].name for at in PLACES}) == len(stream.sources)

@@ -63,3 +63,23 @@ def test_a_folder_without_a_good_manifest(tmp_path, content):
         assert (tmp_path / MANIFEST).read_text() == content
     with pytest.raises(UserError, match=str(tmp_path)):
         TokenStore(tmp_path)
+
+
+def test_where_the_tokenizer_lies_is_written_down(clips, tmp_path, monkeypatch):
+    """A folder by its whole path; later builds correct it, or leave it; without it the file is what it was before."""
+    bare = build_store(clips, FakeTokenizer(), tmp_path / "bare")
+    assert bare.tokenizer == "" and json.loads((tmp_path / "bare" / MANIFEST).read_text())["format"] == 3
+    assert "tokenizer" not in json.loads((tmp_path / "bare" / MANIFEST).read_text())
+    (tmp_path / "codec").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source, said in (("codec", str(tmp_path / "codec")), ("", str(tmp_path / "codec")), ("a/hub", "a/hub")):
+        tokenizer = FakeTokenizer()
+        store = build_store(clips, tokenizer, tmp_path / "bare", tokenizer_source=source)
+        assert (store.tokenizer, tokenizer.batches) == (said, []) and store.data_hash == bare.data_hash
+        assert TokenStore(tmp_path / "bare").tokenizer == said
+    values = json.loads((tmp_path / "bare" / MANIFEST).read_text())
+    assert values["format"] == 4
+    values["tokenizer"] = "elsewhere"
+    (tmp_path / "bare" / MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(UserError, match="damaged or edited"):
+        TokenStore(tmp_path / "bare")

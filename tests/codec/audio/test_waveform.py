@@ -11,7 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.audio.waveform import as_waveform, audio_length, iterate_audio, load_audio, wav_pieces, write_audio
+from codec.audio.waveform import (
+    as_waveform,
+    at_rate,
+    audio_length,
+    iterate_audio,
+    load_audio,
+    wav_pieces,
+    write_audio,
+)
 from codec.io.errors import UserError
 
 
@@ -207,3 +215,15 @@ def test_real_recordings_are_read(real_audio_dir):
     for path in files:
         length = sum(len(block) for block in iterate_audio(path))
         assert length == audio_length(path), path
+
+
+@pytest.mark.parametrize("frames", [1, 2, 480, 24_001])
+def test_a_waveform_at_another_rate_is_the_file_read_at_it(tmp_path, frames):
+    wave = 0.3 * torch.sin(torch.arange(frames) / 7)
+    write_audio(tmp_path / "a.wav", wave, 24_000)
+    held = load_audio(tmp_path / "a.wav")
+    assert at_rate(held, 24_000, 24_000) is held
+    low = at_rate(held, 24_000, 16_000)
+    assert torch.equal(low, load_audio(tmp_path / "a.wav", 16_000))
+    assert frames <= len(at_rate(low, 16_000, 24_000)) <= frames + 1
+    assert len(at_rate(torch.zeros(0), 24_000, 16_000)) == 0
