@@ -47,6 +47,8 @@ def evaluate_task(
         "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
+    if task.is_reconstruction:
+        entry["codec"] = runner.name
     try:
         items, unreadable = with_recordings(task, builder.items(task, shots, config.limit))
         answers = runner.answer(task, items)
@@ -58,6 +60,8 @@ def evaluate_task(
     except UserError as error:  # no such clips, or longer than the model's context: a reason in every table
         return entry | {"n": 0, "skipped": str(error), "scores": []}
     entry |= {"n": len(items), "scores": [_score_entry(row) for row in rows]}
+    if task.is_reconstruction:
+        entry["bits_per_second"] = runner.bits_per_second(items, answers)
     if unreadable:
         entry["unreadable"] = unreadable
     return entry | {"samples": _write_samples(entry, items, answers, rows, Path(config.out))}

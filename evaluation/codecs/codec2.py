@@ -1,6 +1,7 @@
 """Codec2, a vocoder for speech at 0.7 to 3.2 kb/s, through the package pycodec2; mono at 8 kHz.
 
-Its library draws the phases of noise from one generator of the process, without a seed: they depend on the clips before.
+Its library draws the phases of noise from one generator of the process, without a seed: they depend on the clips
+before.
 """
 
 from __future__ import annotations
