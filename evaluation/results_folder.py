@@ -109,6 +109,7 @@ def identity_of_parts(head: Mapping[str, Any]) -> dict[str, Any]:
         "model": head.get("model", {}).get("fingerprint"),
         "codec": [head["codec"]["fingerprint"], head["codec"].get("decoding")],
         "codecs": [[codec["fingerprint"], codec["decoding"]] for codec in head.get("codecs", [])],
+        "judges": {name: judge["version"] for name, judge in head.get("judges", {}).items()},
         "data": [data["fingerprint"], data["clips"], data.get("hash")],
     }
 

@@ -98,7 +98,7 @@ def _run(
     cache.clean()
     results: list[dict[str, Any]] = []
     with Judges(cache, config.processes) as judges:
-        extractor = Extractor(judges, builder.store.clips)
+        extractor = Extractor(judges, builder.store.clips, runners.recogniser, config.tagger)
         for number, (task, k) in enumerate(jobs, 1):
             progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
@@ -110,6 +110,7 @@ def _run(
     skipped = [result for result in results if "skipped" in result]
     if len(skipped) == len(results):
         raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
+    parts["versions"] |= extractor.versions
     head = {
         "format": 1, "suites": [asdict(suite) for suite in suites], "settings": _settings(config, jobs),
         "seconds": round(time.monotonic() - began, 1), "cache": {"hits": cache.hits, "misses": cache.misses},
@@ -187,7 +188,18 @@ class _Runners:
         from uniaudio.model import UniAudio
 
         logging.disable_progress_bar()
-        self.model_source = config.model
+        self.model_source, self.recogniser = config.model, None
+        # Judges that were given, by what they do: other ones make it another evaluation.
+        self.judges: dict[str, dict[str, str]] = {}
+        if config.recogniser is not None:
+            from evaluation.judges.whisper import Whisper
+
+            self.recogniser = Whisper(config.recogniser, device)
+            self.judges["recogniser"] = {"source": str(config.recogniser), "version": self.recogniser.version}
+        if config.tagger is not None:
+            from evaluation.judges.tagger import tagger_version
+
+            self.judges["tagger"] = {"source": str(config.tagger), "version": tagger_version(config.tagger)}
         uniaudio = UniAudio.from_pretrained(config.model, device) if config.model is not None else None
         self.model = ModelRunner.trained(uniaudio, cache, config.seed) if uniaudio else None
         self.model_untrained = ModelRunner.untrained(uniaudio, cache, config.seed) if uniaudio else None
@@ -254,6 +266,8 @@ def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
     parts["codec"] = runners.codecs[0].facts
     if len(runners.codecs) > 1:
         parts["codecs"] = [codec.facts for codec in runners.codecs]
+    if runners.judges:
+        parts["judges"] = runners.judges
     parts["data"] = {
         "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
     }  # fmt: skip

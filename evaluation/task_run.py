@@ -54,7 +54,7 @@ def evaluate_task(
         answers = runner.answer(task, items)
         few = items[: config.untrained_limit]
         compared = untrained.answer(task, few) if untrained and few else None
-        rows = score_rows(task, items, answers, compared, runner, extractor)
+        rows, left_out = score_rows(task, items, answers, compared, runner, extractor)
     except CannotGoOn:
         raise
     except UserError as error:  # no such clips, or longer than the model's context: a reason in every table
@@ -62,6 +62,8 @@ def evaluate_task(
     entry |= {"n": len(items), "scores": [_score_entry(row) for row in rows]}
     if task.is_reconstruction:
         entry["bits_per_second"] = runner.bits_per_second(items, answers)
+    if left_out:
+        entry["left_out"] = left_out
     if unreadable:
         entry["unreadable"] = unreadable
     return entry | {"samples": _write_samples(entry, items, answers, rows, Path(config.out))}
