@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as memoised
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,9 @@ def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extract
     metric = METRICS[score.metric]
     if isinstance(metric, FrechetDistance):
         return Prediction(metric.ceiling(found), found, found)
-    return compare(task, score, readable, found, extractor)
+    made = compare(task, score, readable, found, extractor)
+    same = score.scorer in OF_RECORDING  # with themselves: no sample of anything
+    return replace(made, estimate=replace(made.estimate, stderr=None)) if same else made
 
 
 def compare(
@@ -206,8 +208,8 @@ class Extractor:
         return self._classifier(task.data.kind, score.label).predict(waveforms)
 
     def each(self, score: Score) -> Each:
-        """How a score's metric is applied to pairs: those of waveforms in the judges' processes, and cached."""
-        return self._judges.pairs if METRICS[score.metric].takes == "audio" else map
+        """How a score's metric is applied to pairs: a slow one in the judges' processes, and cached."""
+        return self._judges.pairs if METRICS[score.metric].slow else map
 
     def _make_grammar(self, name: str) -> Grammar:
         texts = (clip.text for clip in self._clips if clip.kind == "speech" and clip.text)

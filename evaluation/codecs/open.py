@@ -52,11 +52,10 @@ def open_codec(text: str | Path, device: str = "cpu", name: str = "") -> TestedC
     known = LIBRARY.get(str(values.get("model_type"))) if "tokenizer_type" not in values else None
     if known:
         return getattr(import_module(known[0]), known[1])(name, folder, kbps, device)
-    if kbps is not None:
-        raise UserError(f"{text}: one bit rate is all that this codec has; leave @{kbps:g} out")
-    from evaluation.codecs.own import OwnCodec
+    from evaluation.codecs.own import OwnCodec, at_bit_rate
 
-    return OwnCodec(name, load_tokenizer(folder).to(device))
+    tokenizer = load_tokenizer(folder)
+    return OwnCodec(name, (tokenizer if kbps is None else at_bit_rate(tokenizer, kbps)).to(device))
 
 
 def open_codecs(texts: Sequence[str | Path], device: str = "cpu") -> list[TestedCodec]:

@@ -8,8 +8,28 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from evaluation.codecs.base import Reconstruction, TestedCodec, from_24_khz, to_24_khz
+
+
+def at_bit_rate(tokenizer: AudioTokenizer, kbps: float) -> AudioTokenizer:
+    """A tokenizer with as many of its codebooks as a bit rate has room for.
+
+    Raises:
+        UserError: It has one number of codebooks only, or no number of them has that bit rate.
+    """
+    if not hasattr(tokenizer, "with_codebooks"):
+        raise UserError(f"one bit rate is all that this codec has; leave @{kbps:g} out")
+    (stream,) = tokenizer.streams
+    each = stream.rate * math.log2(stream.codes) / 1000  # kb/s of one codebook
+    count = round(kbps / each)
+    if not 1 <= count <= stream.codebooks or abs(count * each / kbps - 1) > 0.1:
+        raise UserError(
+            f"this codec has 1 to {stream.codebooks} codebooks of {each:.3g} kb/s each; ask for a multiple, not "
+            f"@{kbps:g}, or leave it out"
+        )
+    return tokenizer.with_codebooks(count)
 
 
 class OwnCodec(TestedCodec):

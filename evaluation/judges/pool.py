@@ -1,8 +1,8 @@
 """Judges of waveforms. They share nothing with the model that generated them, and run in processes of their own.
 
 Words: `recogniser.py`, or `whisper.py` where one is given. Numbers: `waveform_judges.py`. Classes, instruments, voices:
-signal measurements (`signal_features.py`) and a linear classifier (`classifier.py`) fitted to original recordings of the
-training split. Every judge is itself tested on originals.
+signal measurements (`signal_features.py`) and a linear classifier (`classifier.py`) fitted to original recordings of
+the training split. Every judge is itself tested on originals.
 """
 
 from __future__ import annotations

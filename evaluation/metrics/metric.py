@@ -38,6 +38,8 @@ class Metric:
     transform: Callable[[np.ndarray], np.ndarray] = lambda ratios: ratios
     # what an answer that ignores the input is: the right one of another item, or noise with the item's own spectrum
     guess: str = "others"
+    # whether it takes so long that processes and a cache are worth while
+    slow: bool = False
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], each: Each = map) -> Estimate:
         """The score over items, with its standard error; items without a measurement do not count in n."""
@@ -82,13 +84,13 @@ METRICS: dict[str, Metric] = {}
 
 def metric(
     name: str, takes: str, direction: str, percent: bool = False, unit: str = "",
-    transform: Callable[[np.ndarray], np.ndarray] | None = None, guess: str = "others",
+    transform: Callable[[np.ndarray], np.ndarray] | None = None, guess: str = "others", slow: bool = False,
 ) -> Callable[[Measure], Measure]:  # fmt: skip
     """Register the decorated `measure` function as a metric; the arguments are the fields of `Metric`."""
 
     def register(measure: Measure) -> Measure:
         same = transform or (lambda ratios: ratios)
-        METRICS[name] = Metric(name, takes, direction, percent, unit, measure, same, guess)
+        METRICS[name] = Metric(name, takes, direction, percent, unit, measure, same, guess, slow)
         return measure
 
     return register

@@ -29,7 +29,7 @@ def mel_distance(prediction: np.ndarray | None, reference: np.ndarray) -> tuple[
     return float(np.abs(difference).mean()), 1.0
 
 
-@metric("stoi", takes="audio", direction="higher")
+@metric("stoi", takes="audio", direction="higher", slow=True)
 def intelligibility(prediction: np.ndarray | None, reference: np.ndarray) -> tuple[float, float] | None:
     """STOI (Taal et al. 2011), 0 to 1, of a waveform aligned in time with its reference.
 
@@ -38,7 +38,7 @@ def intelligibility(prediction: np.ndarray | None, reference: np.ndarray) -> tup
     return _stoi(prediction, reference, extended=False)
 
 
-@metric("estoi", takes="audio", direction="higher")
+@metric("estoi", takes="audio", direction="higher", slow=True)
 def extended_intelligibility(prediction: np.ndarray | None, reference: np.ndarray) -> tuple[float, float] | None:
     """Extended STOI (Jensen and Taal 2016), 0 to 1: bands are judged together, so that fluctuating noise counts too.
 
@@ -47,7 +47,7 @@ def extended_intelligibility(prediction: np.ndarray | None, reference: np.ndarra
     return _stoi(prediction, reference, extended=True)
 
 
-@metric("pesq", takes="audio", direction="higher")
+@metric("pesq", takes="audio", direction="higher", slow=True)
 def perceived_quality(prediction: np.ndarray | None, reference: np.ndarray) -> tuple[float, float] | None:
     """Wide-band PESQ (ITU-T P.862.2), 1 to 4.6, of speech aligned in time with its reference, measured at 16 kHz.
 

@@ -12,7 +12,7 @@ from evaluation.codecs.base import to_24_khz
 from evaluation.codecs.codec2 import MODES
 from evaluation.codecs.open import open_codec, open_codecs, short_name
 from evaluation.codecs.opus import packet_sizes
-from tests.factories.rivals import write_dac, write_encodec, write_mimi
+from tests.evaluation.codecs.rivals import write_dac, write_encodec, write_mimi
 
 STARTER = "starter/codec"
 
