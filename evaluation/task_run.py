@@ -66,7 +66,9 @@ def evaluate_task(
         entry["left_out"] = left_out
     if unreadable:
         entry["unreadable"] = unreadable
-    return entry | {"samples": _write_samples(entry, items, answers, rows, Path(config.out))}
+    several = f"-{runner.name}" if task.is_reconstruction and len(config.codec) > 1 else ""
+    folder = Path(config.out) / AUDIO / file_name_of(f"{task.task}-{shots}{several}")
+    return entry | {"samples": _write_samples(entry, items, answers, rows, folder)}
 
 
 def _score_entry(row: ScoreRow) -> dict[str, Any]:
@@ -85,11 +87,10 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
 
 
 def _write_samples(
-    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer], rows: Sequence[ScoreRow], out: Path
+    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer], rows: Sequence[ScoreRow], folder: Path
 ) -> list[dict[str, Any]]:
-    """Request, answer and predictions of each item; the answers' audio goes to out/audio/TASK-SHOTS/."""
+    """Request, answer and predictions of each item; the answers' audio goes to a folder in out/audio/."""
     samples = []
-    folder = out / AUDIO / file_name_of(f"{entry['task']}-{entry['shots']}")
     of_originals = [_by_item(items, row.original) for row in rows]
     for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
         sample = {
@@ -105,11 +106,13 @@ def _write_samples(
                 for row, originals in zip(rows, of_originals, strict=True)
             },
         }  # fmt: skip
+        if "codec" in entry:
+            sample["codec"] = entry["codec"]
         if answer.waveform is not None:
             path = folder / f"{file_name_of(item.id)}.flac"
             with replace_file(path) as temporary:
                 temporary.write_bytes(flac(answer.waveform))
-            sample["audio"] = str(path.relative_to(out))
+            sample["audio"] = path.relative_to(folder.parents[1]).as_posix()
         samples.append(sample)
     return samples
 

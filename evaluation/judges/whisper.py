@@ -17,6 +17,7 @@ from lm.words import NORMALISER_VERSION
 
 _RATE = 16_000
 _WINDOW = 30 * _RATE  # samples that the model hears at once
+_PROMPT = 4  # tokens that a transcript begins with
 _PER_SECOND, _LEAST = 12, 16  # tokens: no speaker is faster, and a loop of the model ends
 
 
@@ -44,7 +45,6 @@ class Whisper:
         with third_party_errors(folder, "holds no Whisper model that can be loaded", "copy it again"):
             self._processor = WhisperProcessor.from_pretrained(folder)
             model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        model.generation_config.max_length = None  # the number of tokens is set for each clip
         self._model = model.to(device).eval()
         weights = weights_hash("whisper", model.state_dict())
         self.version = f"Whisper {weights}, greedy, English, windows of 30 s, 1; {NORMALISER_VERSION}"
@@ -64,7 +64,7 @@ class Whisper:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ids = self._model.generate(
-                features.to(self._model.device, self._model.dtype), num_beams=1, do_sample=False, max_new_tokens=most,
-                **english,
+                features.to(self._model.device, self._model.dtype), num_beams=1, do_sample=False,
+                max_length=_PROMPT + most, **english,
             )  # fmt: skip
         return self._processor.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
