@@ -11,7 +11,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from codec.io.errors import UserError
-from codec.io.third_party import third_party_errors
+from codec.io.third_party import said, third_party_errors
 from evaluation.metrics.packages import require
 
 TAGGER_FILE = "yamnet.onnx"
@@ -85,5 +85,8 @@ def _network(folder: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # judges run side by side
-    with third_party_errors(Path(folder) / TAGGER_FILE, "is no network that can be read", "copy it again"):
-        return onnxruntime.InferenceSession(str(Path(folder) / TAGGER_FILE), options)
+    path = Path(folder) / TAGGER_FILE
+    try:
+        return onnxruntime.InferenceSession(str(path), options)
+    except Exception as error:  # its own, which have no base of their own
+        raise UserError(f"{path}: is no network that can be read ({said(error)}); copy it again") from error

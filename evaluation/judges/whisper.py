@@ -59,7 +59,8 @@ class Whisper:
 
     def _window(self, audio: np.ndarray) -> str:
         features = self._processor.feature_extractor(audio, sampling_rate=_RATE, return_tensors="pt").input_features
-        english = {"language": "en", "task": "transcribe"} if self._model.generation_config.is_multilingual else {}
+        several = getattr(self._model.generation_config, "is_multilingual", False)
+        english = {"language": "en", "task": "transcribe"} if several else {}
         most = min(200, _LEAST + int(_PER_SECOND * len(audio) / _RATE))
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -113,7 +113,8 @@ def _points(score: Mapping, points: Sequence[Point], place: _Axes) -> list[str]:
         high, low = sorted((place.y(p.value - p.error), place.y(p.value + p.error)))
         parts.append(f'<line class="error" x1="{x:.1f}" x2="{x:.1f}" y1="{high:.1f}" y2="{low:.1f}"/>')
         said = f"{p.name}, {bit_rate(p.rate)}: {shown(score, {'value': p.value, 'stderr': p.error or None})}"
-        parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escaped(said)}</title></circle>')
+        dot = f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+        parts.append(f"<g><title>{escaped(said)}</title>{dot}</g>")
         name = p.name if len(p.name) <= 22 else f"…{p.name[-21:]}"
         half = 2.7 * len(name)
         middle = min(max(x, _LEFT + half), _WIDTH - _RIGHT - half)
