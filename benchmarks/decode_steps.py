@@ -105,7 +105,9 @@ def measure(
                 decoded = Decoded(codec, [answer.tokens for answer in answers], count, guidance)
                 scores = {
                     score.name: asdict(
-                        compare(score, items, extractor.from_waveforms(task, score, decoded.waveforms)).estimate
+                        compare(
+                            task, score, items, extractor.from_waveforms(task, score, decoded.waveforms), extractor
+                        ).estimate
                     )
                     for score in task.scores
                 }

@@ -52,6 +52,14 @@ NEEDS = (
     Need("pocketsphinx", "pocketsphinx", "generated speech is not judged by an independent recogniser"),
     Need("pystoi", "pystoi", "no STOI in codec reports"),
     Need("pesq", "pesq", "no PESQ in codec reports (install the extra: pip install 'uniaudio[quality]')"),
+    Need("torchcrepe", "torchcrepe", "no scores of pitch in codec reports (the extra 'quality')"),
+    Need("distillmos", "distillmos", "no DistillMOS in codec reports (the extra 'quality')"),
+    Need("onnxruntime", "onnxruntime", "no DNSMOS and no tagger in codec reports (the extra 'quality')"),
+    Need(
+        "pycodec2",
+        "pycodec2",
+        "Codec2 is no rival in codec reports (install the extra: pip install 'uniaudio[rivals]')",
+    ),
     Need("flash_attn", "flash-attn", "attention runs through PyTorch's SDPA: same numbers, slower on long sequences"),
     Need("tensorboard", "tensorboard", "training logs to JSON lines only"),
 )

@@ -43,8 +43,14 @@ class EvaluationConfig:
     store: tuple[str | Path, ...] | None = None
     # recordings, folders or YAML files: where those of the store have moved, or of a codec alone
     corpus: tuple[str | Path, ...] = ()
-    # codec of the reconstruction tasks (default: the model's); without --model, it alone is evaluated
-    codec: str | Path | None = None
+    # codecs of the reconstruction tasks, side by side (default: the model's); without --model, they alone are
+    # evaluated. Folders or hub ids, of ours or of DAC, EnCodec, Mimi and X-Codec in transformers, with @KBPS for fewer
+    # codebooks; opus@6 to opus@256; codec2@0.7 to codec2@3.2
+    codec: tuple[str | Path, ...] = ()
+    # Whisper model that transcribes, folder or hub id; none that is part of the codec (default: pocketsphinx)
+    recogniser: str | Path | None = None
+    # folder of a YAMNet with 521 classes, yamnet.onnx, that says what a sound is (default: no such scores)
+    tagger: str | Path | None = None
     # output folder of an earlier run whose cached outputs may be used
     untrained: str | Path | None = None
     # items that the untrained model answers too, 0 for none; it never ends an answer, so it is slow (default: 16)

@@ -22,7 +22,7 @@ from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from evaluation.metrics.registry import METRICS
 from evaluation.phrases import label_in_text, labels_in_text
-from evaluation.task import Data, EvalTask, Score
+from evaluation.task import JUDGES, OF_RECORDING, Data, EvalTask, Score
 from lm.words import normalise_words
 
 if TYPE_CHECKING:
@@ -232,10 +232,10 @@ def with_recordings(task: EvalTask, items: Sequence[Item]) -> tuple[list[Item], 
         UserError: No item can be evaluated.
     """
     scorers = {score.scorer for score in task.scores}
-    if not task.is_reconstruction and not scorers & {"recogniser", "signal_classifier", "waveform"}:
+    if not task.is_reconstruction and not scorers & {"recogniser", "signal_classifier", "waveform", *JUDGES}:
         return list(items), []  # no recording is needed
     missing = [{"id": item.id, "why": item.unreadable} for item in items if item.unreadable]
-    if task.is_reconstruction or "waveform" in scorers:
+    if task.is_reconstruction or scorers.intersection(OF_RECORDING):
         items = [item for item in items if not item.unreadable]
     if not items:
         raise UserError(

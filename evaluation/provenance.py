@@ -9,7 +9,18 @@ from evaluation.judges.recogniser import RECOGNISER_VERSION
 from evaluation.judges.signal_features import FEATURES_VERSION
 from lm.words import NORMALISER_VERSION
 
-_PACKAGES = ("uniaudio", "torch", "transformers", "numpy", "scipy", "jiwer", "pocketsphinx", "pystoi")
+_PACKAGES = (
+    "uniaudio",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "jiwer",
+    "pocketsphinx",
+    "pystoi",
+    "pesq",
+    "soundfile",
+)
 _JUDGES = {"normaliser": NORMALISER_VERSION, "recogniser": RECOGNISER_VERSION, "signal_features": FEATURES_VERSION}
 
 

@@ -97,7 +97,8 @@ def identity_of(
         tasks: (task, shots, fingerprint) of each.
         settings: As in results.json.
     """
-    listed = {"suites": sorted(suites), "tasks": sorted(list(task) for task in tasks)}
+    each = sorted(set(map(tuple, tasks)))  # results have an entry for each codec
+    listed = {"suites": sorted(suites), "tasks": [list(task) for task in each]}
     return listed | {name: settings.get(name) for name in ("limit", "untrained_limit", "seed")}
 
 
@@ -107,6 +108,8 @@ def identity_of_parts(head: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": head.get("model", {}).get("fingerprint"),
         "codec": [head["codec"]["fingerprint"], head["codec"].get("decoding")],
+        "codecs": [[codec["fingerprint"], codec["decoding"]] for codec in head.get("codecs", [])],
+        "judges": {name: judge["version"] for name, judge in head.get("judges", {}).items()},
         "data": [data["fingerprint"], data["clips"], data.get("hash")],
     }
 

@@ -28,6 +28,7 @@ from codec.io.terminal import run_program, say, shown  # noqa: E402
 from evaluation.config import EvaluationConfig, find_device, parse_config  # noqa: E402
 
 if TYPE_CHECKING:
+    from codec.streams import StreamSpec
     from evaluation.cache import Cache
     from evaluation.items import ItemBuilder
     from evaluation.results_folder import ResultsFolder
@@ -58,7 +59,7 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
     if not jobs:
         listed = sorted({k for task in tasks for k in task.shots})
         raise UserError(f"no task of the suite is meant for shots {list(config.shots or ())}; its tasks have {listed}")
-    if config.model is None and (config.codec is None or not all(task.is_reconstruction for task in tasks)):
+    if config.model is None and (not config.codec or not all(task.is_reconstruction for task in tasks)):
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
         )
@@ -98,21 +99,24 @@ def _run(
     folder.clean()
     cache.clean()
     results: list[dict[str, Any]] = []
-    fitted = [fit_to_streams(task, runners.codec.codec.streams) for task, _ in jobs]
+    fitted = [fit_to_streams(task, runners.streams) for task, _ in jobs]
     for line in summary(fitted):
         progress.say(line)
     with Judges(cache, config.processes) as judges:
-        extractor = Extractor(judges, builder.store.clips)
+        extractor = Extractor(judges, builder.store.clips, runners.recogniser, config.tagger)
         for number, ((task, k), (asked, changes)) in enumerate(zip(jobs, fitted, strict=True), 1):
             progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
             started = time.monotonic()
-            entry = evaluate_task(asked, k, config, builder, extractor, *runners.of(task))
-            entry |= {"fingerprint": task.fingerprint} | ({"changes": list(changes)} if changes else {})
-            results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
-            progress.say("      " + _one_line(results[-1]))
+            for runner, untrained in runners.of(task):
+                entry = evaluate_task(asked, k, config, builder, extractor, runner, untrained)
+                entry |= {"fingerprint": task.fingerprint} | ({"changes": list(changes)} if changes else {})
+                results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
+                progress.say("      " + _one_line(results[-1]))
+                started = time.monotonic()
     skipped = [result for result in results if "skipped" in result]
     if len(skipped) == len(results):
         raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
+    parts["versions"] |= extractor.versions
     head = {
         "format": 1, "suites": [asdict(suite) for suite in suites], "settings": _settings(config, jobs),
         "seconds": round(time.monotonic() - began, 1), "cache": {"hits": cache.hits, "misses": cache.misses},
@@ -183,25 +187,46 @@ class _Runners:
     def __init__(self, config: EvaluationConfig, tasks: Sequence[EvalTask], cache: Cache, device: str) -> None:
         from transformers.utils import logging
 
-        from codec.tokenizer import load_tokenizer
-        from evaluation.runner import CodecRunner, ModelRunner
+        from evaluation.codecs.open import open_codecs
+        from evaluation.codecs.own import OwnCodec
+        from evaluation.codecs.runner import ReconstructionRunner
+        from evaluation.runner import ModelRunner
         from uniaudio.model import UniAudio
 
         logging.disable_progress_bar()
-        self.model_source, self.codec_source = config.model, config.codec or config.model
+        self.model_source, self.recogniser = config.model, None
+        # Judges that were given, by what they do: other ones make it another evaluation.
+        self.judges: dict[str, dict[str, str]] = {}
+        if config.recogniser is not None:
+            from evaluation.judges.whisper import Whisper
+
+            self.recogniser = Whisper(config.recogniser, device)
+            self.judges["recogniser"] = {"source": str(config.recogniser), "version": self.recogniser.version}
+        if config.tagger is not None:
+            from evaluation.judges.tagger import tagger_version
+
+            self.judges["tagger"] = {"source": str(config.tagger), "version": tagger_version(config.tagger)}
         uniaudio = UniAudio.from_pretrained(config.model, device) if config.model is not None else None
         self.model = ModelRunner.trained(uniaudio, cache, config.seed) if uniaudio else None
         self.model_untrained = ModelRunner.untrained(uniaudio, cache, config.seed) if uniaudio else None
-        codec = load_tokenizer(config.codec).to(device) if config.codec else uniaudio.codec
-        self.codec = CodecRunner(codec, cache)
-        needed = config.untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
-        self.codec_untrained = CodecRunner.untrained(codec, cache, config.seed) if needed else None
+        sources = config.codec or (config.model,)
+        codecs = open_codecs(sources, device) if config.codec else [OwnCodec("codec", uniaudio.codec)]
+        made = zip(codecs, sources, strict=True)
+        self.codecs = [ReconstructionRunner(codec, cache, str(source)) for codec, source in made]
+        alone = len(codecs) == 1  # several stand beside each other, and need no untrained one
+        needed = alone and config.untrained_limit > 0 and any(task.is_reconstruction for task in tasks)
+        self.codec_untrained = self.codecs[0].untrained(config.seed) if needed else None
 
-    def of(self, task: EvalTask) -> tuple[Runner, Runner | None]:
-        """Trained and untrained runner of a task."""
+    @property
+    def streams(self) -> Sequence[StreamSpec]:
+        """Those of the model's codec, of which its tasks speak; none without a model."""
+        return self.model.uniaudio.codec.streams if self.model else ()
+
+    def of(self, task: EvalTask) -> list[tuple[Runner, Runner | None]]:
+        """Trained and untrained runner of a task, for each codec where codecs are evaluated."""
         if task.is_reconstruction:
-            return self.codec, self.codec_untrained
-        return self.model, self.model_untrained
+            return [(codec, self.codec_untrained) for codec in self.codecs]
+        return [(self.model, self.model_untrained)]
 
 
 def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBuilder:
@@ -248,11 +273,12 @@ def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
             "parameters": runners.model.uniaudio.model.num_parameters(),
         }  # fmt: skip
         parts["untrained"] = {"fingerprint": runners.model_untrained.fingerprint}
-    codec, store = runners.codec.codec, builder.store
-    parts["codec"] = {
-        "source": str(runners.codec_source), "fingerprint": codec.fingerprint,
-        "decoding": runners.codec.decoder.decoding, "parameters": sum(p.numel() for p in codec.parameters()),
-    }  # fmt: skip
+    store = builder.store
+    parts["codec"] = runners.codecs[0].facts
+    if len(runners.codecs) > 1:
+        parts["codecs"] = [codec.facts for codec in runners.codecs]
+    if runners.judges:
+        parts["judges"] = runners.judges
     parts["data"] = {
         "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
     }  # fmt: skip
@@ -267,7 +293,8 @@ def _one_line(entry: dict[str, Any]) -> str:
     parts = [
         f"{score['name']} {shown(score, score)} (chance {shown(score, score['chance'])})" for score in entry["scores"]
     ]
-    return f"{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
+    codec = f"{entry['codec']}: " if "codec" in entry else ""
+    return f"{codec}{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
 
 
 def evaluate(arguments: Sequence[str], program: str) -> None:

@@ -46,6 +46,8 @@ class Answer:
     log_probabilities: Mapping[str, Sequence[float]] = field(default_factory=dict)
     # of the right text, for the scorer likelihood: negative log likelihood in nats, and number of text tokens
     likelihood: tuple[float, float] | None = None
+    # bits that a codec sent for the waveform; None where its bit rate is constant
+    bits: int | None = None
 
     @property
     def text(self) -> str | None:

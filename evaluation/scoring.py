@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as memoised
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,14 +16,21 @@ from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from evaluation.items import Item
 from evaluation.judges.pool import MAX_EXAMPLES, Judges, SignalClassifier
-from evaluation.judges.recogniser import Grammar, grammar, knows_any
+from evaluation.judges.recogniser import RECOGNISER_VERSION, Grammar, grammar, knows_any
+from evaluation.judges.waveform_judges import waveform_judge
+from evaluation.metrics.distribution import FrechetDistance
 from evaluation.metrics.estimate import Estimate
+from evaluation.metrics.metric import Each
+from evaluation.metrics.packages import Absent
 from evaluation.metrics.registry import METRICS
 from evaluation.phrases import label_in_text
 from evaluation.runner import Answer, Runner
-from evaluation.task import EvalTask, Score
+from evaluation.task import JUDGES, OF_RECORDING, EvalTask, Score
 
-OF_AUDIO = ("recogniser", "signal_classifier", "waveform")  # scorers that read waveforms
+if TYPE_CHECKING:
+    from evaluation.judges.whisper import Whisper
+
+OF_AUDIO = ("recogniser", "signal_classifier", "waveform", *JUDGES)  # scorers that read waveforms
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class ScoreRow:
     model: Prediction
     # of the untrained model's answers to the first items; None where it was not asked
     untrained: Prediction | None
-    # of the original recordings that can be read: what could be reached; None for scores that read text or waveforms
+    # of the original recordings that can be read: what could be reached; None for scores that read text, and for
+    # waveforms of which the original is no right answer that a codec gives back
     original: Prediction | None
     # of the codec's reconstructions of the original tokens; None for scores that read text, and for reconstructions
     codec: Prediction | None
@@ -62,8 +71,8 @@ class ScoreRow:
 def score_rows(
     task: EvalTask, items: Sequence[Item], answers: Sequence[Answer], untrained: Sequence[Answer] | None,
     runner: Runner, extractor: Extractor,
-) -> list[ScoreRow]:  # fmt: skip
-    """One row for each score of a task.
+) -> tuple[list[ScoreRow], dict[str, str]]:  # fmt: skip
+    """One row for each score of a task, and why others are left out: name of the score -> what it needs.
 
     Args:
         task: The task.
@@ -72,59 +81,106 @@ def score_rows(
         untrained: The untrained model's answers to the first items; None for none.
         runner: The one that answered: its codec decodes the original tokens.
         extractor: Reads predictions out of answers.
+
+    Raises:
+        UserError: Something is missing that is no extra, or every score is left out.
     """
-    rows = []
+    rows, left_out = [], {}
     for score in task.scores:
-        model = compare(score, items, extractor.from_answers(task, score, items, answers))
-        fresh = codec = None
-        if untrained:
-            few = items[: len(untrained)]
-            fresh = compare(score, few, extractor.from_answers(task, score, few, untrained))
-        original = score_originals(task, score, items, extractor)
-        if score.scorer in OF_AUDIO and not task.is_reconstruction:
-            coded = runner.decoder.waveforms([item.tokens for item in items])
-            codec = compare(score, items, extractor.from_waveforms(task, score, coded))
-        rows.append(ScoreRow(score, model, fresh, original, codec, chance(score, items)))
-    return rows
+        try:
+            rows.append(_row(task, score, items, answers, untrained, runner, extractor))
+        except Absent as error:
+            left_out[score.name] = str(error)
+        except ImportError as error:  # a package of a judge is there, and does not start
+            left_out[score.name] = f"a package that it needs does not start ({error}); install it again"
+    if not rows:
+        raise UserError(f"every score of the task '{task.task}' is left out: {'; '.join(left_out.values())}")
+    return rows, left_out
+
+
+def _row(
+    task: EvalTask, score: Score, items: Sequence[Item], answers: Sequence[Answer],
+    untrained: Sequence[Answer] | None, runner: Runner, extractor: Extractor,
+) -> ScoreRow:  # fmt: skip
+    model = compare(task, score, items, extractor.from_answers(task, score, items, answers), extractor)
+    fresh = codec = None
+    if untrained:
+        few = items[: len(untrained)]
+        fresh = compare(task, score, few, extractor.from_answers(task, score, few, untrained), extractor)
+    original = score_originals(task, score, items, extractor)
+    if score.scorer in OF_AUDIO and not task.is_reconstruction:
+        coded = runner.decoder.waveforms([item.tokens for item in items])
+        codec = compare(task, score, items, extractor.from_waveforms(task, score, coded), extractor)
+    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor))
 
 
 def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> Prediction | None:
     """The score of the original recordings that can be read.
 
-    None for scores that read text, for originals compared with themselves, and where no recording can be read.
+    Where originals are compared with themselves, in reconstructions alone, that is what a codec without loss has; of a
+    distance of distributions, that of two halves of them. None for scores that read text, and where no recording can
+    be read.
     """
-    if score.scorer not in ("recogniser", "signal_classifier"):
+    if score.scorer not in OF_AUDIO or (score.scorer == "waveform" and not task.is_reconstruction):
         return None
     readable = [item for item in items if not item.unreadable]
-    recordings = [item.recording for item in readable]
-    return compare(score, readable, extractor.from_waveforms(task, score, recordings)) if readable else None
+    if not readable:
+        return None
+    found = extractor.from_waveforms(task, score, [item.recording for item in readable])
+    metric = METRICS[score.metric]
+    if isinstance(metric, FrechetDistance):
+        return Prediction(metric.ceiling(found), found, found)
+    made = compare(task, score, readable, found, extractor)
+    same = score.scorer in OF_RECORDING  # with themselves: no sample of anything
+    return replace(made, estimate=replace(made.estimate, stderr=None)) if same else made
 
 
-def compare(score: Score, items: Sequence[Item], predictions: list[Any]) -> Prediction:
+def compare(
+    task: EvalTask, score: Score, items: Sequence[Item], predictions: list[Any], extractor: Extractor
+) -> Prediction:
     """The score of predictions, one for each item (None: nothing could be extracted)."""
-    metric, references = METRICS[score.metric], _references(score, items)
+    metric, references = METRICS[score.metric], _references(task, score, items, extractor)
     unparsed = sum(prediction is None for prediction in predictions)
-    estimate = metric.score(predictions, references)
+    estimate = metric.score(predictions, references, extractor.each(score))
     return Prediction(estimate, predictions, references, unparsed, metric.empty(references))
 
 
-def chance(score: Score, items: Sequence[Item]) -> float | None:
-    """The score of a guess (evaluation.metrics.registry.Metric.chance); None where there is none."""
+def chance(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> float | None:
+    """The score of a guess (`Metric.chance`), or of noise with the spectra of the recordings; None for none."""
+    metric, references = METRICS[score.metric], _references(task, score, items, extractor)
+    if metric.guess == "noise":
+        readable = [i for i, item in enumerate(items) if not item.unreadable]
+        noises = [noise_like(items[i].recording) for i in readable]
+        judged = extractor.from_waveforms(task, score, noises)
+        return metric.score(judged, [references[i] for i in readable]).value if readable else None
     choices = [item.targets[score.name].num_choices for item in items]
-    return METRICS[score.metric].chance(_references(score, items), choices)
+    return metric.chance(references, choices, extractor.each(score))
+
+
+def noise_like(waveform: np.ndarray) -> np.ndarray:
+    """Noise (n,) with the length, level and spectrum of a waveform: its phases are drawn anew, with a seed."""
+    spectrum = np.fft.rfft(waveform)
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(spectrum))
+    return np.fft.irfft(np.abs(spectrum) * np.exp(1j * phases), len(waveform)).astype(np.float32)
 
 
 class Extractor:
     """Extracts predictions from answers, with the judges that the scores name."""
 
-    def __init__(self, judges: Judges, clips: Sequence[Clip]) -> None:
+    def __init__(
+        self, judges: Judges, clips: Sequence[Clip], recogniser: Whisper | None = None,
+        tagger: str | Path | None = None,
+    ) -> None:  # fmt: skip
         """Nothing is fitted before it is needed.
 
         Args:
             judges: The processes that transcribe and measure.
             clips: What grammars are made of and classifiers are fitted to: those of the training split.
+            recogniser: Transcribes in the place of pocketsphinx.
+            tagger: Folder of the tagger, for the scores that need one.
         """
-        self._judges = judges
+        self.versions: dict[str, str] = {}  # scorer -> name and version of the judge, once it has judged
+        self._judges, self._recogniser, self._tagger = judges, recogniser, tagger
         self._clips = [clip for clip in clips if clip.split == "train"]
         self._classifier = memoised(self._fit_classifier)
         self._grammar = memoised(self._make_grammar)
@@ -139,9 +195,21 @@ class Extractor:
         """The same for waveforms (n,) at 24 kHz; None for None."""
         if score.scorer == "waveform":
             return list(waveforms)
+        if score.scorer in JUDGES:
+            judge = waveform_judge(score.scorer, self._tagger)
+            self.versions[score.scorer] = judge.version
+            return self._judges.numbers(waveforms, judge)
+        if score.scorer == "recogniser" and self._recogniser is not None:
+            self.versions["recogniser"] = self._recogniser.version
+            return self._judges.said(waveforms, self._recogniser.transcribe, self._recogniser.version)
         if score.scorer == "recogniser":
+            self.versions["recogniser"] = RECOGNISER_VERSION
             return self._judges.transcripts(waveforms, self._grammar(score.grammar))
         return self._classifier(task.data.kind, score.label).predict(waveforms)
+
+    def each(self, score: Score) -> Each:
+        """How a score's metric is applied to pairs: a slow one in the judges' processes, and cached."""
+        return self._judges.pairs if METRICS[score.metric].slow else map
 
     def _make_grammar(self, name: str) -> Grammar:
         texts = (clip.text for clip in self._clips if clip.kind == "speech" and clip.text)
@@ -195,7 +263,7 @@ def _from_text(score: Score, item: Item, answer: Answer) -> Any:
     return answer.likelihood
 
 
-def _references(score: Score, items: Sequence[Item]) -> list[Any]:
-    if METRICS[score.metric].takes == "audio":
-        return [item.recording for item in items]
+def _references(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> list[Any]:
+    if score.scorer in OF_RECORDING:
+        return extractor.from_waveforms(task, score, [item.recording for item in items])
     return [item.targets[score.name].reference for item in items]

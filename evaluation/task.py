@@ -27,7 +27,8 @@ TASKS_FOLDER = Path(__file__).with_name("tasks")
 SUITES_FOLDER = Path(__file__).with_name("suites")
 
 Scorer = Literal[
-    "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood"
+    "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood",
+    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos",
 ]  # fmt: skip
 # What each metric compares, and the scorers that deliver it.
 _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
@@ -35,7 +36,15 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "label": ("label_in_text", "max_likelihood", "signal_classifier"),
     "audio": ("waveform",),
     "likelihood": ("likelihood",),
+    "pitch": ("pitch",),
+    "embedding": ("speaker", "signal_features"),
+    "tags": ("tagger",),
+    "rating": ("dnsmos", "distillmos"),
 }
+# These compare with what the original recording is, or is judged to be.
+OF_RECORDING = ("waveform", "pitch", "speaker", "signal_features", "tagger")
+# Judges that make numbers of a waveform (evaluation/judges/waveform_judges.py).
+JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos")
 _OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 
@@ -83,7 +92,9 @@ class Score:
     The scorers: "text" takes the answer as it stands; "label_in_text" the one label value that the text names (none or
     several: unparsed); "max_likelihood" the value that is most likely as the model's answer; "recogniser" the words
     that an independent recogniser transcribes; "signal_classifier" the value that signal measurements point to;
-    "waveform" the audio itself; "likelihood" how likely the right text is.
+    "waveform" the audio itself; "likelihood" how likely the right text is. Judges that give numbers: "pitch" the F0 of
+    each frame, "speaker" an embedding of the voice, "signal_features" one of any sound, "tagger" the share of each
+    class of sound, "dnsmos" and "distillmos" a mean opinion score.
     """
 
     # name of the score, unique in the task

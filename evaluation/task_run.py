@@ -47,20 +47,28 @@ def evaluate_task(
         "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
+    if task.is_reconstruction:
+        entry["codec"] = runner.name
     try:
         items, unreadable = with_recordings(task, builder.items(task, shots, config.limit))
         answers = runner.answer(task, items)
         few = items[: config.untrained_limit]
         compared = untrained.answer(task, few) if untrained and few else None
-        rows = score_rows(task, items, answers, compared, runner, extractor)
+        rows, left_out = score_rows(task, items, answers, compared, runner, extractor)
     except CannotGoOn:
         raise
     except UserError as error:  # no such clips, or longer than the model's context: a reason in every table
         return entry | {"n": 0, "skipped": str(error), "scores": []}
     entry |= {"n": len(items), "scores": [_score_entry(row) for row in rows]}
+    if task.is_reconstruction:
+        entry["bits_per_second"] = runner.bits_per_second(items, answers)
+    if left_out:
+        entry["left_out"] = left_out
     if unreadable:
         entry["unreadable"] = unreadable
-    return entry | {"samples": _write_samples(entry, items, answers, rows, Path(config.out))}
+    several = f"-{runner.name}" if task.is_reconstruction and len(config.codec) > 1 else ""
+    folder = Path(config.out) / AUDIO / file_name_of(f"{task.task}-{shots}{several}")
+    return entry | {"samples": _write_samples(entry, items, answers, rows, folder)}
 
 
 def _score_entry(row: ScoreRow) -> dict[str, Any]:
@@ -79,11 +87,10 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
 
 
 def _write_samples(
-    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer], rows: Sequence[ScoreRow], out: Path
+    entry: dict[str, Any], items: Sequence[Item], answers: Sequence[Answer], rows: Sequence[ScoreRow], folder: Path
 ) -> list[dict[str, Any]]:
-    """Request, answer and predictions of each item; the answers' audio goes to out/audio/TASK-SHOTS/."""
+    """Request, answer and predictions of each item; the answers' audio goes to a folder in out/audio/."""
     samples = []
-    folder = out / AUDIO / file_name_of(f"{entry['task']}-{entry['shots']}")
     of_originals = [_by_item(items, row.original) for row in rows]
     for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
         sample = {
@@ -99,11 +106,13 @@ def _write_samples(
                 for row, originals in zip(rows, of_originals, strict=True)
             },
         }  # fmt: skip
+        if "codec" in entry:
+            sample["codec"] = entry["codec"]
         if answer.waveform is not None:
             path = folder / f"{file_name_of(item.id)}.flac"
             with replace_file(path) as temporary:
                 temporary.write_bytes(flac(answer.waveform))
-            sample["audio"] = str(path.relative_to(out))
+            sample["audio"] = path.relative_to(folder.parents[1]).as_posix()
         samples.append(sample)
     return samples
 

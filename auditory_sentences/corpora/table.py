@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from auditory_sentences.corpora.clip import Clip, Kind, Split
 from auditory_sentences.corpora.rows import Rows, RowSource, address_of, clips_of_rows, find_columns
 from codec.io.errors import UserError
+from codec.io.numbers import Range
 from codec.io.reading import read_json_lines, read_table
 from codec.io.terminal import shown
+
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Table(RowSource):
     clip_kind: Kind = "speech"
     # of all clips, where the table has no such column
     split: Split = "train"
+    # share of the files, by a hash of their names, that are dev instead: always the same ones, whatever else the table
+    # holds; 0.0625 are those whose SHA-1 begins with the digit 0
+    dev_share: Share = 0.0
     # of all clips, where the table has no such column
     licence: str = ""
     # of all clips, where the table has no such column
@@ -50,7 +57,9 @@ class Table(RowSource):
         """
         names, rows = self._read()
         columns = find_columns(self, names, needed="file")
-        yield from clips_of_rows(self, self._files(rows, columns["file"]), columns, names)
+        for where, clip in clips_of_rows(self, self._files(rows, columns["file"]), columns, names):
+            held_out = "split" not in columns and name_share(clip.path) < self.dev_share
+            yield where, replace(clip, split="dev") if held_out else clip
 
     def _files(self, rows: Sequence[tuple[str, Mapping[str, Any]]], column: str) -> Rows:
         folder = self.audio_folder or self.path.parent
@@ -79,6 +88,11 @@ class Table(RowSource):
         if ending in (".csv", ".tsv"):
             return read_table(self.path)
         raise UserError(f"{self.path}: a table ends in .csv, .tsv or .jsonl; save it as one of these")
+
+
+def name_share(path: str) -> float:
+    """Where a file's name, without its folder, lies among all names: from 0 to below 1, evenly, by its SHA-1."""
+    return int(hashlib.sha1(os.fsencode(Path(path).name)).hexdigest()[:8], 16) / 16**8
 
 
 def is_file(path: Path, where: str) -> bool:

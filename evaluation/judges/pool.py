@@ -1,7 +1,8 @@
 """Judges of waveforms. They share nothing with the model that generated them, and run in processes of their own.
 
-Words: `recogniser.py`. Classes, instruments, voices: signal measurements (`signal_features.py`) and a linear classifier
-(`classifier.py`) fitted to original recordings of the training split. Every judge is itself tested on originals.
+Words: `recogniser.py`, or `whisper.py` where one is given. Numbers: `waveform_judges.py`. Classes, instruments, voices:
+signal measurements (`signal_features.py`) and a linear classifier (`classifier.py`) fitted to original recordings of
+the training split. Every judge is itself tested on originals.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from evaluation.cache import Cache, CannotGoOn, bytes_key, key_of
 from evaluation.judges.classifier import ShrinkageLDA
 from evaluation.judges.recogniser import Grammar, recognise
 from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, signal_features
+from evaluation.judges.waveform_judges import WaveformJudge, numbers
+from evaluation.metrics.metric import Measure
+from evaluation.metrics.waveforms import WAVEFORMS_VERSION
 
 _WORTH_A_POOL = 8  # waveforms; fewer are done sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that a classifier is fitted to
@@ -55,37 +59,58 @@ class Judges:
         """What the recogniser transcribes of waveforms (n,) at 24 kHz; None for None."""
         return self._each(waveforms, partial(recognise, rules=rules), f"words {rules.fingerprint}", _transcript)
 
+    def said(self, waveforms: Sequence[np.ndarray | None], hear: Callable[[np.ndarray], str], version: str) -> list:
+        """The same by another recogniser, in this process: its model is large, or on a GPU."""
+        return self._each(waveforms, hear, f"words {version}", _transcript, here=True)
+
+    def numbers(self, waveforms: Sequence[np.ndarray | None], judge: WaveformJudge) -> list[list[float] | None]:
+        """What a judge makes of waveforms (n,) at 24 kHz; None for None."""
+        return self._each(waveforms, judge.judge, f"numbers {judge.version}", numbers)
+
+    def pairs(
+        self, measure: Measure, predictions: Sequence[np.ndarray | None], references: Sequence[np.ndarray]
+    ) -> list[tuple[float, float] | None]:
+        """A metric of two waveforms on each pair: (amount, weight), None where there is nothing to measure."""
+        what = f"metric {measure.__name__} {WAVEFORMS_VERSION}"
+        given = [None if p is None else (p, r) for p, r in zip(predictions, references, strict=True)]
+        measured = self._each(given, partial(_measure_pair, measure=measure), what, _pair)
+        return [tuple(pair) if pair else None for pair in measured]
+
     def features(self, waveforms: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
         """Signal features (F,) of waveforms (n,) at 24 kHz; None for None."""
         measured = self._each(waveforms, _listed_features, f"features {FEATURES_VERSION}", _measured)
         return [None if values is None else np.array(values) for values in measured]
 
-    def _each(self, waveforms: Sequence[np.ndarray | None], work: Callable, what: str, read: Callable) -> list[Any]:
-        results: list[Any] = [None] * len(waveforms)
+    def _each(
+        self, given: Sequence[np.ndarray | tuple | None], work: Callable, what: str, read: Callable, here: bool = False
+    ) -> list[Any]:
+        """What a judge makes of waveforms, or of tuples of them, each once; in this process with `here`."""
+        results: list[Any] = [None] * len(given)
         waiting: dict[str, list[int]] = {}
-        for i, waveform in enumerate(waveforms):
-            if waveform is None:
+        for i, one in enumerate(given):
+            if one is None:
                 continue
-            key = key_of(judge=what, waveform=bytes_key(waveform))
+            key = key_of(judge=what, waveform=bytes_key(*one) if isinstance(one, tuple) else bytes_key(one))
             results[i] = self._cache.get_json(key, read)
             if results[i] is None:
                 waiting.setdefault(key, []).append(i)
-        audio = [waveforms[indices[0]] for indices in waiting.values()]
-        for (key, indices), result in zip(waiting.items(), self._map(work, audio), strict=True):
+        audio = [given[indices[0]] for indices in waiting.values()]
+        made = map(work, audio) if here else self._map(work, audio)
+        for (key, indices), result in zip(waiting.items(), made, strict=True):
             self._cache.put_json(key, {"result": result})
             for i in indices:
                 results[i] = result
         return results
 
-    def _map(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
+    def _map(self, work: Callable, audio: list) -> Iterator[Any]:
         if self._processes == 1 or len(audio) < _WORTH_A_POOL:
             return map(work, audio)
         return self._map_in_pool(work, audio)
 
-    def _map_in_pool(self, work: Callable, audio: list[np.ndarray]) -> Iterator[Any]:
+    def _map_in_pool(self, work: Callable, audio: list) -> Iterator[Any]:
         if self._pool is None:
-            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They import no PyTorch, and inherit
-            # that numpy shall take one thread each.
+            # Fresh processes: a fork of one that runs PyTorch's threads may hang. They inherit that
+            # numpy, and PyTorch where a judge needs it, shall take one thread each.
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), die_with_parent, (os.getpid(),)
@@ -156,6 +181,18 @@ def _measured(plain: Any) -> list[float]:
     values = plain.get("result") if isinstance(plain, dict) else None
     if not isinstance(values, list) or len(values) != NUM_FEATURES or not all(type(x) is float for x in values):
         raise ValueError("no features")
+    return values
+
+
+def _measure_pair(pair: tuple[np.ndarray, np.ndarray], measure: Measure) -> list[float]:
+    return list(measure(*pair) or ())
+
+
+def _pair(plain: Any) -> list[float]:
+    """What `pairs` has in the cache, in the same way."""
+    values = numbers(plain)
+    if len(values) not in (0, 2):
+        raise ValueError("no pair of numbers")
     return values
 
 

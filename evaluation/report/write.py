@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jiwer
-import numpy as np
 
-from codec.audio.waveform import load_audio
-from codec.io.errors import UserError
 from codec.io.files import write_text
-from codec.io.terminal import printable
-from evaluation.report import figures
+from evaluation.report import comparison, figures
+from evaluation.report.sounds import sound_figure as _sound
+from evaluation.report.sounds import waveform_of as _waveform
+from evaluation.report.text import LONGEST, left_out, shown
+from evaluation.report.text import cell as _cell
+from evaluation.report.text import escaped as _e
+from evaluation.report.text import notes as _notes
 from evaluation.results_folder import REPORT, RESULTS, SAMPLES, TABLE
-from evaluation.runner import flac
 from lm.words import normalise_words
 
-LONGEST = 2_000  # characters of a text in the report; samples.jsonl has all of it
 SHOWN = 4  # samples of a task in the report: its first items, not its best
 AUDIO_BUDGET = 6_000_000  # bytes of sound in the whole report; samples beyond it have pictures, but no player
 
@@ -37,7 +37,7 @@ def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
     Returns:
         What results.json holds: the results without the samples.
     """
-    samples = {(t["task"], t["shots"]): t.pop("samples", []) for t in results["tasks"]}
+    samples = {_key(t): t.pop("samples", []) for t in results["tasks"]}
     written = json.dumps(results, indent=1)
     write_text(out / SAMPLES, "".join(json.dumps(s) + "\n" for group in samples.values() for s in group))
     write_text(out / TABLE, markdown(results))
@@ -46,29 +46,39 @@ def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
     return json.loads(written)
 
 
-def shown(score: Mapping, estimate: Mapping | float | None, error: bool = True) -> str:
-    """A value as people read it: "38.2 % ± 4.1", "–" where there is none.
-
-    Args:
-        score: Entry of a score in results.json: its unit.
-        estimate: The value, with its standard error where it has one.
-        error: Show the standard error.
-    """
-    value = estimate["value"] if isinstance(estimate, Mapping) else estimate
-    if value is None:
-        return "–"
-    factor, digits = (100, 1) if score["percent"] else (1, 2 if abs(value) < 100 else 0)
-    text = f"{factor * value:.{digits}f}" + (f" {score['unit']}" if score["unit"] else "")
-    if error and isinstance(estimate, Mapping) and estimate.get("stderr") is not None:
-        text += f" ± {factor * estimate['stderr']:.{digits}f}"
-    return text
+def _key(task: Mapping) -> tuple:
+    """What one entry of results.json is known by: a task, a number of shots, and a codec where codecs are evaluated."""
+    return task["task"], task["shots"], task.get("codec")
 
 
 def markdown(results: Mapping) -> str:
-    """The table of all scores."""
+    """The table of all scores; where several codecs were evaluated, one for each of their tasks."""
+    together = comparison.compared(results)
+    alone = [task for task in results["tasks"] if task["task"] not in together]
+    lines = _rows(alone) if alone else []
+    lines += comparison.markdown_tables(results)
+    who = results.get("model")
+    source = f"{_cell(who['source'])} (fingerprint {who['fingerprint']})" if who else _codecs_named(results)
+    lines += [
+        "",
+        f"{source}, {results['date']}, commit {results['git_commit'] or 'unknown'}. "
+        "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
+        "reconstructions of them. Unparsed answers count as wrong. Of silence: items whose reference holds no word; "
+        "silence is right there, and each recognised word counts as an error.",
+        "",
+    ]
+    return "\n".join(lines).lstrip("\n")
+
+
+def _codecs_named(results: Mapping) -> str:
+    codecs = results.get("codecs", [results["codec"]])
+    return ", ".join(f"{_cell(codec['source'])} (fingerprint {codec['fingerprint']})" for codec in codecs)
+
+
+def _rows(tasks: Sequence[Mapping]) -> list[str]:
     head = "| task | shots | score | better | model | untrained | chance | originals | codec | n | unparsed |"
     lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|"]
-    for task in results["tasks"]:
+    for task in tasks:
         title = _cell(task["title"])
         if "skipped" in task:
             lines.append(f"| {title} | {task['shots']} | skipped: {_cell(task['skipped'])} | | | | | | | 0 | |")
@@ -79,35 +89,11 @@ def markdown(results: Mapping) -> str:
             n = f"{score['n']}{_notes(score, task, ' (', ')')}"
             row = [title, task["shots"], _cell(score["name"]), score["direction"], *cells, n, score["unparsed"]]
             lines.append("| " + " | ".join(map(str, row)) + " |")
-    who = results.get("model") or results["codec"]
-    lines += [
-        "",
-        f"{_cell(who['source'])} (fingerprint {who['fingerprint']}), {results['date']}, "
-        f"commit {results['git_commit'] or 'unknown'}. "
-        "± is one standard error. Originals and codec: the same judge on the original recordings and on the codec's "
-        "reconstructions of them. Unparsed answers count as wrong. Of silence: items whose reference holds no word; "
-        "silence is right there, and each recognised word counts as an error.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _notes(score: Mapping, task: Mapping, before: str, after: str) -> str:
-    """Remarks on the number of items of a score; "" where there are none."""
-    unreadable, empty = len(task.get("unreadable", [])), score.get("empty_references", 0)
-    notes = [f"{empty} of silence"] if empty else []
-    notes += [f"{unreadable} recording{'s' * (unreadable != 1)} unreadable"] if unreadable else []
-    return before + ", ".join(notes) + after if notes else ""
-
-
-def _cell(text: object) -> str:
-    """Text in a cell of a Markdown table: on one line, without marks of the table or of HTML, not endless."""
-    plain = html.escape(_shortened(" ".join(printable(text).split()), 300), quote=False)
-    return plain.replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _shortened(text: str, longest: int = LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[:longest]} … ({len(text)} characters)"
+        if task.get("left_out"):
+            lines.append(
+                f"| {title} | {task['shots']} | left out: {_cell('; '.join(left_out(task)))} | | | | | | | | |"
+            )
+    return lines
 
 
 def _values(score: Mapping) -> list[Mapping | float | None]:
@@ -115,23 +101,39 @@ def _values(score: Mapping) -> list[Mapping | float | None]:
 
 
 def _html(results: Mapping, samples: Mapping, out: Path) -> str:
+    together = comparison.compared(results)
     who = results.get("model") or results["codec"]
     name = "/".join(Path(who["source"]).parts[-2:])
+    if together and "model" not in results:
+        name = f"{len(results['codecs'])} codecs"
     facts = {
         "Suite": ", ".join(s["title"] for s in results["suites"]),
         "Date": results["date"].replace("T", " ").removesuffix("+00:00") + " UTC",
         "Size": f"{who['parameters'] / 1e6:.1f} M parameters",
         "Fingerprint": who["fingerprint"],
+        "Codecs": ", ".join(codec["name"] for codec in results.get("codecs", ())),
         "Commit": results["git_commit"][:12] or "unknown",
         "Time": f"{results['seconds']:.0f} s on {results['machine']['cores']} cores",
     }
+    if together and "model" not in results:
+        del facts["Size"], facts["Fingerprint"]
+    facts = {key: value for key, value in facts.items() if value}
     listed = "".join(f"<div><dt>{_e(key)}</dt><dd>{_e(value)}</dd></div>" for key, value in facts.items())
     about = " ".join(s["about"] for s in results["suites"])
-    budget = [AUDIO_BUDGET]
+    budget = [AUDIO_BUDGET * max(1, len(results.get("codecs", ())) // 2)]
     by_task: dict[str, list[Mapping]] = {}  # one section for all numbers of shots
     for task in results["tasks"]:
         by_task.setdefault(task["task"], []).append(task)
-    sections = "".join(_section(group, samples, out, budget) for group in by_task.values())
+    sections = "".join(
+        comparison.html_section(group, samples, out, budget)
+        if name in together
+        else _section(group, samples, out, budget)
+        for name, group in by_task.items()
+    )
+    alone = [task for task in results["tasks"] if task["task"] not in together]
+    overview = (f"<h2>All codecs</h2>{comparison.html_codecs(results)}" if together else "") + (
+        f"<h2>All scores</h2>{_legend()}{_table(alone, titles=True)}" if alone else ""
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -149,9 +151,7 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
 <dl class="facts">{listed}</dl>
 </header>
 <main>
-<h2>All scores</h2>
-{_legend()}
-{_table(results["tasks"], titles=True)}
+{overview}
 <p class="soft">± is one standard error. The untrained model has the same configuration and random weights; where it
 answered fewer items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the
 right answer of another item. <em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
@@ -207,6 +207,9 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
                 f'<tr{" class=first" if i == 0 and new else ""}><td class="name">{label}</td><td>{scale}</td>'
                 f"{''.join(cells)}<td>{score['n']}{_notes(score, task, '<small>', '</small>')}</td>{unparsed}</tr>"
             )
+        if task.get("left_out"):
+            rows.append(f'<tr><td class="name"></td><td class="skipped" colspan="8">left out: '
+                        f"{_e('; '.join(left_out(task)))}</td></tr>")  # fmt: skip
     head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
 
@@ -243,9 +246,7 @@ def _section(group: Sequence[Mapping], samples: Mapping, out: Path, budget: list
         f"<p class='soft'><b>{_e(s['name'])}</b>: {_e(s['about'])}</p>" for s in task["scores"] if s["about"]
     )
     each = SHOWN if len(group) == 1 else SHOWN // 2
-    cards = "".join(
-        _card(entry, sample, out, budget) for entry in group for sample in samples[entry["task"], entry["shots"]][:each]
-    )
+    cards = "".join(_card(entry, sample, out, budget) for entry in group for sample in samples[_key(entry)][:each])
     return (
         f'<section id="{_e(task["task"])}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'
         f"<h2>{_e(task['title'])}</h2><p>{_e(task['about'])}</p>{_table(group, titles=False)}{judged}"
@@ -288,26 +289,6 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     )
 
 
-def _waveform(path: str | Path) -> np.ndarray | None:
-    try:
-        return load_audio(path).numpy()
-    except UserError:  # moved since it was tokenised, or damaged: the report has a remark instead of failing
-        return None
-
-
-def _sound(caption: str, waveform: np.ndarray | None, budget: list[int]) -> str:
-    if waveform is None or len(waveform) == 0:
-        return f"<figure><figcaption>{caption}: its file is no longer there, or cannot be read</figcaption></figure>"
-    content = flac(waveform)
-    fits = len(content) <= budget[0]
-    budget[0] -= len(content) if fits else 0
-    sound = figures.player(content) if fits else "<p class='soft'>no player: the report's limit of sound is reached</p>"
-    return (
-        f"<figure><figcaption>{caption}, {figures.seconds(waveform)}</figcaption>{figures.waveform_svg(waveform)}"
-        f"{figures.spectrogram_png(waveform)}{sound}</figure>"
-    )
-
-
 def _marked(sample: Mapping, task: Mapping) -> str:
     """The answer; where words are compared, with the differences from what was expected marked."""
     long = max(len(sample["answer"]), len(sample["expected"])) > LONGEST
@@ -325,8 +306,3 @@ def _marked(sample: Mapping, task: Mapping) -> str:
                 (f"<del>{deleted}</del> " if deleted else "") + (f"<ins>{inserted}</ins>" if inserted else "")
             )
     return " ".join(pieces) or '<span class="wrong">(empty)</span>'
-
-
-def _e(text: object) -> str:
-    """Text within HTML: harmless, and not endless."""
-    return html.escape(_shortened(printable(text)))

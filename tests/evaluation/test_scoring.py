@@ -27,6 +27,12 @@ class FakeJudges:
     def transcripts(self, waveforms, rules):
         return [None if waveform is None else f"{len(waveform)}" for waveform in waveforms]
 
+    def pairs(self, measure, predictions, references):
+        return list(map(measure, predictions, references))
+
+    def numbers(self, waveforms, judge):
+        return [None if waveform is None else judge.judge(waveform) for waveform in waveforms]
+
 
 class FakeRunner:
     """Its codec decodes every clip to the same."""
@@ -59,7 +65,7 @@ EXTRACTOR = Extractor(FakeJudges(), [])
 
 
 def test_a_label_is_read_or_unparsed_and_compared():
-    (row,) = score_rows(task(LABEL), ITEMS, ANSWERS, None, FakeRunner, EXTRACTOR)
+    ((row,), _) = score_rows(task(LABEL), ITEMS, ANSWERS, None, FakeRunner, EXTRACTOR)
     assert row.model.predictions == ["dog", None, "bird"] and row.model.references == ["dog", "cat", "dog"]
     assert row.model.unparsed == 1 and row.model.estimate.value == pytest.approx(1 / 3)
     assert row.chance == pytest.approx(1 / 3)
@@ -67,7 +73,7 @@ def test_a_label_is_read_or_unparsed_and_compared():
 
 
 def test_the_untrained_model_is_compared_on_the_first_items():
-    (row,) = score_rows(task(LABEL), ITEMS, ANSWERS, ANSWERS[2:], FakeRunner, EXTRACTOR)
+    ((row,), _) = score_rows(task(LABEL), ITEMS, ANSWERS, ANSWERS[2:], FakeRunner, EXTRACTOR)
     assert row.untrained.predictions == ["bird"] and row.untrained.references == ["dog"]
     assert row.untrained.estimate.n == 1 and row.model.estimate.n == 3
 
@@ -75,8 +81,11 @@ def test_the_untrained_model_is_compared_on_the_first_items():
 def test_the_most_likely_value_is_never_unparsed():
     answers = [Answer("", "end", log_probabilities={"likely": p}) for p in ([-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0])]
     predictions = EXTRACTOR.from_answers(task(LIKELY), LIKELY, ITEMS[:2], answers)
-    assert predictions == ["dog", "cat"] and compare(LIKELY, ITEMS[:2], predictions).estimate.value == 1.0
-    assert chance(LIKELY, ITEMS) == 0.5
+    assert (
+        predictions == ["dog", "cat"]
+        and compare(task(LIKELY), LIKELY, ITEMS[:2], predictions, EXTRACTOR).estimate.value == 1.0
+    )
+    assert chance(task(LIKELY), LIKELY, ITEMS, EXTRACTOR) == 0.5
 
 
 def test_words_and_likelihoods_are_taken_as_they_stand():
@@ -85,7 +94,9 @@ def test_words_and_likelihoods_are_taken_as_they_stand():
     answers = [Answer(None, "scored", likelihood=(4.0, 2.0))] * 3
     items = [item(name, "x", p=Target("x")) for name in "abc"]
     predictions = EXTRACTOR.from_answers(task(score, request="text_only"), score, items, answers)
-    assert compare(score, items, predictions).estimate.value == pytest.approx(np.exp(2.0))
+    assert compare(
+        task(score, request="text_only"), score, items, predictions, EXTRACTOR
+    ).estimate.value == pytest.approx(np.exp(2.0))
 
 
 def test_audio_stands_beside_its_ceilings():
@@ -93,11 +104,11 @@ def test_audio_stands_beside_its_ceilings():
     items = [item(name, "12000", said=Target("1 2 0 0 0"), distance=Target("")) for name in "ab"]
     answers = [Answer(None, "max_rows"), Answer(None, "end", waveform=WAVE[:6_000])]
     generated = task(said, AUDIO, request="sound_generation")
-    words, distance = score_rows(generated, items, answers, None, FakeRunner, EXTRACTOR)
+    (words, distance), _ = score_rows(generated, items, answers, None, FakeRunner, EXTRACTOR)
     assert words.model.predictions == [None, "6000"] and words.model.unparsed == 1
     assert words.original.estimate.value == words.codec.estimate.value == 0.0
     assert distance.original is None and distance.codec.estimate.value == 0.0 and distance.model.estimate.n == 1
-    (alone,) = score_rows(task(AUDIO, request="reconstruction"), items, answers, None, FakeRunner, EXTRACTOR)
+    ((alone,), _) = score_rows(task(AUDIO, request="reconstruction"), items, answers, None, FakeRunner, EXTRACTOR)
     assert alone.codec is None
 
 

@@ -1,0 +1,1 @@
+"""Codecs under test: ours, and rivals that an evaluation sets beside them."""

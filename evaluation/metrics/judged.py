@@ -1,0 +1,72 @@
+"""Metrics of what a judge made of waveforms (evaluation/judges/waveform_judges.py): pitch, voices, tags, ratings.
+
+A judge gives numbers; none at all ([]) where it finds nothing to judge, and such an item does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation.metrics.metric import metric
+
+VOICED_FRAMES = 10  # least number of frames, 0.1 s, that a correlation of pitch needs
+
+
+@metric("f0_correlation", takes="pitch", direction="higher")
+def pitch_correlation(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Pearson's correlation of log F0 over the frames that are voiced in both, -1 to 1.
+
+    None with fewer than 0.1 s of them, or where one does not move.
+    """
+    actual, expected = _frames(prediction, reference)
+    both = (actual > 0) & (expected > 0)
+    if both.sum() < VOICED_FRAMES:
+        return None
+    a, e = np.log(actual[both]), np.log(expected[both])
+    if a.std() == 0 or e.std() == 0:
+        return None
+    return float(np.corrcoef(a, e)[0, 1]), 1.0
+
+
+@metric("voicing_error", takes="pitch", direction="lower", percent=True, unit="%")
+def voicing_errors(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Frames whose voicing differs from the original's, over all frames (the voicing decision error).
+
+    None where the original has no voiced frame, or nothing was given.
+    """
+    actual, expected = _frames(prediction, reference)
+    if not len(expected) or not (np.asarray(reference) > 0).any():
+        return None
+    return float(((actual > 0) != (expected > 0)).sum()), float(len(expected))
+
+
+@metric("cosine", takes="embedding", direction="higher")
+def cosine(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Cosine of two embeddings, -1 to 1: of voices, 1 for the same recording."""
+    if not prediction or not reference:
+        return None
+    a, b = np.asarray(prediction), np.asarray(reference)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return (float(a @ b) / norms, 1.0) if norms else None
+
+
+@metric("class_agreement", takes="tags", direction="higher", percent=True, unit="%")
+def same_class(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Whether the tagger's most probable class is that of the original."""
+    if not prediction or not reference:
+        return None
+    return float(int(np.argmax(prediction)) == int(np.argmax(reference))), 1.0
+
+
+@metric("rating", takes="rating", direction="higher", guess="noise")
+def rating(prediction: Sequence[float] | None, reference: object) -> tuple[float, float] | None:
+    """A predicted mean opinion score, 1 to 5; the original is not compared, but stands beside."""
+    return (float(prediction[0]), 1.0) if prediction else None
+
+
+def _frames(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both pitch tracks (T,), as long as the shorter."""
+    length = min(len(prediction or ()), len(reference))
+    return np.asarray((prediction or ())[:length], dtype=float), np.asarray(reference[:length], dtype=float)
