@@ -17,6 +17,7 @@ from evaluation.results_folder import AUDIO
 from evaluation.runner import Answer, Runner, flac
 from evaluation.scoring import Extractor, Prediction, ScoreRow, score_rows
 from evaluation.task import EvalTask
+from evaluation.token_measures.task_rows import measure_tokens
 
 
 def evaluate_task(
@@ -48,6 +49,8 @@ def evaluate_task(
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
     try:
+        if task.is_of_tokens:
+            return entry | measure_tokens(task, builder, runner.codec, runner.cache, config.limit)
         items, unreadable = with_recordings(task, builder.items(task, shots, config.limit))
         answers = runner.answer(task, items)
         few = items[: config.untrained_limit]

@@ -139,6 +139,12 @@ class _Event(ctypes.Structure):
 
 _LIST_ENDS, _PHONEME = 0, 7  # types of events
 _STRESS = "ˈˌ"
+
+
+def _is_event(event: _Event) -> bool:
+    return bool(event.type != _LIST_ENDS)
+
+
 _Heard = list[tuple[int, str]]  # (sample at which it begins, name) of every phone, a pause being one without a name
 
 
@@ -196,7 +202,7 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> tuple[np
     def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        for event in itertools.takewhile(lambda event: event.type != _LIST_ENDS, events if events else ()):
+        for event in itertools.takewhile(_is_event, iter(events)) if events else ():
             if event.type == _PHONEME:
                 heard.append((event.sample, event.name.decode(errors="replace").strip(_STRESS)))
         return 0
