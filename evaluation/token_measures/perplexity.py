@@ -7,7 +7,7 @@ is one of its own codebook's codes. Comparable between codecs is the model's bit
 times the tokens of a second; the perplexity of a token is comparable where also the numbers of codes are equal.
 
 The model is a Llama of LLM_SIZES, trained for STEPS steps of AdamW with cosine decay; of the weights after every CHECK
-steps those with the lowest loss on the dev clips are kept. Every text is a window of at most WINDOW tokens of one clip.
+steps, and before the first, those with the lowest loss on the dev clips are kept. Every text is a window of at most WINDOW tokens of one clip.
 Chance: all codes equally likely. Standard errors: test clips resampled with replacement.
 """
 
@@ -70,7 +70,7 @@ def _likelihood(coded: CodedClips, stream: str) -> tuple[tuple[list[float], list
 
     def measure() -> tuple[list[float], list[float]]:
         frames = {name: [t[stream][:books].T for t in coded.tokens(clips)] for name, clips in splits.items()}
-        nats = token_nats(frames["train"], frames["dev"], frames["test"], codes, coded.seed)
+        nats = token_nats(frames["train"], frames["dev"], frames["test"], codes, coded.seed, STEPS)
         return nats, [float(clip.numel()) for clip in frames["test"]]
 
     note = (
@@ -101,7 +101,7 @@ def token_nats(
         optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
         rng, length = np.random.default_rng(seed), _window(books)
         sizes = np.array([len(clip) for clip in train], dtype=float)
-        best, kept = math.inf, model.state_dict()
+        best, kept = math.log(codes), copy.deepcopy(model.state_dict())  # it begins with all codes equally likely
         for step in range(steps):
             rate = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:

@@ -47,7 +47,9 @@ def measure_tokens(
             f"none of the {len(unreadable)} recordings of the task '{task.task}' can be read "
             f"({unreadable[0]['why']}); say where they are with --corpus, or leave the task out"
         )
-    clips = [builder.store.clips[i] for i in builder.positions(replace(task, data=replace(task.data, split="any")), None)]
+    clips = [
+        builder.store.clips[i] for i in builder.positions(replace(task, data=replace(task.data, split="any")), None)
+    ]
     coded = CodedClips(tokenizer, clips, test, cache, task.training, builder.seed)
     rows, reasons = [], []
     for score, stream in _rows(task, tokenizer):
@@ -91,9 +93,7 @@ def _rows(task: EvalTask, tokenizer: AudioTokenizer) -> Iterator[tuple[Score, st
             yield score, ALL_STREAMS
 
 
-def _measured(
-    task: EvalTask, score: Score, stream: str, coded: CodedClips, data_hash: str, cache: Cache
-) -> Measured:
+def _measured(task: EvalTask, score: Score, stream: str, coded: CodedClips, data_hash: str, cache: Cache) -> Measured:
     measure = TOKEN_MEASURES[score.measure]
     phones = ""
     if measure.of_phones:
@@ -114,9 +114,7 @@ def _from_plain(plain: Any) -> Measured:
     """What was put into the cache. Raises ValueError for anything else."""
     try:
         original = plain["original"] and Estimate(**plain["original"])
-        return Measured(
-            Estimate(**plain["estimate"]), plain["chance"], original, tuple(plain["levels"]), plain["note"]
-        )
+        return Measured(Estimate(**plain["estimate"]), plain["chance"], original, tuple(plain["levels"]), plain["note"])
     except (TypeError, KeyError) as error:
         raise ValueError("no measure") from error
 
