@@ -154,7 +154,8 @@ class EvalTask:
     title: str
     # what the task tests, for readers of the report
     about: str
-    # a task of auditory_sentences/builders/tasks.py such as audio_qa:instrument, classification, reconstruction or tokens
+    # a task of auditory_sentences/builders/tasks.py such as audio_qa:instrument, or classification,
+    # reconstruction, tokens
     request: str
     # which clips the task is about
     data: Data

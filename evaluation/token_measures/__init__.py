@@ -1,1 +1,1 @@
-"""What can be said of tokens without decoding them: phones, labels, language modelling, use of the codes, robustness."""
+"""What is measured of tokens without decoding them: phones, labels, predictability, use of codes, stability."""

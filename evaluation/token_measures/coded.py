@@ -128,14 +128,9 @@ class CodedClips:
 
     def vectors(self, stream: str, clips: Sequence[Clip]) -> list[Tensor]:
         """(T, dim) float32: the de-quantised frames of a stream, of each clip."""
-        ids = [clip[stream] for clip in self.tokens(clips)]
-        found: list[Tensor] = []
-        for start in range(0, len(ids), _CHUNK):
-            some = ids[start : start + _CHUNK]
-            frames = torch.cat(some, dim=1).T[None].to(self.tokenizer.device)  # (1, sum of T, codebooks)
-            made = self.tokenizer.dequantise(stream, frames)[0].float().cpu()
-            found += made.split([part.shape[1] for part in some])
-        return found
+        tokens = self.tokens(clips)
+        starts = range(0, len(tokens), _CHUNK)
+        return [x for i in starts for x in frame_vectors(self.tokenizer, stream, tokens[i : i + _CHUNK])]
 
     def mel(self, clip: Clip) -> np.ndarray:
         """(T, bands) log-mel spectrogram of a recording in dB, 100 frames a second."""
@@ -149,6 +144,15 @@ class CodedClips:
             return mel[np.minimum((np.arange(index[-1] + 1) * _MEL_RATE / rate).astype(int), len(mel) - 1)]
         starts = np.searchsorted(index, np.arange(index[-1] + 1))
         return np.add.reduceat(mel, starts, axis=0) / np.diff(np.append(starts, len(mel)))[:, None]
+
+
+def frame_vectors(tokenizer: AudioTokenizer, stream: str, tokens: Sequence[AudioTokens]) -> list[Tensor]:
+    """(T, dim) float32: the de-quantised frames of a stream, of each clip, on the CPU."""
+    frames = (
+        torch.cat([clip[stream] for clip in tokens], dim=1).T[None].to(tokenizer.device)
+    )  # (1, sum of T, codebooks)
+    made = tokenizer.dequantise(stream, frames)[0].float().cpu()
+    return list(made.split([clip[stream].shape[1] for clip in tokens]))
 
 
 def _tokens_from(plain: Any, tokenizer: AudioTokenizer) -> AudioTokens:

@@ -6,8 +6,9 @@ it (at least one, at most all; the row says how many). Ids are spelt frame by fr
 is one of its own codebook's codes. Comparable between codecs is the model's bits a second of audio, its cross-entropy
 times the tokens of a second; the perplexity of a token is comparable where also the numbers of codes are equal.
 
-The model is a Llama of LLM_SIZES, trained for STEPS steps of AdamW with cosine decay; of the weights after every CHECK
-steps, and before the first, those with the lowest loss on the dev clips are kept. Every text is a window of at most WINDOW tokens of one clip.
+The model is a Llama of LLM_SIZES, trained for STEPS steps of AdamW with cosine decay; of the weights at the beginning
+and after every CHECK steps those with the lowest loss on the dev clips are kept. Every text is a window of at most
+WINDOW tokens of one clip.
 Chance: all codes equally likely. Standard errors: test clips resampled with replacement.
 """
 

@@ -28,7 +28,7 @@ from evaluation.token_measures.coded import CodedClips, Measured
 from lm.words import as_number, normalise_words
 
 WORDS, SPEAKER = "words", "speaker"  # what can be read beside labels
-LEAST_CLIPS = 5  # of a speaker that is to be told apart
+LEAST_CLIPS, MOST_CLIPS = 5, 15  # of a speaker that is to be told apart
 
 Split = list[tuple[Clip, object]]  # clips, each with what a probe is to read
 Probe = Callable[[Examples, Examples, Examples], Probed]
@@ -59,7 +59,10 @@ def probe(coded: CodedClips, stream: str, of: str) -> Measured:
 def question_of(coded: CodedClips, of: str) -> tuple[Probe, tuple[Split, Split, Split]]:
     """Which probe reads a label, words or the speaker, and the training, dev and test clips with what is right."""
     if of == SPEAKER:
-        return probe_classes, speakers(coded.clips)
+        splits = speakers(coded.clips, MOST_CLIPS)
+        if len({name for _, name in splits[0]}) < 2:
+            raise UserError(f"fewer than two speakers have {LEAST_CLIPS} training clips; take a corpus where they do")
+        return probe_classes, splits
     known = [[clip for clip in clips if clip.text if of == WORDS] or [clip for clip in clips if clip.labels.get(of)]
              for clips in (coded.sample("train"), coded.sample("dev"), coded.test)]  # fmt: skip
     if not all(known):
@@ -86,23 +89,22 @@ def words_of(clip: Clip) -> frozenset[str]:
     return frozenset(normalise_words(clip.text).split())
 
 
-def speakers(clips: Iterable[Clip]) -> tuple[Split, Split, Split]:
+def speakers(clips: Iterable[Clip], most: int | None = None) -> tuple[Split, Split, Split]:
     """The speakers with most training clips, MAX_LABEL_VALUES at most and five clips at least, split 3 : 1 : 1.
 
-    Raises:
-        UserError: Fewer than two speakers have so many.
+    Args:
+        clips: Of any split.
+        most: Clips of one speaker, the rest are left out; None: all.
     """
     spoken = [clip for clip in clips if clip.split == "train" and clip.speaker]
     counts = Counter(clip.speaker for clip in spoken)
     chosen = sorted((name for name in counts if counts[name] >= LEAST_CLIPS), key=lambda name: (-counts[name], name))
-    if len(chosen) < 2:
-        raise UserError(f"fewer than two speakers have {LEAST_CLIPS} training clips; take a corpus where they do")
     by_speaker = defaultdict(list)
     for clip in sorted(spoken, key=lambda clip: stable_hash("probe", clip.id)):
         by_speaker[clip.speaker].append(clip)
     splits: tuple[Split, Split, Split] = [], [], []
     for name in chosen[:MAX_LABEL_VALUES]:
-        for turn, clip in enumerate(by_speaker[name]):
+        for turn, clip in enumerate(by_speaker[name][:most]):
             splits[(0, 1, 0, 2, 0)[turn % 5]].append((clip, name))
     return splits
 
