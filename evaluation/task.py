@@ -93,7 +93,7 @@ class Score:
     # metric of evaluation/metrics/registry.py
     metric: str = ""
     # how a prediction is extracted from the answer
-    scorer: Scorer | Literal[""] = ""
+    scorer: Scorer | None = None
     # of tokens: measure of evaluation/token_measures/registry.py, which takes the place of metric and scorer
     measure: str = ""
     # of tokens: name of the stream that is measured; empty: each stream of the tokenizer
