@@ -11,7 +11,8 @@ The distance of items is the mean angle between frames, over pi, along the path 
 sum least. Frames are the de-quantised vectors of a stream. The reference: log-mel frames of the stream's rate, each
 band less its mean over all clips. Standard errors: speakers resampled with replacement, those of A and of X together.
 
-fastabx computes the same, but needs Python 3.12 and a compiled extension for one version of torch.
+The same definition is that of fastabx's `zerospeech_abx` with `context="any"`; that library needs Python 3.12, Polars
+and a compiled DTW, and has no standard errors.
 """
 
 from __future__ import annotations
