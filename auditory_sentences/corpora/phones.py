@@ -1,7 +1,7 @@
 """When each phone of a clip is spoken: a file beside the recordings, written by the starter synthesiser or an aligner.
 
 phones.jsonl    {"id": "train-speech-00000", "phones": [[0.05, 0.13, "s"], ...]}: seconds, a line a clip
-*.item          the item files of Libri-light and ZeroSpeech, of LibriSpeech for example, whose lines are
+*.item          the item files of phonemes (not of triphones) that ZeroSpeech publishes, for LibriSpeech among others:
                 `file onset offset phone previous next speaker` after a head that begins with #file
 """
 
