@@ -1,18 +1,11 @@
-"""What the tokens know: linear probes on the frozen descriptive and structural tokens of a store.
+"""What the tokens know: linear probes on the frozen tokens of a store, for every label that its clips have.
 
     python benchmarks/token_probes.py --store runs/demo/tokens --codec starter/codec [--corpus runs/demo/corpus]
 
-Of every clip the probes see the mean and the standard deviation over frames of its de-quantised vectors (the sum over
-codebooks): of the descriptive tokens, of the structural tokens, of both side by side, and, for comparison, of the
-recording's log-mel spectrum (80 bands); with --music-expert, also of two hidden states of a music encoder (a run of
-kind expert). They read each label that has several values (logistic regression, accuracy), labels that are numbers
-(ridge regression, R2) and the words that occur in a clip (one logistic regression a word, F1).
-Pooling forgets the order of frames: a word is read where its frames differ from others', not where it stands.
-
-Probes are fitted to the store's training clips, their penalty is chosen on its dev clips, and the score is that of its
-test clips, with its standard error and with chance: the commonest class, the mean, the commonest words. Speakers are
-the exception: held-out voices cannot be named, so speakers are told apart within the training clips, of which each
-speaker's are dealt out 3 : 1 : 1. --json writes the same numbers to a file.
+The probes are those of the suite codec_tokens (evaluation/token_measures/probes.py): of each stream of the codec, of
+all streams side by side, and, for comparison, of the recording's log-mel spectrum (80 bands). Here they are fitted to
+all training clips of a store; with --music-expert, two hidden states of a music encoder (a run of kind expert) are
+probed too. --json writes the same numbers to a file.
 """
 
 from __future__ import annotations
@@ -20,8 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,38 +24,36 @@ from torch import Tensor
 
 from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.rng import stable_hash
 from auditory_sentences.token_store import TokenStore
 from codec.audio.waveform import load_audio
 from codec.experts.base import ExpertEncoder, load_expert
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
-from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.load import load_reasoning_codec
-from codec.tokenizer import AudioTokenizer
-from codec.tokens import AudioTokens
+from codec.tokenizer import AudioTokenizer, load_tokenizer
 from evaluation.metrics.spectra import log_mel_decibels
-from evaluation.probe import Examples, Probed, probe_classes, probe_numbers, probe_words
+from evaluation.probe import Examples, probe_classes, probe_numbers, probe_words
 from evaluation.provenance import measured_with
 from evaluation.recordings import Relocated
+from evaluation.token_measures.coded import frame_vectors
+from evaluation.token_measures.probes import Probe, Split, pooled, speakers, target_of, words_of
 from lm.words import as_number
 
 KINDS = ("speech", "sound", "music")  # a mixture's labels are those of its parts
 LEAST = 20  # test clips; fewer say nothing
-FEATURES = ("descriptive", "structural", "both", "mel")
+ALL, MEL = "all streams", "mel"
 STATES = {"music_acoustic": "lower state", "music_semantic": "upper state"}  # of a music encoder, by its feature's name
 _CHUNK = 256  # clips whose frames are de-quantised at once
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a probe is to read: `splits` are (training, dev, test) lists of (position in the store, target)."""
+    """What a probe is to read: `splits` are training, dev and test clips with their targets."""
 
     kind: str
     label: str
-    probe: Callable[[Examples, Examples, Examples], Probed]
-    splits: tuple[list[tuple[int, object]], ...]
+    probe: Probe
+    splits: tuple[Split, Split, Split]
 
 
 def main() -> int:
@@ -97,7 +87,7 @@ def run(
     out: a JSON file for the same; expert: of music, its hidden states are probed too
     """
     tokens = TokenStore(store)
-    codec = load_reasoning_codec(codec_source)
+    codec = load_tokenizer(codec_source)
     if codec.fingerprint != tokens.fingerprint:
         raise UserError(
             f"{store}: its tokens were made by tokenizer {tokens.fingerprint}, but {codec_source} is "
@@ -109,8 +99,9 @@ def run(
         raise UserError(
             f"{store}: no label or text of {', '.join(kinds)} has {LEAST} test clips and clips to fit a probe to"
         )
-    chosen = sorted({i for question in asked for split in question.splits for i, _ in split})
-    features = pooled_features(tokens, codec, clips, chosen, expert)
+    chosen = {clip.id for question in asked for split in question.splits for clip, _ in split}
+    positions = [i for i, clip in enumerate(clips) if clip.id in chosen]
+    features = pooled_features(tokens, codec, clips, positions, expert)
     rows = []
     for number, question in enumerate(asked, 1):
         row = answer(question, features)
@@ -131,30 +122,27 @@ def run(
 def questions(clips: Sequence[Clip]) -> Iterator[Question]:
     """All that the clips know of themselves and that enough of them know."""
     for kind in KINDS:
-        members = [i for i, clip in enumerate(clips) if clip.kind == kind]
-        for label in sorted({label for i in members for label in clips[i].labels}):
-            known = [i for i in members if clips[i].labels.get(label)]
-            numbers = all(as_number(clips[i].labels[label]) is not None for i in known)
-            if not numbers and len({clips[i].labels[label] for i in known}) > MAX_LABEL_VALUES:
+        members = [clip for clip in clips if clip.kind == kind]
+        for label in sorted({label for clip in members for label in clip.labels}):
+            known = [clip for clip in members if clip.labels.get(label)]
+            numbers = all(as_number(clip.labels[label]) is not None for clip in known)
+            if not numbers and len({clip.labels[label] for clip in known}) > MAX_LABEL_VALUES:
                 continue  # a name or a description, not a class
-            probe = probe_numbers if numbers else probe_classes
-            yield from _if_enough(
-                kind, label, probe, _by_split(clips, known, _value_of(label, float if numbers else str))
-            )
-        said = [i for i in members if clips[i].text]
-        for content in sorted({clips[i].labels.get("content", "") for i in said}):
-            chosen = [i for i in said if clips[i].labels.get("content", "") == content]
-            splits = _by_split(clips, chosen, lambda clip: frozenset(clip.text.lower().split()))
-            yield from _if_enough(kind, f"words, {content}" if content else "words", probe_words, splits)
-        yield from _if_enough(kind, "speaker", probe_classes, _speakers(clips, members))
+            splits = _by_split([(clip, target_of(clip, label, numbers)) for clip in known])
+            yield from _if_enough(Question(kind, label, probe_numbers if numbers else probe_classes, splits))
+        said = [clip for clip in members if clip.text]
+        for content in sorted({clip.labels.get("content", "") for clip in said}):
+            splits = _by_split([(c, words_of(c)) for c in said if c.labels.get("content", "") == content])
+            yield from _if_enough(Question(kind, f"words, {content}" if content else "words", probe_words, splits))
+        yield from _if_enough(Question(kind, "speaker", probe_classes, speakers(members)))
 
 
-def answer(question: Question, features: dict[str, Tensor]) -> dict | None:
+def answer(question: Question, features: dict[str, dict[str, Tensor]]) -> dict | None:
     """One row: the scores of all features. None where the training clips leave nothing to tell apart."""
     row = {"kind": question.kind, "label": question.label, "test_clips": len(question.splits[2])}
     row |= {"train_clips": len(question.splits[0])}
     for name, values in features.items():
-        splits = [Examples(values[[i for i, _ in split]], [t for _, t in split]) for split in question.splits]
+        splits = [Examples(torch.stack([values[c.id] for c, _ in s]), [t for _, t in s]) for s in question.splits]
         try:
             probed = question.probe(*splits)
         except ValueError:
@@ -166,50 +154,39 @@ def answer(question: Question, features: dict[str, Tensor]) -> dict | None:
 
 def pooled_features(
     store: TokenStore,
-    codec: ReasoningCodec,
+    codec: AudioTokenizer,
     clips: Sequence[Clip],
     positions: Sequence[int],
     expert: ExpertEncoder | None = None,
-) -> dict[str, Tensor]:
-    """name of FEATURES -> (clips in the store, F): mean and deviation over frames; zero for clips not asked for.
+) -> dict[str, dict[str, Tensor]]:
+    """Name of a stream, ALL, MEL or one of STATES -> id of a clip -> (F,) mean and deviation over frames.
 
-    With a music expert, its STATES too.
+    There is ALL where there are several streams, and there are STATES with a music expert.
     """
-    names = (*FEATURES, *(STATES.values() if expert else ()))
-    found = {name: [] for name in names}
+    streams = [spec.name for spec in codec.streams]
+    found = {name: {} for name in (*streams, *([ALL] if len(streams) > 1 else []), MEL)}
     for start in range(0, len(positions), _CHUNK):
         some = positions[start : start + _CHUNK]
         tokens = [store[i].tokens for i in some]
-        for stream in ("descriptive", "structural"):
-            found[stream] += stream_vectors(codec, stream, tokens)
-        for waveform in (load_audio(clips[i].path) for i in some):
-            found["mel"].append(torch.from_numpy(log_mel_decibels(waveform.numpy()).T))
+        by_stream = [frame_vectors(codec, stream, tokens) for stream in streams]
+        for i, *vectors in zip(some, *by_stream, strict=True):
+            name, waveform = clips[i].id, load_audio(clips[i].path)
+            each = [pooled(frames) for frames in vectors]
+            for stream, values in zip(streams, each, strict=True):
+                found[stream][name] = values
+            if ALL in found:
+                found[ALL][name] = torch.cat(each)
+            found[MEL][name] = pooled(torch.from_numpy(log_mel_decibels(waveform.numpy()).T))
             for feature, states in expert.features(waveform[None]).items() if expert else ():
-                found[STATES[feature]].append(states[0].T)
-    pooled = {
-        name: torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in vectors])
-        for name, vectors in found.items()
-        if vectors
-    }
-    pooled["both"] = torch.cat([pooled["descriptive"], pooled["structural"]], dim=1)
-    features = {}
-    for name in names:
-        features[name] = torch.zeros(len(clips), pooled[name].shape[1])
-        features[name][list(positions)] = pooled[name].float()
-    return features
+                found.setdefault(STATES[feature], {})[name] = pooled(states[0].T)
+    return found
 
 
-def stream_vectors(codec: AudioTokenizer, stream: str, tokens: Sequence[AudioTokens]) -> list[Tensor]:
-    """(T, dim) de-quantised frames of a stream, of each clip."""
-    frames = torch.cat([clip[stream] for clip in tokens], dim=1).T[None]  # (1, sum of T, codebooks)
-    return list(codec.dequantise(stream, frames)[0].split([clip[stream].shape[1] for clip in tokens]))
-
-
-def table(rows: Sequence[dict], features: dict[str, Tensor]) -> Table:
+def table(rows: Sequence[dict], features: dict[str, dict[str, Tensor]]) -> Table:
     """Scores in percent with one standard error; the features' widths stand in the head."""
     shown = Table("kind", "label", "score", "train", "test", "chance")
     for name, values in features.items():
-        shown.add_column(f"{name} ({values.shape[1]})", justify="right")
+        shown.add_column(f"{name} ({len(next(iter(values.values())))})", justify="right")
     for row in rows:
         cells = [row["kind"], row["label"], row["metric"], str(row["train_clips"]), str(row["test_clips"])]
         cells.append(f"{100 * row['chance']:.1f}")
@@ -220,34 +197,15 @@ def table(rows: Sequence[dict], features: dict[str, Tensor]) -> Table:
     return shown
 
 
-def _value_of(label: str, kind: type) -> Callable[[Clip], object]:
-    return lambda clip: kind(clip.labels[label])
+def _by_split(examples: Split) -> tuple[Split, Split, Split]:
+    train, dev, test = ([one for one in examples if one[0].split == split] for split in ("train", "dev", "test"))
+    return train, dev, test
 
 
-def _by_split(clips: Sequence[Clip], positions: Sequence[int], target: Callable[[Clip], object]):
-    return tuple(
-        [(i, target(clips[i])) for i in positions if clips[i].split == split] for split in ("train", "dev", "test")
-    )
-
-
-def _speakers(clips: Sequence[Clip], positions: Sequence[int]):
-    """The speakers with most training clips, MAX_LABEL_VALUES at most and five clips at least, split 3 : 1 : 1."""
-    spoken = [i for i in positions if clips[i].split == "train" and clips[i].speaker]
-    counts = Counter(clips[i].speaker for i in spoken)
-    chosen = sorted((name for name in counts if counts[name] >= 5), key=lambda name: (-counts[name], name))
-    by_speaker = defaultdict(list)
-    for i in sorted(spoken, key=lambda i: stable_hash("probe", clips[i].id)):
-        by_speaker[clips[i].speaker].append(i)
-    splits: tuple[list, ...] = [], [], []
-    for name in chosen[:MAX_LABEL_VALUES]:
-        for turn, i in enumerate(by_speaker[name]):
-            splits[(0, 1, 0, 2, 0)[turn % 5]].append((i, name))
-    return splits
-
-
-def _if_enough(kind: str, label: str, probe: Callable, splits: tuple[list, ...]) -> Iterator[Question]:
-    if splits[0] and splits[1] and len(splits[2]) >= LEAST:
-        yield Question(kind, label, probe, splits)
+def _if_enough(question: Question) -> Iterator[Question]:
+    train, dev, test = question.splits
+    if train and dev and len(test) >= LEAST:
+        yield question
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ class ItemBuilder:
         self._require_classes(task)
         if any(score.scorer == "recogniser" for score in task.scores):
             selected = [i for i in selected if clips[i].text] or _none_fit(task, selected, described, "have a text")
-        if not task.classification and not task.is_reconstruction:
+        if not task.classification and not task.is_of_codec:
             request = find_task(task.request)
             fitting = [i for i in selected if is_eligible(request, clips[i], self.bank)]
             selected = fitting or _none_fit(task, selected, described, f"serve the request '{task.request}'")
@@ -254,7 +254,7 @@ def _none_fit(task: EvalTask, selected: Sequence[int], described: str, what: str
 
 def _is_selected(data: Data, clip: Clip) -> bool:
     return (
-        clip.kind == data.kind
+        data.kind in ("any", clip.kind)
         and data.split in ("any", clip.split)
         and clip.source.startswith(data.source)
         and all(clip.labels.get(label) == value for label, value in data.labels.items())

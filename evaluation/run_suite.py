@@ -59,9 +59,9 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
     if not jobs:
         listed = sorted({k for task in tasks for k in task.shots})
         raise UserError(f"no task of the suite is meant for shots {list(config.shots or ())}; its tasks have {listed}")
-    if config.model is None and (not config.codec or not all(task.is_reconstruction for task in tasks)):
+    if config.model is None and (not config.codec or not all(task.is_of_codec for task in tasks)):
         raise UserError(
-            "give a model (--model), or a codec (--codec) and a suite of reconstruction tasks such as codec"
+            "give a model (--model), or a codec (--codec) and a suite of tasks of codecs such as codec or codec_tokens"
         )
     if config.model is not None:
         local_folder(config.model, "model", option="--model")
@@ -224,7 +224,7 @@ class _Runners:
 
     def of(self, task: EvalTask) -> list[tuple[Runner, Runner | None]]:
         """Trained and untrained runner of a task, for each codec where codecs are evaluated."""
-        if task.is_reconstruction:
+        if task.is_of_codec:
             return [(codec, self.codec_untrained) for codec in self.codecs]
         return [(self.model, self.model_untrained)]
 
@@ -235,7 +235,7 @@ def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBu
     from evaluation.recordings import Recordings, Relocated
     from uniaudio.release_prompts import bank_of
 
-    if config.store is None and config.corpus and all(task.is_reconstruction for task in tasks):
+    if config.store is None and config.corpus and all(task.is_of_codec for task in tasks):
         return ItemBuilder(Recordings(config.corpus), config.seed)
     store = open_stores(_stores_of(config.model) if config.store is None else config.store)
     bank = bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None

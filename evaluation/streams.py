@@ -63,7 +63,7 @@ def fit_to_streams(task: EvalTask, specs: Sequence[StreamSpec]) -> FittedTask:
 
 
 def _answers_with_audio(task: EvalTask) -> bool:
-    if task.classification or task.is_reconstruction:
+    if task.classification or task.is_of_codec:
         return False
     return find_task(task.request).parts[-1].role == ALL_STREAMS
 

@@ -20,6 +20,7 @@ from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
 from evaluation.metrics.registry import METRICS
+from evaluation.token_measures.registry import TOKEN_MEASURES
 from lm.generation.settings import GenerationSettings
 from lm.words import normalise_words
 
@@ -58,8 +59,8 @@ Ways = Annotated[int, Range(2, 64)]
 class Data:
     """Which clips a task is about."""
 
-    # kind of the clips
-    kind: Literal["speech", "sound", "music", "mixture"]
+    # kind of the clips; any: whichever, which only tasks of codecs can be about
+    kind: Literal["speech", "sound", "music", "mixture", "any"]
     # split that they belong to; any: whichever
     split: Literal["train", "dev", "test", "any"] = "test"
     # label values that a clip must have
@@ -94,15 +95,22 @@ class Score:
     that an independent recogniser transcribes; "signal_classifier" the value that signal measurements point to;
     "waveform" the audio itself; "likelihood" how likely the right text is. Judges that give numbers: "pitch" the F0 of
     each frame, "speaker" an embedding of the voice, "signal_features" one of any sound, "tagger" the share of each
-    class of sound, "dnsmos" and "distillmos" a mean opinion score.
+    class of sound, "dnsmos" and "distillmos" a mean opinion score. Scores of the
+    request tokens have a measure instead of metric and scorer.
     """
 
     # name of the score, unique in the task
     name: str
     # metric of evaluation/metrics/registry.py
-    metric: str
+    metric: str = ""
     # how a prediction is extracted from the answer
-    scorer: Scorer
+    scorer: Scorer | None = None
+    # of tokens: measure of evaluation/token_measures/registry.py, which takes the place of metric and scorer
+    measure: str = ""
+    # of tokens: name of the stream that is measured; empty: each stream of the tokenizer
+    stream: str = ""
+    # of the measure probe: what is read, a label's name, words or speaker
+    of: str = ""
     # label that is compared; its values in the data are the choices
     label: str = ""
     # the choices, where they are not the values of a label
@@ -116,6 +124,11 @@ class Score:
 
     def __post_init__(self) -> None:
         _require_words("name", self.name)
+        if self.measure:
+            self._check_measure()
+            return
+        if self.stream or self.of:
+            raise ValueError("the keys 'stream' and 'of' go with the key 'measure'")
         if self.metric not in METRICS:
             hint = nearest(self.metric, METRICS) or f"; known metrics: {', '.join(METRICS)}"
             raise ValueError(f"there is no metric {shown(self.metric)}{hint}")
@@ -130,6 +143,15 @@ class Score:
         if "" in phrases or len(set(phrases)) < len(phrases) or len(phrases) == 1:
             raise ValueError("'choices' must be two or more phrases that differ by more than capitals and full stops")
 
+    def _check_measure(self) -> None:
+        if self.measure not in TOKEN_MEASURES:
+            hint = nearest(self.measure, TOKEN_MEASURES) or f"; known measures: {', '.join(TOKEN_MEASURES)}"
+            raise ValueError(f"there is no measure {shown(self.measure)}{hint}")
+        if self.metric or self.scorer or self.label or self.choices or self.phrases:
+            raise ValueError("a score with a 'measure' has no metric, scorer, label, choices or phrases")
+        if TOKEN_MEASURES[self.measure].asks != bool(self.of):
+            raise ValueError("the key 'of' says what the measure 'probe' reads: it goes with that measure alone")
+
 
 @dataclass(frozen=True)
 class EvalTask:
@@ -143,7 +165,8 @@ class EvalTask:
     title: str
     # what the task tests, for readers of the report
     about: str
-    # a task of auditory_sentences/builders/tasks.py such as audio_qa:instrument, classification, or reconstruction
+    # a task of auditory_sentences/builders/tasks.py such as audio_qa:instrument, or classification,
+    # reconstruction, tokens
     request: str
     # which clips the task is about
     data: Data
@@ -155,6 +178,8 @@ class EvalTask:
     shots: tuple[Shots, ...] = (0,)
     # the classes, for the request classification
     classification: Classification | None = None
+    # of the request tokens: training clips that a measure is fitted to, at most; of dev clips a quarter of that
+    training: Count = 600
 
     def __post_init__(self) -> None:
         _require_plain("task", self.task)
@@ -172,6 +197,14 @@ class EvalTask:
 
     def _check_request(self) -> None:
         """That the request is known, suits the clips, and is answered by what the scorers read."""
+        if any(bool(score.measure) != self.is_of_tokens for score in self.scores):
+            raise ValueError("the request 'tokens' goes with scores that have a 'measure', and with no others")
+        if self.data.kind == "any" and not self.is_of_codec:
+            raise ValueError(f"the request '{self.request}' needs one kind of clips, not any")
+        if self.is_of_tokens:
+            if any(self.shots):
+                raise ValueError("the request 'tokens' has no examples: its 'shots' are [0]")
+            return
         scorers = {score.scorer for score in self.scores}
         of_text, examples = self.classification is not None, True
         if not self.classification and not self.is_reconstruction:
@@ -198,6 +231,16 @@ class EvalTask:
     def is_reconstruction(self) -> bool:
         """Whether the codec is evaluated, not the model."""
         return self.request == "reconstruction"
+
+    @property
+    def is_of_tokens(self) -> bool:
+        """Whether the tokens are measured, without the decoder."""
+        return self.request == "tokens"
+
+    @property
+    def is_of_codec(self) -> bool:
+        """Whether the codec is evaluated, not the model: its reconstructions, or its tokens."""
+        return self.is_reconstruction or self.is_of_tokens
 
     @property
     def is_likelihood(self) -> bool:

@@ -17,6 +17,7 @@ from evaluation.results_folder import AUDIO
 from evaluation.runner import Answer, Runner, flac
 from evaluation.scoring import Extractor, Prediction, ScoreRow, score_rows
 from evaluation.task import EvalTask
+from evaluation.token_measures.task_rows import measure_tokens
 
 
 def evaluate_task(
@@ -47,9 +48,12 @@ def evaluate_task(
         "task": task.task, "version": task.version, "fingerprint": task.fingerprint, "title": task.title,
         "about": task.about, "shots": shots, "generation": asdict(task.generation),
     }  # fmt: skip
-    if task.is_reconstruction:
+    if task.is_of_codec:
         entry["codec"] = runner.name
     try:
+        if task.is_of_tokens:
+            made = measure_tokens(task, builder, runner.tokenizer, runner.cache, config.limit)
+            return entry | made | {"bits_per_second": runner.tested.bits_per_second}
         items, unreadable = with_recordings(task, builder.items(task, shots, config.limit))
         answers = runner.answer(task, items)
         few = items[: config.untrained_limit]

@@ -3,10 +3,12 @@
     clips.jsonl      the clips
     audio/*.flac     24 kHz mono, 16 bit
     audio.sha256     a hash of every sound file, as `sha256sum -c` reads it
-    manifest.json    seed and size of the corpus, and the hashes of the two lists; it is there when all is
+    phones.jsonl     when each phone of the speech is spoken (auditory_sentences/corpora/phones.py)
+    manifest.json    seed and size of the corpus, and the hashes of the three lists; it is there when all is
 
 Jobs are done in batches. A batch counts as done when its list of clips is in parts/, and a corpus as complete when each
-of its sound files has the content that its list says. The number of processes changes nothing.
+of its sound files has the content that its list says. The number of processes changes nothing. A corpus from before
+there were phone times gets them when it is asked for again: the clips are rendered once more, and only timed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from auditory_sentences.starter.jobs import DEMO, Job, StarterSize, plan, render
+from auditory_sentences.corpora.phones import PHONES_FILE, phones_line
+from auditory_sentences.starter.jobs import DEMO, SPOKEN, Job, StarterSize, plan, render
 from auditory_sentences.starter.voices import SAMPLE_RATE
 from codec.io.errors import UserError
 from codec.io.files import remove_leftovers, replace_file, sha256_of, write_text
@@ -42,6 +45,7 @@ from codec.io.workers import die_with_parent
 VERSION = 1  # of what a seed means; a corpus of another version is not continued
 _BATCH = 32  # jobs between two marks of progress
 _MOST_PROCESSES = 256
+_NO_HASH = 64 * "0"  # of a sound file that is not written
 
 
 def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, processes: int = 4) -> Path:
@@ -69,7 +73,7 @@ def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, proc
             raise UserError(f"starter corpus: {name} must be a whole number from {low} to {high}, not {shown(value)}")
     wanted = {"version": VERSION, "seed": seed, "size": asdict(size)}
     finished = _check_folder(folder, wanted)
-    if finished and not _damaged(folder) and not _leftovers(folder):
+    if finished and not _damaged(folder) and not _leftovers(folder) and _has_phones(folder):
         return folder  # perhaps one that may be read only
     with locked(folder, "the synthesis of a corpus"):
         finished = _check_folder(folder, wanted)
@@ -79,7 +83,10 @@ def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, proc
             write_text(folder / "request.json", json.dumps(wanted))
             _make(folder, seed, size, processes)
         remade = _mend(folder, seed, size)
-        if not finished or remade:
+        timed = finished and not _has_phones(folder)
+        if timed:
+            _time_phones(folder, seed, size, processes)
+        if not finished or remade or timed:
             _write_manifest(folder, wanted)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         (folder / "request.json").unlink(missing_ok=True)
@@ -95,33 +102,75 @@ def _make(folder: Path, seed: int, size: StarterSize, processes: int) -> None:
     """Have all batches done that are not, and write the lists of clips and of hashes."""
     (folder / "audio").mkdir(exist_ok=True)
     (folder / "parts").mkdir(exist_ok=True)
-    jobs = list(plan(size))
-    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
-    parts = [folder / "parts" / f"{i:05d}.jsonl" for i in range(len(batches))]
-    todo = [(folder, part, seed, size, batch) for part, batch in zip(parts, batches, strict=True) if not _is_done(part)]
-    columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        bar = progress.add_task("starter corpus", total=len(jobs), completed=len(jobs) - sum(len(t[-1]) for t in todo))
-        for done in _in_processes(todo, processes):
-            progress.advance(bar, done)
+    parts = _do_batches(folder, "starter corpus", list(plan(size)), seed, size, processes, True)
     lines = [line.split(" ", 1) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
     write_text(folder / "clips.jsonl", "".join(f"{clip}\n" for _, clip in lines))
     _write_hashes(folder, {json.loads(clip)["path"]: sha256 for sha256, clip in lines})
+    _write_phones(folder, parts)
 
 
-def _render_batch(folder: Path, part: Path, seed: int, size: StarterSize, jobs: Sequence[Job]) -> int:
-    """Write the audio of a batch, then its list of hashes and clips, whose name says that all of it is there."""
-    lines = []
+def _time_phones(folder: Path, seed: int, size: StarterSize, processes: int) -> None:
+    """Write the phone times of a finished corpus, whose sound files stay as they are."""
+    (folder / "parts").mkdir(exist_ok=True)
+    spoken = [job for job in plan(size) if job.kind in SPOKEN]
+    _write_phones(folder, _do_batches(folder, "phone times", spoken, seed, size, processes, False))
+
+
+def _do_batches(
+    folder: Path, title: str, jobs: Sequence[Job], seed: int, size: StarterSize, processes: int, sounds: bool
+) -> list[Path]:
+    """Have jobs done in batches, but for those that are done. Returns the batches' lists of clips."""
+    batches = [jobs[i : i + _BATCH] for i in range(0, len(jobs), _BATCH)]
+    parts = [folder / "parts" / f"{'' if sounds else 'timed-'}{i:05d}.jsonl" for i in range(len(batches))]
+    todo = [
+        (folder, part, seed, size, batch, sounds)
+        for part, batch in zip(parts, batches, strict=True)
+        if not _is_done(part)
+    ]
+    columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=len(jobs), completed=len(jobs) - sum(len(batch) for *_, batch, _ in todo))
+        for done in _in_processes(todo, processes):
+            progress.advance(bar, done)
+    return parts
+
+
+def _render_batch(folder: Path, part: Path, seed: int, size: StarterSize, jobs: Sequence[Job], sounds: bool) -> int:
+    """Write the audio of a batch, then its lists: of phones, and of hashes and clips, which says that all is there.
+
+    sounds: write them; if not, there is an empty hash for each
+    """
+    lines, phones = [], []
     for job in jobs:
-        for clip, wave in render(job, seed, size):
-            lines.append(f"{_write_sound(folder / clip.path, wave)} {clip.to_json()}\n")
+        for clip, wave, spoken in render(job, seed, size):
+            sha256 = _write_sound(folder / clip.path, wave) if sounds else _NO_HASH
+            lines.append(f"{sha256} {clip.to_json()}\n")
+            phones += [f"{phones_line(clip.id, spoken)}\n"] if spoken else []
+    write_text(_phones_of(part), "".join(phones))
     write_text(part, "".join(lines))
     return len(jobs)
 
 
+def _phones_of(part: Path) -> Path:
+    return part.with_suffix(".phones")
+
+
+def _write_phones(folder: Path, parts: Sequence[Path]) -> None:
+    write_text(folder / PHONES_FILE, "".join(_phones_of(part).read_text(encoding="utf-8") for part in parts))
+
+
+def _has_phones(folder: Path) -> bool:
+    """Whether the phone times of a finished corpus are there, as its manifest says."""
+    held = read_json(folder / "manifest.json", "mark of a starter corpus")
+    file = folder / PHONES_FILE
+    return file.is_file() and sha256_of(file) == held.get("phones_sha256")
+
+
 def _is_done(part: Path) -> bool:
     """Whether the list of a batch is there, in the form of this version."""
-    return part.exists() and bool(re.fullmatch(r"([0-9a-f]{64} \{.*\}\n)+", part.read_text(encoding="utf-8")))
+    if not part.exists() or not _phones_of(part).exists():
+        return False
+    return bool(re.fullmatch(r"([0-9a-f]{64} \{.*\}\n)+", part.read_text(encoding="utf-8")))
 
 
 def _write_sound(path: Path, wave: np.ndarray) -> str:
@@ -131,7 +180,9 @@ def _write_sound(path: Path, wave: np.ndarray) -> str:
         return sha256_of(temporary)
 
 
-def _in_processes(arguments: list[tuple[Path, Path, int, StarterSize, list[Job]]], processes: int) -> Iterator[int]:
+def _in_processes(
+    arguments: list[tuple[Path, Path, int, StarterSize, Sequence[Job], bool]], processes: int
+) -> Iterator[int]:
     if processes == 1 or len(arguments) <= 1:
         yield from (_render_batch(*a) for a in arguments)
         return
@@ -159,7 +210,7 @@ def _mend(folder: Path, seed: int, size: StarterSize) -> list[str]:
     hashes = _hashes(folder)
     jobs = {job.name: job for job in plan(size)}
     for name in sorted({"-".join(Path(path).stem.split("-")[:3]) for path in damaged}):
-        for clip, wave in render(jobs[name], seed, size):
+        for clip, wave, _ in render(jobs[name], seed, size):
             if clip.path in damaged:
                 hashes[clip.path] = _write_sound(folder / clip.path, wave)
     _write_hashes(folder, hashes)  # where another version of the libraries makes other bytes, they are these now
@@ -201,6 +252,8 @@ def _write_manifest(folder: Path, wanted: dict[str, Any]) -> None:
     }
     if (folder / "audio.sha256").exists():
         manifest["audio_sha256"] = sha256_of(folder / "audio.sha256")
+    if (folder / PHONES_FILE).exists():
+        manifest["phones_sha256"] = sha256_of(folder / PHONES_FILE)
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from auditory_sentences.corpora.clip import SPLITS, Clip, Split
+from auditory_sentences.corpora.phones import Phone, Phones
 from auditory_sentences.starter.music import INSTRUMENTS, Melody, draw_melody, music_caption, play
 from auditory_sentences.starter.randomness import choose, generator
 from auditory_sentences.starter.sounds import CLASSES, sound, sound_caption
@@ -18,7 +20,20 @@ from auditory_sentences.starter.texts import draw_digits, draw_sentence, style_c
 from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak, voices
 from codec.io.errors import UserError
 
-Rendered = list[tuple[Clip, np.ndarray]]  # clips with their waveforms, (n,) float32 at 24 kHz
+
+class RenderedClip(NamedTuple):
+    """A clip with what is heard."""
+
+    # what is known of it
+    clip: Clip
+    # (n,) float32 at 24 kHz
+    wave: np.ndarray
+    # of speech alone, and of no mixture: when each of its phones is spoken
+    phones: Phones = ()
+
+
+Rendered = list[RenderedClip]
+SPOKEN = ("speech", "same", "reading", "mixture")  # the kinds of jobs that render speech
 _LICENCE = "CC0-1.0"
 
 
@@ -123,10 +138,12 @@ def _utter(
     speed: str,
     group: str = "",
     position: int = 0,
-) -> tuple[Clip, np.ndarray]:
+) -> RenderedClip:
     """One speech clip: espeak's utterance with short silences around it, at a random level over faint noise."""
-    wave = speak(text, voice, rng.uniform(*SPEED_BANDS[speed]))
-    wave = np.pad(wave, [round(rng.uniform(0.04, 0.12) * SAMPLE_RATE) for _ in range(2)])
+    wave, phones = speak(text, voice, rng.uniform(*SPEED_BANDS[speed]))
+    silence = [round(rng.uniform(0.04, 0.12) * SAMPLE_RATE) for _ in range(2)]
+    wave = np.pad(wave, silence)
+    begins = silence[0] / SAMPLE_RATE
     rms = np.sqrt(np.mean(wave**2))
     wave = wave * (10 ** (rng.uniform(-26, -19) / 20) / rms)
     labels = voice.labels | {"speed": speed, "content": content}
@@ -136,7 +153,8 @@ def _utter(
         source=f"uniaudio starter, espeak-ng voice {voice.language}+{voice.variant}",
         group=group, position=position,
     )  # fmt: skip
-    return clip, _recorded(rng, wave)
+    times = tuple(Phone(begins + phone.start, begins + phone.end, phone.name) for phone in phones)
+    return RenderedClip(clip, _recorded(rng, wave), times)
 
 
 def _speech(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
@@ -170,13 +188,13 @@ def _reading(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     ]  # fmt: skip
 
 
-def _sound_clip(rng: np.random.Generator, job: Job, name: str, event: str, seconds: float) -> tuple[Clip, np.ndarray]:
+def _sound_clip(rng: np.random.Generator, job: Job, name: str, event: str, seconds: float) -> RenderedClip:
     wave = _recorded(rng, sound(event, rng, seconds) * 10 ** (rng.uniform(-12, -2) / 20))
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="sound", split=job.split, caption=sound_caption(event, rng),
         labels={"class": event}, licence=_LICENCE, source="uniaudio starter",
     )  # fmt: skip
-    return clip, wave
+    return RenderedClip(clip, wave)
 
 
 def _sound(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
@@ -193,13 +211,13 @@ def _music_clip(
     wave: np.ndarray,
     group: str = "",
     position: int = 0,
-) -> tuple[Clip, np.ndarray]:
+) -> RenderedClip:
     labels = {"instrument": instrument, **melody.labels}
     clip = Clip(
         id=name, path=f"audio/{name}.flac", kind="music", split=job.split, caption=music_caption(labels, rng),
         labels=labels, licence=_LICENCE, source="uniaudio starter", group=group, position=position,
     )  # fmt: skip
-    return clip, wave
+    return RenderedClip(clip, wave)
 
 
 def _music(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
@@ -229,11 +247,11 @@ def _mixture(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
     """Speech over a sound event, 0 to 12 dB louder, with the two clean parts: the mixture is exactly their sum."""
     text, content = _speech_text(rng, job.split)
     voice, speed = _draw_voice(rng, job, size), choose(rng, tuple(SPEED_BANDS))
-    spoken, speech = _utter(rng, job, f"{job.name}-speech", text, content, voice, speed)
+    spoken, speech, phones = _utter(rng, job, f"{job.name}-speech", text, content, voice, speed)
     if len(speech) < SAMPLE_RATE:  # long enough for every class of sound to happen
         speech = np.pad(speech, (0, SAMPLE_RATE - len(speech)))
     event = CLASSES[job.index % len(CLASSES)]
-    heard, noise = _sound_clip(rng, job, f"{job.name}-sound", event, len(speech) / SAMPLE_RATE)
+    heard, noise, _ = _sound_clip(rng, job, f"{job.name}-sound", event, len(speech) / SAMPLE_RATE)
     noise = noise[: len(speech)]
     snr = float(rng.uniform(0, 12))
     noise = noise * np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
@@ -245,7 +263,7 @@ def _mixture(job: Job, rng: np.random.Generator, size: StarterSize) -> Rendered:
         labels=spoken.labels | heard.labels | {"snr_db": f"{snr:.1f}"}, parts=(spoken.id, heard.id),
         licence=_LICENCE, source=spoken.source,
     )  # fmt: skip
-    return [(spoken, speech), (heard, noise), (both, speech + noise)]
+    return [RenderedClip(spoken, speech, phones), RenderedClip(heard, noise), RenderedClip(both, speech + noise)]
 
 
 _RENDERERS = {

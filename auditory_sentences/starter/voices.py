@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import itertools
 from dataclasses import dataclass
 from functools import cache
 from math import gcd, log2
@@ -15,6 +16,7 @@ import espeakng_loader
 import numpy as np
 from scipy.signal import resample_poly
 
+from auditory_sentences.corpora.phones import Phone, Phones
 from auditory_sentences.starter.randomness import choose, generator
 from codec.io.errors import UserError
 from codec.io.terminal import shown
@@ -125,10 +127,32 @@ def _voice(language: str, variant: str, pitch: str, split: str) -> Voice:
     return Voice(language, variant, pitch, low + (high - low) * place, choose(rng, TRACT_RATES))
 
 
-def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
-    """Speech of one utterance, silence at both ends cut away.
+class _Event(ctypes.Structure):
+    """espeak_EVENT of espeak-ng's speak_lib.h."""
 
-    The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it.
+    _fields_ = [
+        ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p), ("name", ctypes.c_char * 8),
+    ]  # fmt: skip
+
+
+_LIST_ENDS, _PHONEME = 0, 7  # types of events
+_STRESS = "ˈˌ"
+
+
+def _is_event(event: _Event) -> bool:
+    return bool(event.type != _LIST_ENDS)
+
+
+_Heard = list[tuple[int, str]]  # (sample at which it begins, name) of every phone, a pause being one without a name
+
+
+def speak(text: str, voice: Voice, words_per_minute: float) -> tuple[np.ndarray, Phones]:
+    """Speech of one utterance, silence at both ends cut away, and when each phone is spoken.
+
+    The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it. Phones are IPA
+    without stress marks; a phone lasts until espeak begins the next one, or a pause, which is no phone.
 
     Args:
         text: At least one word.
@@ -136,7 +160,7 @@ def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
         words_per_minute: As espeak-ng counts them.
 
     Returns:
-        (n,) float32 at 24 kHz, peak at most 1.
+        (n,) float32 at 24 kHz, peak at most 1, and the phones.
 
     Raises:
         UserError: espeak-ng cannot be loaded, lacks the voice, or has no sound for the text.
@@ -145,29 +169,46 @@ def speak(text: str, voice: Voice, words_per_minute: float) -> np.ndarray:
     measured = (MALE | FEMALE)[voice.variant]
     # espeak's pitch parameter is 50 at the variant's own pitch and doubles or halves the frequency every 50 steps.
     pitch = round(np.clip(50 + 50 * log2(voice.f0 / stretch / measured), 0, 99))
-    samples = _espeak(text, f"{voice.language}+{voice.variant}", pitch, round(words_per_minute / stretch))
+    samples, heard = _espeak(text, f"{voice.language}+{voice.variant}", pitch, round(words_per_minute / stretch))
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    phones = _cut(heard, int(loud[0]), int(loud[-1]) + 1, voice.tract_rate)
     samples = samples[loud[0] : loud[-1] + 1]
     step = gcd(SAMPLE_RATE, voice.tract_rate)
     resampled = resample_poly(samples, SAMPLE_RATE // step, voice.tract_rate // step).astype(np.float32)
-    return resampled / max(1.0, float(np.abs(resampled).max()))
+    return resampled / max(1.0, float(np.abs(resampled).max())), phones
 
 
-def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarray:
-    """Samples of espeak-ng at 22,050 Hz in [-1, 1]; the same for the same arguments.
+def _cut(heard: _Heard, first: int, end: int, rate: int) -> Phones:
+    """The phones between two samples, in seconds after the first of them."""
+    starts = [sample for sample, _ in heard] + [end]
+    found = []
+    for (start, name), stop in zip(heard, starts[1:], strict=True):
+        start, stop = max(start, first), min(stop, end)
+        if name and start < stop:
+            found.append(Phone((start - first) / rate, (stop - first) / rate, name))
+    return tuple(found)
+
+
+def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> tuple[np.ndarray, _Heard]:
+    """Samples of espeak-ng at 22,050 Hz in [-1, 1], and its phones; the same for the same arguments.
 
     The library keeps oscillator phases in static variables from one utterance to the next, so it is loaded anew for
     every utterance (5 ms). Some voices, Reed among them, draw their breath from the C library's `rand`, which has to
     begin anew too. Both together make the output a function of the input.
     """
     chunks: list[np.ndarray] = []
+    heard: _Heard = []
 
-    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
+    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        for event in itertools.takewhile(_is_event, iter(events)) if events else ():
+            if event.type == _PHONEME:
+                heard.append((event.sample, event.name.decode(errors="replace").strip(_STRESS)))
         return 0
 
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
+    kinds = ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(collect)
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:
@@ -177,7 +218,9 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
     ctypes.CDLL(None).srand(1)  # of this process, the one that espeak-ng draws from
     try:
         synchronous, rate, pitch_parameter, utf8 = 2, 1, 3, 1
-        opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), 1 << 15)
+        phoneme_events, in_ipa, do_not_exit = 1, 2, 1 << 15
+        options = phoneme_events | in_ipa | do_not_exit
+        opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), options)
         if opened != ESPEAK_RATE:
             raise UserError("espeak-ng could not open its data; run `pip install --force-reinstall espeakng-loader`")
         library.espeak_SetSynthCallback(callback)
@@ -196,4 +239,4 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> np.ndarr
         _ctypes.dlclose(handle)
     if not any(chunk.any() for chunk in chunks):
         raise UserError(f"espeak-ng has no sound for {shown(text)}; give it words")
-    return np.concatenate(chunks).astype(np.float32) / 32768
+    return np.concatenate(chunks).astype(np.float32) / 32768, heard

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from codec.io.errors import UserError
+from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.codecs.base import TestedCodec
@@ -26,7 +28,7 @@ class ReconstructionRunner:
             source: What people wrote to name it.
         """
         self.tested, self.source = codec, source
-        self._cache = cache
+        self.cache = cache
         own = codec.tokenizer is not None and codec.tokenizer.sample_rate == SAMPLE_RATE
         self._own = CodecRunner(codec.tokenizer, cache) if own else None
         # Steps and guidance of a decoder are no part of a tokenizer's fingerprint.
@@ -41,6 +43,13 @@ class ReconstructionRunner:
         return self.tested.fingerprint
 
     @property
+    def tokenizer(self) -> AudioTokenizer:
+        """What makes its tokens. Raises UserError for a codec that has none."""
+        if self.tested.tokenizer is None:
+            raise UserError(f"the codec {self.name} gives no tokens that can be measured")
+        return self.tested.tokenizer
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What results.json says of the codec."""
         return {
@@ -53,22 +62,22 @@ class ReconstructionRunner:
         """The same configuration with new random weights; None for codecs that are not ours."""
         if self.tested.tokenizer is None:
             return None
-        fresh = CodecRunner.untrained(self.tested.tokenizer, self._cache, seed).codec
-        return ReconstructionRunner(OwnCodec(self.name, fresh), self._cache, self.source)
+        fresh = CodecRunner.untrained(self.tested.tokenizer, self.cache, seed).codec
+        return ReconstructionRunner(OwnCodec(self.name, fresh), self.cache, self.source)
 
     def answer(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
         """Each item's recording through the codec and back, with its tokens or bits where there are some."""
         if self._own:
             return self._own.answer(task, items)
         keys = [self._key(item) for item in items]
-        found = [self._cached(key) for key in keys]
+        found = [self.cached(key) for key in keys]
         missing = [i for i, answer in enumerate(found) if answer is None]
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             for i, made in zip(some, self.tested.reconstruct([items[i].recording for i in some]), strict=True):
                 content = flac(made.waveform)
-                self._cache.put(keys[i], content)
-                self._cache.put_json(_bits_key(keys[i]), {"bits": made.bits})
+                self.cache.put(keys[i], content)
+                self.cache.put_json(_bits_key(keys[i]), {"bits": made.bits})
                 found[i] = Answer(None, "end", samples(content), bits=made.bits)
         return found
 
@@ -83,8 +92,8 @@ class ReconstructionRunner:
         return key_of(what="reconstruct", codec=self.fingerprint, how=self._decoding, clip=bytes_key(item.recording))
 
     def _cached(self, key: str) -> Answer | None:
-        bits = self._cache.get_json(_bits_key(key), _read_bits)
-        waveform = None if bits is None else self._cache.get(key, samples)
+        bits = self.cache.get_json(_bits_key(key), _read_bits)
+        waveform = None if bits is None else self.cache.get(key, samples)
         return None if waveform is None else Answer(None, "end", waveform, bits=bits[0])
 
 

@@ -38,13 +38,10 @@ def markdown_tables(results: Mapping) -> list[str]:
         for name, scores in _by_score(done).items():
             first = next(score for score in scores if score)
             values = [_markdown_value(score, entry["n"]) for score, entry in zip(scores, done, strict=True)]
-            row = [
-                cell(name),
-                first["direction"],
-                shown(first, first["original"]),
-                *values,
-                shown(first, first["chance"]),
-            ]
+            beside = [_beside(score, scores) for score in scores]
+            values = [value + (f" ({text})" if text else "") for value, text in zip(values, beside, strict=True)]
+            original, chance = (shown(first, _shared(scores, key)) for key in ("original", "chance"))
+            row = [cell(name), first["direction"], original, *values, chance]
             lines.append("| " + " | ".join(row) + " |")
         lines += [f"Left out: {cell(why)}." for why in left_out(done[0])]
     return lines
@@ -67,13 +64,13 @@ def html_table(entries: Sequence[Mapping]) -> str:
     rows = [f'<tr><th class="name">Score</th><th>Originals</th>{names}<th>Chance</th></tr>']
     for name, scores in _by_score(done).items():
         first = next(score for score in scores if score)
-        cells = [_html_value(first, first["original"], done[0]["n"])]
+        cells = [_html_value(first, _shared(scores, "original"), done[0]["n"])]
         best = _best(scores, first["direction"])
         cells += [
-            _html_value(first, score, entry["n"], score is not None and score["value"] == best)
+            _html_value(first, score, entry["n"], score is not None and score["value"] == best, _beside(score, scores))
             for score, entry in zip(scores, done, strict=True)
         ]
-        cells.append(_html_value(first, first["chance"], done[0]["n"]))
+        cells.append(_html_value(first, _shared(scores, "chance"), done[0]["n"]))
         rows.append(
             f'<tr><td class="name">{escaped(name)}<small>{first["direction"]} is better</small></td>'
             f"{''.join(cells)}</tr>"
@@ -94,9 +91,10 @@ def html_plots(entries: Sequence[Mapping]) -> str:
             for entry, score in zip(done, scores, strict=True)
             if score and score["value"] is not None and entry["bits_per_second"]
         ]
-        original = first["original"] and first["original"]["value"]
+        original, chance = _shared(scores, "original"), _shared(scores, "chance")
+        original = original and original["value"]
         far = first["metric"] == "si_sdr"  # 100 dB, the original against itself, would press all others flat
-        plots.append(rate_plot(first, points, None if far else original, first["chance"]))
+        plots.append(rate_plot(first, points, None if far else original, chance))
     return f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""
 
 
@@ -166,16 +164,35 @@ def _best(scores: Sequence[Mapping | None], direction: str) -> float | None:
     return (max if direction == "higher" else min)(values, default=None)
 
 
+def _shared(scores: Sequence[Mapping | None], key: str) -> Any:
+    """What stands beside every codec's score alike; None where each has its own, as measures of tokens have."""
+    known = [score[key] for score in scores if score]
+    return known[0] if all(value == known[0] for value in known) else None
+
+
+def _beside(score: Mapping | None, scores: Sequence[Mapping | None]) -> str:
+    """Originals and chance of one codec's score, where they are its own."""
+    if score is None:
+        return ""
+    own = [(word, score[key]) for word, key in (("originals", "original"), ("chance", "chance"))]
+    return ", ".join(
+        f"{word} {shown(score, value)}"
+        for (word, value), key in zip(own, ("original", "chance"), strict=True)
+        if value is not None and _shared(scores, key) is None
+    )
+
+
 def _markdown_value(score: Mapping | None, n: int) -> str:
     if score is None:
         return "–"
     return shown(score, score) + (f" (n {score['n']})" if score["n"] != n else "")
 
 
-def _html_value(score: Mapping, value: Any, n: int, best: bool = False) -> str:
+def _html_value(score: Mapping, value: Any, n: int, best: bool = False, beside: str = "") -> str:
     text = escaped(shown(score, value))
     if " ± " in text:
         text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
     fewer = isinstance(value, Mapping) and value["n"] != n
     of = f"<small>of {value['n']}</small>" if fewer else ""
-    return f"<td{' class=best' if best else ''}>{text}{of}</td>"
+    own = f"<small>{escaped(beside)}</small>" if beside else ""
+    return f"<td{' class=best' if best else ''}>{text}{of}{own}</td>"

@@ -14,6 +14,7 @@ from codec.experts.base import load_expert
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoderConfig
 from codec.io.errors import UserError
+from evaluation.token_measures.coded import frame_vectors
 from tests.factories.evaluation import hiss, hum
 from tests.factories.uniaudio import tiny_codec
 
@@ -46,9 +47,10 @@ def test_rows_and_file(benchmark_module, folder, tmp_path):
     assert [(row["label"], row["metric"]) for row in rows] == [("class", "accuracy"), ("level_db", "R2")]  # not room
     for row in rows:
         assert (row["train_clips"], row["test_clips"]) == (30, 20)
-        assert all(row[name]["n"] == 20 and row[name]["stderr"] is not None for name in token_probes.FEATURES)
+        names = ("descriptive", "structural", token_probes.ALL, token_probes.MEL)
+        assert all(row[name]["n"] == 20 and row[name]["stderr"] is not None for name in names)
     assert rows[0]["chance"] == 0.5 and rows[0]["mel"]["value"] == 1.0 and rows[1]["mel"]["value"] > 0.9
-    assert rows[0]["both"]["value"] > 0.9  # random codebooks tell noise from a hum too
+    assert rows[0]["all streams"]["value"] > 0.9  # random codebooks tell noise from a hum too
     assert json.loads((tmp_path / "probes.json").read_text())["probes"] == rows
 
 
@@ -64,11 +66,11 @@ def test_a_music_expert_is_probed_beside_the_tokens(benchmark_module, folder):
         assert rows[0][state]["value"] > 0.9 and rows[0][state]["n"] == 20  # random layers tell noise from a hum too
 
 
-def test_vectors_are_those_of_each_clip_alone(benchmark_module, folder):
-    token_probes, codec = benchmark_module("token_probes"), tiny_codec()
+def test_vectors_are_those_of_each_clip_alone(folder):
+    codec = tiny_codec()
     tokens = [clip.tokens for clip in list(TokenStore(folder / "tokens"))[:5]]
     for stream in ("descriptive", "structural"):
-        for found, clip in zip(token_probes.stream_vectors(codec, stream, tokens), tokens, strict=True):
+        for found, clip in zip(frame_vectors(codec, stream, tokens), tokens, strict=True):
             torch.testing.assert_close(found, codec.dequantise(stream, clip[stream].T[None])[0])
 
 
@@ -81,8 +83,8 @@ def test_speakers_are_told_apart_within_training_clips(benchmark_module):
     asked = {question.label: question for question in benchmark_module("token_probes").questions(clips)}
     assert set(asked) == {"words", "speaker"}
     assert [len(split) for split in asked["speaker"].splits] == [60, 20, 20]
-    positions = [i for split in asked["speaker"].splits for i, _ in split]
-    assert len(set(positions)) == 100 and all(clips[i].split == "train" for i in positions)
+    chosen = [clip for split in asked["speaker"].splits for clip, _ in split]
+    assert len({clip.id for clip in chosen}) == 100 and all(clip.split == "train" for clip in chosen)
     for split in asked["speaker"].splits:
         assert {name for _, name in split} == {f"train {k}" for k in range(10)}
     assert [len(split) for split in asked["words"].splits] == [100, 30, 30]

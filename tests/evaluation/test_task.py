@@ -65,7 +65,7 @@ def test_fingerprint_follows_the_contents(tmp_path):
         ("scorer: label_in_text", "scorer: label_in", "not 'label_in'; did you mean 'label_in_text'"),
         ("version: 2", "version: two", "'version' must be int, not 'two'"),
         ("version: 2\n", "", "key 'version' is missing"),
-        ("kind: sound", "kind: noise", "'data.kind' must be one of speech, sound, music, mixture, not 'noise'"),
+        ("kind: sound", "kind: noise", "'data.kind' must be one of speech, sound, music, mixture, any, not 'noise'"),
         ("version: 2", "version: 2\nversion: 3", "the key 'version' stands twice"),
         ("data: {", "data: [", "cannot be read as YAML"),
         ("scores:", "shots: 4\nscores:", "'shots' must be a list, not 4"),

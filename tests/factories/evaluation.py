@@ -62,7 +62,7 @@ def starter_speech(count: int, split: str = "dev", content: str = "digits") -> l
     pairs: list[tuple[str, np.ndarray]] = []
     for index in range(200):
         clips = render(Job("speech", split, index), 0, StarterSize())
-        pairs += [(clip.text, wave) for clip, wave in clips if clip.labels["content"] == content]
+        pairs += [(clip.text, wave) for clip, wave, _ in clips if clip.labels["content"] == content]
         if len(pairs) >= count:
             break
     return pairs[:count]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from auditory_sentences.corpora.phones import PHONES_FILE, phones_of
 from auditory_sentences.corpora.read import read_corpus
 from auditory_sentences.starter import corpus
 from auditory_sentences.starter.corpus import synthesise
@@ -145,6 +146,29 @@ def test_a_corpus_from_before_there_were_hashes_is_complete_if_its_files_are_the
     with pytest.warns(UserWarning, match=file.name):
         synthesise(own, size=TINY, processes=1)
     assert file.read_bytes() == (tiny / "audio" / file.name).read_bytes()
+
+
+def test_every_clip_of_speech_and_no_other_has_phone_times(small):
+    clips = read_corpus(small)
+    found = phones_of(clips)
+    assert set(found) == {clip.id for clip in clips if clip.kind == "speech"}
+    assert all(0.03 < p[0].start and p[-1].end < soundfile.info(small / "audio" / f"{i}.flac").duration
+               for i, p in found.items())  # fmt: skip
+
+
+@pytest.mark.parametrize("before", ["removed", "changed", "an earlier version's"])
+def test_phone_times_that_are_not_there_are_written_and_no_sound_is_touched(own, tiny, before):
+    manifest = json.loads((own / "manifest.json").read_text())
+    if before == "changed":
+        (own / PHONES_FILE).write_text("")
+    else:
+        (own / PHONES_FILE).unlink()
+    if before == "an earlier version's":
+        del manifest["phones_sha256"]
+        (own / "manifest.json").write_text(json.dumps(manifest))
+    times = {p: p.stat().st_mtime_ns for p in own.rglob("*.flac")}
+    synthesise(own, size=TINY, processes=1)
+    assert tree(own) == tree(tiny) and times == {p: p.stat().st_mtime_ns for p in own.rglob("*.flac")}
 
 
 @pytest.mark.parametrize("name", ["clips.jsonl", "audio.sha256"])

@@ -30,10 +30,10 @@ def test_classes_are_far_apart(kind):
     size = len(sounds.CLASSES if kind == "sound" else music.INSTRUMENTS)
     known = [render(Job(kind, "train", i), 0, SMALL)[0] for i in range(8 * size)]
     asked = [render(Job(kind, "test", i), 0, SMALL)[0] for i in range(3 * size)]
-    table = np.stack([features(wave) for _, wave in known])
+    table = np.stack([features(wave) for _, wave, _ in known])
     scale = table.std(0)
     right = 0
-    for clip, wave in asked:
+    for clip, wave, _ in asked:
         nearest = (((table - features(wave)) / scale) ** 2).sum(1).argmin()
         right += known[nearest][0].labels[label] == clip.labels[label]
     assert right / len(asked) > 0.85

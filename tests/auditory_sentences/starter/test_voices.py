@@ -21,7 +21,7 @@ def heard(variants):
     said = {}
     for variant in variants:
         language = languages[(len(variant) + ord(variant[-1])) % len(languages)]
-        wave = speak("six", Voice(language, variant, "medium", 150.0, 22_050), 200)
+        wave, _ = speak("six", Voice(language, variant, "medium", 150.0, 22_050), 200)
         said[variant] = hashlib.sha256(wave.tobytes()).hexdigest()
     return said
 """
@@ -78,7 +78,7 @@ def test_pitch_labels(gender):
     measured = defaultdict(list)
     chosen = [v for v in voices.voices("train", 300) if v.gender == gender]
     for voice in chosen[:24]:
-        measured[voice.pitch].append(fundamental(voices.speak("my mother likes milk right now", voice, 165)))
+        measured[voice.pitch].append(fundamental(voices.speak("my mother likes milk right now", voice, 165)[0]))
     medians = [np.median(measured[pitch]) for pitch in ("low", "medium", "high")]
     for pitch, median in zip(("low", "medium", "high"), medians, strict=True):
         low, high = voices.PITCH_BANDS[gender][pitch]
@@ -88,7 +88,7 @@ def test_pitch_labels(gender):
 def test_speed_labels():
     voice = voices.voices("train", 300)[7]
     lengths = {
-        speed: len(voices.speak("the old horse runs by the river", voice, sum(band) / 2))
+        speed: len(voices.speak("the old horse runs by the river", voice, sum(band) / 2)[0])
         for speed, band in voices.SPEED_BANDS.items()
     }
     assert lengths["slow"] > 1.2 * lengths["medium"] > 1.2 * 1.2 * lengths["fast"]
@@ -99,9 +99,54 @@ def test_every_accent_and_timbre_speaks():
     languages = list(voices.ACCENTS)
     for k, variant in enumerate((*voices.MALE, *voices.FEMALE)):
         voice = voices.Voice(languages[k % len(languages)], variant, "medium", 150.0, 22_050)
-        assert 0.2 < len(voices.speak("seven", voice, 160)) / 24_000 < 1.5
+        assert 0.2 < len(voices.speak("seven", voice, 160)[0]) / 24_000 < 1.5
 
 
 def test_an_unknown_voice_is_named():
     with pytest.raises(UserError, match="no voice 'en-xx.m1'"):
         voices.speak("one", voices.Voice("en-xx", "m1", "low", 90.0, 22_050), 160)
+
+
+VOICE = voices.Voice("en-us", "m3", "medium", 110.0, 21_600)
+
+
+def test_phones_are_in_order_within_the_utterance_and_named_without_stress():
+    wave, phones = voices.speak("three seven one", VOICE, 165)
+    assert [phone.name for phone in phones] == ["θ", "ɹ", "iː", "s", "ɛ", "v", "ə", "n", "w", "ʌ", "n"]
+    assert phones[0].start == 0.0 and phones[-1].end == pytest.approx(len(wave) / 24_000, abs=1e-4)
+    assert all(a.start < a.end == b.start for a, b in zip(phones, phones[1:], strict=False))
+
+
+def test_a_pause_is_no_phone_and_is_silent():
+    wave, phones = voices.speak("seven, one", VOICE, 165)
+    (before, after), *more = [(a, b) for a, b in zip(phones, phones[1:], strict=False) if b.start > a.end]
+    assert not more and (before.name, after.name) == ("n", "w")
+    inside = wave[round((before.end + 0.03) * 24_000) : round((after.start - 0.03) * 24_000)]
+    assert len(inside) > 1_000 and np.abs(inside).max() < 0.02 * np.abs(wave).max()
+    begins = after.start + np.flatnonzero(np.abs(wave[round(after.start * 24_000) :]) > 0.05)[0] / 24_000
+    assert begins - after.start < 0.03  # within the first periods of the glide
+
+
+@pytest.mark.parametrize("rate", [20_400, 22_050, 23_700])
+def test_hiss_and_vowel_change_where_the_times_say(rate):
+    """In "see" the zero crossings of the hiss end, in all tract rates, where the vowel begins."""
+    voice = voices.Voice("en-us", "m3", "medium", 110.0, rate)
+    wave, phones = voices.speak("see see see", voice, 140)
+    assert [phone.name for phone in phones] == ["s", "iː"] * 3
+    crossings = np.abs(np.diff(np.signbit(wave).astype(np.int8)))
+    for hiss, vowel in zip(phones[::2], phones[1::2], strict=True):
+
+        def share(start, end):
+            return crossings[round(start * 24_000) : round(end * 24_000)].mean()
+
+        assert share(hiss.start + 0.02, hiss.end - 0.01) > 0.3 > 0.2 > share(vowel.start + 0.01, vowel.end - 0.02)
+
+
+def test_phones_of_a_clip_count_the_silence_before_it():
+    from auditory_sentences.starter.jobs import DEMO, Job, render
+
+    ((clip, wave, phones),) = render(Job("speech", "test", 1), 0, DEMO)
+    loud = np.abs(wave) > 0.02 * np.abs(wave).max()
+    first, last = np.flatnonzero(loud)[[0, -1]] / 24_000
+    assert clip.kind == "speech" and phones[0].start == pytest.approx(first, abs=0.005) and phones[0].start > 0.039
+    assert phones[-1].end == pytest.approx(last, abs=0.01) and phones[-1].end < len(wave) / 24_000 - 0.039

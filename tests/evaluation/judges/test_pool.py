@@ -64,7 +64,7 @@ def test_judges_in_processes_give_the_same(tmp_path):
 def test_signal_classifier_knows_the_starters_held_out_sounds(tmp_path, kind, label, values):
     def examples(split, count):
         pairs = [render(Job(kind, split, i), 0, StarterSize())[0] for i in range(count * len(values))]
-        return [wave for _, wave in pairs], [clip.labels[label] for clip, _ in pairs]
+        return [wave for _, wave, _ in pairs], [clip.labels[label] for clip, _, _ in pairs]
 
     with Judges(Cache(tmp_path), processes=1) as judges:
         classifier = SignalClassifier(judges, *examples("train", 12))

@@ -1,0 +1,1 @@
+"""What is measured of tokens without decoding them: phones, labels, predictability, use of codes, stability."""
