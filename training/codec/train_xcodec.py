@@ -19,9 +19,9 @@ from torchaudio.functional import resample
 from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
+from codec.layers.acoustic import apply_weight_norm, folded
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
-from codec.xcodec.acoustic import apply_weight_norm, folded
 from codec.xcodec.codec import XCodec, XCodecOutput
 from codec.xcodec.config import XCodecConfig
 from training.codec.audio_crops import AudioCrops, load_batch

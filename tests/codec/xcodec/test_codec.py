@@ -10,10 +10,9 @@ import torch.nn.functional as F
 
 from auditory_sentences.lengths import Units
 from codec.io.errors import UserError
-from codec.reasoning.windows import context_windows
+from codec.layers.windows import context_windows
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
-from codec.xcodec import codec as module
 from codec.xcodec.codec import STREAM, XCodec
 from codec.xcodec.config import SpeechModelConfig, TeacherConfig, XCodecConfig
 from tests.factories.codec import noise
@@ -55,8 +54,8 @@ def test_windows_of_one_length_go_together_and_stay_in_their_order(codec, monkey
     lengths = [60_000, 19_200, 60_000]
     clips = [noise(n, seed=i) for i, n in enumerate(lengths)]
     alone = [ids_of(codec, clip) for clip in clips]
-    batches, made = [], codec._ids
-    monkeypatch.setattr(codec, "_ids", lambda audio: (batches.append(len(audio)), made(audio))[1])
+    batches, made = [], codec.encode_ids
+    monkeypatch.setattr(codec, "encode_ids", lambda audio: (batches.append(len(audio)), made(audio))[1])
     monkeypatch.setattr(codec, "_next_batch", lambda jobs, _: XCodec._next_batch(jobs, 4 * SMALL.encode_window_frames))
     together = codec.encode(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor(lengths))
     assert sum(batches) == sum(len(codec._windows(n)) for n in lengths) and max(batches) == 4
@@ -92,10 +91,10 @@ def test_context_makes_windows_the_whole(codec):
 def test_long_sound_is_decoded_in_windows_as_in_one_piece(codec, monkeypatch):
     tokens = codec.encode(noise(40_000)[None])
     whole = codec.decode(tokens)[0]
-    monkeypatch.setattr(module, "_DECODE_FRAMES", 2 * codec.acoustic_decoder.reach + 3)
+    monkeypatch.setattr(XCodec, "decode_window_frames", 3)
     torch.testing.assert_close(codec.decode(tokens)[0], whole, atol=1e-5, rtol=0)
     monkeypatch.setattr(codec.acoustic_decoder, "reach", codec.acoustic_decoder.reach // 2)
-    monkeypatch.setattr(module, "_DECODE_FRAMES", 2 * codec.acoustic_decoder.reach + 3)
+    monkeypatch.setattr(XCodec, "decode_window_frames", 3)
     assert (codec.decode(tokens)[0] - whole).abs().max() > 1e-4  # so the reach is not far too long
 
 
