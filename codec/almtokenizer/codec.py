@@ -36,7 +36,7 @@ class ALMTokenizer(OneStreamTokenizer):
         super().__init__()
         self.config = config
         self.patchify = Patchify(config.patches, config.dim)
-        self.query = nn.Parameter(0.02 * torch.randn(config.dim)) if config.pooling == "query" else None
+        self.query = nn.Parameter(0.02 * torch.randn(config.dim)) if config.downsampling == "query" else None
         self.encoder = Transformer(config.dim, config.encoder)
         self.quantiser = residual_quantiser(config.dim, config.codebooks, config.quantiser)
         self.mask_token = nn.Parameter(0.02 * torch.randn(config.dim))

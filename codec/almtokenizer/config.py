@@ -85,8 +85,8 @@ class TransformerConfig:
     feed_forward: Width = 2048
     # patches that a layer looks back
     look_back: Patches = 25
-    # patches that a layer looks ahead
-    look_ahead: Patches = 25
+    # patches that a layer looks ahead; 0: causal
+    look_ahead: Annotated[int, Range(0, 2**15)] = 25
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class ALMTokenizerConfig:
     encoder: TransformerConfig = field(default_factory=TransformerConfig)
     # fills in the patches between the quantised queries; looks ahead less, for streams
     decoder: TransformerConfig = field(default_factory=lambda: TransformerConfig(look_back=50, look_ahead=6))
-    # "query": learned queries gather their window; "mean": its patches are averaged, an ablation
-    pooling: Literal["query", "mean"] = "query"
+    # "query": learned queries gather their window; "mean_pool": its patches are averaged, an ablation
+    downsampling: Literal["query", "mean_pool"] = "query"
     # patches for a query: 6 of 75 a second make 12.5 frames a second
     window: Window = 6
     # the shortest window that training drew

@@ -19,7 +19,7 @@ SMALL = ALMTokenizerConfig(
     pass_patches=40,
 )
 ON_SAMPLES = replace(SMALL, patches=PatchesConfig(encoder_channels=2, decoder_channels=32))
-MEAN_POOLED = replace(SMALL, pooling="mean")
+MEAN_POOLED = replace(SMALL, downsampling="mean_pool")
 
 
 def small_almtokenizer(config: ALMTokenizerConfig = SMALL, seed: int = 0) -> ALMTokenizer:
