@@ -72,7 +72,8 @@ def test_a_code_is_the_mean_of_the_queries_of_a_cluster(tokenizer, monkeypatch):
     means = torch.stack([queries[kinds == kind].mean(0) for kind in range(4)])
     book = tokenizer.quantiser.layers[0]._codebook
     nearest = torch.cdist(means, book.embed[0])
-    assert nearest.argmin(1).tolist() == [0, 1, 2, 3] and nearest.diagonal().max() < 1e-3 * book.embed.norm()
+    assert nearest.argmin(1).tolist() == [0, 1, 2, 3]
+    assert nearest.diagonal().max() < 0.2 * (nearest + 10 * torch.eye(4)).min()  # padding is heard as silence
     assert float(book.cluster_size.sum()) == pytest.approx(len(queries) / 3)  # as many as a batch has
     torch.testing.assert_close(book.embed_avg, book.embed * book.cluster_size[..., None])
 
