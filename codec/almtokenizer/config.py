@@ -119,6 +119,8 @@ class ALMTokenizerConfig:
     decay: Share = 0.99
     # vectors per batch (a decaying average): a code that fewer choose is replaced by a vector of the batch
     dead_code_threshold: NonNegative = 0.1
+    # codes are set by the trainer, or by the first training batch; else they are random
+    kmeans_init: bool = True
     # most patches that are encoded or decoded at once, besides those that they depend on
     pass_patches: Annotated[int, Range(1, 2**17)] = 1200
     # most patches of one pass on an accelerator, over all its clips; not part of the fingerprint
@@ -143,12 +145,12 @@ class ALMTokenizerConfig:
 
     @property
     def quantiser(self) -> QuantiserConfig:
-        """Of the residual quantiser. Its codes are set by the trainer, not by the first batch."""
+        """Of the residual quantiser."""
         return QuantiserConfig(
             codebook_size=self.codes,
             codebook_dim=self.codebook_dim,
             decay=self.decay,
             dead_code_threshold=self.dead_code_threshold,
             rotation_trick=False,
-            kmeans_init=True,
+            kmeans_init=self.kmeans_init,
         )

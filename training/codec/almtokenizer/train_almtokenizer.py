@@ -24,7 +24,7 @@ from codec.almtokenizer.config import ALMTokenizerConfig
 from codec.experts.base import load_expert
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
-from codec.io.numbers import Count, Layers, NonNegative, Seconds, Size
+from codec.io.numbers import AnyLayers, Count, NonNegative, Seconds, Size
 from codec.layers.acoustic import apply_weight_norm, folded
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
@@ -64,8 +64,8 @@ class ALMTokenizerRecipe(Recipe):
     tokenizer: ALMTokenizerConfig | None = None
     # run or folder of the first stage, from which the second starts
     init: str = ""
-    # codebooks of the second stage; null: as the first one's sizes say
-    codebooks: Layers | None = None
+    # codebooks of the second stage; 0: as many as the first one's sizes say
+    codebooks: AnyLayers = 0
     # expert encoders from whose clusters codebooks start, one each from the first on; none: k-means of the queries
     priors: tuple[ExpertConfig, ...] = ()
     # micro-batches whose queries set the codebooks
@@ -171,8 +171,7 @@ def untrained(recipe: ALMTokenizerRecipe) -> ALMTokenizer:
     if recipe.tokenizer is not None:
         return ALMTokenizer(recipe.tokenizer).eval()
     first = ALMTokenizer.from_pretrained(resolve_model(recipe.init))
-    codebooks = first.config.codebooks if recipe.codebooks is None else recipe.codebooks
-    tokenizer = ALMTokenizer(replace(first.config, codebooks=codebooks))
+    tokenizer = ALMTokenizer(replace(first.config, codebooks=recipe.codebooks or first.config.codebooks))
     weights = {name: tensor for name, tensor in first.state_dict().items() if "quantiser.layers" not in name}
     tokenizer.load_state_dict(weights, strict=False)
     return tokenizer.eval()
