@@ -12,10 +12,10 @@ from codec import tokenizer as registry
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
-from tests.factories.almtokenizer import small_almtokenizer
 from tests.factories.codec import noise, small_codec
+from tests.factories.one_stream.almtokenizer import small_almtokenizer
+from tests.factories.one_stream.xcodec import small_xcodec
 from tests.factories.streams_tokenizer import StreamsTokenizer
-from tests.factories.xcodec import small_xcodec
 
 MADE = {
     "reasoning_codec": small_codec,

@@ -10,10 +10,10 @@ from auditory_sentences.lengths import Units
 from codec.io.errors import UserError
 from codec.layers.windows import context_windows
 from codec.one_stream import OneStreamTokenizer
-from tests.factories.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL, small_almtokenizer
 from tests.factories.codec import noise
-from tests.factories.xcodec import SMALL as SMALL_XCODEC
-from tests.factories.xcodec import WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
+from tests.factories.one_stream.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL, small_almtokenizer
+from tests.factories.one_stream.xcodec import SMALL as SMALL_XCODEC
+from tests.factories.one_stream.xcodec import WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
 
 KINDS = {
     "X-Codec, speech model": (small_xcodec, SMALL_XCODEC),

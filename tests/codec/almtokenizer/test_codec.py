@@ -12,8 +12,8 @@ from codec.almtokenizer.config import ALMTokenizerConfig
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
-from tests.factories.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL, small_almtokenizer
 from tests.factories.codec import noise
+from tests.factories.one_stream.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL, small_almtokenizer
 
 KINDS = {"queries": SMALL, "on samples": ON_SAMPLES, "mean pooled": MEAN_POOLED}
 

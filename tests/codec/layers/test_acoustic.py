@@ -9,7 +9,7 @@ import torch
 
 from codec.layers.acoustic import apply_weight_norm, fold_weight_norm, folded, split_weights
 from codec.xcodec.codec import XCodec
-from tests.factories.xcodec import WITHOUT_TEACHER, small_xcodec
+from tests.factories.one_stream.xcodec import WITHOUT_TEACHER, small_xcodec
 
 RATIOS = [((8, 5, 4, 2), (8, 5, 4, 2)), ((4, 4, 5, 4), (5, 4, 4, 4)), ((2, 3), (3, 2)), ((7,), (7,))]
 

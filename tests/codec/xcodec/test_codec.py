@@ -13,7 +13,7 @@ from codec.tokens import AudioTokens
 from codec.xcodec.codec import STREAM, XCodec
 from codec.xcodec.config import SpeechModelConfig, TeacherConfig, XCodecConfig
 from tests.factories.codec import noise
-from tests.factories.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
+from tests.factories.one_stream.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
 
 KINDS = {"speech model": SMALL, "expert": WITH_EXPERT, "none": WITHOUT_TEACHER}
 HOP = 320

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.factories.almtokenizer import SMALL, small_almtokenizer
+from tests.factories.one_stream.almtokenizer import SMALL, small_almtokenizer
 from training.codec.almtokenizer.objectives import (
     ALMObjectives,
     MaskedAutoencoder,

@@ -11,7 +11,7 @@ from codec.almtokenizer.codec import ALMTokenizer
 from codec.experts.base import load_expert
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
-from tests.factories.almtokenizer import SMALL
+from tests.factories.one_stream.almtokenizer import SMALL
 from training.codec.almtokenizer import semantic_prior
 from training.codec.almtokenizer.semantic_prior import clusters, features_of_queries, set_codebooks
 

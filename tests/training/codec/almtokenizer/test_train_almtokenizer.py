@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
-from tests.factories.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL
+from tests.factories.one_stream.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL
 from training.codec.almtokenizer.train_almtokenizer import ALMTokenizerRecipe, drawn_window, run
 from training.metrics import read_metrics
 from training.recipe import parse
