@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from auditory_sentences.lengths import Units
 from codec.almtokenizer.codec import STREAM, ALMTokenizer
 from codec.almtokenizer.config import ALMTokenizerConfig
 from codec.io.errors import UserError
@@ -55,6 +56,20 @@ def test_windows_of_long_sound_are_the_whole(tokenizer):
         assert len(whole._windows(120_000)) == 1 and len(windows._windows(120_000)) > 5
         made = windows.encode(wave[None])[0][STREAM]
         assert torch.equal(whole.encode(wave[None])[0][STREAM], made)
+
+
+@pytest.mark.parametrize("window", range(2, 11))
+def test_frames_are_counted_and_cropped_exactly_at_every_rate(window):
+    """75 / 7 frames a second too: what a stream says of its lengths, in an hour, is what encoding makes."""
+    at = small_almtokenizer().with_window(window)
+    hop, units = at.samples_per_frame, Units(at.streams, at.sample_rate)
+    for frames in (1, 20, 24_000 * 3600 // hop):
+        assert at.num_frames(STREAM, frames * hop) == frames and at.num_frames(STREAM, frames * hop + 1) == frames + 1
+        assert at.least_samples(STREAM, frames) == (frames - 1) * hop + 1
+    tokens = at.encode(noise(20 * hop)[None])[0]
+    crop = units.crop(tokens, 5, 8)
+    at.require_own(crop)
+    assert torch.equal(crop[STREAM], tokens[STREAM][:, 5:13])
 
 
 @pytest.mark.parametrize("window", [2, 7])

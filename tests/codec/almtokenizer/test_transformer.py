@@ -43,3 +43,22 @@ def test_nobody_looks_beyond_a_clips_end():
     assert made.isfinite().all()
     torch.testing.assert_close(made[:1], model(x[:1], times))
     torch.testing.assert_close(made[1:, :12], model(x[1:, :12], times[:12]))
+
+
+def test_heads_begin_with_what_is_near():
+    """Where nothing was learned, attention falls with the distance, to each head by its own slope."""
+    model, times = stack(layers=1, look_back=50, look_ahead=50), torch.arange(41).float()
+    layer = model.layers[0]
+    layer.qkv.weight.data[:32] = 0  # queries and keys
+    layer.qkv.weight.data[32:] = torch.eye(16)
+    layer.out.weight.data = torch.eye(16)
+    layer.down.weight.data.zero_()
+    layer.down.bias.data.zero_()
+    layer.attention_norm = model.norm = torch.nn.Identity()
+    x = torch.zeros(1, 41, 16)
+    x[0, 20] = 1.0  # one position that is heard everywhere
+    heard = (model(x, times) - x)[0]  # (L, dim): each head's share of attention to it
+    for head, slope in enumerate(model.slopes):
+        expected = torch.exp(-slope * (times[:, None] - times).abs())
+        torch.testing.assert_close(heard[:, 8 * head], (expected / expected.sum(1, keepdim=True))[:, 20])
+    assert model.slopes[0] == 2.0 and model.slopes[1] == 0.125
