@@ -28,8 +28,6 @@ class OneStreamTokenizer(AudioTokenizer):
     Nothing in decoding takes steps, a seed or guidance.
     """
 
-    decode_window_frames = 1500  # of one pass of the decoder, besides its reach; longer sound takes several
-
     @property
     @abstractmethod
     def samples_per_frame(self) -> int: ...
@@ -43,6 +41,11 @@ class OneStreamTokenizer(AudioTokenizer):
     @abstractmethod
     def batch_frames(self) -> int:
         """Most frames of one pass on an accelerator, over all its clips."""
+
+    @property
+    def decode_window_frames(self) -> int:
+        """Most frames of one pass of the decoder, besides those that it reaches over; longer sound takes several."""
+        return 1500
 
     @property
     @abstractmethod

@@ -72,7 +72,7 @@ class ALMTokenizer(OneStreamTokenizer):
         return self._frames_of_a_pass + 2 * context, context
 
     @property
-    def decode_window_frames(self) -> int:  # type: ignore[override]
+    def decode_window_frames(self) -> int:
         return self._frames_of_a_pass
 
     @property
