@@ -16,12 +16,15 @@ _KERNEL = 7  # of the residual convolutions over spectra
 class Patchify(nn.Module):
     """Waveforms (B, samples T) -> patches (B, T, dim), by strided convolutions.
 
+    Around a clip is silence, in every layer: its patches are those of the same clip with more of it in a batch.
+
     Attributes:
         reach: Patches on either side of one whose samples it depends on, at most.
     """
 
     def __init__(self, config: PatchesConfig, dim: int) -> None:
         super().__init__()
+        self.samples = config.samples
         self.spectrogram = _spectrogram(config)
         if self.spectrogram is None:
             self.convolutions: nn.Module = AcousticEncoder(config.encoder_channels, config.downsampling_ratios, dim)
@@ -38,8 +41,10 @@ class Patchify(nn.Module):
         self.reach = -(-((kernel + 1) * hop + config.fft_size) // config.samples)
 
     def forward(self, waveforms: Tensor) -> Tensor:
+        edge = self.reach * self.samples
+        waveforms = F.pad(waveforms, (edge, edge))
         signal = waveforms[:, None] if self.spectrogram is None else self.spectrogram.analyse(waveforms)
-        return self.convolutions(signal).transpose(1, 2)
+        return self.convolutions(signal).transpose(1, 2)[:, self.reach : -self.reach]
 
 
 class Unpatchify(nn.Module):

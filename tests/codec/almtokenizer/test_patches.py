@@ -37,6 +37,13 @@ def test_patches_are_so_many_samples_either_way_and_depend_on_no_more_than_said(
         assert 30 - reach <= touched[0] <= 30 - reach + 4 and 30 + reach - 4 <= touched[-1] <= 30 + reach
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_around_a_clip_is_silence(kind):
+    patchify, wave = Patchify(KINDS[kind], 8), torch.randn(1, 320 * 12)
+    more = torch.nn.functional.pad(wave, (320 * 5, 320 * 20))
+    torch.testing.assert_close(patchify(more)[:, 5:17], patchify(wave), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("spectra, fft_size", [(1, 1280), (2, 640), (4, 640)])
 def test_the_right_spectra_are_the_sound(spectra, fft_size, monkeypatch):
     """The inverse transform, given the magnitudes and phases that the sound has."""

@@ -21,7 +21,7 @@ from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
 
 _ITERATIONS = 20
-_MOST = 128  # vectors for a code, at most
+_MOST = 64  # vectors for a code, at most
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def set_codebooks(
     """Set the codebooks of a tokenizer whose encoder is trained; random numbers come from torch's generator.
 
     Args:
-        tokenizer: In eval mode.
+        tokenizer: In eval mode, on the device of the experts and the batches.
         experts: The first starts the first codebook, the second the second; those beyond, and all where there is no
             expert, start from k-means of what they have to code.
         batches: Waveforms (B, n), zero beyond lengths (B,), and the window of the queries to take of them.
@@ -46,9 +46,9 @@ def set_codebooks(
         frames = -(-lengths // at_window.samples_per_frame)
         mask = length_mask(frames, waveforms.shape[1] // at_window.samples_per_frame)
         queries = at_window.queries_of(at_window.patchify(waveforms), mask.repeat_interleave(window, dim=1))
-        gathered[0].append(at_window.quantiser.project_in(queries)[mask])
+        gathered[0].append(at_window.quantiser.project_in(queries)[mask].cpu())
         for features, expert in zip(gathered[1:], experts, strict=True):
-            features.append(features_of_queries(at_window, expert, waveforms, lengths)[mask])
+            features.append(features_of_queries(at_window, expert, waveforms, lengths)[mask].cpu())
         count += 1
     residual, *heard = (torch.cat(parts) for parts in gathered)  # (N, codebook_dim), (N, C) each
     codes = tokenizer.config.codes
@@ -65,7 +65,8 @@ def set_codebooks(
         empty = sizes == 0
         means[empty] = residual[torch.randint(len(residual), (int(empty.sum()),))]
         book = level._codebook
-        book.embed[0], book.cluster_size[0] = means, sizes.clamp(min=1) / count  # as many as a batch would add
+        book.embed[0].copy_(means)
+        book.cluster_size[0].copy_(sizes.clamp(min=1) / count)  # as many as a batch would add
         book.embed_avg.copy_(book.embed * book.cluster_size[..., None])
         book.initted.fill_(True)
         nearest = torch.cat([torch.cdist(part, means).argmin(1) for part in residual.split(4096)])

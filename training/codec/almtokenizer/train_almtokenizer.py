@@ -43,6 +43,7 @@ from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.discriminator import Discriminator, discriminator_loss
 from training.codec.losses.spectral_loss import MultiResolutionSpectralLoss, masked_mean
 from training.codec.losses.weighted_sum import weighted_sum
+from training.engine import processes
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
 from training.recipe import Corpora, OptimiserRecipe, Recipe
@@ -113,8 +114,7 @@ def run(recipe: ALMTokenizerRecipe, resume: Resume = False) -> Path:
         run.check(facts)
         tokenizer = untrained(recipe)
         if recipe.stage == "quantiser" and run.checkpoint is None:
-            experts = [load_expert(prior) for prior in recipe.priors]
-            set_codebooks(tokenizer, experts, prior_batches(recipe, train, tokenizer))
+            start_codebooks(recipe, tokenizer, train)
         model = with_objectives(recipe, tokenizer)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state("model"))
         engines, adversary = {"model": engine}, recipe.adversary
@@ -190,14 +190,20 @@ def with_objectives(recipe: ALMTokenizerRecipe, tokenizer: ALMTokenizer) -> ALMO
     return ALMObjectives(tokenizer, recipe.stage == "quantiser", masked, next_query)
 
 
-def prior_batches(
-    recipe: ALMTokenizerRecipe, crops: AudioCrops, tokenizer: ALMTokenizer
-) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Waveforms, lengths and window of the batches that set the codebooks."""
-    for index in range(recipe.fit_batches):
-        waveforms, lengths = load_batch(crops.batch(index))
-        window = drawn_window(recipe.seed, -1 - index, tokenizer.config)
-        yield filled(waveforms, tokenizer, window), lengths, window
+def start_codebooks(recipe: ALMTokenizerRecipe, tokenizer: ALMTokenizer, crops: AudioCrops) -> None:
+    """Set the codebooks before the first update, those of all processes to the first one's. Collective."""
+    device = processes.device()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
+        for index in range(recipe.fit_batches):
+            waveforms, lengths = (x.to(device) for x in load_batch(crops.batch(index)))
+            window = drawn_window(recipe.seed, -1 - index, tokenizer.config)
+            yield filled(waveforms, tokenizer, window), lengths, window
+
+    experts = [load_expert(prior).to(device) for prior in recipe.priors]
+    set_codebooks(tokenizer.to(device), experts, batches())
+    own = {name: tensor.cpu() for name, tensor in tokenizer.quantiser.state_dict().items()}
+    tokenizer.quantiser.load_state_dict(processes.gather(own)[0])
 
 
 def loss_weights(recipe: ALMTokenizerRecipe) -> dict[str, float]:
