@@ -1,7 +1,9 @@
 """Training an ALMTokenizer: both stages learn and resume bit for bit, each ablation trains, one model has all rates."""
 
 import json
-from dataclasses import asdict, replace
+import re
+import shlex
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from safetensors.torch import load_file
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
+from tests import ROOT
 from tests.factories.one_stream.almtokenizer import MEAN_POOLED, ON_SAMPLES, SMALL
 from training.codec.almtokenizer.train_almtokenizer import ALMTokenizerRecipe, drawn_window, run
 from training.metrics import read_metrics
-from training.recipe import parse
+from training.recipe import load_recipe, parse
 
 ADVERSARY = {"start_step": 2, "fft_sizes": [64, 128], "channels": 4}
 NEXT_QUERY = {"layers": 1, "dim": 16, "heads": 2}
@@ -167,3 +170,22 @@ def test_too_few_queries_for_the_codes_and_no_first_stage_are_said(corpus, first
         run(tiny(corpus, tmp_path / "second", init=str(run(large)), fit_batches=1))
     with pytest.raises(UserError, match="no model there"):
         run(tiny(corpus, tmp_path / "third", init=str(tmp_path / "nowhere")))
+
+
+def test_every_ablation_of_the_script_differs_in_one_group_of_keys():
+    script = (ROOT / "recipes/starter/almtokenizer_ablations.sh").read_text()
+    assert len(script.splitlines()) <= 20
+    found = {}
+    for line in re.findall(r"^one (?!\$)(.+)$", script, re.MULTILINE):
+        name, stage, *changes = [part for part in shlex.split(line) if not part.startswith("init=")]
+        path = ROOT / f"recipes/starter/almtokenizer_{stage}.yaml"
+        plain, ablation = load_recipe(path), load_recipe(path, changes)
+        found[name] = [f.name for f in fields(plain) if getattr(plain, f.name) != getattr(ablation, f.name)]
+    assert found == {
+        "whole_1": [],
+        "no_masking_1": ["masked"],
+        "mean_pool_1": ["tokenizer"],
+        "one_window_1": ["tokenizer"],
+        "no_prior": ["priors"],
+        "no_next_query": ["next_query"],
+    }
