@@ -41,9 +41,9 @@ from lm_generate import machine, peak_mib, reset_peak
 
 from codec.layers import fast_linear
 from codec.layers.config import QuantiserConfig
+from codec.layers.windows import BLOCK_SAMPLES, overlapping_windows
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import DescriptiveConfig, FlowConfig, ReasoningCodecConfig, ScalarConfig, StructuralConfig
-from codec.reasoning.windows import BLOCK_SAMPLES, overlapping_windows
 from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 

@@ -30,8 +30,8 @@ from rich.table import Table
 
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
-from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.load import load_reasoning_codec
+from codec.tokenizer import AudioTokenizer
 from codec.tokens import AudioTokens
 from evaluation.cache import Cache
 from evaluation.items import Item, ItemBuilder
@@ -119,7 +119,13 @@ def measure(
 class Decoded:
     """The waveforms of all clips, decoded once with the same settings, in the order of their tokens."""
 
-    def __init__(self, codec: ReasoningCodec, tokens: Sequence[AudioTokens], steps: int, guidance: float) -> None:
+    def __init__(
+        self,
+        codec: AudioTokenizer,
+        tokens: Sequence[AudioTokens],
+        steps: int | None,
+        guidance: float | None,
+    ) -> None:
         start = time.perf_counter()
         made = [codec.decode([clip], steps=steps, guidance=guidance, seed=0)[0] for clip in tokens]
         seconds = sum(clip.num_samples for clip in tokens) / codec.sample_rate
@@ -151,12 +157,12 @@ def table(task: EvalTask, rows: Sequence[dict]) -> Table:
     shown.add_column("audio s/s", justify="right")
     for row in rows:
         cells = [row["codec"], str(row.get("guidance", "")), str(row.get("steps", ""))]
-        cells += [_shown(row.get(score.name), METRICS[score.metric].percent) for score in task.scores]
+        cells += [figure(row.get(score.name), METRICS[score.metric].percent) for score in task.scores]
         shown.add_row(*cells, str(row.get("audio_seconds_per_second", "")))
     return shown
 
 
-def _shown(estimate: dict | None, percent: bool) -> str:
+def figure(estimate: dict | None, percent: bool) -> str:
     if estimate is None or estimate["value"] is None:
         return ""
     scale, digits = (100, 1) if percent else (1, 2)

@@ -22,9 +22,11 @@ def list_recipes() -> None:
     from codec.io.reading import read_text, read_yaml
     from codec.io.shipped import shipped, shipped_names
 
-    for name in shipped_names("recipes"):
+    names = shipped_names("recipes")
+    width = max(map(len, names), default=0) + 2
+    for name in names:
         path = shipped("recipes", name)
-        say(f"{name:24s}{read_yaml(path)['kind']:16s}{_first_sentence(read_text(path))}")
+        say(f"{name:{width}s}{read_yaml(path)['kind']:16s}{_first_sentence(read_text(path))}")
 
 
 @app.command()

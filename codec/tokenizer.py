@@ -27,6 +27,7 @@ CARD_FILE = "README.md"
 TOKENIZERS = {
     "reasoning_codec": ("codec.reasoning.codec", "ReasoningCodec"),
     "xcodec": ("codec.xcodec.codec", "XCodec"),
+    "almtokenizer": ("codec.almtokenizer.codec", "ALMTokenizer"),
 }
 # model_type in config.json of a codec that transformers saved -> what reads such a folder as one of ours
 LIBRARY_CODECS = {"xcodec": ("codec.xcodec.transformers_format", "load_folder")}

@@ -1,4 +1,4 @@
-"""One to four streams with unequal codebooks, from sound to tokens, store, training rows, loss, generation and back."""
+"""Streams of any number, and both tokenizers of one stream: sound, tokens, store, rows, loss, generation and back."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from lm.text_tokenizer import SentencePieceTokenizer
 from lm.vocabulary import VocabularyLayout
 from tests.factories.codec import noise
 from tests.factories.language_model import shape
+from tests.factories.one_stream.almtokenizer import small_almtokenizer
+from tests.factories.one_stream.xcodec import small_xcodec
 from tests.factories.streams_tokenizer import StreamsTokenizer
 from uniaudio.model import UniAudio
 
@@ -35,9 +37,16 @@ SPECS = (
 )
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids=lambda n: f"{n} streams")
+MADE = {
+    **{f"{n} streams": lambda n=n: StreamsTokenizer(SPECS[-n:], 16_000) for n in (1, 2, 3, 4)},
+    "X-Codec": small_xcodec,
+    "ALMTokenizer": lambda: small_almtokenizer().with_window(7),  # 75 / 7 frames a second
+}
+
+
+@pytest.fixture(scope="module", params=MADE)
 def tokenizer(request):
-    return StreamsTokenizer(SPECS[-request.param :], 16_000)
+    return MADE[request.param]()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +54,7 @@ def store(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     lines = []
     for i, word in enumerate(("one", "two", "three", "four", "five", "six")):
-        write_audio(folder / f"{i}.wav", noise(9_000 + 4_000 * i, seed=i), 16_000)
+        write_audio(folder / f"{i}.wav", noise(9_000 + 4_000 * i, seed=i), tokenizer.sample_rate)
         lines.append({"id": f"c{i}", "path": f"{i}.wav", "kind": "speech", "split": "train", "text": word})
     (folder / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return build_store(list(read_corpora([folder])), tokenizer, folder / "tokens")
@@ -69,7 +78,11 @@ def model(tokenizer):
 
 
 def test_a_store_holds_the_tokenizers_streams(tokenizer, store):
-    assert isinstance(store, TokenStore) and store.streams == tokenizer.streams and store.sample_rate == 16_000
+    assert (
+        isinstance(store, TokenStore)
+        and store.streams == tokenizer.streams
+        and store.sample_rate == tokenizer.sample_rate
+    )
     again = TokenStore(store.folder)
     assert again.streams == tokenizer.streams
     for i, clip in enumerate(again):

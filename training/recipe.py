@@ -37,6 +37,7 @@ TRAINERS = {
     "structural": ("training.codec.train_structural", "StructuralRecipe"),
     "joint": ("training.codec.train_joint", "JointRecipe"),
     "xcodec": ("training.codec.train_xcodec", "XCodecRecipe"),
+    "almtokenizer": ("training.codec.almtokenizer.train_almtokenizer", "ALMTokenizerRecipe"),
     "reflow": ("training.codec.train_reflow", "ReflowRecipe"),
     "language_model": ("training.lm.train_lm", "LanguageModelRecipe"),
 }

@@ -77,6 +77,14 @@ class ResidualQuantiser(ResidualVQ):  # type: ignore[misc]  # vector-quantize-py
             quantised, ids = quantised * mask[..., None], ids.masked_fill(~mask[..., None], -1)
         return quantised, ids, losses
 
+    def vectors(self, ids: Tensor) -> Tensor:
+        """Quantised vectors (B, T, dim) of ids (B, T, levels) >= 0; of fewer levels than there are, the first ones."""
+        tables = [level._codebook.embed[0] for level in self.layers]  # of (codes, codebook_dim)
+        chosen = torch.zeros_like(tables[0][ids[..., 0]])
+        for level in range(ids.shape[-1]):
+            chosen = chosen + tables[level][ids[..., level]]
+        return self.project_out(chosen)
+
 
 def residual_quantiser(dim: int, levels: int, config: QuantiserConfig) -> ResidualQuantiser:
     """A residual VQ of (..., dim) vectors with `levels` codebooks; it synchronises statistics between processes."""

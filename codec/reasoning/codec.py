@@ -23,14 +23,7 @@ from codec.experts.base import ExpertEncoders, load_expert
 from codec.io.errors import UserError
 from codec.io.strict import without_defaults
 from codec.layers.masks import length_mask
-from codec.reasoning.config import ReasoningCodecConfig
-from codec.reasoning.decoder import Decoder
-from codec.reasoning.descriptive_branch import DescriptiveBranch
-from codec.reasoning.flow_decoder import FlowDecoder
-from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
-from codec.reasoning.streaming import StreamingDecoder
-from codec.reasoning.structural_branch import FEATURE_FRAMES, StructuralBranch
-from codec.reasoning.windows import (
+from codec.layers.windows import (
     BLOCK_SAMPLES,
     BlockReader,
     RepeatedClip,
@@ -38,6 +31,13 @@ from codec.reasoning.windows import (
     context_windows,
     repeated_segments,
 )
+from codec.reasoning.config import ReasoningCodecConfig
+from codec.reasoning.decoder import Decoder
+from codec.reasoning.descriptive_branch import DescriptiveBranch
+from codec.reasoning.flow_decoder import FlowDecoder
+from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
+from codec.reasoning.streaming import StreamingDecoder
+from codec.reasoning.structural_branch import FEATURE_FRAMES, StructuralBranch
 from codec.streams import StreamSpec
 from codec.tokenizer import AudioTokenizer, checked_lengths
 from codec.tokens import SAMPLE_RATE, AudioTokens
@@ -257,7 +257,7 @@ class ReasoningCodec(AudioTokenizer):
             seed: One for all clips, or one each: a clip with a seed is the same waveform in any batch.
             guidance: Of the flow, 1 is off; None: the configuration's decode_guidance.
             first_window: Latent frames (25 Hz, even) of the flow's first window, as a stream may want it
-                (`codec.reasoning.windows.endless_windows`); None: as long as all others.
+                (`codec.layers.windows.endless_windows`); None: as long as all others.
 
         Returns:
             (num_samples,) float32 of each clip, on the CPU.

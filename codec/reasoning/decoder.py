@@ -10,10 +10,10 @@ from torch import Tensor
 
 from codec.io.errors import UserError
 from codec.layers.masks import length_mask
+from codec.layers.windows import cross_faded, overlapping_windows
 from codec.reasoning.flow_decoder import FlowDecoder, clip_noise
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.reasoning.structural_branch import StructuralBranch
-from codec.reasoning.windows import cross_faded, overlapping_windows
 from codec.streams import StreamSpec
 
 _SCALAR_WINDOW = 1000  # latent frames (40 s) that the scalar decoder turns into sound at once

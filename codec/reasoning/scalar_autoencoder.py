@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from codec.layers.masks import length_mask
+from codec.layers.spectrogram import LogMagnitudeSpectrogram, phase_reach
 from codec.pretrained import Pretrained
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.scalar_layers import (
@@ -29,7 +30,6 @@ from codec.reasoning.scalar_layers import (
     SampleFilter,
     keep,
 )
-from codec.reasoning.spectrogram import LogMagnitudeSpectrogram, phase_reach
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
 

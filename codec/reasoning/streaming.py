@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from codec.layers.windows import endless_windows
 from codec.reasoning.decoder import Decoder
 from codec.reasoning.flow_decoder import ClipNoise
-from codec.reasoning.windows import endless_windows
 
 
 class StreamingDecoder:

@@ -20,10 +20,10 @@ from torch import Tensor
 from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.io.third_party import third_party_errors
+from codec.layers.acoustic import folded, split_weights
 from codec.pretrained import CONFIG_FILE, WEIGHTS_FILE, read_config, require_fit, saved_folder
 from codec.release.renaming import Renaming
 from codec.tensor_files import Stored, load_tensors, save_tensors, stored_tensors
-from codec.xcodec.acoustic import folded, split_weights
 from codec.xcodec.codec import XCodec
 from codec.xcodec.config import SemanticConfig, TeacherConfig, XCodecConfig
 from codec.xcodec.teacher import MASK, SpeechTeacher, library_config, speech_sizes

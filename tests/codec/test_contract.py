@@ -15,10 +15,16 @@ from codec.streams import STREAM_NAMES
 from codec.tokenizer import load_tokenizer
 from codec.tokens import AudioTokens
 from tests.factories.codec import noise, small_codec
+from tests.factories.one_stream.almtokenizer import small_almtokenizer
+from tests.factories.one_stream.xcodec import small_xcodec
 from tests.factories.streams_tokenizer import StreamsTokenizer
-from tests.factories.xcodec import small_xcodec
 
-MADE = {"reasoning_codec": small_codec, "streams": StreamsTokenizer, "xcodec": small_xcodec}
+MADE = {
+    "reasoning_codec": small_codec,
+    "streams": StreamsTokenizer,
+    "xcodec": small_xcodec,
+    "almtokenizer": small_almtokenizer,
+}
 LENGTHS = [1, 4_799, 4_800, 9_601, 30_000]  # samples
 DECODE = {"steps": 2}
 

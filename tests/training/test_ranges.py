@@ -30,6 +30,7 @@ FILES = {
     "joint": "starter/joint",
     "reflow": "starter/reflow",
     "xcodec": "full/xcodec",
+    "almtokenizer": "full/almtokenizer_quantiser",
     "language_model": "full/finetune_lora",
 }
 # Texts that name no file or folder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from auditory_sentences.corpora.read import Clip, read_corpora
 from auditory_sentences.rng import KeyedRng, stable_hash
 from codec.audio.waveform import audio_length, load_audio
 from codec.io.errors import UserError
+from codec.io.numbers import Range
 from codec.tokens import SAMPLE_RATE
+
+Decibels = Annotated[float, Range(-120, 3)]  # up to the gain of the loudest crop
 
 _POOL = 8  # batches that are drawn together and sorted by length, so that little of a batch is padding
 
@@ -85,6 +88,11 @@ def load_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
     """Waveforms (B, n) float32, zero beyond their lengths (B,) in samples."""
     waveforms = torch.nn.utils.rnn.pad_sequence([crop.load() for crop in crops], batch_first=True)
     return waveforms, torch.tensor([crop.length for crop in crops])
+
+
+def random_gains(count: int, quietest_db: float) -> Tensor:
+    """(count, 1) factors between `quietest_db` and +3 dB, from the seeded generator."""
+    return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
 @lru_cache(maxsize=4)

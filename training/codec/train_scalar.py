@@ -8,50 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from codec.io.errors import UserError
-from codec.io.numbers import Count, Filled, NonNegative, Range, Seconds, Size, Width
+from codec.io.numbers import Count, NonNegative, Seconds, Size
 from codec.reasoning.config import ScalarConfig
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, load_batch
-from training.codec.losses.discriminator import (
-    Discriminator,
-    adversarial_loss,
-    discriminator_loss,
-    feature_matching_loss,
-)
+from training.codec.audio_crops import AudioCrops, Decibels, load_batch, random_gains
+from training.codec.losses.adversary import AdversaryRecipe, generator_losses
+from training.codec.losses.discriminator import Discriminator, discriminator_loss
 from training.codec.losses.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss, masked_mean
 from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.engine import Engine
 from training.recipe import Corpora, OptimiserRecipe, Recipe
 from training.resume import Resume
 from training.run import Run
-
-WindowSize = Annotated[int, Range(16, 2**16)]  # samples of a spectrum's window
-Decibels = Annotated[float, Range(-120, 3)]  # up to the gain of the loudest crop
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversaryRecipe:
-    """The discriminator and its part in the loss."""
-
-    # first update with it
-    start_step: Count = 1
-    # weight of the adversarial loss
-    weight: NonNegative = 1.0
-    # weight of the feature-matching loss
-    feature_weight: NonNegative = 2.0
-    # samples of the spectra's windows, one resolution each
-    fft_sizes: Annotated[tuple[WindowSize, ...], Filled()] = (512, 1024, 2048)
-    # channels of its hidden layers
-    channels: Width = 32
-    # its optimiser and schedule
-    optimiser: OptimiserRecipe = OptimiserRecipe(betas=(0.8, 0.99), weight_decay=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +118,6 @@ def loss_weights(recipe: ScalarRecipe) -> dict[str, float]:
     return weights
 
 
-def generator_losses(discriminator: Engine, waveforms: Tensor, decoded: Tensor) -> dict[str, Tensor]:
-    """The autoencoder's side of the adversarial training; no gradient reaches the discriminator. Waveforms (B, n)."""
-    with discriminator.frozen():
-        real, fake = discriminator(waveforms), discriminator(decoded)
-        return {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(real, fake)}
-
-
 class ReconstructionLoss(nn.Module):
     """Distance of the decoded signal from the input waveforms.
 
@@ -188,11 +154,6 @@ class ReconstructionLoss(nn.Module):
         loss, terms = self.spectral(decoded, waveforms, lengths)
         samples = masked_mean((decoded - waveforms).abs()[:, None], lengths)
         return {"reconstruction": loss + samples, "samples": samples} | terms
-
-
-def random_gains(count: int, quietest_db: float) -> Tensor:
-    """(count, 1) factors between `quietest_db` and +3 dB, from the seeded generator."""
-    return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
 def validate(

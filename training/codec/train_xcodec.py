@@ -19,19 +19,19 @@ from torchaudio.functional import resample
 from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
+from codec.layers.acoustic import ResidualUnit, apply_weight_norm, folded
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
-from codec.xcodec.acoustic import ResidualUnit, apply_weight_norm, folded
 from codec.xcodec.codec import XCodec, XCodecOutput
 from codec.xcodec.config import XCodecConfig
 from codec.xcodec.semantic import SemanticUnit
-from training.codec.audio_crops import AudioCrops, load_batch
+from training.codec.audio_crops import AudioCrops, Decibels, load_batch, random_gains
 from training.codec.initialisation import initialise_from_data
+from training.codec.losses.adversary import AdversaryRecipe, generator_losses
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.discriminator import Discriminator, discriminator_loss
 from training.codec.losses.spectral_loss import MultiResolutionSpectralLoss, masked_mean
 from training.codec.losses.weighted_sum import weighted_sum
-from training.codec.train_scalar import AdversaryRecipe, Decibels, generator_losses, random_gains
 from training.engine.engine import Engine
 from training.recipe import Corpora, OptimiserRecipe, Recipe
 from training.resume import Resume

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from codec.experts.config import ExpertConfig
 from codec.experts.music_encoder import MusicEncoder, MusicEncoderConfig
 from codec.io.errors import UserError
+from codec.layers.windows import context_windows
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import ReasoningCodecConfig
 from codec.reasoning.structural_branch import FEATURE_FRAMES
-from codec.reasoning.windows import context_windows
 from codec.tokenizer import AudioTokenizer
 from tests.factories.codec import SMALL, noise, small_codec
 from tests.factories.tokens import descriptive_frames, structural_frames

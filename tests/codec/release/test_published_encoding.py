@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from codec.layers.windows import SEGMENT_SAMPLES, RepeatedClip, repeated_segments
 from codec.reasoning.codec import ReasoningCodec
-from codec.reasoning.windows import SEGMENT_SAMPLES, RepeatedClip, repeated_segments
 from tests.factories.codec import SMALL, noise, small_codec
 from tests.factories.tokens import descriptive_frames, structural_frames
 

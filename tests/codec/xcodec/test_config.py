@@ -9,7 +9,7 @@ import pytest
 from codec.io.errors import UserError
 from codec.io.strict import parse
 from codec.xcodec.config import SpeechModelConfig, XCodecConfig
-from tests.factories.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER
+from tests.factories.one_stream.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER
 
 FAULTS = {
     "downsampling_ratios": ([8, 5, 4, 3], "same product"),

@@ -16,7 +16,7 @@ from codec.xcodec.codec import XCodec
 from codec.xcodec.config import TeacherConfig
 from codec.xcodec.teacher import ExpertTeacher, SpeechTeacher, library_config, make_teacher
 from tests.factories.codec import noise
-from tests.factories.xcodec import CONFORMER, HUBERT, SMALL, WITH_EXPERT
+from tests.factories.one_stream.xcodec import CONFORMER, HUBERT, SMALL, WITH_EXPERT
 
 MUSIC = replace(CONFORMER, role="music", taps={"music_acoustic": (1,), "music_semantic": (0, 1, 2)})
 MUSIC = replace(MUSIC, sizes=replace(CONFORMER.sizes, hop=240, fft_size=960))

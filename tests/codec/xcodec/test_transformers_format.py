@@ -15,7 +15,7 @@ from codec.tokenizer import load_tokenizer
 from codec.xcodec.codec import XCodec
 from codec.xcodec.transformers_format import export_folder, library_values
 from tests.factories.codec import noise
-from tests.factories.xcodec import WITH_EXPERT, WITHOUT_TEACHER, library_model, small_xcodec
+from tests.factories.one_stream.xcodec import WITH_EXPERT, WITHOUT_TEACHER, library_model, small_xcodec
 
 SIZES = ("two layers", "three layers")
 WHOLE = (320, 960, 4_800, 16_000, 40_000)  # samples, whole numbers of frames

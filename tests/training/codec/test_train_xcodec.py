@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from codec.xcodec.codec import XCodecOutput
-from tests.factories.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
+from tests.factories.one_stream.xcodec import SMALL, WITH_EXPERT, WITHOUT_TEACHER, small_xcodec
 from training.codec.losses.spectral_loss import MultiResolutionSpectralLoss
 from training.codec.train_xcodec import XCodecRecipe, codec_losses, drawn_codebooks, run
 from training.metrics import read_metrics

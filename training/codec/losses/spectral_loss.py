@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from codec.layers.masks import length_mask
-from codec.reasoning.spectrogram import LogMagnitudeSpectrogram
+from codec.layers.spectrogram import LogMagnitudeSpectrogram
 
 AMPLITUDE_FLOOR = 1e-3  # relative to a full-scale sine: 60 dB down; quieter differences count for little
 

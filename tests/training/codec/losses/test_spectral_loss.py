@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codec.reasoning.spectrogram import LogMagnitudeSpectrogram
+from codec.layers.spectrogram import LogMagnitudeSpectrogram
 from training.codec.losses.spectral_loss import LogMagnitudeLoss, MultiResolutionSpectralLoss
 
 

@@ -1,4 +1,4 @@
-"""The time-frequency front end of the small scalar autoencoder: waveform <-> log-magnitude frames."""
+"""Waveform <-> log-magnitude frames: the front end of networks that must learn on a CPU."""
 
 from __future__ import annotations
 

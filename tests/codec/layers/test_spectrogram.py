@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codec.reasoning.spectrogram import LogMagnitudeSpectrogram
+from codec.layers.spectrogram import LogMagnitudeSpectrogram
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Decoding an X-Codec while the frames still arrive: codes in, sound out, in pieces that add up to the whole decode."""
+"""Decoding one stream while its frames still arrive: codes in, sound out, in pieces that add up to the whole decode."""
 
 from __future__ import annotations
 
@@ -7,24 +7,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from codec.reasoning.windows import Window
+from codec.layers.windows import Window
 from codec.streams import StreamSpec
 from codec.tokens import AudioTokens
 
 
 class StreamingDecoder:
-    """One clip being decoded; made by `XCodec.stream`.
+    """One clip being decoded; made by `OneStreamTokenizer.stream`.
 
-    A frame's sound is final once the frames that the decoder looks ahead have followed: a fifth of a second for the
-    published one. The pieces differ from the whole decode by the rounding of float32 at most. Holds no more frames than
-    the decoder reaches over, however long the clip grows.
+    A frame's sound is final once the frames that the decoder looks ahead have followed. The pieces differ from the
+    whole decode by the rounding of float32 at most. Holds no more frames than the decoder reaches over, however long
+    the clip grows.
     """
 
     def __init__(
-        self, decode: Callable[[Tensor, Window], Tensor], spec: StreamSpec, sample_rate: int, hop: int, reach: int
+        self,
+        decode: Callable[[Tensor, Window], Tensor],
+        spec: StreamSpec,
+        sample_rate: int,
+        hop: int,
+        reach: tuple[int, int],
     ) -> None:
-        """decode: ids (codebooks, T) and a window of these T frames -> the sound of the frames that are kept, (n,)"""
-        self._decode, self._spec, self._rate, self._hop, self._reach = decode, spec, sample_rate, hop, reach
+        """A decoder of nothing yet.
+
+        Args:
+            decode: Makes of ids (codebooks, T) and a window of these T frames the sound of those that are kept, (n,).
+            spec: The stream.
+            sample_rate: Of the sound.
+            hop: Samples of a frame.
+            reach: Frames before and after one on which its sound depends.
+        """
+        self._decode, self._spec, self._rate, self._hop = decode, spec, sample_rate, hop
+        self._before, self._after = reach
         self._ids = torch.empty(spec.codebooks, 0, dtype=torch.int64)  # from `_first` on
         self._first = 0  # frame of the clip, the first that is held
         self._emitted = 0  # frames whose sound has been returned
@@ -47,7 +61,7 @@ class StreamingDecoder:
         # As a clip of its own: its form and its ids are checked.
         AudioTokens({self._spec.name: ids}, 1, "").require_streams([self._spec], "the frames")
         self._ids = torch.cat([self._ids, ids.cpu()], dim=1)
-        return self._sound(self._first + self._ids.shape[1] - self._reach)
+        return self._sound(self._first + self._ids.shape[1] - self._after)
 
     @torch.no_grad()
     def finish(self, num_samples: int | None = None) -> Tensor:
@@ -76,7 +90,7 @@ class StreamingDecoder:
         window = Window(0, self._ids.shape[1], self._emitted - self._first, until - self._first)
         piece = self._decode(self._ids, window)
         self._emitted = until
-        first = max(self._first, until - self._reach)
+        first = max(self._first, until - self._before)
         self._ids, self._first = self._ids[:, first - self._first :], first
         return piece.cpu()
 

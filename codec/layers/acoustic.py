@@ -1,12 +1,13 @@
-"""The acoustic encoder and decoder of X-Codec: those of the Descript Audio Codec (Kumar et al. 2023).
+"""From waveform to frames and back: the convolutions of the Descript Audio Codec (Kumar et al. 2023).
 
-Convolutions with periodic activations ("snake"); each stage of the encoder divides time by its ratio and doubles the
+Activations are periodic ("snake"); each stage of the encoder divides time by its ratio and doubles the
 channels, each of the decoder the reverse. T frames are exactly T times the product of the ratios samples, either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from codec.tensor_files import Stored
-from codec.xcodec.config import XCodecConfig
 
 _DILATIONS = (1, 3, 9)  # of the three residual units of a stage
 _KERNEL = 7  # of their first convolutions, and of those at the waveform
@@ -84,16 +84,27 @@ class Upsampling(nn.Module):
 
 
 class AcousticEncoder(nn.Module):
-    """Waveforms (B, 1, hop T) -> acoustic frames (B, acoustic_dim, T)."""
+    """Waveforms (B, 1, hop T) -> acoustic frames (B, dim, T).
 
-    def __init__(self, config: XCodecConfig) -> None:
+    Args:
+        channels: Of the first stage; each doubles them.
+        ratios: Strides of the stages; their product is the hop.
+        dim: Channels of the frames.
+
+    Attributes:
+        reach: Frames on either side of one whose samples it depends on, at most.
+    """
+
+    def __init__(self, channels: int, ratios: Sequence[int], dim: int) -> None:
         super().__init__()
-        channels = config.encoder_channels
         self.conv_in = nn.Conv1d(1, channels, _KERNEL, padding=_KERNEL // 2)
-        ratios = config.downsampling_ratios
         self.stages = nn.ModuleList(Downsampling(channels * 2**i, ratio) for i, ratio in enumerate(ratios))
         self.snake = Snake(channels * 2 ** len(ratios))
-        self.conv_out = nn.Conv1d(channels * 2 ** len(ratios), config.acoustic_dim, 3, padding=1)
+        self.conv_out = nn.Conv1d(channels * 2 ** len(ratios), dim, 3, padding=1)
+        steps = 1  # that the last convolution reaches over, from the frames to the waveform
+        for ratio in reversed(ratios):
+            steps = (steps + 2) * ratio + _KERNEL // 2 * sum(_DILATIONS)
+        self.reach = -(-(steps + _KERNEL // 2) // math.prod(ratios))
 
     def forward(self, waveforms: Tensor) -> Tensor:
         x = self.conv_in(waveforms)
@@ -103,16 +114,20 @@ class AcousticEncoder(nn.Module):
 
 
 class AcousticDecoder(nn.Module):
-    """Acoustic frames (B, acoustic_dim, T) -> waveforms (B, 1, hop T), which nothing bounds.
+    """Acoustic frames (B, dim, T) -> waveforms (B, 1, hop T), which nothing bounds.
+
+    Args:
+        channels: Of the first stage; each halves them.
+        ratios: Strides of the stages; their product is the hop.
+        dim: Channels of the frames.
 
     Attributes:
         reach: Frames on either side of one that its samples depend on, at most.
     """
 
-    def __init__(self, config: XCodecConfig) -> None:
+    def __init__(self, channels: int, ratios: Sequence[int], dim: int) -> None:
         super().__init__()
-        channels, ratios = config.decoder_channels, config.upsampling_ratios
-        self.conv_in = nn.Conv1d(config.acoustic_dim, channels, _KERNEL, padding=_KERNEL // 2)
+        self.conv_in = nn.Conv1d(dim, channels, _KERNEL, padding=_KERNEL // 2)
         self.stages = nn.ModuleList(Upsampling(channels // 2**i, ratio) for i, ratio in enumerate(ratios))
         self.snake = Snake(channels // 2 ** len(ratios))
         self.conv_out = nn.Conv1d(channels // 2 ** len(ratios), 1, _KERNEL, padding=_KERNEL // 2)

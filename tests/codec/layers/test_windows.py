@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.reasoning.windows import context_windows, cross_faded, overlapping_windows
+from codec.layers.windows import context_windows, cross_faded, overlapping_windows
 
 
 @given(st.integers(1, 500), st.integers(0, 8), st.integers(1, 40))

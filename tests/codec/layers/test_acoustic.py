@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from codec.xcodec.acoustic import apply_weight_norm, fold_weight_norm, folded, split_weights
+from codec.layers.acoustic import apply_weight_norm, fold_weight_norm, folded, split_weights
 from codec.xcodec.codec import XCodec
-from tests.factories.xcodec import WITHOUT_TEACHER, small_xcodec
+from tests.factories.one_stream.xcodec import WITHOUT_TEACHER, small_xcodec
 
 RATIOS = [((8, 5, 4, 2), (8, 5, 4, 2)), ((4, 4, 5, 4), (5, 4, 4, 4)), ((2, 3), (3, 2)), ((7,), (7,))]
 
@@ -22,11 +22,15 @@ def test_frames_are_so_many_samples_either_way_and_depend_on_no_more_than_said(d
         assert codec.acoustic_encoder(torch.randn(1, 1, hop * frames)).shape == (1, 16, frames)
         given = torch.randn(1, 16, frames, requires_grad=True)
         assert decoder(given).shape == (1, 1, hop * frames)
-    middle = decoder.reach + 4
+    middle, encoder = decoder.reach + 4, codec.acoustic_encoder
     decoder(given)[..., middle * hop : (middle + 1) * hop].sum().backward()
     touched = given.grad.abs().sum((0, 1)).nonzero()[:, 0].tolist()
     assert middle - decoder.reach <= touched[0] <= middle - decoder.reach + 3
     assert middle + decoder.reach - 3 <= touched[-1] <= middle + decoder.reach
+    wave = torch.randn(1, 1, hop * (2 * encoder.reach + 9), requires_grad=True)
+    encoder(wave)[..., encoder.reach + 4].sum().backward()
+    touched = (wave.grad[0, 0].nonzero()[:, 0] // hop).tolist()
+    assert 4 <= touched[0] <= 6 and 2 * encoder.reach + 2 <= touched[-1] <= 2 * encoder.reach + 4
 
 
 def test_weight_norm_is_split_for_training_and_folded_for_use(tmp_path):

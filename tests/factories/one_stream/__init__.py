@@ -1,0 +1,1 @@
+"""Tokenizers of one stream, small enough for tests."""

@@ -1,0 +1,1 @@
+"""Training of an ALMTokenizer: the loop, its two objectives beside reconstruction, and where codebooks start."""
