@@ -54,11 +54,7 @@ def markdown_tables(results: Mapping) -> list[str]:
 def html_table(entries: Sequence[Mapping]) -> str:
     """The table of one task."""
     done = [entry for entry in entries if "skipped" not in entry]
-    skipped = "".join(
-        f"<p class='soft'>{escaped(e['codec'])}: not evaluated: {escaped(e['skipped'])}</p>"
-        for e in entries
-        if "skipped" in e
-    )
+    skipped = "".join(f"<p class='soft'>{escaped(why)}</p>" for why in _skipped(entries))
     if not done:
         return skipped
     names = "".join(
