@@ -27,9 +27,10 @@ def markdown_tables(results: Mapping) -> list[str]:
     """Lines of one table a task: a row for each score, a column for each codec."""
     lines = []
     for entries in compared(results).values():
-        lines += ["", f"**{cell(entries[0]['title'])}**, n {entries[0]['n']}{notes({}, entries[0], ' (', ')')}", ""]
         done = [entry for entry in entries if "skipped" not in entry]
-        lines += [f"{cell(e['codec'])}: skipped: {cell(e['skipped'])}" for e in entries if "skipped" in e]
+        most = max(entries, key=lambda entry: entry["n"])
+        lines += ["", f"**{cell(most['title'])}**, n {most['n']}{notes({}, most, ' (', ')')}", ""]
+        lines += [cell(why) for why in _skipped(entries)]
         if not done:
             continue
         names = [f"{cell(e['codec'])} {bit_rate(e['bits_per_second'])}".strip() for e in done]
@@ -50,11 +51,7 @@ def markdown_tables(results: Mapping) -> list[str]:
 def html_table(entries: Sequence[Mapping]) -> str:
     """The table of one task."""
     done = [entry for entry in entries if "skipped" not in entry]
-    skipped = "".join(
-        f"<p class='soft'>{escaped(e['codec'])}: not evaluated: {escaped(e['skipped'])}</p>"
-        for e in entries
-        if "skipped" in e
-    )
+    skipped = "".join(f"<p class='soft'>{escaped(why)}</p>" for why in _skipped(entries))
     if not done:
         return skipped
     names = "".join(
@@ -100,7 +97,7 @@ def html_plots(entries: Sequence[Mapping]) -> str:
 
 def html_section(entries: Sequence[Mapping], samples: Mapping, out: Path, budget: list[int]) -> str:
     """One task: its table, its plots, and its first clips."""
-    task = entries[0]
+    task = max(entries, key=lambda entry: entry["n"])
     about = {s["name"]: s["about"] for entry in entries for s in entry["scores"] if s["about"]}
     judged = "".join(f"<p class='soft'><b>{escaped(n)}</b>: {escaped(text)}</p>" for n, text in about.items())
     head = f"{escaped(task['task'])}, version {task['version']}, {task['n']} clips"
@@ -151,6 +148,16 @@ def _read(sample: Mapping, what: str) -> str:
     """What judges read out of a sound, in words."""
     found = [p[what] for p in sample["predictions"].values() if p[what] is not None]
     return "".join(f'<p class="read">{escaped(text) or "(nothing)"}</p>' for text in found)
+
+
+def _skipped(entries: Sequence[Mapping]) -> list[str]:
+    """Why codecs were not evaluated, each reason once: what the data lack holds for all of them."""
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        if "skipped" in entry:
+            reasons.setdefault(entry["skipped"], []).append(entry["codec"])
+    whose = {why: "" if len(codecs) == len(entries) else f"{', '.join(codecs)}: " for why, codecs in reasons.items()}
+    return [f"{codecs}skipped: {why}" for why, codecs in whose.items()]
 
 
 def _by_score(entries: Sequence[Mapping]) -> dict[str, list[Mapping | None]]:

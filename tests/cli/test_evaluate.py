@@ -67,7 +67,7 @@ def test_help_says_what_every_option_is_for(asked, uniaudio):
     result = uniaudio("evaluate", "--help")
     assert result.status == 0 and result.out.startswith("usage: uniaudio evaluate") and not asked
     listed = result.out.partition("options:")[2]
-    assert listed.count("\n  -") == 15
+    assert listed.count("\n  -") == 17
 
 
 @pytest.mark.parametrize("option", ["--untrained-limit", "--seed", "--shots", "--suite", "--out", "--device"])

@@ -52,3 +52,9 @@ def test_a_codec_that_fails_leaves_the_others():
     assert "b: skipped: too &lt;long&gt;" in comparison.markdown_tables(results(entry("a"), gone))
     assert "too &lt;long&gt;" in comparison.html_table([entry("a"), gone])
     assert "<table" not in comparison.html_table([gone])
+
+
+def test_what_the_data_lack_is_said_once():
+    entries = [entry(name, skipped="no clips", scores=[], n=0) for name in "abc"]
+    text = "\n".join(comparison.markdown_tables(results(*entries)))
+    assert text.count("no clips") == comparison.html_table(entries).count("no clips") == 1 and "a: skipped" not in text
