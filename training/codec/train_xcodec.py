@@ -20,13 +20,13 @@ from auditory_sentences.rng import KeyedRng
 from codec.io.errors import UserError
 from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
 from codec.layers.acoustic import ResidualUnit, apply_weight_norm, folded
+from codec.layers.initialisation import initialise_from_data
 from codec.layers.masks import length_mask
 from codec.tokens import SAMPLE_RATE
 from codec.xcodec.codec import XCodec, XCodecOutput
 from codec.xcodec.config import XCodecConfig
 from codec.xcodec.semantic import SemanticUnit
 from training.codec.audio_crops import AudioCrops, Decibels, load_batch, random_gains
-from training.codec.initialisation import initialise_from_data
 from training.codec.losses.adversary import AdversaryRecipe, generator_losses
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.discriminator import Discriminator, discriminator_loss

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.codec.initialisation import initialise_from_data
+from codec.layers.initialisation import initialise_from_data
 
 
 def network() -> nn.Sequential:

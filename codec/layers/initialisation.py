@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Layer = nn.Linear | nn.Conv1d | nn.ConvTranspose1d
+
 _SMALLEST = 1e-5  # deviation of outputs, below which they are taken as constant and left as they are
 
 
@@ -28,14 +30,10 @@ def initialise_from_data(
         deviations: Of the outputs of some layers; of all others it is 1.
     """
     wanted = deviations or {}
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.ConvTranspose1d) and module.weight.requires_grad
-    ]
+    layers = [module for module in model.modules() if isinstance(module, Layer) and module.weight.requires_grad]
     waiting = set(layers)
 
-    def set_scale(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor | None:
+    def set_scale(layer: Layer, inputs: Any, outputs: Tensor) -> Tensor | None:
         if layer not in waiting:
             return None
         waiting.remove(layer)
@@ -49,7 +47,7 @@ def initialise_from_data(
             hook.remove()
 
 
-def _scaled(layer: nn.Module, outputs: Tensor, wanted: float) -> Tensor:
+def _scaled(layer: Layer, outputs: Tensor, wanted: float) -> Tensor:
     """Set one layer, and return what it gives now for the same inputs."""
     channels = -1 if isinstance(layer, nn.Linear) else 1
     flat = outputs.movedim(channels, 0).flatten(1)  # (C, everything else)
