@@ -17,7 +17,7 @@ ALL_STREAMS = "audio"  # what a sentence calls every stream of a clip together; 
 # tokenizer_type -> names of its streams, in the order of generation, whatever its size. Recipes and tasks are written
 # for any tokenizer: a stream that one of these has and another lacks is left out there, and any other name is misspelt.
 STREAM_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"reasoning_codec": ("descriptive", "structural"), "xcodec": ("codes",)}
+    {"reasoning_codec": ("descriptive", "structural"), "xcodec": ("codes",), "almtokenizer": ("queries",)}
 )
 
 
