@@ -70,7 +70,7 @@ class ReconstructionRunner:
         if self._own:
             return self._own.answer(task, items)
         keys = [self._key(item) for item in items]
-        found = [self.cached(key) for key in keys]
+        found = [self._cached(key) for key in keys]
         missing = [i for i, answer in enumerate(found) if answer is None]
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]

@@ -15,7 +15,7 @@ from tests.evaluation.codecs.rivals import write_dac
 from tests.evaluation.report.test_write import Reader
 from tests.factories.codec import small_codec
 from tests.factories.evaluation import run
-from tests.factories.xcodec import small_xcodec
+from tests.factories.one_stream.xcodec import small_xcodec
 
 TASK = """
 task: mine

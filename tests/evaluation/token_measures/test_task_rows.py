@@ -16,8 +16,8 @@ from evaluation.task import load_suite, load_task
 from evaluation.token_measures.task_rows import measure_tokens
 from tests.evaluation.token_measures.planted import CODES, PlantedTokenizer, plant, spoken
 from tests.factories.evaluation import run
+from tests.factories.one_stream.xcodec import small_xcodec
 from tests.factories.streams_tokenizer import StreamsTokenizer
-from tests.factories.xcodec import small_xcodec
 
 TASK = """
 task: mine
