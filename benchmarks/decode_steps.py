@@ -5,9 +5,8 @@
         --tasks codec_real_digits codec_real_sentences codec_recordings
 
 Every task of evaluation/tasks that asks for a reconstruction names its clips and its scores: the recogniser's word
-error rate (beside it on the originals), STOI, mel distance. Wherever there is STOI, wide-band PESQ is added if its
-library is installed (pip install 'uniaudio[quality]'). Prints a table for each task to stderr and one JSON line for
-each row to stdout. Scores stand with one standard error over clips; every codec and every number of steps decodes the
+error rate (beside it on the originals), STOI, mel distance, and what needs an extra (pip install 'uniaudio[quality]')
+where that is installed. Prints a table for each task to stderr and one JSON line for each row to stdout. Scores stand with one standard error over clips; every codec and every number of steps decodes the
 same clips from the same noise. Speed is seconds of audio made in a second, clip by clip, from ids to samples; it is not
 comparable between machines.
 """
@@ -15,13 +14,12 @@ comparable between machines.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -40,7 +38,7 @@ from evaluation.metrics.registry import METRICS
 from evaluation.recordings import Recordings
 from evaluation.runner import CodecRunner
 from evaluation.scoring import Extractor, compare, score_originals
-from evaluation.task import EvalTask, Score, load_task
+from evaluation.task import EvalTask, load_task
 
 STEPS = (1, 2, 4, 10, 25)
 
@@ -58,7 +56,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     codecs = {source: load_reasoning_codec(source) for source in arguments.codec}
-    tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
+    tasks = [reconstruction_task(name) for name in arguments.tasks]
     if min(arguments.steps) < 1 or min(arguments.guidance or [1]) < 1 or arguments.limit < 1:
         raise UserError("--steps, --guidance and --limit must be at least 1")
     builder = ItemBuilder(Recordings(arguments.corpus))
@@ -140,13 +138,6 @@ def reconstruction_task(name: str) -> EvalTask:
     if not task.is_reconstruction:
         raise UserError(f"the task '{name}' asks a model, not a codec; name tasks that ask for a reconstruction")
     return task
-
-
-def with_pesq(task: EvalTask) -> EvalTask:
-    """The task with PESQ wherever it has STOI, if the library is there."""
-    if importlib.util.find_spec("pesq") is None or not any(score.metric == "stoi" for score in task.scores):
-        return task
-    return replace(task, scores=(*task.scores, Score("PESQ", "pesq", "waveform")))
 
 
 def table(task: EvalTask, rows: Sequence[dict]) -> Table:

@@ -73,12 +73,3 @@ def test_bad_input(benchmark_module, monkeypatch, capsys, folder, option, value,
     with pytest.raises(UserError, match=message):
         command(benchmark_module, monkeypatch, capsys, *arguments, option, value)
     assert not capsys.readouterr().out
-
-
-def test_pesq_stands_beside_stoi_where_it_is_installed(benchmark_module):
-    pytest.importorskip("pesq")
-    decode_steps = benchmark_module("decode_steps")
-    names = [score.name for score in decode_steps.with_pesq(decode_steps.reconstruction_task("codec_digits")).scores]
-    assert names == ["word error rate", "STOI", "mel distance", "PESQ"]
-    sounds = decode_steps.reconstruction_task("codec_sound")
-    assert decode_steps.with_pesq(sounds) == sounds
