@@ -79,7 +79,7 @@ class _Axes:
             ends = [min(max(end, 0.0), 1.0) for end in ends]
         values += ends
         low, high = min(values), max(values)
-        room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+        room = 0.06 * (high - low) or abs(high) * 0.1 or (0.05 if score["percent"] else 1.0)
         self._low, self._high = low - room, high + room
         rates = [p.rate for p in points]
         self._left, self._right = math.log(min(rates) / 1.5), math.log(max(rates) * 1.7)

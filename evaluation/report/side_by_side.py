@@ -112,14 +112,17 @@ def _column_each(done: Sequence[Mapping], groups: Sequence[Sequence[Scored]]) ->
 def _row_each(groups: Sequence[Sequence[Scored]]) -> Table:
     head = [Cell(name, name=True) for name in ("Score", "Codec", "Stream")]
     head += [Cell(name) for name in ("Tokens", "Originals", "Chance")]
-    return Table(head, [_rows_of(group) for group in groups])
+    rows = [_rows_of(group) for group in groups]
+    if all(row[4].text == "–" for group in rows for row in group):  # measures that recordings themselves do not have
+        return Table([*head[:4], head[5]], [[[*row[:4], row[5]] for row in group] for group in rows])
+    return Table(head, rows)
 
 
 def _rows_of(group: Sequence[Scored]) -> list[list[Cell]]:
     best, rows = _best(group) if is_quality(group) else None, []
     for i, (entry, score) in enumerate(group):
         new = i == 0 or group[i - 1][0] is not entry
-        codec = Cell(entry["codec"], bit_rate(entry["bits_per_second"]), name=True) if new else Cell("", name=True)
+        codec = Cell(entry["codec"], bit_rate(entry["bits_per_second"]) if new else "", name=True)
         beside = [Cell(shown(score, score[key])) for key in ("original", "chance")]
         title = _title(score) if i == 0 else Cell("", name=True)
         rows.append([title, codec, Cell(stream_name(score["stream"]), name=True), _value(entry, score, best), *beside])
@@ -138,10 +141,11 @@ def _value(entry: Mapping, score: Mapping, best: float | None) -> Cell:
 
 
 def _best(group: Sequence[Scored]) -> float | None:
-    """The best value; None where there is none, or all are alike."""
-    values = {score["value"] for _, score in group if score["value"] is not None}
-    best = max if group[0][1]["direction"] == "higher" else min
-    return best(values) if len(values) > 1 else None
+    """The best value; None where one codec alone has any, or all are alike."""
+    known = [(entry["codec"], score["value"]) for entry, score in group if score["value"] is not None]
+    if min(len({codec for codec, _ in known}), len({value for _, value in known})) < 2:
+        return None
+    return (max if group[0][1]["direction"] == "higher" else min)(value for _, value in known)
 
 
 def _markdown(one: Cell) -> str:
