@@ -26,7 +26,7 @@ from codec.io.hub import local_folder  # noqa: E402
 from codec.io.locks import locked  # noqa: E402
 from codec.io.terminal import run_program, shown  # noqa: E402
 from evaluation.config import EvaluationConfig, find_device, parse_config  # noqa: E402
-from evaluation.progress import Progress, running  # noqa: E402
+from evaluation.report.progress import Progress, running  # noqa: E402
 
 if TYPE_CHECKING:
     from codec.streams import StreamSpec

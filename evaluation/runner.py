@@ -23,7 +23,7 @@ from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.items import Item
-from evaluation.progress import chunks
+from evaluation.report.progress import chunks
 from evaluation.task import EvalTask
 from lm.model import UniAudioForConditionalGeneration
 from uniaudio.model import UniAudio

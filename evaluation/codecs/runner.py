@@ -12,7 +12,7 @@ from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.codecs.base import TestedCodec
 from evaluation.codecs.own import OwnCodec
 from evaluation.items import Item
-from evaluation.progress import chunks
+from evaluation.report.progress import chunks
 from evaluation.runner import Answer, CodecRunner, flac, samples
 from evaluation.task import EvalTask
 

@@ -28,7 +28,7 @@ from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, si
 from evaluation.judges.waveform_judges import WaveformJudge, numbers
 from evaluation.metrics.metric import Measure
 from evaluation.metrics.waveforms import WAVEFORMS_VERSION
-from evaluation.progress import counted
+from evaluation.report.progress import counted
 
 _WORTH_A_POOL = 8  # waveforms; fewer are done sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that a classifier is fitted to

@@ -21,7 +21,7 @@ from codec.tokens import AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.metrics.estimate import Estimate
 from evaluation.metrics.spectra import HOP, RATE, log_mel_decibels
-from evaluation.progress import chunks
+from evaluation.report.progress import chunks
 
 _MEL_RATE = RATE / HOP  # frames a second of the spectrograms
 

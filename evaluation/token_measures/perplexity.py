@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from evaluation.metrics.estimate import Estimate, ratio
-from evaluation.progress import counted
+from evaluation.report.progress import counted
 from evaluation.token_measures.coded import CodedClips, Measured
 
 TOKENS_PER_SECOND = 50.0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluation import progress
-from evaluation.progress import CHUNK, Progress, chunks, counted, running
+from evaluation.report import progress
+from evaluation.report.progress import CHUNK, Progress, chunks, counted, running
 
 
 @pytest.fixture
