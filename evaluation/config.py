@@ -29,7 +29,8 @@ class EvaluationConfig:
 
     # model folder, or hub id (default: $UNIAUDIO_MODEL, or starter/model, or none where --codec is given)
     model: str | Path | None = None
-    # starter, few_shot, unseen, real, codec, codec_real, or YAML files (default: starter)
+    # starter, few_shot, unseen, real, codec, codec_reconstruction, codec_tokens, codec_real, or YAML files (default:
+    # starter)
     suite: tuple[str | Path, ...] = ("starter",)
     # numbers of solved examples (default: all that the tasks list)
     shots: tuple[Index, ...] | None = None
@@ -43,7 +44,7 @@ class EvaluationConfig:
     store: tuple[str | Path, ...] | None = None
     # recordings, folders or YAML files: where those of the store have moved, or of a codec alone
     corpus: tuple[str | Path, ...] = ()
-    # codecs of the reconstruction tasks, side by side (default: the model's); without --model, they alone are
+    # codecs of the tasks of codecs, side by side (default: the model's); without --model, they alone are
     # evaluated. Folders or hub ids, of ours or of DAC, EnCodec, Mimi and X-Codec in transformers, with @KBPS for fewer
     # codebooks; opus@6 to opus@256; codec2@0.7 to codec2@3.2
     codec: tuple[str | Path, ...] = ()

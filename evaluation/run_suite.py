@@ -24,8 +24,9 @@ if __name__ == "__main__" and not __package__:  # started as a file: Python look
 from codec.io.errors import UserError  # noqa: E402
 from codec.io.hub import local_folder  # noqa: E402
 from codec.io.locks import locked  # noqa: E402
-from codec.io.terminal import run_program, say, shown  # noqa: E402
+from codec.io.terminal import run_program, shown  # noqa: E402
 from evaluation.config import EvaluationConfig, find_device, parse_config  # noqa: E402
+from evaluation.report.progress import Progress, running  # noqa: E402
 
 if TYPE_CHECKING:
     from codec.streams import StreamSpec
@@ -79,15 +80,19 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
         builder = _item_builder(config, tasks)
         _require_some(builder, tasks)
         runners = _Runners(config, tasks, cache, device)
-        return _run(config, folder, suites, jobs, cache, builder, runners, _Progress(quiet))
+        progress = Progress(quiet)
+        with running(progress):
+            return _run(config, folder, suites, jobs, cache, builder, runners, progress)
 
 
 def _run(
     config: EvaluationConfig, folder: ResultsFolder, suites: Sequence[Suite], jobs: Sequence[tuple[EvalTask, int]],
-    cache: Cache, builder: ItemBuilder, runners: _Runners, progress: _Progress,
+    cache: Cache, builder: ItemBuilder, runners: _Runners, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate with everything loaded, into a folder that is locked."""
+    from evaluation.codecs.runner import NO_TOKENS
     from evaluation.judges.pool import Judges
+    from evaluation.report.text import skips
     from evaluation.report.write import write_report
     from evaluation.results_folder import REPORT, identity_of_parts
     from evaluation.scoring import Extractor
@@ -105,17 +110,23 @@ def _run(
     with Judges(cache, config.processes) as judges:
         extractor = Extractor(judges, builder.store.clips, runners.recogniser, config.tagger)
         for number, ((task, k), (asked, changes)) in enumerate(zip(jobs, fitted, strict=True), 1):
-            progress.say(f"[{number}/{len(jobs)}] {task.title}, {k} shot{'s' * (k != 1)} ...")
-            started = time.monotonic()
+            shots = "" if task.is_of_codec else f", {k} shot{'s' * (k != 1)}"
+            progress.say(f"[{number}/{len(jobs)}] {task.title}{shots} ...")
+            made: list[dict[str, Any]] = []
             for runner, untrained in runners.of(task):
+                started = time.monotonic()
                 entry = evaluate_task(asked, k, config, builder, extractor, runner, untrained)
                 entry |= {"fingerprint": task.fingerprint} | ({"changes": list(changes)} if changes else {})
-                results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
-                progress.say("      " + _one_line(results[-1]))
-                started = time.monotonic()
-    skipped = [result for result in results if "skipped" in result]
-    if len(skipped) == len(results):
-        raise UserError(f"nothing could be evaluated: {_reasons(skipped)}")
+                made.append(entry | {"seconds": round(time.monotonic() - started, 1)})
+                if "skipped" not in entry:
+                    progress.say("      " + _one_line(made[-1], beside=len(runners.codecs) == 1))
+            for reason in skips(made):
+                progress.say("      " + reason)
+            results += made
+    if all("skipped" in result for result in results):
+        raise UserError(f"nothing could be evaluated: {_reasons(results)}")
+    # A codec without tokens beside others that have some: nothing that a person has to put right.
+    skipped = [result for result in results if result.get("skipped", NO_TOKENS) != NO_TOKENS]
     parts["versions"] |= extractor.versions
     head = {
         "format": 1, "suites": [asdict(suite) for suite in suites], "settings": _settings(config, jobs),
@@ -127,9 +138,8 @@ def _run(
     if cache.damaged:
         warnings.warn(f"{cache.folder}: {cache.damaged} damaged outputs were made again", stacklevel=3)
     if skipped:
-        warnings.warn(
-            f"{len(skipped)} of {len(results)} tasks could not be evaluated: {_reasons(skipped)}", stacklevel=3
-        )
+        count = len({(result["task"], result["shots"]) for result in skipped})
+        warnings.warn(f"{count} of {len(jobs)} tasks could not be evaluated: {_reasons(skipped)}", stacklevel=3)
     progress.say(
         f"{folder.folder / REPORT}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache"
     )
@@ -165,20 +175,6 @@ def _reasons(skipped: Sequence[dict[str, Any]]) -> str:
             names.append(result["task"])
     reasons = [reason if names[0] in reason else f"{', '.join(names)}: {reason}" for reason, names in tasks.items()]
     return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
-
-
-class _Progress:
-    """Lines about the progress; nobody has to read them: the results are in files."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def say(self, line: str) -> None:
-        if not self._quiet:
-            try:
-                say(line)
-            except BrokenPipeError:
-                self._quiet = True
 
 
 class _Runners:
@@ -285,16 +281,17 @@ def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
     return parts | measured_with()
 
 
-def _one_line(entry: dict[str, Any]) -> str:
-    from evaluation.report.write import shown
+def _one_line(entry: dict[str, Any], beside: bool) -> str:
+    """What was found, with chance `beside` each score: of several codecs that would be the same line after line."""
+    from evaluation.report.text import shown
 
-    if "skipped" in entry:
-        return f"skipped: {entry['skipped']}"
-    parts = [
-        f"{score['name']} {shown(score, score)} (chance {shown(score, score['chance'])})" for score in entry["scores"]
-    ]
+    parts = []
+    for score in entry["scores"]:
+        if score["value"] is not None:
+            chance = f" (chance {shown(score, score['chance'])})" if beside and score["chance"] is not None else ""
+            parts.append(f"{score['name']} {shown(score, score, error=False)}{chance}")
     codec = f"{entry['codec']}: " if "codec" in entry else ""
-    return f"{codec}{', '.join(parts)}; n {entry['n']}; {entry['seconds']} s"
+    return f"{codec}{', '.join(parts) or 'too few clips for any score'}; n {entry['n']}; {entry['seconds']} s"
 
 
 def evaluate(arguments: Sequence[str], program: str) -> None:

@@ -23,11 +23,11 @@ from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.items import Item
+from evaluation.report.progress import chunks
 from evaluation.task import EvalTask
 from lm.model import UniAudioForConditionalGeneration
 from uniaudio.model import UniAudio
 
-CHUNK = 32  # requests between two writes of the cache: what a kill can cost
 _REASONS = ("end", "max_rows", "context", "scored")  # why an answer ends
 _NOT_THE_MODEL = ("transformers_version", "_name_or_path", "dtype", "architectures")
 
@@ -101,8 +101,7 @@ class ModelRunner:
         read = partial(_answer_from, codec=self.uniaudio.codec)
         answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        for some in chunks(missing, "answers"):
             seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
             sentences = [items[i].sentence for i in some]
             made = self.uniaudio.complete(sentences, [items[i].role for i in some], task.generation, seeds)
@@ -125,8 +124,7 @@ class ModelRunner:
         keys = [self._key(task, item, "options", options=list(o)) for item, o in zip(items, options, strict=True)]
         found = [self.cache.get_json(key, partial(_numbers, count=len(options[i]))) for i, key in enumerate(keys)]
         missing = [i for i, scores in enumerate(found) if scores is None]
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        for some in chunks(missing, "choices"):
             role = items[some[0]].role
             conditions = [_conditions(items[i].sentence) for i in some]
             for i, scores in zip(some, self.uniaudio.choose(conditions, role, [options[i] for i in some]), strict=True):
@@ -175,8 +173,7 @@ class CodecRunner:
         answers = [self.cache.get_json(key, partial(_answer_from, codec=self.codec)) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         missing.sort(key=lambda i: len(items[i].recording))  # little padding
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        for some in chunks(missing, "clips encoded"):
             waves = [at_rate(torch.from_numpy(items[i].recording), SAMPLE_RATE, rate) for i in some]
             padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
             with torch.inference_mode():
@@ -203,8 +200,7 @@ class CachedDecoder:
         found = [None if key is None else self.cache.get(key, samples) for key in keys]
         missing = [i for i, (key, waveform) in enumerate(zip(keys, found, strict=True)) if key and waveform is None]
         missing.sort(key=lambda i: tokens[i].num_samples)
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        for some in chunks(missing, "clips decoded"):
             with torch.inference_mode():
                 made = self.codec.decode([tokens[i] for i in some], seed=0)
             for i, waveform in zip(some, made, strict=True):

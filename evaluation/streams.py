@@ -68,6 +68,11 @@ def _answers_with_audio(task: EvalTask) -> bool:
     return find_task(task.request).parts[-1].role == ALL_STREAMS
 
 
+def stream_name(stream: str) -> str:
+    """Name of a stream, or of all of a codec's together, as tables show it."""
+    return "all streams" if stream == ALL_STREAMS else stream
+
+
 def summary(fitted: Sequence[FittedTask]) -> list[str]:
     """A line for each change, with the tasks that it holds for."""
     tasks: dict[str, list[str]] = {}

@@ -52,6 +52,9 @@ def open_codec(text: str | Path, device: str = "cpu", name: str = "") -> TestedC
     known = LIBRARY.get(str(values.get("model_type"))) if "tokenizer_type" not in values else None
     if known:
         return getattr(import_module(known[0]), known[1])(name, folder, kbps, device)
+    inside = folder / "audio_tokenizer"
+    if "tokenizer_type" not in values and inside.is_dir():
+        raise UserError(f"{source}: is a model, not a codec; its codec is {inside}, which --codec takes")
     from evaluation.codecs.own import OwnCodec, at_bit_rate
 
     tokenizer = load_tokenizer(folder)

@@ -12,8 +12,11 @@ from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.codecs.base import TestedCodec
 from evaluation.codecs.own import OwnCodec
 from evaluation.items import Item
-from evaluation.runner import CHUNK, Answer, CodecRunner, flac, samples
+from evaluation.report.progress import chunks
+from evaluation.runner import Answer, CodecRunner, flac, samples
 from evaluation.task import EvalTask
+
+NO_TOKENS = "the codec gives no tokens"  # why tasks of tokens are skipped for Opus, Codec2 and codecs of transformers
 
 
 class ReconstructionRunner:
@@ -46,7 +49,7 @@ class ReconstructionRunner:
     def tokenizer(self) -> AudioTokenizer:
         """What makes its tokens. Raises UserError for a codec that has none."""
         if self.tested.tokenizer is None:
-            raise UserError(f"the codec {self.name} gives no tokens that can be measured")
+            raise UserError(NO_TOKENS)
         return self.tested.tokenizer
 
     @property
@@ -72,8 +75,7 @@ class ReconstructionRunner:
         keys = [self._key(item) for item in items]
         found = [self._cached(key) for key in keys]
         missing = [i for i, answer in enumerate(found) if answer is None]
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        for some in chunks(missing, f"{self.name}: clips through the codec"):
             for i, made in zip(some, self.tested.reconstruct([items[i].recording for i in some]), strict=True):
                 content = flac(made.waveform)
                 self.cache.put(keys[i], content)

@@ -28,6 +28,7 @@ from evaluation.judges.signal_features import FEATURES_VERSION, NUM_FEATURES, si
 from evaluation.judges.waveform_judges import WaveformJudge, numbers
 from evaluation.metrics.metric import Measure
 from evaluation.metrics.waveforms import WAVEFORMS_VERSION
+from evaluation.report.progress import counted
 
 _WORTH_A_POOL = 8  # waveforms; fewer are done sooner than processes start
 MAX_EXAMPLES = 60  # originals of one label value that a classifier is fitted to
@@ -96,6 +97,7 @@ class Judges:
                 waiting.setdefault(key, []).append(i)
         audio = [given[indices[0]] for indices in waiting.values()]
         made = map(work, audio) if here else self._map(work, audio)
+        made = counted(made, len(audio), f"clips judged, {_judge_in(what)}")
         for (key, indices), result in zip(waiting.items(), made, strict=True):
             self._cache.put_json(key, {"result": result})
             for i in indices:
@@ -167,6 +169,12 @@ class SignalClassifier:
         """The value of each waveform; None for None."""
         features = self._judges.features(waveforms)
         return [None if f is None else self._classifier.predict(f)[0] for f in features]
+
+
+def _judge_in(what: str) -> str:
+    """Who judges, in a word for the person who waits: from the key of what is kept."""
+    kind, _, version = what.partition(" ")
+    return kind if kind in ("words", "features") else version.split()[0].rstrip(",").replace("_", " ")
 
 
 def _transcript(plain: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.metrics.metric import metric
 
-VOICED_FRAMES = 10  # least number of frames, 0.1 s, that a correlation of pitch needs
+VOICED_FRAMES = 5  # least number of frames, 0.1 s, that a correlation of pitch needs
 
 
 @metric("f0_correlation", takes="pitch", direction="higher")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.ticker import MaxNLocator
+
 from evaluation.report.text import bit_rate, escaped, shown
 
 _WIDTH, _HEIGHT = 340, 220
@@ -71,9 +73,13 @@ class _Axes:
     """Where a rate and a value lie in the picture."""
 
     def __init__(self, score: Mapping, points: Sequence[Point], lines: Sequence[float]) -> None:
-        values = [v for p in points for v in (p.value - p.error, p.value + p.error)] + list(lines)
+        values = [p.value for p in points] + list(lines)
+        ends = [end for p in points for end in (p.value - p.error, p.value + p.error)]
+        if score["percent"]:  # an error bar may reach beyond what there can be
+            ends = [min(max(end, 0.0), 1.0) for end in ends]
+        values += ends
         low, high = min(values), max(values)
-        room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
+        room = 0.06 * (high - low) or abs(high) * 0.1 or (0.05 if score["percent"] else 1.0)
         self._low, self._high = low - room, high + room
         rates = [p.rate for p in points]
         self._left, self._right = math.log(min(rates) / 1.5), math.log(max(rates) * 1.7)
@@ -82,7 +88,8 @@ class _Axes:
         tens = range(math.floor(self._left / math.log(10)), math.ceil(self._right / math.log(10)) + 1)
         marks = [m * 10.0**ten for ten in tens for m in (1, 2, 5)]
         self.rates = [mark for mark in marks if self._left <= math.log(mark) <= self._right]
-        self.values = [low + share * (high - low) for share in (0, 0.5, 1)] if high > low else [low]
+        ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(self._low, self._high)
+        self.values = [float(tick) for tick in ticks if self._low <= tick <= self._high]
 
     def x(self, rate: float) -> float:
         return _LEFT + (math.log(rate) - self._left) / (self._right - self._left) * (_WIDTH - _LEFT - _RIGHT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from codec.io.terminal import printable
 
@@ -39,6 +39,16 @@ def notes(score: Mapping, task: Mapping, before: str, after: str) -> str:
     found = [f"{empty} of silence"] if empty else []
     found += [f"{unreadable} recording{'s' * (unreadable != 1)} unreadable"] if unreadable else []
     return before + ", ".join(found) + after if found else ""
+
+
+def skips(entries: Sequence[Mapping]) -> list[str]:
+    """Why entries of one task were skipped, each reason once, with the codecs that it holds for where others go on."""
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        if "skipped" in entry:
+            reasons.setdefault(entry["skipped"], []).append(entry.get("codec", ""))
+    whose = {why: "" if len(codecs) == len(entries) else f"{', '.join(codecs)}: " for why, codecs in reasons.items()}
+    return [f"{codecs}skipped: {why}" for why, codecs in whose.items()]
 
 
 def left_out(task: Mapping) -> list[str]:

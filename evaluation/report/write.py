@@ -24,6 +24,17 @@ from lm.words import normalise_words
 SHOWN = 4  # samples of a task in the report: its first items, not its best
 AUDIO_BUDGET = 6_000_000  # bytes of sound in the whole report; samples beyond it have pictures, but no player
 
+_OF_MODELS = """± is one standard error. The untrained model has the same configuration and random weights; where it
+answered fewer items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the
+right answer of another item. <em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
+codec's reconstructions of them: no generated sound can be expected to score higher. Answers that name no label, or
+several, are unparsed; they count as wrong and are never guessed."""
+_OF_CODECS = """± is one standard error, and the best codec is bold; what lies within two errors of it is as good.
+<em>Originals</em> are the recordings themselves before the same judge; where they are compared with themselves, that is
+what a codec without loss has. Chance is another clip in the place of the right one or, for predicted opinions, noise
+with the clip's spectrum. Of tokens, originals are the log-mel spectrum at the stream's rate, and chance is what tokens
+have that know nothing."""
+
 _CSS = Path(__file__).with_name("report.css")
 
 
@@ -131,7 +142,10 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
         for name, group in by_task.items()
     )
     alone = [task for task in results["tasks"] if task["task"] not in together]
-    overview = (f"<h2>All codecs</h2>{comparison.html_codecs(results)}" if together else "") + (
+    links = "".join(
+        f'<a href="#{_e(entries[0]["task"])}">{_e(entries[0]["title"])}</a>' for entries in together.values()
+    )
+    overview = (f"<h2>All codecs</h2>{comparison.html_codecs(results)}<nav>{links}</nav>" if together else "") + (
         f"<h2>All scores</h2>{_legend()}{_table(alone, titles=True)}" if alone else ""
     )
     return f"""<!doctype html>
@@ -152,11 +166,7 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
 </header>
 <main>
 {overview}
-<p class="soft">± is one standard error. The untrained model has the same configuration and random weights; where it
-answered fewer items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the
-right answer of another item. <em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
-codec's reconstructions of them: no generated sound can be expected to score higher. Answers that name no label, or
-several, are unparsed; they count as wrong and are never guessed.</p>
+<p class="soft">{_OF_CODECS if together and not alone else _OF_MODELS}</p>
 {sections}
 </main>
 <footer><details><summary>How this was measured: settings, versions, machine</summary>

@@ -21,8 +21,8 @@ from codec.tokens import AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.metrics.estimate import Estimate
 from evaluation.metrics.spectra import HOP, RATE, log_mel_decibels
+from evaluation.report.progress import chunks
 
-_CHUNK = 32  # clips that are encoded between two writes of the cache
 _MEL_RATE = RATE / HOP  # frames a second of the spectrograms
 
 T = TypeVar("T")
@@ -102,8 +102,7 @@ class CodedClips:
         """The tokens of each clip."""
         new = [clip for clip in dict.fromkeys(clip.id for clip in clips) if clip not in self._tokens]
         by_id = {clip.id: clip for clip in clips}
-        for start in range(0, len(new), _CHUNK):
-            some = new[start : start + _CHUNK]
+        for some in chunks(new, "clips encoded"):
             made = self.encode([self.waveform(by_id[i]) for i in some])
             self._tokens.update(zip(some, made, strict=True))
         return [self._tokens[clip.id] for clip in clips]
@@ -114,8 +113,7 @@ class CodedClips:
         keys = [key_of(what="tokens", codec=fingerprint, clip=bytes_key(wave.numpy())) for wave in waveforms]
         found = [self._cache.get_json(key, partial(_tokens_from, tokenizer=self.tokenizer)) for key in keys]
         missing = sorted((i for i, made in enumerate(found) if made is None), key=lambda i: len(waveforms[i]))
-        for start in range(0, len(missing), _CHUNK):
-            some = missing[start : start + _CHUNK]  # of about one length: little padding
+        for some in chunks(missing, "clips encoded"):  # of about one length: little padding
             padded = torch.nn.utils.rnn.pad_sequence([waveforms[i] for i in some], batch_first=True)
             lengths = torch.tensor([len(waveforms[i]) for i in some])
             with torch.inference_mode():
@@ -129,8 +127,8 @@ class CodedClips:
     def vectors(self, stream: str, clips: Sequence[Clip]) -> list[Tensor]:
         """(T, dim) float32: the de-quantised frames of a stream, of each clip."""
         tokens = self.tokens(clips)
-        starts = range(0, len(tokens), _CHUNK)
-        return [x for i in starts for x in frame_vectors(self.tokenizer, stream, tokens[i : i + _CHUNK])]
+        some = chunks(tokens, "clips de-quantised")
+        return [vectors for part in some for vectors in frame_vectors(self.tokenizer, stream, part)]
 
     def mel(self, clip: Clip) -> np.ndarray:
         """(T, bands) log-mel spectrogram of a recording in dB, 100 frames a second."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from evaluation.metrics.estimate import Estimate, ratio
+from evaluation.report.progress import counted
 from evaluation.token_measures.coded import CodedClips, Measured
 
 TOKENS_PER_SECOND = 50.0
@@ -103,7 +104,7 @@ def token_nats(
         rng, length = np.random.default_rng(seed), _window(books)
         sizes = np.array([len(clip) for clip in train], dtype=float)
         best, kept = math.log(codes), copy.deepcopy(model.state_dict())  # it begins with all codes equally likely
-        for step in range(steps):
+        for step in counted(range(steps), steps, "steps of the language model of tokens"):
             rate = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
             for group in optimiser.param_groups:
                 group["lr"] = LEARNING_RATE * rate

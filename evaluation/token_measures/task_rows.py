@@ -14,6 +14,7 @@ from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer
 from evaluation.cache import Cache, key_of
 from evaluation.metrics.estimate import Estimate
+from evaluation.streams import stream_name
 from evaluation.token_measures.coded import CodedClips, Measured
 from evaluation.token_measures.registry import TOKEN_MEASURES
 
@@ -122,11 +123,11 @@ def _from_plain(plain: Any) -> Measured:
 def _entry(score: Score, stream: str, tokenizer: AudioTokenizer, found: Measured, why: str) -> dict[str, Any]:
     """A row of results.json: as of every other score, with the stream and the values of its codebooks."""
     measure = TOKEN_MEASURES[score.measure]
-    shown = "all streams" if stream == ALL_STREAMS else stream
     several = len(tokenizer.streams) > 1
     about = [score.about, found.note, f"Not measured: {why}" if why else ""]
     return {
-        "name": f"{score.name}, {shown}" if several else score.name, "metric": score.measure, "scorer": "tokens",
+        "name": f"{score.name}, {stream_name(stream)}" if several else score.name, "score": score.name,
+        "metric": score.measure, "scorer": "tokens",
         "about": " ".join(filter(None, about)), "unit": measure.unit, "direction": measure.direction,
         "percent": measure.percent, **_plain(found.estimate), "chance": found.chance, "untrained": None,
         "original": _plain(found.original) if found.original else None, "codec": None, "stream": stream,

@@ -152,3 +152,10 @@ def test_bit_rates_that_a_codec_lacks(tmp_path, asked):
 
 def test_silence_stands_for_what_was_not_given():
     assert to_24_khz(np.ones(3, np.float32), 24_000, 5, delay=1).tolist() == [1, 1, 0, 0, 0]
+
+
+def test_a_model_is_no_codec_and_has_one(tmp_path):
+    (tmp_path / "model" / "audio_tokenizer").mkdir(parents=True)
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "uniaudio"}')
+    with pytest.raises(UserError, match=r"is a model, not a codec; its codec is .*audio_tokenizer"):
+        open_codec(tmp_path / "model")

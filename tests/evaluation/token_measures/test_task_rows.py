@@ -85,6 +85,35 @@ def test_a_run_has_rows_and_a_second_one_computes_nothing(corpus, tmp_path, monk
     ]
 
 
+def test_beside_a_codec_without_tokens(corpus, tmp_path, monkeypatch, capsys, recwarn):
+    """Opus has no tokens: that is said once a task, is no warning, and a suite of both kinds gives all the rest."""
+    monkeypatch.setitem(tokenizers.TOKENIZERS, "planted", (PlantedTokenizer.__module__, "PlantedTokenizer"))
+    PlantedTokenizer().eval().save_pretrained(tmp_path / "codec")
+    sounds = TASK.format(scores="{name: mel, metric: mel_distance, scorer: waveform}")
+    sounds = sounds.replace("mine", "sounds").replace("request: tokens", "request: reconstruction")
+    (tmp_path / "sounds.yaml").write_text(sounds.replace("kind: any", "kind: sound"))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("suite: s\ntitle: S\nabout: A.\ntasks: [sounds.yaml, codec_abx, codec_usage]\n")
+    settings = {"suite": suite, "corpus": [corpus], "limit": 4, "processes": 1}
+    codecs = [tmp_path / "codec", "opus@6", "opus@12"]
+    results = run(codec=codecs, out=tmp_path / "out", quiet=False, **settings)
+    done = [(task["task"], task["codec"], "skipped" in task) for task in results["tasks"]]
+    assert [(task, skipped) for task, codec, skipped in done if codec == "opus@6"] == [
+        ("sounds", False), ("codec_abx", True), ("codec_usage", True),
+    ]  # fmt: skip
+    said = capsys.readouterr().out
+    why = "opus@6, opus@12: skipped: the codec gives no tokens"
+    assert said.count(why) == said.count("no tokens") == 2 and "shots" not in said
+    assert not [w for w in recwarn if "could not be evaluated" in str(w.message)]
+    table, report = ((tmp_path / "out" / name).read_text() for name in ("results.md", "report.html"))
+    assert table.count(why) == report.count(why) == 2
+    assert "| bits per second used (higher is better) |" in table and table.count("| Score |") == 3
+    again = run(codec=codecs, out=tmp_path / "out", **settings)
+    assert again["cache"]["misses"] == 0 and again["tasks"][0]["scores"] == results["tasks"][0]["scores"]
+    with pytest.raises(UserError, match="nothing could be evaluated: .*the codec gives no tokens"):
+        run(codec=codecs[1:], out=tmp_path / "none", suite="codec_tokens", corpus=[corpus], limit=4, processes=1)
+
+
 def test_other_phone_times_are_another_measure(tmp_path, own_task):
     clips = spoken(tmp_path / "c", {f"p{i}": i for i in range(5)}, speakers=2)
     builder = ItemBuilder(Recordings([write_list(tmp_path / "c", clips)]))
