@@ -156,7 +156,12 @@ def main() -> int:
                 for batch in options.batch:
                     frames = max(1, round(seconds * codec.sample_rate / codec.config.hop))
                     waveforms = noise(frames * codec.config.hop / codec.sample_rate, batch, codec.sample_rate)
-                    line = {"case": what, "seconds": seconds, "batch": batch, **measured(pair, what, waveforms, options)}
+                    line = {
+                        "case": what,
+                        "seconds": seconds,
+                        "batch": batch,
+                        **measured(pair, what, waveforms, options),
+                    }
                     line |= {"threads": options.threads, "device": options.device, "torch": torch.__version__}
                     lines.append(line | {"codec": options.codec or f"random, {options.size} size"})
                     print(json.dumps(lines[-1]), flush=True)

@@ -40,7 +40,9 @@ class Snake(nn.Module):
         # The same by pieces of time, that stay in a processor's cache, and in one place.
         frames = x.transpose(1, 2)  # (B, T, C)
         made, alpha, over = torch.empty_like(frames), self.alpha[..., 0], over[..., 0]
-        for part, into in zip(frames.split(step := max(1, _CHUNK // frames.shape[2]), 1), made.split(step, 1), strict=True):
+        for part, into in zip(
+            frames.split(step := max(1, _CHUNK // frames.shape[2]), 1), made.split(step, 1), strict=True
+        ):
             torch.mul(part, alpha, out=into)
             torch.addcmul(part, into.sin_().square_(), over, out=into)
         return made.transpose(1, 2)

@@ -83,7 +83,13 @@ def test_a_full_disk_is_one_sentence_and_what_was_done_stays(codec, tmp_path, mo
 def test_a_file_where_the_folder_should_be(codec, tmp_path):
     (tmp_path / "o").write_text("mine")
     with pytest.raises(UserError, match="o: is a file; give a folder with --out"):
-        run(codec=codec, suite="codec_reconstruction", corpus=[corpus_of(tmp_path / "c", "a")], out=tmp_path / "o", **ONE)
+        run(
+            codec=codec,
+            suite="codec_reconstruction",
+            corpus=[corpus_of(tmp_path / "c", "a")],
+            out=tmp_path / "o",
+            **ONE,
+        )
     assert (tmp_path / "o").read_text() == "mine"
 
 

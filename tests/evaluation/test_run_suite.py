@@ -175,7 +175,13 @@ def other_codec(model, folder):
 
 
 def test_a_codec_alone(model, tmp_path):
-    results = run(suite="codec_reconstruction", codec=model / "audio_tokenizer", corpus=[model / "../corpus"], out=tmp_path, **FAST)
+    results = run(
+        suite="codec_reconstruction",
+        codec=model / "audio_tokenizer",
+        corpus=[model / "../corpus"],
+        out=tmp_path,
+        **FAST,
+    )
     assert "model" not in results and results["codec"]["fingerprint"]
     assert {task["task"]: "skipped" in task for task in results["tasks"]} == {
         "codec_digits": False, "codec_sentences": True, "codec_sound": False, "codec_music": False,
