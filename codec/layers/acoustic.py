@@ -59,7 +59,8 @@ class ResidualUnit(nn.Module):
         self.conv_out = FastConv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
-        return x + self.conv_out(self.snake_out(self.conv_in(self.snake_in(x))))
+        more = self.conv_out(self.snake_out(self.conv_in(self.snake_in(x))))
+        return x + more if torch.is_grad_enabled() else more.add_(x)
 
 
 class Downsampling(nn.Module):

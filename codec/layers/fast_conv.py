@@ -96,7 +96,8 @@ class FastConv1d(_Prepared, nn.Conv1d):
         if same and wide and TAPS < kernel <= 2 * TAPS and x.shape[2] >= _LEAST_TILES * TILE * dilation:
             frames = x.transpose(1, 2).contiguous()  # (B, T, C)
             weights = self._prepared(turned_taps)
-            return torch.stack([filtered(one, weights, self.bias, kernel, dilation) for one in frames]).transpose(1, 2)
+            made = [filtered(one, weights, self.bias, kernel, dilation) for one in frames]
+            return (made[0][None] if len(made) == 1 else torch.stack(made)).transpose(1, 2)
         if same and self.in_channels == 1 and dilation == 1:
             steps = F.pad(x[:, 0], (kernel // 2, kernel // 2)).unfold(1, kernel, 1)  # (B, T, kernel)
             return F.linear(steps, self.weight[:, 0], self.bias).transpose(1, 2)
@@ -120,6 +121,7 @@ class FastConvTranspose1d(_Prepared, nn.ConvTranspose1d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # (B, C, T)
         stride, padding, more = self.stride[0], self.padding[0], self.output_padding[0]
+        assert isinstance(padding, int)  # the type knows of "same" too, which nn.ConvTranspose1d refuses
         fits = self.kernel_size[0] == 2 * stride and more <= padding and self.groups == self.dilation[0] == 1
         if not fits or output_size is not None or not self._may_be_fast(x):
             return super().forward(x, output_size)
