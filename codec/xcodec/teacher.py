@@ -17,6 +17,7 @@ from codec.experts.config import RATES, ExpertConfig
 from codec.experts.transformers_model import load_model
 from codec.io.errors import UserError
 from codec.io.strict import parse
+from codec.layers.fast_linear import FastLinear
 from codec.tokens import SAMPLE_RATE
 from codec.xcodec.config import SpeechModelConfig, TeacherConfig
 
@@ -69,6 +70,9 @@ class SpeechTeacher(Teacher):
         self.config = TeacherConfig(model=sizes)
         self.sizes, self.dim, self.edge = sizes, sizes.hidden_size, hop // 2
         self.model = AutoModel.from_config(library_config(sizes)).float()
+        for part in self.model.modules():
+            if type(part) is nn.Linear:
+                part.__class__ = FastLinear  # which has the same parameters
         self.requires_grad_(False)
         self.eval()
 

@@ -153,10 +153,39 @@ def test_tokens_that_do_not_fit_are_refused(tokenizer, together, fault):
         tokenizer.require_own(AudioTokens(streams, tokens.num_samples, tokens.fingerprint), "here")
 
 
-@pytest.mark.parametrize("wave", [torch.zeros(1, 0), torch.full((1, 100), float("nan")), torch.full((1, 9), torch.inf)])
-def test_what_is_no_sound_is_refused(tokenizer, wave):
-    with pytest.raises(UserError):
+NO_SOUND = {
+    "empty": (torch.zeros(1, 0), "clip 0 of the batch is empty"),
+    "NaN": (torch.full((1, 100), torch.nan), "clip 0 of the batch holds NaN"),
+    "infinity": (torch.full((1, 9), torch.inf), "holds NaN or infinite"),
+    "no batch": (torch.zeros(100), "must be a float tensor"),
+    "8 channels": (torch.zeros(1, 8, 100), "must be a float tensor"),
+    "whole numbers": (torch.zeros(1, 100, dtype=torch.int16), "int16"),
+}
+
+
+@pytest.mark.parametrize("fault", NO_SOUND)
+def test_what_is_no_sound_is_refused(tokenizer, fault):
+    wave, message = NO_SOUND[fault]
+    with pytest.raises(UserError, match=message):
         tokenizer.encode(wave)
+
+
+def test_blocks_that_are_not_what_was_announced_are_refused(tokenizer):
+    with pytest.raises(UserError, match="ended after 900 samples"):
+        tokenizer.encode_blocks(iter([torch.zeros(900)]), 1_000)
+    with pytest.raises(ValueError, match="more than the 500"):
+        tokenizer.encode_blocks(iter([torch.zeros(500), torch.zeros(1)]), 500)
+    with pytest.raises(UserError, match="NaN"):
+        tokenizer.encode_blocks(iter([torch.full((500,), torch.nan)]), 500)
+    with pytest.raises(UserError):
+        tokenizer.encode_blocks(iter([]), 0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e4, 1e-30])
+def test_silence_and_loudness_are_sound(tokenizer, value):
+    tokens = tokenizer.encode(torch.full((1, 5_000), value))[0]
+    tokenizer.require_own(tokens)
+    assert tokenizer.decode([tokens], **DECODE)[0].isfinite().all()
 
 
 def test_frames_of_a_language_model_become_tokens(tokenizer):
