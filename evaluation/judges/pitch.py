@@ -11,7 +11,7 @@ from scipy.signal import resample_poly
 from evaluation.metrics.packages import require
 
 PITCH_VERSION = "torchcrepe tiny, 50 to 550 Hz, 20 ms, voiced from 0.5, at most 50 dB below the loudest, 2"
-_RATE, _HOP, _WINDOW = 16_000, 320, 1024  # every 20 ms: half the time of every 10 ms, and the same scores
+_RATE, _HOP, _WINDOW = 16_000, 320, 1024  # every 20 ms, which takes half the time of every 10 ms
 _LOWEST, _HIGHEST = 50.0, 550.0  # Hz
 _VOICED = 0.5  # of the network's confidence
 _QUIET = 50.0  # dB below the clip's loudest frame: no voice is heard there

@@ -11,14 +11,14 @@ import numpy as np
 
 from evaluation.metrics.metric import metric
 
-VOICED_FRAMES = 5  # least number of frames, 0.1 s, that a correlation of pitch needs
+VOICED_FRAMES = 15  # least number of frames, 0.3 s, that a correlation of pitch needs
 
 
 @metric("f0_correlation", takes="pitch", direction="higher")
 def pitch_correlation(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
     """Pearson's correlation of log F0 over the frames that are voiced in both, -1 to 1.
 
-    None with fewer than 0.1 s of them, or where one does not move.
+    None with fewer than 0.3 s of them, or where one does not move.
     """
     actual, expected = _frames(prediction, reference)
     both = (actual > 0) & (expected > 0)

@@ -130,7 +130,7 @@ def test_no_title_breaks_a_table_or_a_page(codec, model, tmp_path, title):
 
 
 def test_a_reader_of_the_progress_that_goes_does_not_stop_the_evaluation(codec, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.run_suite.say", lambda line: (_ for _ in ()).throw(BrokenPipeError()))
+    monkeypatch.setattr("evaluation.report.progress.say", lambda line: (_ for _ in ()).throw(BrokenPipeError()))
     asked = {
         "codec": codec,
         "suite": codec_suite(tmp_path),
