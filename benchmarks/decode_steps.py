@@ -6,9 +6,9 @@
 
 Every task of evaluation/tasks that asks for a reconstruction names its clips and its scores: the recogniser's word
 error rate (beside it on the originals), STOI, mel distance, and what needs an extra (pip install 'uniaudio[quality]')
-where that is installed. Prints a table for each task to stderr and one JSON line for each row to stdout. Scores stand with one standard error over clips; every codec and every number of steps decodes the
-same clips from the same noise. Speed is seconds of audio made in a second, clip by clip, from ids to samples; it is not
-comparable between machines.
+where that is installed. Prints a table for each task to stderr and one JSON line for each row to stdout. Scores stand
+with one standard error over clips; every codec and every number of steps decodes the same clips from the same noise.
+Speed is seconds of audio made in a second, clip by clip, from ids to samples; it is not comparable between machines.
 """
 
 from __future__ import annotations
