@@ -23,7 +23,7 @@ from dataclasses import asdict
 from math import log2
 
 import torch
-from decode_steps import Decoded, figure, reconstruction_task, with_pesq
+from decode_steps import Decoded, figure, reconstruction_task
 from rich.console import Console
 from rich.table import Table
 
@@ -55,7 +55,7 @@ def main() -> int:
     if arguments.limit < 1:
         raise UserError("--limit must be at least 1")
     codecs = {source: ALMTokenizer.from_pretrained(source) for source in arguments.codec}
-    tasks = [with_pesq(reconstruction_task(name)) for name in arguments.tasks]
+    tasks = [reconstruction_task(name) for name in arguments.tasks]
     builder = ItemBuilder(Recordings(arguments.corpus))
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     with tempfile.TemporaryDirectory() as folder, Judges(cache := Cache(folder), arguments.processes) as judges:
