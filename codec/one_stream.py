@@ -7,22 +7,21 @@ on how much of it is filled, and any n >= 1 works.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.io.errors import UserError
 from codec.layers.streaming import StreamingDecoder
-from codec.layers.windows import BlockReader, Window, context_windows
-from codec.tokenizer import AudioTokenizer, checked_lengths
+from codec.layers.windows import Window, context_windows
 from codec.tokens import AudioTokens
+from codec.windowed_tokenizer import WindowedTokenizer
 
 Job = tuple[int, Window]  # the number of a clip, and one of its windows
 
 
-class OneStreamTokenizer(AudioTokenizer):
+class OneStreamTokenizer(WindowedTokenizer):
     """What such a tokenizer does once it is said how ids are made of a window, and sound of ids.
 
     Nothing in decoding takes steps, a seed or guidance.
@@ -60,34 +59,12 @@ class OneStreamTokenizer(AudioTokenizer):
     def waveforms_of(self, quantised: Tensor) -> Tensor:
         """Waveforms (B, samples_per_frame T) of quantised frames (B, T, dim)."""
 
-    @torch.no_grad()
-    def encode(
-        self, waveforms: Tensor, lengths: Tensor | None = None, progress: Callable[[int], None] | None = None
-    ) -> list[AudioTokens]:
-        self._require_eval("encode")
-        counts = checked_lengths(waveforms, lengths, self.sample_rate)
-        return self._encode(counts, lambda clip, start, stop: waveforms[clip, start:stop], progress)
-
-    @torch.no_grad()
-    def encode_blocks(
-        self, blocks: Iterable[Tensor], num_samples: int, progress: Callable[[int], None] | None = None
-    ) -> AudioTokens:
-        self._require_eval("encode_blocks")
-        if num_samples < 1:
-            raise UserError("there is nothing to encode: the clip has no samples")
-        held = BlockReader(blocks)
-        made = self._encode([num_samples], lambda _, start, stop: held.samples(start, stop), progress)[0]
-        if held.has_more():
-            raise ValueError(f"there are more than the {num_samples} samples that were announced")
-        return made
-
     def _encode(
         self,
         lengths: Sequence[int],
         samples: Callable[[int, int, int], Tensor],
         progress: Callable[[int], None] | None,
     ) -> list[AudioTokens]:
-        """Tokens of clips of `lengths` samples; samples(clip, start, stop) gives them, a clip's in ascending order."""
         hop = self.samples_per_frame
         jobs = [(clip, window) for clip, n in enumerate(lengths) for window in self._windows(n)]
         ids: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (codebooks, frames) of its windows
@@ -170,7 +147,3 @@ class OneStreamTokenizer(AudioTokenizer):
         frames = self.dequantise(self.streams[0].name, ids[:, window.read_start : window.read_stop].T[None])
         start, stop = window.keep_start - window.read_start, window.keep_stop - window.read_start
         return self.waveforms_of(frames)[0, start * self.samples_per_frame : stop * self.samples_per_frame]
-
-    def _require_eval(self, what: str) -> None:
-        if self.training:
-            raise RuntimeError(f"{what} in training mode would change the codebooks; call eval() first")

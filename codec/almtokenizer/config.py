@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, NonNegative, Range, Share, Width
-from codec.layers.config import QuantiserConfig
+from codec.layers.config import QuantiserConfig, check_ratios
 from codec.tokens import SAMPLE_RATE
 
 Stride = Annotated[int, Range(2, 1024)]  # of a stage of convolutions
@@ -46,13 +46,7 @@ class PatchesConfig:
         for name in ("downsampling_ratios", "upsampling_ratios"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         down, up = self.downsampling_ratios, self.upsampling_ratios
-        if not 0 < len(down) <= 16 or not 0 < len(up) <= 16:
-            raise UserError("downsampling_ratios and upsampling_ratios must name 1 to 16 stages each")
-        if math.prod(down) != math.prod(up) or math.prod(down) > 2**14:
-            raise UserError(
-                f"downsampling_ratios and upsampling_ratios must have the same product, of at most {2**14}, and have "
-                f"{math.prod(down)} and {math.prod(up)}"
-            )
+        check_ratios(down, up, 2**14)
         if self.front_end == "waveform" and self.decoder_channels < 2 ** len(up):
             raise UserError(f"decoder_channels {self.decoder_channels} cannot halve {len(up)} times")
         if self.front_end == "stft":

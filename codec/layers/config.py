@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from codec.io.errors import UserError
 from codec.io.numbers import NonNegative, Share, Width
 
 
@@ -24,3 +27,14 @@ class QuantiserConfig:
     rotation_trick: bool = True
     # the first training batch sets the codes, by k-means
     kmeans_init: bool = True
+
+
+def check_ratios(down: Sequence[int], up: Sequence[int], most: int) -> None:
+    """Raise UserError unless strides on the way in and back make the same hop, of `most` samples at most."""
+    if not 0 < len(down) <= 16 or not 0 < len(up) <= 16:
+        raise UserError("downsampling_ratios and upsampling_ratios must name 1 to 16 stages each")
+    if math.prod(down) != math.prod(up) or math.prod(down) > most:
+        raise UserError(
+            f"downsampling_ratios and upsampling_ratios must have the same product, of at most {most}, and have "
+            f"{math.prod(down)} and {math.prod(up)}"
+        )

@@ -8,7 +8,7 @@ With `published_encoding` the clip begins again where it ends, as the published 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log2
@@ -25,7 +25,6 @@ from codec.io.strict import without_defaults
 from codec.layers.masks import length_mask
 from codec.layers.windows import (
     BLOCK_SAMPLES,
-    BlockReader,
     RepeatedClip,
     Window,
     context_windows,
@@ -39,8 +38,8 @@ from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.reasoning.streaming import StreamingDecoder
 from codec.reasoning.structural_branch import FEATURE_FRAMES, StructuralBranch
 from codec.streams import StreamSpec
-from codec.tokenizer import AudioTokenizer, checked_lengths
 from codec.tokens import SAMPLE_RATE, AudioTokens
+from codec.windowed_tokenizer import WindowedTokenizer
 
 DESCRIPTIVE_RATE, STRUCTURAL_RATE = 5.0, 12.5  # frames per second
 NUM_CODEBOOKS = 8  # structural: 1 phone, 1 structure, 6 acoustic
@@ -57,7 +56,7 @@ class Features:
     structural_mask: Tensor  # (B, blocks * 5) bool
 
 
-class ReasoningCodec(AudioTokenizer):
+class ReasoningCodec(WindowedTokenizer):
     """Three expert encoders, descriptive branch, structural branch, flow decoder and scalar autoencoder."""
 
     tokenizer_type = "reasoning_codec"
@@ -158,34 +157,12 @@ class ReasoningCodec(AudioTokenizer):
         missing = features.structural_mask.shape[1] * 2 // 5 - out.codes.shape[1]  # beyond all clips
         return F.pad(out.quantised, (0, 0, 0, missing)), F.pad(out.codes, (0, 0, 0, missing), value=-1)
 
-    @torch.no_grad()
-    def encode(
-        self, waveforms: Tensor, lengths: Tensor | None = None, progress: Callable[[int], None] | None = None
-    ) -> list[AudioTokens]:
-        self._require_eval("encode")
-        counts = checked_lengths(waveforms, lengths, self.sample_rate)
-        return self._encode(counts, lambda clip, start, stop: waveforms[clip, start:stop], progress)
-
-    @torch.no_grad()
-    def encode_blocks(
-        self, blocks: Iterable[Tensor], num_samples: int, progress: Callable[[int], None] | None = None
-    ) -> AudioTokens:
-        self._require_eval("encode_blocks")
-        if num_samples < 1:
-            raise UserError("there is nothing to encode: the clip has no samples")
-        held = BlockReader(blocks)
-        made = self._encode([num_samples], lambda _, start, stop: held.samples(start, stop), progress)[0]
-        if held.has_more():
-            raise ValueError(f"there are more than the {num_samples} samples that were announced")
-        return made
-
     def _encode(
         self,
         lengths: Sequence[int],
         samples: Callable[[int, int, int], Tensor],
         progress: Callable[[int], None] | None,
     ) -> list[AudioTokens]:
-        """Tokens of clips of `lengths` samples; samples(clip, start, stop) gives them, a clip's in ascending order."""
         jobs = [(clip, window) for clip, n in enumerate(lengths) for window in self._windows(n)]
         repeated = [RepeatedClip(n, partial(samples, clip)) for clip, n in enumerate(lengths)]
         descriptive: list[list[Tensor]] = [[] for _ in lengths]  # of each clip, the pieces (8, frames) of its windows
@@ -320,10 +297,6 @@ class ReasoningCodec(AudioTokenizer):
     def _decode_settings(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
         steps = self.config.decode_steps if steps is None else steps
         return steps, self.config.decode_guidance if guidance is None else guidance
-
-    def _require_eval(self, what: str) -> None:
-        if self.training:
-            raise RuntimeError(f"{what} in training mode would change the codebooks; call eval() first")
 
 
 def _fit(value: Tensor, length: int) -> Tensor:

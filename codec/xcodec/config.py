@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Layers, NonNegative, Positive, Range, Samples, Share, Width
+from codec.layers.config import check_ratios
 
 Stride = Annotated[int, Range(2, 1024)]  # of a stage of the acoustic encoder or decoder
 Dilation = Annotated[int, Range(1, 1024)]
@@ -180,13 +181,7 @@ class XCodecConfig:
         for name in ("downsampling_ratios", "upsampling_ratios"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         down, up = self.downsampling_ratios, self.upsampling_ratios
-        if not 0 < len(down) <= 16 or not 0 < len(up) <= 16:
-            raise UserError("downsampling_ratios and upsampling_ratios must name 1 to 16 stages each")
-        if math.prod(down) != math.prod(up) or math.prod(down) > 2**16:
-            raise UserError(
-                f"downsampling_ratios and upsampling_ratios must have the same product, of at most {2**16}, and have "
-                f"{math.prod(down)} and {math.prod(up)}"
-            )
+        check_ratios(down, up, 2**16)
         if self.decoder_channels < 2 ** len(up):
             raise UserError(f"decoder_channels {self.decoder_channels} cannot halve {len(up)} times")
         if not 1 <= self.used <= self.codebooks:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evaluation.codecs.library import LibraryCodec
+from evaluation.codecs.transformers_codec import TransformersCodec
 
 
-class Dac(LibraryCodec):
+class Dac(TransformersCodec):
     """The Descript audio codec. Its convolutions cut what no frame fills, so the clip is padded to whole frames."""
 
     model_class = "DacModel"

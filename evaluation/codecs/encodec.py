@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from codec.io.errors import UserError
-from evaluation.codecs.library import LibraryCodec
+from evaluation.codecs.transformers_codec import TransformersCodec
 
 
-class Encodec(LibraryCodec):
+class Encodec(TransformersCodec):
     """EnCodec at one of its bandwidths; stereo models hear the clip on both channels."""
 
     model_class = "EncodecModel"

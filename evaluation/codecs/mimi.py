@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evaluation.codecs.library import LibraryCodec
+from evaluation.codecs.transformers_codec import TransformersCodec
 
 
-class Mimi(LibraryCodec):
+class Mimi(TransformersCodec):
     """Mimi with its first codebooks: the semantic one and as many acoustic ones as the bit rate has room for."""
 
     model_class = "MimiModel"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import resample_poly
 
+from codec.untrusted_weights import read_pickle
 from evaluation.metrics.packages import folder_of, require
 
 SPEAKER_VERSION = "GE2E encoder of resemblyzer, pauses cut by level, 1"
@@ -69,7 +70,7 @@ def _encoder() -> tuple[Any, Any]:
     require("speaker cosine", "resemblyzer")
     import torch
 
-    weights = torch.load(folder_of("resemblyzer") / "pretrained.pt", map_location="cpu", weights_only=True)
+    weights = read_pickle(folder_of("resemblyzer") / "pretrained.pt")
     layers = torch.nn.ModuleDict(
         {"lstm": torch.nn.LSTM(_MELS, 256, 3, batch_first=True), "linear": torch.nn.Linear(256, 256)}
     )

@@ -19,7 +19,7 @@ from codec.pretrained import weights_hash
 from evaluation.codecs.base import Reconstruction, TestedCodec, from_24_khz, to_24_khz
 
 
-class LibraryCodec(TestedCodec):
+class TransformersCodec(TestedCodec):
     """A residual-vector-quantised codec of transformers, on one clip at a time."""
 
     # class of transformers
