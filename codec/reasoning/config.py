@@ -82,6 +82,13 @@ class StructuralConfig:
     film_drop: Share = 0.2
     # the codebooks of each branch
     quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    # conditionings that a frame gives its two latent frames: 1, the same for both, as published; 2, one for each, which
+    # a small decoder learns sooner
+    conditions: Literal[1, 2] = 1
+
+    def __post_init__(self) -> None:
+        if self.conditions not in (1, 2):
+            raise UserError(f"conditions must be 1 or 2, not {self.conditions!r}: a frame has two latent frames")
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,12 @@ class FlowConfig:
     sigma_min: Share = 1e-4
     # flow times in training: "uniform", or "logit_normal" with more of them in the middle
     time_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    # share of training clips whose flow time is 0 instead, where conditioning alone tells what to make: all that a
+    # decoder of one step ever meets
+    start_share: Share = 0.0
+    # whether the estimator learns only what differs from the velocity that is best for Gaussian latents without any
+    # conditioning; published: it does not. With it one step is a regression from the first update on
+    gaussian_skip: bool = False
     # frames at 25 Hz of one decoding window; even
     window_frames: Annotated[int, Range(2, 2**16)] = 500
     # frames that a window shares with the one before, as context: no more than in training (published: 32 to 64); even

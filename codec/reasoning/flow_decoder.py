@@ -58,7 +58,12 @@ class FlowDecoder(nn.Module):
         The estimator may be of a narrower type than the path, see `ReasoningCodec.set_decoder_dtype`.
         """
         x = torch.cat([y, context, mu], dim=-1).to(self.estimator.output_offset.dtype)
-        return self.estimator(x, t, mask).to(y.dtype)
+        velocity = self.estimator(x, t, mask).to(y.dtype)
+        if not self.config.gaussian_skip:
+            return velocity
+        # E[x - z | y] for independent standard normal x and z, where y = (1 - t) z + t x
+        time = t[:, None, None].to(y.dtype)
+        return velocity + (2 * time - 1) / (time.square() + (1 - time).square()) * y
 
     def loss(
         self, latents: Tensor, mu: Tensor, mask: Tensor, context_frames: Tensor, t: Tensor, noise: Tensor
@@ -85,10 +90,17 @@ class FlowDecoder(nn.Module):
         return error.sum() / (weight.sum() * self.latent_dim).clamp(min=1.0)
 
     def sample_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Flow times of a training batch, (batch,) in [0, 1]: uniform, or logit-normal (more of them in the middle)."""
+        """Flow times of a training batch, (batch,) in [0, 1]: uniform, or logit-normal (more of them in the middle).
+
+        A share `start_share` of them is 0.
+        """
         if self.config.time_sampling == "uniform":
-            return torch.rand(batch, generator=generator)
-        return torch.sigmoid(torch.randn(batch, generator=generator))
+            times = torch.rand(batch, generator=generator)
+        else:
+            times = torch.sigmoid(torch.randn(batch, generator=generator))
+        if self.config.start_share:
+            times = times * (torch.rand(batch, generator=generator) >= self.config.start_share)
+        return times
 
     @torch.no_grad()
     def solve(

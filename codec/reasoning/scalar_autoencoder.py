@@ -29,6 +29,7 @@ from codec.reasoning.scalar_layers import (
     PrincipalComponents,
     SampleFilter,
     keep,
+    mel_weights,
 )
 
 LEVELS = 9  # a latent is rounded to a multiple of 1/9: 19 levels
@@ -203,10 +204,15 @@ class ScalarAutoencoder(Pretrained):
         return signal if self.principal is None else signal + self.principal.up(latents)
 
     @torch.no_grad()
-    def fit_principal_components(self, clips: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def fit_principal_components(self, clips: Iterable[tuple[Tensor, Tensor]], mel_weighted: bool = False) -> None:
         """Set the principal components to those of (waveforms (B, n), lengths (B,)) batches.
 
         The network then starts from the best linear code, and needs a tenth of the steps to the same error.
+
+        Args:
+            clips: The batches.
+            mel_weighted: An error counts alike wherever it lies on the mel scale, rather than in every bin alike. Two
+                thirds of the bins of a spectrum at 24 kHz lie above 4 kHz, where a quarter of the mel scale does.
 
         Raises:
             ValueError: The config has none.
@@ -219,7 +225,9 @@ class ScalarAutoencoder(Pretrained):
             pieces = signal.unflatten(-1, (-1, self.principal.factor)).movedim(2, 1)  # (B, T25, num_bands, factor)
             frames = -(-lengths // self.config.samples_per_frame)
             vectors.append(pieces[length_mask(frames, pieces.shape[1])])
-        self.principal.fit(torch.cat(vectors))
+        pieces = torch.cat(vectors)
+        weights = mel_weights(self.config.num_bands, self.config.sample_rate) if mel_weighted else pieces.new_ones(1)
+        self.principal.fit(pieces, weights.to(pieces))
 
     def _latent_frames(self, lengths: Tensor | None) -> Tensor | None:
         return None if lengths is None else -(-lengths // self.config.samples_per_frame)

@@ -137,20 +137,19 @@ class PrincipalComponents(nn.Module):
         self.register_buffer("decoder", torch.zeros(latents, bands, factor))
 
     @torch.no_grad()
-    def fit(self, vectors: Tensor) -> None:
-        """Fit to (N, bands, factor) stretches of signal."""
-        flat, latents = vectors.flatten(1).double(), len(self.encoder)  # (N, bands factor)
-        mean = flat.mean(0)
-        power, directions = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))  # ascending
+    def fit(self, vectors: Tensor, weights: Tensor) -> None:
+        """Fit to (N, bands, factor) stretches of signal; weights (bands,): how much an error of each band counts."""
+        self.mean.copy_(vectors.double().mean(0))
+        flat, latents = ((vectors - self.mean) * weights[:, None]).flatten(1).double(), len(self.encoder)
+        power, directions = torch.linalg.eigh(flat.T @ flat / len(flat))  # ascending
         directions = directions[:, -latents:].T  # (latents, bands factor)
         deviation = power[-latents:].clamp(min=1e-6).sqrt()
         rotation = _cosines(latents)
         shares = (rotation.square() @ deviation).sqrt()  # deviation of each coefficient after the rotation
         encoder = LATENT_DEVIATION / shares[:, None] * (rotation / deviation.sqrt()) @ directions
         decoder = shares[:, None] / LATENT_DEVIATION * (rotation * deviation.sqrt()) @ directions
-        self.mean.copy_(mean.view_as(self.mean))
-        self.encoder.copy_(encoder.view_as(self.encoder))
-        self.decoder.copy_(decoder.view_as(self.decoder))
+        self.encoder.copy_(encoder.view_as(self.encoder) * weights[:, None])
+        self.decoder.copy_(decoder.view_as(self.decoder) / weights[:, None])
 
     def down(self, signal: Tensor) -> Tensor:
         """(B, bands, T factor) -> coefficients (B, latents, T)."""
@@ -161,6 +160,13 @@ class PrincipalComponents(nn.Module):
         """(B, latents, T) -> the signal (B, bands, T factor) that they stand for."""
         signal = F.conv_transpose1d(coefficients, self.decoder, stride=self.factor)
         return signal + self.mean.repeat(1, coefficients.shape[-1])
+
+
+def mel_weights(bands: int, sample_rate: int) -> Tensor:
+    """(bands,) weights of the bins of a spectrum, of mean square 1: squared, the slope of the mel scale there."""
+    frequencies = torch.linspace(0.0, sample_rate / 2, bands)
+    slope = 1.0 / (700.0 + frequencies)  # of 1127 ln(1 + f / 700), but for a factor
+    return (slope / slope.mean()).sqrt()
 
 
 def _cosines(size: int) -> Tensor:

@@ -80,7 +80,7 @@ class StructuralBranch(nn.Module):
         self.quantiser = nn.ModuleDict(
             {name: residual_quantiser(dim, LEVELS[name], config.quantiser) for name in BRANCHES}
         )
-        self.condition_projection = nn.Linear(dim, dim)
+        self.condition_projection = nn.Linear(dim, config.conditions * dim)
         self.no_condition = nn.Parameter(torch.randn(dim))  # for frames beyond a clip that share its window
         self.phone_decoder = FeatureDecoder(dim, feature_dims["phone"], strides=(2, 2))
 
@@ -156,7 +156,8 @@ class StructuralBranch(nn.Module):
 
         mask (B, 2 * T12) bool: where False, the learned 'no condition' vector is used instead.
         """
-        mu = self.condition_projection(quantised).repeat_interleave(2, dim=1)
+        mu = self.condition_projection(quantised)
+        mu = mu.repeat_interleave(2, dim=1) if self.config.conditions == 1 else mu.unflatten(-1, (2, -1)).flatten(1, 2)
         return mu if mask is None else torch.where(mask[:, :, None], mu, self.no_condition.to(mu.dtype))
 
     def phone_loss(self, phone: Tensor, features: Tensor, mask: Tensor) -> Tensor:

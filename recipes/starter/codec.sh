@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What the demo loads, trained from nothing: text model, scalar autoencoder, descriptive branch, and the whole codec.
-# Takes longer than the demo. A second corpus (a YAML file, see docs/data.md) is heard beside the starter's.
+# Takes longer than the demo. Further corpora (YAML files, see docs/add_a_corpus.md) are heard beside the starter's where
+# the codec learns to rebuild sounds; the shipped one heard five hours of real recordings, which assets/README.md names.
 #
-#   recipes/starter/codec.sh [RUN_FOLDER [CORPUS]]
+#   recipes/starter/codec.sh [RUN_FOLDER [CORPUS ...]]
 set -euo pipefail
 source "$(dirname "$0")/processes.sh"
 run=${1:-runs/codec}
-corpora="[$run/corpus${2:+,$2}]"
+shift $(($# > 0))
+corpora="[$(IFS=,; echo "$run/corpus${*:+,$*}")]"
 mkdir -p "$run"
 
 step "A starter corpus"
@@ -16,7 +18,7 @@ step "A text model"
 uniaudio train starter/text out="$run/text" --resume
 
 step "Codec stage 0: the scalar autoencoder"
-uniaudio train starter/scalar out="$run/scalar" corpora="[$run/corpus]" --resume
+uniaudio train starter/scalar out="$run/scalar" corpora="$corpora" --resume
 
 step "Codec stage 1: the descriptive branch answers the text model's questions"
 train starter/descriptive out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume

@@ -46,24 +46,30 @@ class AudioCrops:
         batch: clips in a batch.
         crop_seconds: length of the longest crop.
         key: what the random numbers depend on, such as seed and split.
+        tiled: long clips are cut at multiples of `crop_seconds`, and at their end, rather than anywhere: the same few
+            crops come again and again, for trainers that keep what they computed of one.
 
     Raises:
         UserError: there is no clip.
     """
 
-    def __init__(self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: int | str) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: int | str, tiled: bool = False
+    ) -> None:
         if not clips:
             raise UserError("no clip to train on: look at the corpora and their splits")
-        self.clips, self.size, self.key = list(clips), batch, key
+        self.clips, self.size, self.key, self.tiled = list(clips), batch, key, tiled
         self.most = round(crop_seconds * SAMPLE_RATE)
         self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
 
     @classmethod
-    def train_and_dev(cls, corpora: Sequence[str], batch: int, crop_seconds: float, seed: int) -> tuple[Self, Self]:
+    def train_and_dev(
+        cls, corpora: Sequence[str], batch: int, crop_seconds: float, seed: int, tiled: bool = False
+    ) -> tuple[Self, Self]:
         """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class."""
         clips = read_corpora(corpora)
         train, dev = (
-            cls([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split)
+            cls([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split, tiled=tiled)
             for split in ("train", "dev")
         )
         return train, dev
@@ -80,7 +86,9 @@ class AudioCrops:
         crops = []
         for clip in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
             length = min(self.lengths[clip], self.most)
-            crops.append(Crop(self.clips[clip], rng.randint(0, self.lengths[clip] - length), length))
+            last = self.lengths[clip] - length
+            start = min(rng.randint(0, -(-last // self.most)) * self.most, last) if self.tiled else rng.randint(0, last)
+            crops.append(Crop(self.clips[clip], start, length))
         return crops
 
 

@@ -47,6 +47,8 @@ class ScalarRecipe(Recipe):
     latent_weight: NonNegative = 0.1
     # micro-batches to which the principal components are fitted
     fit_batches: Count = 100
+    # whether these count errors alike all over the mel scale, as ears do, rather than in every bin alike
+    mel_weighted: bool = False
     # dB; crops are scaled by a random gain between this and +3 dB
     quietest_db: Decibels = -12.0
     # the discriminator; left out: no adversarial loss
@@ -55,6 +57,8 @@ class ScalarRecipe(Recipe):
     def __post_init__(self) -> None:
         if self.autoencoder.sample_rate != SAMPLE_RATE:
             raise UserError(f"autoencoder.sample_rate must be {SAMPLE_RATE}, the rate of every waveform here")
+        if self.mel_weighted and not self.autoencoder.principal_components:
+            raise UserError("mel_weighted is about principal components: set autoencoder.principal_components as well")
 
 
 def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
@@ -65,7 +69,8 @@ def run(recipe: ScalarRecipe, resume: Resume = False) -> Path:
         run.check(facts)
         autoencoder = ScalarAutoencoder(recipe.autoencoder)
         if recipe.autoencoder.principal_components and run.checkpoint is None:
-            autoencoder.fit_principal_components(load_batch(train.batch(i)) for i in range(recipe.fit_batches))
+            batches = (load_batch(train.batch(index)) for index in range(recipe.fit_batches))
+            autoencoder.fit_principal_components(batches, recipe.mel_weighted)
         engines = {"model": _engine(recipe, autoencoder, recipe.optimiser, run, "model")}
         engine, adversary = engines["model"], recipe.adversary
         reconstruction = ReconstructionLoss(autoencoder).to(engine.device)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
+from codec.layers.initialisation import initialise_from_data
 from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import FlowConfig, ReasoningCodecConfig, StructuralConfig
@@ -58,7 +59,8 @@ class ReconstructionRecipe(Recipe):
     prefix_share: Share = 0.5
     # probability that a clip loses its conditioning (classifier-free guidance)
     unconditional_chance: Share = 0.1
-    # whether features from the frozen parts are kept in memory once they are computed, in 16 bits
+    # whether features from the frozen parts are kept in memory once they are computed, in 16 bits; long clips are then
+    # always cut at the same places
     cache_features: bool = False
 
 
@@ -151,12 +153,15 @@ class Reconstruction(nn.Module):
 def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        train, held_out = AudioCrops.train_and_dev(
+            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, tiled=recipe.cache_features
+        )
         facts = {"clips": train.fingerprint}
         run.check(facts)
         codec = untrained_codec(recipe)
         if run.checkpoint is None:
             measure_latents(codec, train)
+            initialise(codec, train)
         model = Reconstruction(codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained half gets its mode back below
@@ -231,6 +236,26 @@ def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
     for part in (codec.descriptive, codec.scalar, codec.experts):
         part.requires_grad_(False)
     return codec.eval()
+
+
+def initialise(codec: ReasoningCodec, crops: AudioCrops) -> None:
+    """Set the scales of what lies between features and flow from the first batch, see `initialise_from_data`.
+
+    At PyTorch's scale every projection shrinks what varies in its input, and the noise drowns the conditioning.
+    """
+    features = FeatureExtractor(codec)(crops.batch(0), codec.structural.no_condition.device)
+    branch, estimator = codec.structural, codec.flow.estimator
+
+    def forward() -> None:
+        modulated = branch.modulate(branch.fuse(features.experts), features.descriptive)
+        passed = [
+            quantiser.project_out(quantiser.project_in(modulated[n])) for n, quantiser in branch.quantiser.items()
+        ]
+        mu = branch.condition(sum(passed))[:, : features.latents.shape[1]]
+        latents = codec.flow.normalise(features.latents)
+        estimator.input(torch.cat([torch.randn_like(latents), torch.zeros_like(latents), mu], dim=-1))
+
+    initialise_from_data(nn.ModuleList([branch, estimator.input]), forward)
 
 
 @torch.no_grad()

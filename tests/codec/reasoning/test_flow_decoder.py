@@ -1,5 +1,7 @@
 """Flow matching against the published numbers, and its loss, solvers, guidance and prefix."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -138,6 +140,42 @@ def test_bad_settings_are_refused():
         flow.solve(noise, mu, solver="heun")
     with pytest.raises(UserError, match="time_sampling"):
         FlowConfig(time_sampling="cosine")
+
+
+@torch.no_grad()
+def test_beside_the_gaussian_skip_the_estimator_learns_what_is_left():
+    """An estimator of zero then has the velocity that no other beats for independent normal latents and noise."""
+    torch.manual_seed(0)
+    flow = FlowDecoder(replace(SMALL, gaussian_skip=True), latent_dim=4, condition_dim=6).eval()
+    for parameter in flow.estimator.output.parameters():
+        torch.nn.init.zeros_(parameter)
+    x, noise, mu = torch.randn(400, 25, 4), torch.randn(400, 25, 4), torch.zeros(400, 25, 6)
+    mask, no_context = torch.ones(400, 25, dtype=torch.bool), torch.zeros(400, dtype=torch.long)
+    for t in (0.0, 0.3, 0.5, 0.9):
+        y = (1 - t) * noise + t * x
+        best = ((x - noise) * y).mean() / y.square().mean() * y  # by least squares
+        least = (best - (x - noise)).square().mean()
+        loss = flow.loss(x, mu, mask, no_context, torch.full((400,), t), noise)
+        assert loss == pytest.approx(float(least), rel=0.01), t
+    assert flow.solve(noise, mu, steps=1, guidance=1.0).abs().max() < 1e-6  # the mean of what no conditioning tells
+
+
+@torch.no_grad()
+def test_one_step_is_a_regression_whatever_the_noise():
+    torch.manual_seed(1)
+    flow = FlowDecoder(replace(SMALL, gaussian_skip=True), latent_dim=4, condition_dim=6).eval()
+    flow.estimator.input.conv.weight.data[:, :4] = 0.0  # as trained at t = 0, where the noise tells nothing
+    mu = torch.randn(2, 8, 6)
+    a, b = (flow.solve(torch.randn(2, 8, 4), mu, steps=1, guidance=1.0) for _ in range(2))
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    assert a.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_flow_times_is_the_start(share):
+    flow = FlowDecoder(replace(SMALL, start_share=share), 4, 6)
+    times = flow.sample_times(4000, torch.Generator().manual_seed(5))
+    assert (times == 0).float().mean() == pytest.approx(share, abs=0.03)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "logit_normal"])

@@ -219,6 +219,19 @@ def test_principal_components_are_those_of_the_clips_and_not_of_their_padding():
 
 
 @torch.no_grad()
+def test_mel_weighted_components_keep_more_of_the_low_bands():
+    clips, lengths = noise(8, 9600), torch.full((8,), 9600)
+    wanted = build("stft").signal(clips)
+    low = {}
+    for weighted in (False, True):
+        model = build("stft with principal components")
+        model.fit_principal_components([(clips, lengths)], mel_weighted=weighted)
+        error = (model.principal.up(model.principal.down(wanted)) - wanted).square().mean((0, 2))
+        low[weighted] = error[:100].mean() / error.mean()
+    assert low[True] < low[False] - 0.03
+
+
+@torch.no_grad()
 def test_principal_components_alone_bring_back_what_they_were_fitted_to():
     time = torch.arange(24000) / 24000
     clip = 0.3 * torch.sin(2 * torch.pi * 400 * time * (1 + time))[None]

@@ -1,8 +1,11 @@
 """The structural branch against the published numbers, its codebooks' health, and its masks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from codec.io.errors import UserError
 from codec.layers.config import QuantiserConfig
 from codec.reasoning.config import StructuralConfig
 from codec.reasoning.structural_branch import BRANCHES, FEATURE_FRAMES, StructuralBranch
@@ -170,6 +173,22 @@ def test_padding_does_not_reach_the_codebooks_or_the_losses():
         results.append((out.commitment, loss, branch.quantiser["acoustic"].layers[0]._codebook.cluster_size.clone()))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@torch.no_grad()
+def test_a_frame_conditions_its_two_latent_frames_alike_or_each_on_its_own():
+    vectors = torch.randn(2, 5, 16)
+    same = small_branch().condition(vectors)
+    assert same.shape == (2, 10, 16) and torch.equal(same[:, 0::2], same[:, 1::2])
+    branch = small_branch(config=replace(SMALL, conditions=2))
+    own = branch.condition(vectors)
+    assert own.shape == (2, 10, 16) and not torch.isclose(own[:, 0::2], own[:, 1::2]).all(-1).any()
+    projected = branch.condition_projection(vectors[0, 3])
+    torch.testing.assert_close(own[0, 6:8].flatten(), projected)
+    mask = torch.tensor([[True] * 10, [True] * 7 + [False] * 3])
+    assert (branch.condition(vectors, mask)[1, 7:] == branch.no_condition).all()
+    with pytest.raises(UserError, match="conditions"):
+        replace(SMALL, conditions=3)
 
 
 def test_features_of_unequal_length_are_refused():

@@ -46,6 +46,16 @@ def test_crops_hold_the_stretch_they_name(clips):
     assert len(starts) > 5  # long clips are cut at random places
 
 
+def test_tiled_crops_come_again_and_cover_every_clip(clips):
+    crops = AudioCrops(clips, 4, 0.5, 1, tiled=True)
+    drawn = [crop for index in range(400) for crop in crops.batch(index)]
+    for clip, length in zip(crops.clips, crops.lengths, strict=True):
+        starts = sorted({crop.start for crop in drawn if crop.clip is clip})
+        tile = min(length, 12_000)
+        assert starts == sorted({min(at, length - tile) for at in range(0, length, 12_000)}), length
+        assert {crop.length for crop in drawn if crop.clip is clip} == {tile}
+
+
 def test_little_of_a_batch_is_padding(clips):
     crops = AudioCrops(clips, 4, 10.0, 1)
     lengths = [[crop.length for crop in crops.batch(i)] for i in range(40)]
