@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from codec.io.errors import UserError
 from codec.reasoning.descriptive_branch import DescriptiveBranch, DescriptiveOutput
 from lm.text_backbone import load_text_model
 from lm.text_tokenizer import TextTokenizer
+from training.codec.losses.label_heads import LabelHeads
 from training.lm.audio_projector import AUDIO_LLM_FILE, find_audio_llm, read_audio_llm
 from training.lm.lora import LoraRecipe
 from training.lm.prompt_template import Dialogue
@@ -38,6 +39,8 @@ class AudioLLMLosses:
     commitment: Tensor
     # mean CTC loss per text token of the transcripts, 0 without the auxiliary head
     alignment: Tensor
+    # mean cross-entropy of the clips' labels, 0 without heads for them
+    labels: Tensor
     # (B, T5, 8) descriptive ids, -1 beyond each clip; None where quantisation was left out
     codes: Tensor | None
 
@@ -52,6 +55,7 @@ class AudioLLM(nn.Module):
         lora: of the adapters on all linear layers of the text model.
         align: with an auxiliary head that reads the transcript off the 25 Hz states by CTC.
         precision: of the text model's frozen weights.
+        labels: label -> its values, of which auxiliary heads are made; see LabelHeads.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class AudioLLM(nn.Module):
         lora: LoraRecipe,
         align: bool,
         precision: torch.dtype = torch.float32,
+        labels: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         model = load_text_model(text_model, precision)
@@ -82,6 +87,7 @@ class AudioLLM(nn.Module):
         self.tokenizer = tokenizer
         self.projection = nn.Linear(branch.config.dim, model.config.hidden_size)
         self.alignment = nn.Linear(branch.config.dim, tokenizer.size + 1) if align else None  # the last id is the blank
+        self.label_heads = LabelHeads(branch.config.dim, labels) if labels else None
 
     def forward(
         self,
@@ -90,6 +96,7 @@ class AudioLLM(nn.Module):
         frames: Tensor,
         dialogues: Sequence[Dialogue],
         transcripts: Sequence[str],
+        labels: Sequence[Mapping[str, str]],
         quantise: bool,
     ) -> AudioLLMLosses:
         """Losses of a batch of B questions.
@@ -100,6 +107,7 @@ class AudioLLM(nn.Module):
             frames: (B,) 25 Hz frames of each recording.
             dialogues: question and answer about each recording.
             transcripts: of each recording, "" where there is none.
+            labels: of each recording, as far as they are known.
             quantise: whether the text model reads quantised frames.
         """
         described = self.branch(speech, music, frames, quantise)
@@ -120,7 +128,11 @@ class AudioLLM(nn.Module):
         logits = text_model.get_output_embeddings()(states[is_target])  # the vocabulary at the answers alone
         answer = F.cross_entropy(logits.float(), targets[is_target])
         return AudioLLMLosses(
-            answer, described.commitment, self._alignment_loss(described, transcripts), described.codes
+            answer,
+            described.commitment,
+            self._alignment_loss(described, transcripts),
+            self._label_loss(described, labels),
+            described.codes,
         )
 
     @torch.no_grad()
@@ -171,6 +183,11 @@ class AudioLLM(nn.Module):
         table = self.text_model.get_input_embeddings()
         return table(torch.as_tensor(ids, dtype=torch.long, device=table.weight.device))
 
+    def _label_loss(self, described: DescriptiveOutput, labels: Sequence[Mapping[str, str]]) -> Tensor:
+        if self.label_heads is None:
+            return described.commitment.new_zeros(())
+        return self.label_heads(described.quantised, described.mask, labels)
+
     def _alignment_loss(self, described: DescriptiveOutput, transcripts: Sequence[str]) -> Tensor:
         rows = [row for row, text in enumerate(transcripts) if text]
         if self.alignment is None or not rows:
@@ -197,6 +214,7 @@ def load_audio_llm(
     precision: torch.dtype,
     align: bool = False,
     dropout: float = 0.0,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[AudioLLM, dict[str, Tensor], float]:
     """The audio LLM of a descriptive run as it was trained; its own tensors as saved; the scale of its adapters.
 
@@ -208,6 +226,7 @@ def load_audio_llm(
         precision: of the text model's frozen weights.
         align: with an auxiliary head, the saved one or else a new one; without, a saved one is ignored.
         dropout: of the adapters.
+        labels: of auxiliary heads, which are always new.
 
     Raises:
         UserError: the file is missing, damaged, or belongs to another text model.
@@ -218,7 +237,7 @@ def load_audio_llm(
     if rank is None:
         raise UserError(f"{path}: no audio LLM can be read (it has no adapters); name a run of kind descriptive")
     lora = LoraRecipe(rank=rank, alpha=round(scale * rank, 6), dropout=dropout)  # rounded: the scale was a quotient
-    audio_llm = AudioLLM(branch, text_model, tokenizer, lora, align, precision)
+    audio_llm = AudioLLM(branch, text_model, tokenizer, lora, align, precision, labels)
     own = {name: t for name, t in state.items() if align or not name.startswith("alignment.")}
     try:
         loaded = audio_llm.load_state_dict(own, strict=False)
@@ -228,7 +247,7 @@ def load_audio_llm(
             "descriptive run was trained with"
         ) from error
     parameters = {name for name, p in audio_llm.named_parameters() if p.requires_grad}
-    required = {name for name in parameters if not name.startswith(("branch.", "alignment."))}
+    required = {name for name in parameters if not name.startswith(("branch.", "alignment.", "label_heads."))}
     if loaded.unexpected_keys or required - own.keys():
         odd = sorted({*loaded.unexpected_keys, *(required - own.keys())})
         raise UserError(

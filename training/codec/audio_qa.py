@@ -88,14 +88,21 @@ class AudioQABatch:
         """Of all recordings together."""
         return int(self.frames.sum()) / 25
 
+    @property
+    def questions(self) -> list[str]:
+        """Of the examples."""
+        return [example.dialogue.question for example in self.examples]
+
+    def features(self, device: torch.device) -> dict[str, Tensor]:
+        """What the audio LLM hears."""
+        return {name: getattr(self, name).to(device) for name in ("speech", "music", "frames")}
+
     def inputs(self, device: torch.device) -> dict[str, Any]:
-        """Arguments of AudioLLM.forward but for `quantise`."""
-        return {
-            "speech": self.speech.to(device),
-            "music": self.music.to(device),
-            "frames": self.frames.to(device),
+        """Arguments of AudioLLM.forward but for `quantise`. Of a pair is not told which was said where."""
+        return self.features(device) | {
             "dialogues": [example.dialogue for example in self.examples],
             "transcripts": [e.clip.text if e.clip.kind == "speech" and e.other is None else "" for e in self.examples],
+            "labels": [e.clip.labels if e.other is None else {} for e in self.examples],
         }
 
 

@@ -100,11 +100,8 @@ def held_out_scores(
     for task in held_out.clips_of:
         references, predictions = [], []
         for batch in held_out.questions(task, limit):
-            inputs = batch.inputs(device)
-            dialogues = inputs.pop("dialogues")
-            inputs.pop("transcripts")
-            predictions += audio_llm.answer(**inputs, questions=[d.question for d in dialogues], quantise=quantise)
-            references += [d.answer for d in dialogues]
+            predictions += audio_llm.answer(**batch.features(device), questions=batch.questions, quantise=quantise)
+            references += [example.dialogue.answer for example in batch.examples]
         if task == "asr":
             scores["val/wer"] = jiwer.wer(references, predictions)
         else:

@@ -6,7 +6,7 @@ go without quantisation, so that the codebooks start from vectors that already m
 
 Beyond the paper, and off in the full recipe: `alignment_weight` adds a CTC loss that reads the transcript off the
 branch's 25 Hz states. It aligns the branch with the words where there are hours of speech rather than years, and has
-no cost at inference.
+no cost at inference. `label_weight` adds one of linear heads that read the clips' labels off the quantised frames.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from auditory_sentences.builders.catalogue import label_values
 from auditory_sentences.corpora.read import read_corpora
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
@@ -63,6 +64,8 @@ class DescriptiveRecipe(SupervisionRecipe):
     commitment_weight: NonNegative = 1.0
     # weight of the CTC loss that reads transcripts off the branch's 25 Hz states
     alignment_weight: NonNegative = 0.0
+    # weight of the loss of linear heads that read every label of a clip off its frames: gender, tempo, class, ...
+    label_weight: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,18 +98,33 @@ def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
             facts["init"] = fingerprint_of(start)
         run.check(facts)
         align = recipe.alignment_weight > 0
+        labels = label_values(clip for clip in clips if clip.split == "train") if recipe.label_weight else {}
         if start:
             audio_llm, _, scale = load_audio_llm(
-                encoder.branch, start, recipe.text_model, tokenizer, recipe.text_dtype, align, recipe.lora.dropout
+                encoder.branch,
+                start,
+                recipe.text_model,
+                tokenizer,
+                recipe.text_dtype,
+                align,
+                recipe.lora.dropout,
+                labels,
             )
             audio_llm.train()
         else:
-            audio_llm = AudioLLM(encoder.branch, recipe.text_model, tokenizer, recipe.lora, align, recipe.text_dtype)
+            audio_llm = AudioLLM(
+                encoder.branch, recipe.text_model, tokenizer, recipe.lora, align, recipe.text_dtype, labels
+            )
             scale = recipe.lora.alpha / recipe.lora.rank
         engine = Engine(audio_llm, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         encoder.to(engine.device)
         usage = CodebookUsage(recipe.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
-        weights = {"answer": 1.0, "commitment": recipe.commitment_weight, "alignment": recipe.alignment_weight}
+        weights = {
+            "answer": 1.0,
+            "commitment": recipe.commitment_weight,
+            "alignment": recipe.alignment_weight,
+            "labels": recipe.label_weight,
+        }
         write = partial(write_model, encoder, engine.trainable, scale)
 
         for step in run.steps():
@@ -115,7 +133,7 @@ def run(recipe: DescriptiveRecipe, resume: Resume = False) -> Path:
                 batch = train.batch(index)
                 with plain_attention(engine.device):
                     out = engine(**batch.inputs(engine.device), quantise=quantise)
-                losses = {"answer": out.answer, "commitment": out.commitment, "alignment": out.alignment}
+                losses = {name: getattr(out, name) for name in weights}
                 loss = weighted_sum(losses, weights)
                 engine.backward(loss, names=batch.names)
                 engine.record(loss=loss, **losses)
@@ -161,5 +179,6 @@ def write_model(
     """Fill a model folder from an audio LLM's state: the branch, and the audio LLM's own trained tensors beside it."""
     prefix = "branch."
     encoder.save_pretrained(folder, {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-    own = {name: tensor for name, tensor in state.items() if name in trained and not name.startswith(prefix)}
+    passing = (prefix, "label_heads.")  # the heads are of training alone
+    own = {name: tensor for name, tensor in state.items() if name in trained and not name.startswith(passing)}
     save_audio_llm(own, scale, folder / AUDIO_LLM_FILE)

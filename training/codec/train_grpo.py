@@ -229,10 +229,7 @@ def roll_out(
 
 def policy_inputs(batch: AudioQABatch, device: torch.device) -> dict[str, Any]:
     """Features and questions of a batch, as Policy takes them."""
-    inputs = batch.inputs(device)
-    return {name: inputs[name] for name in ("speech", "music", "frames")} | {
-        "questions": [dialogue.question for dialogue in inputs["dialogues"]]
-    }
+    return batch.features(device) | {"questions": batch.questions}
 
 
 def held_out_rewards(

@@ -37,6 +37,7 @@ def batch() -> dict:
     return features() | {
         "dialogues": [Dialogue("Transcribe the speech.", "one two three"), Dialogue("Which sound is this?", "bell")],
         "transcripts": ["one two three", ""],
+        "labels": [{"gender": "male"}, {"class": "bell"}],
     }
 
 

@@ -103,7 +103,8 @@ def test_two_voices_are_heard_one_after_the_other(clips, cache):
         assert batch.frames[row] == frames[0] == feature_frames(len(waveform), 25)
         torch.testing.assert_close(batch.speech[row, :, : speech.shape[2]], speech[0], atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(batch.music[row, :, : music.shape[2]], music[0], atol=2e-3, rtol=2e-3)
-    assert batch.inputs(torch.device("cpu"))["transcripts"] == [""] * 4  # which of the two was said where is not told
+    inputs = batch.inputs(torch.device("cpu"))
+    assert inputs["transcripts"] == [""] * 4 and inputs["labels"] == [{}] * 4  # which of the two said what is not told
     assert batch.examples == dataset(clips, {"speaker_verification": 1.0}).batch(3).examples
 
 

@@ -21,8 +21,9 @@ class Questions:
     clips_of = {"asr": [], "audio_qa:class": []}
 
     def questions(self, task: str, limit: int) -> list[SimpleNamespace]:
-        dialogues = [Dialogue(f"{task} {i}", "bell") for i in range(limit)]
-        return [SimpleNamespace(inputs=lambda device: {"dialogues": dialogues, "transcripts": [], "speech": device})]
+        examples = [SimpleNamespace(dialogue=Dialogue(f"{task} {i}", "bell")) for i in range(limit)]
+        questions = [example.dialogue.question for example in examples]
+        return [SimpleNamespace(features=lambda device: {"speech": device}, questions=questions, examples=examples)]
 
 
 class Answers:

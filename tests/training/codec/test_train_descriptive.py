@@ -74,6 +74,7 @@ def tiny(corpus: Path, text_model: str, out: Path, **changes) -> DescriptiveReci
         "batch": 4,
         "quantise_after": 1,
         "alignment_weight": 0.1,
+        "label_weight": 0.1,
         "cache_features": True,
         "augmentation": {"time_masks": 1, "band_masks": 1, "warp": 0.05},
         "optimiser": {"lr": 3e-3, "warmup_steps": 3},
@@ -110,6 +111,22 @@ def test_learns_to_tell_bells_from_birds(corpus, text_model, tmp_path):
         tones = torch.sin(2 * torch.pi * torch.tensor([[400.0], [2500.0]]) * torch.arange(20000) / 24000)
         codes = encoder(0.4 * tones, torch.tensor([20000, 20000])).codes
     assert not torch.equal(codes[0], codes[1])
+
+
+def test_labels_are_learned_though_nobody_asks_for_them(corpus, text_model, tmp_path):
+    changes = {
+        "tasks": {"sound_caption": 1.0},
+        "held_out_tasks": ["sound_caption"],
+        "steps": 80,
+        "save_every": 80,
+        "label_weight": 1.0,
+    }
+    changes |= {"quantise_after": 79, "augmentation": {}, "optimiser": {"lr": 3e-3, "warmup_steps": 3}}
+    folder = run(tiny(corpus, text_model, tmp_path / "run", **changes))
+    losses = [entry["labels"] for entry in read_metrics(tmp_path / "run") if "labels" in entry]
+    assert sum(losses[-11:-1]) < 0.5 * sum(losses[:10])
+    kept = load_file(folder / "audio_llm.safetensors").keys() | load_file(folder / "model.safetensors").keys()
+    assert not any("label_heads" in name for name in kept)  # the finished branch has no use for them
 
 
 def test_interrupted_equals_uninterrupted(corpus, text_model, tmp_path):
