@@ -29,8 +29,8 @@ class EvaluationConfig:
 
     # model folder, or hub id (default: $UNIAUDIO_MODEL, or starter/model, or none where --codec is given)
     model: str | Path | None = None
-    # starter, few_shot, unseen, real, codec, codec_reconstruction, codec_tokens, codec_real, or YAML files (default:
-    # starter)
+    # starter, few_shot, unseen, real, codec, codec_reconstruction, codec_tokens, codec_real, codec_dev, or YAML files
+    # (default: starter)
     suite: tuple[str | Path, ...] = ("starter",)
     # numbers of solved examples (default: all that the tasks list)
     shots: tuple[Index, ...] | None = None

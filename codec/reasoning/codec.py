@@ -101,7 +101,7 @@ class ReasoningCodec(WindowedTokenizer):
 
     def identity_values(self) -> dict[str, Any]:
         values = without_defaults(self.config)
-        for name in ("decode_steps", "decode_guidance"):  # the ids mean the same however they are decoded
+        for name in ("decode_steps", "decode_guidance", "distilled"):  # the ids mean the same however they are decoded
             values.pop(name, None)
         return values
 

@@ -232,6 +232,8 @@ class ReasoningCodecConfig:
     decode_steps: Annotated[int, Range(1, 1000)] = 10
     # guidance of the flow where a call names none (a distilled decoder: 1); not part of the fingerprint
     decode_guidance: Guidance = 1.5
+    # whether reflow made the flow decoder what it is, which the flow loss would undo; not part of the fingerprint
+    distilled: bool = False
     # encode as the published code does, in segments of 30 s without context of a clip that is repeated to fill them:
     # different ids, and half a minute of audio to encode for the shortest clip
     published_encoding: bool = False

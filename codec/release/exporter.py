@@ -40,7 +40,14 @@ _SCALAR = "scalar."
 _KINDS = {"speech_text": "whisper", "phone": "self_supervised", "music": "conformer"}
 _OURS = ("front_end", "fft_size", "hop", "phase_iterations", "principal_components")  # of the scalar autoencoder
 # Settings that decide how our code encodes and decodes, and that no released file needs to state.
-_FREE = ("encode_window_blocks", "encode_context_blocks", "batch_blocks", "decode_steps", "decode_guidance")
+_FREE = (
+    "encode_window_blocks",
+    "encode_context_blocks",
+    "batch_blocks",
+    "decode_steps",
+    "decode_guidance",
+    "distilled",
+)
 _REMEDY = "keep it as a folder of this project, which every verb takes"
 
 

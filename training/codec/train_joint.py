@@ -195,7 +195,7 @@ def trained_codec(recipe: JointRecipe) -> ReasoningCodec:
         UserError: init names none, or one whose decoder is distilled.
     """
     codec = load_reasoning_codec(resolve_model(recipe.init))
-    if codec.config.decode_guidance == 1:
+    if codec.config.distilled:
         raise UserError(
             f"{recipe.init}: its decoder is distilled, which the flow loss would undo; start from the codec before "
             "that and distil what joint fine-tuning makes of it"

@@ -153,7 +153,7 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
         codec = trained_codec(recipe)
         facts = {"clips": train.fingerprint, "init": codec.fingerprint}
         run.check(facts)
-        codec.config = replace(codec.config, decode_steps=recipe.student_steps, decode_guidance=1.0)
+        codec.config = replace(codec.config, decode_steps=recipe.student_steps, decode_guidance=1.0, distilled=True)
         teacher = Teacher(codec, recipe)  # before the engine loads a checkpoint
         model = Student(codec.flow, recipe)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())

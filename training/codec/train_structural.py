@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
-from codec.io.numbers import Guidance, Layers, Name, NonNegative, Seconds, Share, Size
+from codec.io.numbers import Guidance, Layers, NonNegative, Seconds, Share, Size
 from codec.layers.initialisation import initialise_from_data
 from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec
 from codec.reasoning.config import FlowConfig, ReasoningCodecConfig, StructuralConfig
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
+from codec.reasoning.load import load_reasoning_codec
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, load_batch
@@ -68,25 +69,31 @@ class ReconstructionRecipe(Recipe):
 class StructuralRecipe(ReconstructionRecipe):
     """The reconstruction stage, which makes the codec of its parts."""
 
-    READS = ("corpora", "scalar", "descriptive", "phone_expert.source")
+    READS = ("corpora", "init", "scalar", "descriptive", "phone_expert.source")
 
-    # folder of the trained scalar autoencoder, or of a codec, whose own is taken
-    scalar: Name
-    # folder of the trained descriptive branch with its two experts, or of a codec, whose own are taken
-    descriptive: Name
-    # expert encoder of the role phone
-    phone_expert: ExpertConfig = ExpertConfig("phone")
-    # sizes of the structural branch
-    structural: StructuralConfig = field(default_factory=StructuralConfig)
-    # sizes of the flow decoder
-    flow: FlowConfig = field(default_factory=FlowConfig)
+    # folder of a codec whose structural branch and flow decoder go on learning; empty: new ones
+    init: str = ""
+    # folder of the trained scalar autoencoder, or of a codec, whose own is taken; empty: that of init
+    scalar: str = ""
+    # folder of the trained descriptive branch with its two experts, or of a codec, whose own are taken; empty: those of
+    # init
+    descriptive: str = ""
+    # expert encoder of the role phone; left out: that of init, or spectral features
+    phone_expert: ExpertConfig | None = None
+    # sizes of the structural branch; left out: those of init, or the published ones
+    structural: StructuralConfig | None = None
+    # sizes of the flow decoder; left out: those of init, or the published ones
+    flow: FlowConfig | None = None
     # solver steps of the finished codec, where a call names none
     decode_steps: Layers = 10
     # classifier-free guidance of the finished codec, where a call names none; 1: none
     decode_guidance: Guidance = 1.5
 
     def __post_init__(self) -> None:
-        check_prefixes(self, self.flow)
+        if not self.init and not (self.scalar and self.descriptive):
+            raise UserError("name the folders of scalar and descriptive, or with init that of a codec that has both")
+        if not self.init:
+            check_prefixes(self, self.flow or FlowConfig())
 
 
 def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
@@ -158,8 +165,8 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         )
         facts = {"clips": train.fingerprint}
         run.check(facts)
-        codec = untrained_codec(recipe)
-        if run.checkpoint is None:
+        codec = codec_to_train(recipe)
+        if run.checkpoint is None and not recipe.init:
             measure_latents(codec, train)
             initialise(codec, train)
         model = Reconstruction(codec)
@@ -167,7 +174,7 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         codec.to(engine.device).eval()  # the trained half gets its mode back below
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features)
-        usage = CodebookUsage(recipe.structural.quantiser.codebook_size, GROUPS)
+        usage = CodebookUsage(codec.config.structural.quantiser.codebook_size, GROUPS)
 
         for step in run.steps():
             for index in engine.micro_batches(step):
@@ -215,24 +222,41 @@ def held_out_flow(
     return float(torch.stack(losses).mean())
 
 
-def untrained_codec(recipe: StructuralRecipe) -> ReasoningCodec:
-    """The codec with its trained parts in place, the others randomly initialised."""
-    folder = resolve_model(recipe.scalar)
+def codec_to_train(recipe: StructuralRecipe) -> ReasoningCodec:
+    """The codec with its frozen parts in place; structural branch and flow decoder are those of init, or new.
+
+    Raises:
+        UserError: those of init do not fit the sizes that the recipe states, or the parts that it names.
+    """
+    start = load_reasoning_codec(resolve_model(recipe.init)) if recipe.init else None
+    folder = resolve_model(recipe.scalar or recipe.init)
     is_codec = ReasoningCodec.is_in(folder)
     scalar = ReasoningCodec.from_pretrained(folder).scalar if is_codec else ScalarAutoencoder.from_pretrained(folder)
-    descriptive = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive))
+    descriptive = DescriptiveEncoder.from_pretrained(resolve_model(recipe.descriptive or recipe.init))
+    had = ReasoningCodecConfig() if start is None else start.config
+    phone = next(expert for expert in had.experts if expert.role == "phone")
     config = ReasoningCodecConfig(
-        experts=(*descriptive.config.experts, recipe.phone_expert),
+        experts=(*descriptive.config.experts, recipe.phone_expert or phone),
         descriptive=descriptive.branch.config,
-        structural=recipe.structural,
-        flow=recipe.flow,
+        structural=recipe.structural or had.structural,
+        flow=recipe.flow or had.flow,
         scalar=scalar.config,
         decode_steps=recipe.decode_steps,
         decode_guidance=recipe.decode_guidance,
     )
+    check_prefixes(recipe, config.flow)
     codec = ReasoningCodec(config)
     codec.scalar.load_state_dict(scalar.state_dict())
     codec.descriptive.load_state_dict(descriptive.branch.state_dict())
+    if start is not None:
+        try:
+            codec.structural.load_state_dict(start.structural.state_dict())
+            codec.flow.load_state_dict(start.flow.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"init: {recipe.init} has other sizes than this recipe states, or than the parts that it names "
+                f"({' '.join(str(error).split())[:200]}); leave structural, flow and phone_expert out"
+            ) from error
     for part in (codec.descriptive, codec.scalar, codec.experts):
         part.requires_grad_(False)
     return codec.eval()

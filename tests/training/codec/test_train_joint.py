@@ -244,7 +244,9 @@ def test_starts_that_cannot_be_gone_on_from_are_named(parts, tmp_path):
     small_codec().save_pretrained(tmp_path / "deaf")
     with pytest.raises(UserError, match="audio_llm.safetensors: cannot be read"):
         run(recipe_of(parts, tmp_path / "a", audio_llm=str(tmp_path / "deaf")))
-    small_codec(replace(SMALL, decode_steps=2, decode_guidance=1.0)).save_pretrained(tmp_path / "distilled")
+    small_codec(replace(SMALL, decode_steps=2, decode_guidance=1.0, distilled=True)).save_pretrained(
+        tmp_path / "distilled"
+    )
     with pytest.raises(UserError, match="its decoder is distilled"):
         run(recipe_of(parts, tmp_path / "b", init=str(tmp_path / "distilled")))
     load_tokenizer(parts / "codec").scalar.save_pretrained(tmp_path / "scalar")

@@ -18,7 +18,7 @@ from codec.tokenizer import load_tokenizer
 from tests.factories.codec import SMALL_SCALAR, noise
 from training.codec.audio_crops import AudioCrops
 from training.codec.feature_extractor import FeatureExtractor
-from training.codec.train_structural import StructuralRecipe, draw_conditions, initialise, run, untrained_codec
+from training.codec.train_structural import StructuralRecipe, codec_to_train, draw_conditions, initialise, run
 from training.metrics import read_metrics
 from training.recipe import parse
 
@@ -96,6 +96,28 @@ def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
     assert codec.decode([tokens], steps=1)[0].shape == (9_000,)
 
 
+def test_a_codec_goes_on_learning_with_another_descriptive_branch(parts, tmp_path):
+    first = run(recipe_of(parts, tmp_path / "first"))
+    torch.manual_seed(5)
+    sizes = DescriptiveEncoder.from_pretrained(parts / "describe").config
+    DescriptiveEncoder(sizes).save_pretrained(tmp_path / "other")
+    changes = {"init": str(first), "scalar": "", "structural": None, "flow": None, "steps": 1}
+    changes["optimiser"] = {"lr": 1e-12, "warmup_steps": 0}
+    recipe = recipe_of(parts, tmp_path / "second", descriptive=str(tmp_path / "other"), **changes)
+    second = weights_of(run(recipe))
+    before, other = weights_of(first), load_file(tmp_path / "other" / "model.safetensors")
+    assert before.keys() == second.keys()
+    for name, value in second.items():
+        if name.startswith("descriptive."):
+            assert torch.equal(value, other[name.removeprefix("descriptive.")]), name
+        elif "_codebook" not in name:  # which follow the data whatever the learning rate
+            torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0)
+    with pytest.raises(UserError, match="other sizes than this recipe states"):
+        codec_to_train(recipe_of(parts, tmp_path / "third", **changes | {"structural": {"dim": 24}}))
+    with pytest.raises(UserError, match="name the folders of scalar and descriptive"):
+        recipe_of(parts, tmp_path / "fourth", scalar="")
+
+
 def test_no_buffer_of_an_expert_changes(parts, tmp_path):
     """A music encoder has batch norms, whose means would follow the data in training mode."""
     torch.manual_seed(1)
@@ -139,7 +161,7 @@ def test_kept_features_are_those_of_the_audio(parts, tmp_path):
 def test_the_conditioning_begins_as_loud_as_the_noise(parts, tmp_path):
     """At PyTorch's scale it varied by an eighth of that, and the decoder learned to copy noise for a long time."""
     recipe = recipe_of(parts, tmp_path / "run", structural={"dim": 16, "conditions": 2})
-    codec = untrained_codec(recipe)
+    codec = codec_to_train(recipe)
     crops, _ = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
     initialise(codec, crops)
     features = FeatureExtractor(codec)(crops.batch(0), torch.device("cpu"))
