@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Annotated, Self
 
 import torch
@@ -48,28 +49,43 @@ class AudioCrops:
         key: what the random numbers depend on, such as seed and split.
         tiled: long clips are cut at multiples of `crop_seconds`, and at their end, rather than anywhere: the same few
             crops come again and again, for trainers that keep what they computed of one.
+        kinds: kind of clip -> its share of the crops, in any unit; kinds that are not named, or of which there is no
+            clip, are left out. Empty: each clip has the same probability, whatever its kind.
 
     Raises:
-        UserError: there is no clip.
+        UserError: there is no clip, or none of these kinds.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], batch: int, crop_seconds: float, *key: int | str, tiled: bool = False
+        self,
+        clips: Sequence[Clip],
+        batch: int,
+        crop_seconds: float,
+        *key: int | str,
+        tiled: bool = False,
+        kinds: Mapping[str, float] | None = None,
     ) -> None:
         if not clips:
             raise UserError("no clip to train on: look at the corpora and their splits")
         self.clips, self.size, self.key, self.tiled = list(clips), batch, key, tiled
         self.most = round(crop_seconds * SAMPLE_RATE)
         self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
+        self.groups = _groups([clip.kind for clip in self.clips], kinds or {})
 
     @classmethod
     def train_and_dev(
-        cls, corpora: Sequence[str], batch: int, crop_seconds: float, seed: int, tiled: bool = False
+        cls,
+        corpora: Sequence[str],
+        batch: int,
+        crop_seconds: float,
+        seed: int,
+        tiled: bool = False,
+        kinds: Mapping[str, float] | None = None,
     ) -> tuple[Self, Self]:
         """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class."""
         clips = read_corpora(corpora)
         train, dev = (
-            cls([clip for clip in clips if clip.split == split], batch, crop_seconds, seed, split, tiled=tiled)
+            cls([c for c in clips if c.split == split], batch, crop_seconds, seed, split, tiled=tiled, kinds=kinds)
             for split in ("train", "dev")
         )
         return train, dev
@@ -84,7 +100,7 @@ class AudioCrops:
         pool, position = divmod(index, _POOL)
         rng = KeyedRng("crop", *self.key, index)
         crops = []
-        for clip in _pool(self.lengths, self.most, self.size, (*self.key, pool))[position]:
+        for clip in _pool(self.lengths, self.groups, self.most, self.size, (*self.key, pool))[position]:
             length = min(self.lengths[clip], self.most)
             last = self.lengths[clip] - length
             start = min(rng.randint(0, -(-last // self.most)) * self.most, last) if self.tiled else rng.randint(0, last)
@@ -103,10 +119,34 @@ def random_gains(count: int, quietest_db: float) -> Tensor:
     return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
+_Groups = tuple[tuple[float, tuple[int, ...]], ...]
+
+
+def _groups(kinds: Sequence[str], shares: Mapping[str, float]) -> _Groups:
+    """(where its part of [0, 1] ends, indices of its clips) of each kind that has a share; one of all, if none has."""
+    if not shares:
+        return ((1.0, tuple(range(len(kinds)))),)
+    members = {kind: tuple(i for i, k in enumerate(kinds) if k == kind) for kind in shares}
+    weights = [shares[kind] if members[kind] else 0.0 for kind in shares]
+    if not sum(weights):
+        raise UserError(
+            f"no clip to train on of the kinds {', '.join(shares)}: there are {', '.join(sorted({*kinds}))}"
+        )
+    ends = accumulate(weight / sum(weights) for weight in weights)
+    return tuple((end, members[kind]) for end, kind in zip(ends, shares, strict=True) if members[kind])
+
+
 @lru_cache(maxsize=4)
-def _pool(lengths: tuple[int, ...], most: int, size: int, key: tuple) -> list[list[int]]:
+def _pool(lengths: tuple[int, ...], groups: _Groups, most: int, size: int, key: tuple) -> list[list[int]]:
     """Indices of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
     rng = KeyedRng("pool", *key)
-    clips = [rng.randrange(len(lengths)) for _ in range(_POOL * size)]
+
+    def drawn() -> int:
+        if len(groups) == 1:
+            return rng.choice(groups[0][1])
+        uniform = rng.randrange(1 << 53) / (1 << 53)
+        return rng.choice(next((members for end, members in groups if uniform < end), groups[-1][1]))
+
+    clips = [drawn() for _ in range(_POOL * size)]
     clips.sort(key=lambda clip: min(lengths[clip], most))
     return rng.shuffled([clips[i * size : (i + 1) * size] for i in range(_POOL)])

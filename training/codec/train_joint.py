@@ -107,7 +107,9 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
     with Run(recipe, resume) as run:
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
         codec, start = trained_codec(recipe), resolve_model(recipe.audio_llm)
-        crops, held_out_crops = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
+        crops, held_out_crops = AudioCrops.train_and_dev(
+            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, recipe.cache_features, recipe.kinds
+        )
         questions, held_out_questions = AudioQADataset.train_and_dev(
             read_corpora(recipe.corpora),
             recipe.tasks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
-from training.recipe import Corpora, Recipe
+from training.recipe import Corpora, Recipe, Weights
 from training.resume import Resume
 from training.run import Run
 
@@ -46,6 +46,8 @@ class ReconstructionRecipe(Recipe):
 
     # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
     corpora: Corpora
+    # kind of clip (speech, sound, music, mixture) -> its share of the crops; empty: every clip alike
+    kinds: Weights = field(default_factory=dict)
     # clips in a micro-batch
     batch: Size = 16
     # seconds of a crop, at most
@@ -161,7 +163,7 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
         train, held_out = AudioCrops.train_and_dev(
-            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, tiled=recipe.cache_features
+            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, recipe.cache_features, recipe.kinds
         )
         facts = {"clips": train.fingerprint}
         run.check(facts)

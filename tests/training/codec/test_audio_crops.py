@@ -1,5 +1,8 @@
 """Which audio a codec trainer sees: a pure function of key and number, cut to length, batches of like length."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -54,6 +57,18 @@ def test_tiled_crops_come_again_and_cover_every_clip(clips):
         tile = min(length, 12_000)
         assert starts == sorted({min(at, length - tile) for at in range(0, length, 12_000)}), length
         assert {crop.length for crop in drawn if crop.clip is clip} == {tile}
+
+
+def test_kinds_of_clips_have_the_shares_that_are_asked_for(clips):
+    kinds = ["speech"] * 16 + ["music"] * 3 + ["sound"]
+    mixed = [replace(clip, kind=kind) for clip, kind in zip(clips, kinds, strict=True)]
+    crops = AudioCrops(mixed, 4, 0.5, 1, kinds={"speech": 1, "music": 3, "mixture": 5})
+    drawn = Counter(crop.clip.kind for index in range(400) for crop in crops.batch(index))
+    assert drawn.keys() == {"speech", "music"} and drawn["music"] / drawn.total() == pytest.approx(0.75, abs=0.03)
+    alike = AudioCrops(mixed, 4, 0.5, 1)
+    assert [alike.batch(i) for i in range(8)] == [AudioCrops(mixed, 4, 0.5, 1, kinds={}).batch(i) for i in range(8)]
+    with pytest.raises(UserError, match="no clip to train on of the kinds mixture: there are music, sound, speech"):
+        AudioCrops(mixed, 4, 0.5, 1, kinds={"mixture": 1})
 
 
 def test_little_of_a_batch_is_padding(clips):
