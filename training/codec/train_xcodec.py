@@ -8,7 +8,7 @@ ones alone are a codec too. Without a teacher the same loop trains the paper's b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,7 @@ from codec.io.numbers import Filled, Layers, NonNegative, Seconds, Size
 from codec.layers.acoustic import ResidualUnit, apply_weight_norm, folded
 from codec.layers.initialisation import initialise_from_data
 from codec.layers.masks import length_mask
+from codec.tokenizer import load_tokenizer
 from codec.tokens import SAMPLE_RATE
 from codec.xcodec.codec import XCodec, XCodecOutput
 from codec.xcodec.config import XCodecConfig
@@ -44,12 +45,15 @@ _RESIDUAL_DEVIATION = 0.3  # at first, of what a residual unit adds to a path of
 class XCodecRecipe(Recipe):
     """Training of an X-Codec."""
 
-    READS = ("corpora",)
+    READS = ("corpora", "init")
 
     # folders or descriptions of corpora; trained on their train clips, validated on their dev clips
     corpora: Corpora
-    # its sizes and its teacher; teacher: null trains the baseline without semantics
-    codec: XCodecConfig = field(default_factory=XCodecConfig)
+    # folder or hub id of an X-Codec, ours or transformers', whose training continues; empty: a new one
+    init: str = ""
+    # its sizes and its teacher; left out: those of init, or the published ones; teacher: null trains the baseline
+    # without semantics
+    codec: XCodecConfig | None = None
     # clips in a micro-batch
     batch: Size = 8
     # seconds of a crop, at most
@@ -68,10 +72,15 @@ class XCodecRecipe(Recipe):
     optimiser: OptimiserRecipe = OptimiserRecipe(lr=2e-4, betas=(0.8, 0.99), weight_decay=0.0)
 
     def __post_init__(self) -> None:
-        if self.codec.codebooks_used is not None:
+        sizes = self.codec
+        if sizes is None and not self.init:
+            sizes = XCodecConfig()
+        if sizes is None:
+            return  # checked once init is read
+        if sizes.codebooks_used is not None:
             raise UserError("codec.codebooks_used is for a trained codec; leave it out: all of them are trained")
-        if not any(count <= self.codec.codebooks for count in self.codebooks_drawn):
-            raise UserError(f"codebooks_drawn: the codec has only {self.codec.codebooks} codebooks; draw fewer")
+        if not any(count <= sizes.codebooks for count in self.codebooks_drawn):
+            raise UserError(f"codebooks_drawn: the codec has only {sizes.codebooks} codebooks; draw fewer")
 
 
 def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
@@ -80,8 +89,9 @@ def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
         train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
         facts = {"clips": train.fingerprint}
         run.check(facts)
-        codec = XCodec(recipe.codec)
-        if run.checkpoint is None:
+        codec = codec_to_train(recipe)
+        config = codec.config
+        if run.checkpoint is None and not recipe.init:
             initialise(codec, *load_batch(train.batch(0)))
         apply_weight_norm(codec.acoustic_encoder)
         apply_weight_norm(codec.acoustic_decoder)
@@ -93,13 +103,13 @@ def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
                 adversary.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state("discriminator"),
             )  # fmt: skip
         spectral = MultiResolutionSpectralLoss(codec.sample_rate).to(engine.device)
-        usage = CodebookUsage(recipe.codec.codes, {"codes": range(recipe.codec.codebooks)})
+        usage = CodebookUsage(config.codes, {"codes": range(config.codebooks)})
         weights = loss_weights(recipe)
         codec.train()
 
         for step in run.steps():
             adversarial_active = adversary is not None and step >= adversary.start_step
-            codebooks = drawn_codebooks(recipe, step)
+            codebooks = drawn_codebooks(recipe, config.codebooks, step)
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
                 names = [crop.clip.id for crop in crops]
@@ -116,7 +126,7 @@ def run(recipe: XCodecRecipe, resume: Resume = False) -> Path:
                     losses["discriminator"] = discriminator_loss(real, fake)
                     discriminator.backward(losses["discriminator"], names=names)
                 engine.record(loss=loss, **losses)
-                usage.count(F.pad(made.ids, (0, recipe.codec.codebooks - codebooks), value=-1))
+                usage.count(F.pad(made.ids, (0, config.codebooks - codebooks), value=-1))
                 run.metric_logger.count(audio_seconds=float(lengths.sum()) / codec.sample_rate)
             engine.step()
             if adversarial_active:
@@ -140,6 +150,33 @@ def loss_weights(recipe: XCodecRecipe) -> dict[str, float]:
     return weights
 
 
+def codec_to_train(recipe: XCodecRecipe) -> XCodec:
+    """A new codec of the recipe's sizes, or that of init with all of its codebooks.
+
+    Raises:
+        UserError: init is no X-Codec, or one of other sizes than the recipe states.
+    """
+    if not recipe.init:
+        return XCodec(recipe.codec or XCodecConfig())
+    codec = load_tokenizer(recipe.init)
+    if not isinstance(codec, XCodec):
+        raise UserError(
+            f"init: {recipe.init} holds a tokenizer of type {codec.tokenizer_type}; name an X-Codec's folder"
+        )
+    config = replace(codec.config, codebooks_used=None)
+    if recipe.codec not in (None, config):
+        raise UserError(f"init: {recipe.init} has other sizes than this recipe states; leave codec out")
+    replace(recipe, codec=config)  # checks the codebooks that are drawn
+    codec.config = config
+    for level in codec.quantiser.layers:
+        book = level._codebook
+        book.initted.fill_(True)
+        if not book.cluster_size.any():  # a release without what its codes were averaged from
+            book.cluster_size.fill_(max(1.0, 2 * config.dead_code_threshold))  # so that none is taken for dead at once
+            book.embed_avg.copy_(book.embed * book.cluster_size[..., None])
+    return codec
+
+
 def initialise(codec: XCodec, waveforms: Tensor, lengths: Tensor) -> None:
     """Set the scales of all layers from crops (B, n) at 24 kHz, as long as (B,) samples."""
     waveforms, _ = at_rate(waveforms, lengths, codec)
@@ -161,11 +198,11 @@ def initialise(codec: XCodec, waveforms: Tensor, lengths: Tensor) -> None:
     initialise_from_data(codec, forward, deviations)
 
 
-def drawn_codebooks(recipe: XCodecRecipe, step: int) -> int:
-    """Codebooks of an update. The first uses all, so that every codebook begins from vectors of this data."""
+def drawn_codebooks(recipe: XCodecRecipe, codebooks: int, step: int) -> int:
+    """Codebooks of an update, of so many. The first uses all, so that all of them begin from vectors of this data."""
     if step == 1:
-        return recipe.codec.codebooks
-    choices = [count for count in recipe.codebooks_drawn if count <= recipe.codec.codebooks]
+        return codebooks
+    choices = [count for count in recipe.codebooks_drawn if count <= codebooks]
     return KeyedRng("codebooks", recipe.seed, step).choice(choices)
 
 

@@ -93,6 +93,27 @@ def test_interrupted_equals_uninterrupted(case, corpus, tmp_path):
     assert kept[0] == kept[1]
 
 
+@pytest.mark.parametrize("case", ["speech model", "no teacher"])
+def test_a_trained_codec_goes_on_learning(case, corpus, tmp_path):
+    first = run(tiny(corpus, tmp_path / "first", case))
+    trained = load_tokenizer(first)
+    for level in trained.quantiser.layers:  # as some releases are
+        level._codebook.cluster_size.zero_(), level._codebook.embed_avg.zero_()
+    trained.with_codebooks(2).save_pretrained(tmp_path / "released")
+    still = {"lr": 1e-12, "warmup_steps": 0, "weight_decay": 0.0}
+    changes = {"init": str(tmp_path / "released"), "codec": None, "adversary": None, "steps": 1, "optimiser": still}
+    second = load_file(run(tiny(corpus, tmp_path / "second", case, **changes)) / "model.safetensors")
+    before = load_file(first / "model.safetensors")
+    assert before.keys() == second.keys()
+    for name, value in second.items():
+        if "_codebook" not in name:
+            torch.testing.assert_close(value, before[name], atol=1e-5, rtol=1e-5, msg=name)
+        elif name.endswith("embed"):  # averages begin from the codes, not from nothing
+            assert (value - before[name]).norm() < 0.3 * before[name].norm(), name
+    with pytest.raises(UserError, match="has other sizes than this recipe states"):
+        run(tiny(corpus, tmp_path / "third", case, **changes | {"codec": {"codes": 16}}))
+
+
 def test_the_teacher_stays_as_it_is_and_a_baseline_has_no_semantic_loss(corpus, tmp_path):
     run(tiny(corpus, tmp_path / "run", "speech model"))
     folders = [tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model" for step in (2, 4)]
@@ -106,10 +127,10 @@ def test_the_teacher_stays_as_it_is_and_a_baseline_has_no_semantic_loss(corpus, 
 
 def test_updates_draw_their_codebooks_and_the_first_begins_all(corpus, tmp_path):
     recipe = tiny(corpus, tmp_path, "no teacher")
-    drawn = [drawn_codebooks(recipe, step) for step in range(1, 200)]
-    assert drawn[0] == 4 and set(drawn) == {1, 2, 4} and drawn == [drawn_codebooks(recipe, s) for s in range(1, 200)]
+    drawn = [drawn_codebooks(recipe, 4, step) for step in range(1, 200)]
+    assert drawn[0] == 4 and set(drawn) == {1, 2, 4} and drawn == [drawn_codebooks(recipe, 4, s) for s in range(1, 200)]
     assert min(drawn.count(count) for count in (1, 2, 4)) > 40
-    assert {drawn_codebooks(replace(recipe, codebooks_drawn=(2, 8)), step) for step in range(2, 50)} == {2}
+    assert {drawn_codebooks(replace(recipe, codebooks_drawn=(2, 8)), 4, step) for step in range(2, 50)} == {2}
 
 
 @pytest.mark.parametrize("case", ["speech model", "no teacher"])
