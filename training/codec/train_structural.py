@@ -86,10 +86,10 @@ class StructuralRecipe(ReconstructionRecipe):
     structural: StructuralConfig | None = None
     # sizes of the flow decoder; left out: those of init, or the published ones
     flow: FlowConfig | None = None
-    # solver steps of the finished codec, where a call names none
-    decode_steps: Layers = 10
-    # classifier-free guidance of the finished codec, where a call names none; 1: none
-    decode_guidance: Guidance = 1.5
+    # solver steps of the finished codec, where a call names none; left out: those of init, or 10
+    decode_steps: Layers | None = None
+    # classifier-free guidance of the finished codec, where a call names none; 1: none; left out: that of init, or 1.5
+    decode_guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         if not self.init and not (self.scalar and self.descriptive):
@@ -243,8 +243,8 @@ def codec_to_train(recipe: StructuralRecipe) -> ReasoningCodec:
         structural=recipe.structural or had.structural,
         flow=recipe.flow or had.flow,
         scalar=scalar.config,
-        decode_steps=recipe.decode_steps,
-        decode_guidance=recipe.decode_guidance,
+        decode_steps=recipe.decode_steps or had.decode_steps,
+        decode_guidance=recipe.decode_guidance or had.decode_guidance,
     )
     check_prefixes(recipe, config.flow)
     codec = ReasoningCodec(config)

@@ -97,7 +97,7 @@ def test_frozen_parts_stay_and_the_others_learn(parts, tmp_path):
 
 
 def test_a_codec_goes_on_learning_with_another_descriptive_branch(parts, tmp_path):
-    first = run(recipe_of(parts, tmp_path / "first"))
+    first = run(recipe_of(parts, tmp_path / "first", decode_steps=3, decode_guidance=1.0))
     torch.manual_seed(5)
     sizes = DescriptiveEncoder.from_pretrained(parts / "describe").config
     DescriptiveEncoder(sizes).save_pretrained(tmp_path / "other")
@@ -105,6 +105,8 @@ def test_a_codec_goes_on_learning_with_another_descriptive_branch(parts, tmp_pat
     changes["optimiser"] = {"lr": 1e-12, "warmup_steps": 0}
     recipe = recipe_of(parts, tmp_path / "second", descriptive=str(tmp_path / "other"), **changes)
     second = weights_of(run(recipe))
+    config = codec_to_train(recipe).config
+    assert (config.decode_steps, config.decode_guidance) == (3, 1.0)  # what is left out is that of init
     before, other = weights_of(first), load_file(tmp_path / "other" / "model.safetensors")
     assert before.keys() == second.keys()
     for name, value in second.items():
