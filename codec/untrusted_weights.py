@@ -154,7 +154,7 @@ def read_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     require_weights_form(path)
-    zipped = zipfile.is_zipfile(path)  # torch's form since 1.6; an older file cannot be looked into beforehand
+    zipped = _is_zipped(path)  # torch's form since 1.6; an older file cannot be looked into beforehand
     if zipped:
         _require_torch_archive(path)
     damaged = UserError(
@@ -180,6 +180,14 @@ def read_pickle(path: str | Path) -> Any:
             raise damaged from error
         except _UNREADABLE as error:
             raise damaged from error
+
+
+def _is_zipped(path: Path) -> bool:
+    """Whether a file is a zip archive, of which the directory may be damaged."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def _require_torch_archive(path: Path) -> None:

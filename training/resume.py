@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from codec.io import aliases
 from codec.io.errors import UserError
@@ -86,7 +86,7 @@ def compare_recipes(
     """
     before = dict(_leaves(aliases.present_tree(cls, load_yaml(recorded, source), source)))
     now = dict(_leaves(load_yaml(recipe, source)))
-    defaults = {key: value for field in fields(cls) for key, value in _leaves(_default_of(field), field.name)}
+    defaults = dict(_defaults(cls))
     for key in asked.allow_change:
         known = {part for leaf in now for part in _prefixes(leaf)} - {"kind", "out"}
         if key not in known:
@@ -186,10 +186,24 @@ def compare_facts(
     return changes, unknown
 
 
-def _default_of(field: Field) -> Any:
-    """The default of a recipe's key, as YAML holds it: what a run of before the key was there has done."""
-    value = field.default if field.default_factory is MISSING else field.default_factory()
-    if is_dataclass(value):
+def _defaults(cls: type, key: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b", its default as YAML holds it) of a recipe's keys: what a run of before the key was there has done.
+
+    Of a group that is left out by default too: a run may have one that lacks the key.
+    """
+    types = get_type_hints(cls)
+    for field in fields(cls):
+        name = f"{key}.{field.name}" if key else field.name
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        group = next((each for each in (types[field.name], *get_args(types[field.name])) if is_dataclass(each)), None)
+        if value in (None, MISSING) and isinstance(group, type):
+            yield from _defaults(group, name)
+        yield from _leaves(_plain(value), name)
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML holds it."""
+    if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     return list(value) if isinstance(value, tuple) else value
 

@@ -1,6 +1,7 @@
 """Weights from others' files: every known nesting, and no pickle that is more than weights."""
 
 import argparse
+import contextlib
 import datetime
 import gzip
 import io
@@ -183,6 +184,18 @@ def test_any_damage_is_one_sentence_or_does_no_harm(tmp_path, kind, data):
         read_weights(path)
     except UserError as error:
         assert "x." in str(error) and "weights_only" not in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("turned", [0x01, 0xFF])
+def test_damage_to_the_directory_of_an_archive_is_one_sentence_or_does_no_harm(tmp_path, turned):
+    """Every byte of it: Python's zipfile raises some errors while it only asks whether a file is an archive."""
+    whole = form("zip")
+    for place in range(len(whole) - 120, len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= turned
+        (tmp_path / "x.pt").write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            assert read_weights(tmp_path / "x.pt").keys() == STATE.keys()
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
