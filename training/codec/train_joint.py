@@ -41,6 +41,7 @@ from training.codec.train_structural import (
     Reconstruction,
     ReconstructionLosses,
     ReconstructionRecipe,
+    check_kinds,
     draw_conditions,
     held_out_flow,
 )
@@ -66,6 +67,10 @@ class JointRecipe(ReconstructionRecipe, SupervisionRecipe):
     reconstruction_weight: Positive = 1.0
     # weight of the descriptive branch's commitment loss; commitment_weight is the structural branch's
     descriptive_commitment_weight: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_kinds(self.kinds)
 
 
 @dataclass

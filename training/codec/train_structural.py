@@ -15,9 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from auditory_sentences.corpora.clip import KINDS
 from codec.experts.config import ExpertConfig
 from codec.io.errors import UserError
 from codec.io.numbers import Guidance, Layers, NonNegative, Seconds, Share, Size
+from codec.io.strict import nearest
+from codec.io.terminal import shown
 from codec.layers.initialisation import initialise_from_data
 from codec.layers.masks import length_mask
 from codec.reasoning.codec import ReasoningCodec
@@ -33,7 +36,7 @@ from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
-from training.recipe import Corpora, Recipe, Weights
+from training.recipe import Corpora, Recipe, Weights, check_weights
 from training.resume import Resume
 from training.run import Run
 
@@ -92,10 +95,21 @@ class StructuralRecipe(ReconstructionRecipe):
     decode_guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self.kinds)
         if not self.init and not (self.scalar and self.descriptive):
             raise UserError("name the folders of scalar and descriptive, or with init that of a codec that has both")
         if not self.init:
             check_prefixes(self, self.flow or FlowConfig())
+
+
+def check_kinds(kinds: Weights) -> None:
+    """Raise UserError where shares are given to something that is no kind of clip, or to nothing."""
+    unknown = [name for name in kinds if name not in KINDS]
+    if unknown:
+        close = nearest(unknown[0], KINDS)
+        raise UserError(f"kinds: {shown(unknown[0])} is no kind of clip; there are {', '.join(KINDS)}{close}")
+    if kinds:
+        check_weights("kinds", kinds)
 
 
 def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
