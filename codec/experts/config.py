@@ -44,12 +44,19 @@ class MelView:
     scale: Literal["mel", "log"] = "mel"
     # subtract the clip's mean spectrum, which removes the microphone and part of the voice
     centre: bool = True
+    # channels beside the bands: how well the onsets of the 6 s around repeat after 1, 2, ... spectra; 0: none
+    rhythm: Annotated[int, Range(0, 1024)] = 0
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"a view's low {self.low} Hz must lie below its high {self.high} Hz")
         if self.scale == "log" and self.low < 1:
             raise ValueError("a view on the logarithmic scale must begin at 1 Hz or above")
+
+    @property
+    def channels(self) -> int:
+        """Of a frame."""
+        return self.bands * self.stack + self.rhythm
 
 
 MEL_VIEWS: dict[str, dict[str, MelView]] = {  # of a mel expert: feature name -> its default view

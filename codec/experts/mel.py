@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from codec.experts.base import ExpertEncoder
@@ -23,7 +24,7 @@ class MelExpert(ExpertEncoder):
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__(config)
         self.views = config.views
-        self.dims = {name: view.bands * view.stack for name, view in self.views.items()}
+        self.dims = {name: view.channels for name, view in self.views.items()}
         for name, view in self.views.items():
             self.register_buffer(f"{name}_window", torch.hann_window(view.window), persistent=False)
             self.register_buffer(f"{name}_bands", band_triangles(view, self._fft_size(view)), persistent=False)
@@ -50,14 +51,46 @@ class MelExpert(ExpertEncoder):
             power = spectrum.real.square() + spectrum.imag.square()  # four times as fast as abs() ** 2
             power = getattr(self, f"{name}_bands") @ power  # (B, bands, T * stack)
             power = power / (view.window / 4) ** 2  # a full-scale sine has power 1
-            energy = torch.log10(power + 1e-7).unflatten(2, (-1, view.stack))  # (B, bands, T, stack), -7 to 0
+            energy = torch.log10(power + 1e-7)  # -7 to 0
+            rhythm = onset_repetition(energy, frames * view.stack, view.rhythm, 3 * self.rate * view.stack)
+            energy = energy.unflatten(2, (-1, view.stack))  # (B, bands, T, stack)
             if view.centre:
                 mean = (energy * inside).sum((2, 3), keepdim=True) / (inside.sum((2, 3), keepdim=True) * view.stack)
                 energy = energy - mean
             else:
                 energy = energy + 4
-            features[name] = energy.transpose(2, 3).flatten(1, 2)  # (B, bands * stack, T)
+            rhythm = rhythm.unflatten(2, (-1, view.stack)).mean(3)  # (B, rhythm, T)
+            features[name] = torch.cat([energy.transpose(2, 3).flatten(1, 2), rhythm], dim=1)  # (B, channels, T)
         return features
+
+
+def onset_repetition(energy: Tensor, spectra: Tensor, lags: int, reach: int) -> Tensor:
+    """How well onsets repeat after 1 to `lags` spectra: the autocorrelation of the rise in loudness around each moment.
+
+    Tempo is nothing that one spectrum shows, and hard to learn from a few hundred melodies; from this a linear layer
+    reads it (Grosche, Müller and Kurth, 2010: the cyclic tempogram).
+
+    Args:
+        energy: (B, bands, T) logarithmic.
+        spectra: (B,) of each clip; what lies beyond is passed over.
+        lags: channels of the result.
+        reach: spectra before and after each moment that are taken together.
+
+    Returns:
+        (B, lags, T), -1 to 1; 0 where nothing rises, as in silence.
+    """
+    if not lags:
+        return energy.new_zeros(len(energy), 0, energy.shape[2])
+    inside = length_mask(spectra, energy.shape[2])[:, None].to(energy.dtype)  # (B, 1, T)
+    rise = F.pad(energy.diff(dim=2).clamp(min=0).mean(1, keepdim=True), (1, 0)) * inside  # (B, 1, T)
+
+    def around(values: Tensor) -> Tensor:
+        return F.avg_pool1d(values, 2 * reach + 1, stride=1, padding=reach)
+
+    rise = (rise - around(rise) / around(inside).clamp(min=1e-6)) * inside
+    later = F.pad(rise, (0, lags)).unfold(2, lags + 1, 1)[:, 0].transpose(1, 2)  # (B, lags + 1, T): 0, 1, ... later
+    loudness = around(later.square())  # (B, lags + 1, T)
+    return around(rise * later[:, 1:]) / ((loudness[:, :1] * loudness[:, 1:]).sqrt() + 1e-6)
 
 
 def band_triangles(view: MelView, fft_size: int) -> Tensor:

@@ -42,6 +42,33 @@ def test_mel_features_stay_what_trained_codecs_were_trained_on():
         assert feature[0, 20, 5].item() == pytest.approx(value, abs=5e-3), name
 
 
+@pytest.mark.parametrize("stack", [1, 2])
+def test_rhythm_shows_the_period_of_onsets(stack):
+    view = MelView(bands=24, stack=stack, window=1200, low=60, high=8000, rhythm=45)
+    views = {"music_acoustic": view, "music_semantic": view}
+    expert = load_expert(ExpertConfig("music", views=views))
+    assert expert.dims["music_semantic"] == 24 * stack + 45
+    noise = torch.randn(1, 10 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    time = torch.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
+    for period in (8, 13, 19):  # in spectra
+        beats = noise * torch.exp(-30 * (time % (period / 25 / stack)))
+        rhythm = expert.features(beats)["music_semantic"][0, 24 * stack :]
+        assert 1 + rhythm[: period + 4].mean(1).argmax() == period
+        assert rhythm[period - 1].min() > 0.8 and rhythm.abs().max() <= 1 + 1e-5
+    assert not expert.features(torch.zeros(1, 24_000))["music_semantic"][:, 24 * stack :].any()
+
+
+def test_rhythm_of_a_clip_does_not_depend_on_its_batch():
+    view = MelView(bands=24, stack=1, window=1200, low=60, high=8000, rhythm=50)
+    expert = load_expert(ExpertConfig("music", views={"music_acoustic": view, "music_semantic": view}))
+    noise = torch.randn(2, 5 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([40_000, noise.shape[1]])
+    together = expert.features(noise, lengths)["music_semantic"]
+    alone = expert.features(noise[:1, :40_000])["music_semantic"]
+    torch.testing.assert_close(together[:1, :, : alone.shape[2]], alone, atol=1e-5, rtol=0)
+    assert not together[0, :, alone.shape[2] :].any()
+
+
 def test_tables_are_made_where_shapes_alone_are_wanted():
     view = MelView(bands=24, stack=1, window=600, low=60, high=8000)
     with torch.device("meta"):
