@@ -13,13 +13,14 @@ from torch import Tensor
 
 from auditory_sentences.corpora.read import Clip, read_corpora
 from auditory_sentences.rng import KeyedRng, stable_hash
-from codec.audio.waveform import audio_length, load_audio
+from codec.audio.waveform import at_rate, audio_length, load_audio
 from codec.io.errors import UserError
 from codec.io.numbers import Range
 from codec.tokens import SAMPLE_RATE
 
 Decibels = Annotated[float, Range(-120, 3)]  # up to the gain of the loudest crop
 
+NARROW = (8_000, 11_025)  # Hz: rates of telephones and of old recordings
 _POOL = 8  # batches that are drawn together and sorted by length, so that little of a batch is padding
 
 
@@ -33,10 +34,13 @@ class Crop:
     start: int
     # samples
     length: int
+    # heard as in a recording of so many samples a second, which has nothing above half of it
+    rate: int = SAMPLE_RATE
 
     def load(self) -> Tensor:
         """The waveform, (length,) float32 at 24 kHz."""
-        return load_audio(self.clip.path)[self.start : self.start + self.length]
+        waveform = load_audio(self.clip.path)[self.start : self.start + self.length]
+        return at_rate(at_rate(waveform, SAMPLE_RATE, self.rate), self.rate, SAMPLE_RATE)[: self.length]
 
 
 class AudioCrops:
@@ -51,6 +55,7 @@ class AudioCrops:
             crops come again and again, for trainers that keep what they computed of one.
         kinds: kind of clip -> its share of the crops, in any unit; kinds that are not named, or of which there is no
             clip, are left out. Empty: each clip has the same probability, whatever its kind.
+        narrow_band: share of the crops that are heard as in a recording of one of the rates in NARROW.
 
     Raises:
         UserError: there is no clip, or none of these kinds.
@@ -64,11 +69,12 @@ class AudioCrops:
         *key: int | str,
         tiled: bool = False,
         kinds: Mapping[str, float] | None = None,
+        narrow_band: float = 0.0,
     ) -> None:
         if not clips:
             raise UserError("no clip to train on: look at the corpora and their splits")
         self.clips, self.size, self.key, self.tiled = list(clips), batch, key, tiled
-        self.most = round(crop_seconds * SAMPLE_RATE)
+        self.most, self.narrow_band = round(crop_seconds * SAMPLE_RATE), narrow_band
         self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
         self.groups = _groups([clip.kind for clip in self.clips], kinds or {})
 
@@ -81,11 +87,13 @@ class AudioCrops:
         seed: int,
         tiled: bool = False,
         kinds: Mapping[str, float] | None = None,
+        narrow_band: float = 0.0,
     ) -> tuple[Self, Self]:
         """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class."""
         clips = read_corpora(corpora)
+        options = {"tiled": tiled, "kinds": kinds, "narrow_band": narrow_band}
         train, dev = (
-            cls([c for c in clips if c.split == split], batch, crop_seconds, seed, split, tiled=tiled, kinds=kinds)
+            cls([c for c in clips if c.split == split], batch, crop_seconds, seed, split, **options)
             for split in ("train", "dev")
         )
         return train, dev
@@ -104,7 +112,8 @@ class AudioCrops:
             length = min(self.lengths[clip], self.most)
             last = self.lengths[clip] - length
             start = min(rng.randint(0, -(-last // self.most)) * self.most, last) if self.tiled else rng.randint(0, last)
-            crops.append(Crop(self.clips[clip], start, length))
+            narrow = self.narrow_band > 0 and rng.randrange(1 << 53) / (1 << 53) < self.narrow_band
+            crops.append(Crop(self.clips[clip], start, length, rng.choice(NARROW) if narrow else SAMPLE_RATE))
         return crops
 
 

@@ -44,7 +44,7 @@ class FeatureExtractor:
 
     def __init__(self, codec: ReasoningCodec, cache: bool = False, descriptive: bool = True) -> None:
         self.codec, self.descriptive = codec, descriptive
-        self._cache: dict[tuple[str, int, int], dict[str, Tensor]] | None = {} if cache else None
+        self._cache: dict[tuple[str, int, int, int], dict[str, Tensor]] | None = {} if cache else None
 
     def __call__(self, crops: Sequence[Crop], device: torch.device) -> FrozenFeatures:
         if self._cache is None:
@@ -63,7 +63,7 @@ class FeatureExtractor:
         return FrozenFeatures(features.values, features.structural_mask, descriptive, latents, frames)
 
     def _cached(self, crop: Crop, device: torch.device) -> dict[str, Tensor]:
-        key = (crop.clip.id, crop.start, crop.length)
+        key = (crop.clip.id, crop.start, crop.length, crop.rate)
         if key not in self._cache:
             features = self._extract(*(value.to(device) for value in load_batch([crop])))
             parts = {name: value[0].T for name, value in features.experts.items()}  # (T, C)

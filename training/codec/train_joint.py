@@ -29,7 +29,6 @@ from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.load import load_reasoning_codec
 from codec.tokens import SAMPLE_RATE
 from lm.text_tokenizer import TextTokenizer
-from training.codec.audio_crops import AudioCrops
 from training.codec.audio_llm import AudioLLM, AudioLLMLosses, fingerprint_of, load_audio_llm
 from training.codec.audio_qa import AudioQADataset
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
@@ -112,9 +111,7 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
     with Run(recipe, resume) as run:
         tokenizer = TextTokenizer.from_pretrained(recipe.text_model)
         codec, start = trained_codec(recipe), resolve_model(recipe.audio_llm)
-        crops, held_out_crops = AudioCrops.train_and_dev(
-            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, recipe.cache_features, recipe.kinds
-        )
+        crops, held_out_crops = recipe.crops()
         questions, held_out_questions = AudioQADataset.train_and_dev(
             read_corpora(recipe.corpora),
             recipe.tasks,

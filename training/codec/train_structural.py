@@ -51,6 +51,8 @@ class ReconstructionRecipe(Recipe):
     corpora: Corpora
     # kind of clip (speech, sound, music, mixture) -> its share of the crops; empty: every clip alike
     kinds: Weights = field(default_factory=dict)
+    # share of the crops that are heard as in a recording of 8 or 11 kHz, of which a codec else makes noise
+    narrow_band: Share = 0.0
     # clips in a micro-batch
     batch: Size = 16
     # seconds of a crop, at most
@@ -68,6 +70,18 @@ class ReconstructionRecipe(Recipe):
     # whether features from the frozen parts are kept in memory once they are computed, in 16 bits; long clips are then
     # always cut at the same places
     cache_features: bool = False
+
+    def crops(self) -> tuple[AudioCrops, AudioCrops]:
+        """Of the corpora's train clips, and of their dev clips."""
+        return AudioCrops.train_and_dev(
+            self.corpora,
+            self.batch,
+            self.crop_seconds,
+            self.seed,
+            tiled=self.cache_features,
+            kinds=self.kinds,
+            narrow_band=self.narrow_band,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +190,7 @@ class Reconstruction(nn.Module):
 def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which ReasoningCodec.from_pretrained reads."""
     with Run(recipe, resume) as run:
-        train, held_out = AudioCrops.train_and_dev(
-            recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed, recipe.cache_features, recipe.kinds
-        )
+        train, held_out = recipe.crops()
         facts = {"clips": train.fingerprint}
         run.check(facts)
         codec = codec_to_train(recipe)

@@ -10,6 +10,7 @@ import torch
 
 from auditory_sentences.corpora.read import Clip
 from codec.io.errors import UserError
+from codec.tokens import SAMPLE_RATE
 from training.codec.audio_crops import AudioCrops, load_batch
 
 
@@ -69,6 +70,23 @@ def test_kinds_of_clips_have_the_shares_that_are_asked_for(clips):
     assert [alike.batch(i) for i in range(8)] == [AudioCrops(mixed, 4, 0.5, 1, kinds={}).batch(i) for i in range(8)]
     with pytest.raises(UserError, match="no clip to train on of the kinds mixture: there are music, sound, speech"):
         AudioCrops(mixed, 4, 0.5, 1, kinds={"mixture": 1})
+
+
+def test_narrow_band_crops_have_nothing_above_half_their_rate(tmp_path):
+    noise = np.random.default_rng(0).normal(size=48_000) / 10
+    soundfile.write(tmp_path / "noise.wav", noise, 24_000, subtype="FLOAT")
+    clips = [Clip(id="noise", path=str(tmp_path / "noise.wav"), kind="sound", split="train")]
+    crops = AudioCrops(clips, 4, 0.5, 1, narrow_band=0.4)
+    drawn = [crop for index in range(50) for crop in crops.batch(index)]
+    rates = Counter(crop.rate for crop in drawn)
+    assert rates.keys() == {8_000, 11_025, 24_000} and rates[24_000] / len(drawn) == pytest.approx(0.6, abs=0.1)
+    for crop in {crop.rate: crop for crop in drawn}.values():
+        wave = crop.load()
+        assert len(wave) == crop.length
+        power = torch.fft.rfft(wave * torch.hann_window(len(wave))).abs().square()
+        edge = len(power) * crop.rate // SAMPLE_RATE
+        assert (power[edge + 100 :].sum() / power.sum() < 1e-3) and power[: edge - 1000].mean() > 0.5 * power.mean()
+    assert all(crop.rate == SAMPLE_RATE for crop in AudioCrops(clips, 4, 0.5, 1).batch(0))
 
 
 def test_little_of_a_batch_is_padding(clips):
