@@ -54,7 +54,12 @@ def read_corpus(spec: Mapping[str, Any] | str | Path) -> list[Clip]:
 
 
 def read_corpora(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[Clip]:
-    """The clips of several corpora, one after the other.
+    """The clips of several corpora, one after the other. Arguments and errors as in `read_each`."""
+    return [clip for clips in read_each(specs) for clip in clips]
+
+
+def read_each(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[list[Clip]]:
+    """The clips of each of several corpora.
 
     Args:
         specs: As in `read_corpus`.
@@ -62,13 +67,13 @@ def read_corpora(specs: Iterable[Mapping[str, Any] | str | Path]) -> list[Clip]:
     Raises:
         UserError: As in `read_corpus`, and where an id occurs in two of them.
     """
-    placed = []
+    corpora = []
     for spec in specs:
         found = _placed_clips(describe(spec))
         _check_parts(found)
-        placed += found
-    _check_ids(placed)
-    return [clip for _, clip in placed]
+        corpora.append(found)
+    _check_ids([placed for found in corpora for placed in found])
+    return [[clip for _, clip in found] for found in corpora]
 
 
 def describe(spec: Mapping[str, Any] | str | Path) -> Description:

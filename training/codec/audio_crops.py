@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +13,7 @@ from typing import Annotated, Self
 import torch
 from torch import Tensor
 
-from auditory_sentences.corpora.read import Clip, read_corpora
+from auditory_sentences.corpora.read import Clip, read_each
 from auditory_sentences.rng import KeyedRng, stable_hash
 from codec.audio.waveform import at_rate, audio_length, load_audio
 from codec.io.errors import UserError
@@ -53,12 +55,11 @@ class AudioCrops:
         key: what the random numbers depend on, such as seed and split.
         tiled: long clips are cut at multiples of `crop_seconds`, and at their end, rather than anywhere: the same few
             crops come again and again, for trainers that keep what they computed of one.
-        kinds: kind of clip -> its share of the crops, in any unit; kinds that are not named, or of which there is no
-            clip, are left out. Empty: each clip has the same probability, whatever its kind.
+        weights: of the clips, in any unit. None: each has the same probability.
         narrow_band: share of the crops that are heard as in a recording of one of the rates in NARROW.
 
     Raises:
-        UserError: there is no clip, or none of these kinds.
+        UserError: there is no clip.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class AudioCrops:
         crop_seconds: float,
         *key: int | str,
         tiled: bool = False,
-        kinds: Mapping[str, float] | None = None,
+        weights: Sequence[float] | None = None,
         narrow_band: float = 0.0,
     ) -> None:
         if not clips:
@@ -76,7 +77,7 @@ class AudioCrops:
         self.clips, self.size, self.key, self.tiled = list(clips), batch, key, tiled
         self.most, self.narrow_band = round(crop_seconds * SAMPLE_RATE), narrow_band
         self.lengths = tuple(audio_length(clip.path) for clip in self.clips)
-        self.groups = _groups([clip.kind for clip in self.clips], kinds or {})
+        self.ends = tuple(accumulate(weights or ()))
 
     @classmethod
     def train_and_dev(
@@ -87,16 +88,19 @@ class AudioCrops:
         seed: int,
         tiled: bool = False,
         kinds: Mapping[str, float] | None = None,
+        shares: Sequence[float] = (),
         narrow_band: float = 0.0,
     ) -> tuple[Self, Self]:
-        """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class."""
-        clips = read_corpora(corpora)
-        options = {"tiled": tiled, "kinds": kinds, "narrow_band": narrow_band}
-        train, dev = (
-            cls([c for c in clips if c.split == split], batch, crop_seconds, seed, split, **options)
-            for split in ("train", "dev")
-        )
-        return train, dev
+        """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class and `clip_weights`."""
+        placed = [(clip, place) for place, clips in enumerate(read_each(corpora)) for clip in clips]
+
+        def of(split: str) -> Self:
+            chosen = [(clip, place) for clip, place in placed if clip.split == split]
+            clips, places = [clip for clip, _ in chosen], [place for _, place in chosen]
+            weights = clip_weights(clips, places, kinds or {}, shares) if clips and (kinds or shares) else None
+            return cls(clips, batch, crop_seconds, seed, split, tiled=tiled, weights=weights, narrow_band=narrow_band)
+
+        return of("train"), of("dev")
 
     @property
     def fingerprint(self) -> str:
@@ -108,7 +112,7 @@ class AudioCrops:
         pool, position = divmod(index, _POOL)
         rng = KeyedRng("crop", *self.key, index)
         crops = []
-        for clip in _pool(self.lengths, self.groups, self.most, self.size, (*self.key, pool))[position]:
+        for clip in _pool(self.lengths, self.ends, self.most, self.size, (*self.key, pool))[position]:
             length = min(self.lengths[clip], self.most)
             last = self.lengths[clip] - length
             start = min(rng.randint(0, -(-last // self.most)) * self.most, last) if self.tiled else rng.randint(0, last)
@@ -128,33 +132,49 @@ def random_gains(count: int, quietest_db: float) -> Tensor:
     return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
 
 
-_Groups = tuple[tuple[float, tuple[int, ...]], ...]
+def clip_weights(
+    clips: Sequence[Clip], corpora: Sequence[int], kinds: Mapping[str, float], shares: Sequence[float]
+) -> list[float]:
+    """Probability of each clip, in any unit: that of its kind, of its corpus among those that have the kind, its own.
 
+    Args:
+        clips: to draw from.
+        corpora: place of the corpus in `shares`, for each clip.
+        kinds: kind of clip -> its share; kinds that are not named are left out. Empty: the kind does not matter.
+        shares: of the corpora. Empty: the corpus does not matter.
 
-def _groups(kinds: Sequence[str], shares: Mapping[str, float]) -> _Groups:
-    """(where its part of [0, 1] ends, indices of its clips) of each kind that has a share; one of all, if none has."""
-    if not shares:
-        return ((1.0, tuple(range(len(kinds)))),)
-    members = {kind: tuple(i for i, k in enumerate(kinds) if k == kind) for kind in shares}
-    weights = [shares[kind] if members[kind] else 0.0 for kind in shares]
-    if not sum(weights):
-        raise UserError(
-            f"no clip to train on of the kinds {', '.join(shares)}: there are {', '.join(sorted({*kinds}))}"
-        )
-    ends = accumulate(weight / sum(weights) for weight in weights)
-    return tuple((end, members[kind]) for end, kind in zip(ends, shares, strict=True) if members[kind])
+    Raises:
+        UserError: all weights are 0.
+    """
+    cells = [(clip.kind if kinds else "", corpus if shares else 0) for clip, corpus in zip(clips, corpora, strict=True)]
+    counts = Counter(cells)
+    of_corpus = {cell: shares[cell[1]] if shares else 1.0 for cell in counts}
+    of_kind: dict[str, float] = defaultdict(float)  # shares of all corpora that have it
+    for (kind, _), share in of_corpus.items():
+        of_kind[kind] += share
+    weights = {
+        cell: kinds.get(cell[0], 0.0 if kinds else 1.0) * share / (of_kind[cell[0]] or 1.0) / counts[cell]
+        for cell, share in of_corpus.items()
+    }
+    if not any(weights.values()):
+        among = f" of the kinds {', '.join(kinds)}" if kinds else ""
+        there = ", ".join(sorted({clip.kind for clip in clips}))
+        raise UserError(f"no clip to train on{among} in a corpus with a share: there are {there}")
+    return [weights[cell] for cell in cells]
 
 
 @lru_cache(maxsize=4)
-def _pool(lengths: tuple[int, ...], groups: _Groups, most: int, size: int, key: tuple) -> list[list[int]]:
-    """Indices of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order."""
+def _pool(lengths: tuple[int, ...], ends: tuple[float, ...], most: int, size: int, key: tuple) -> list[list[int]]:
+    """Indices of the clips of `_POOL` batches: drawn together, sorted by length, cut into batches in random order.
+
+    ends: where the part of [0, last end) that stands for each clip ends; empty: all parts are alike.
+    """
     rng = KeyedRng("pool", *key)
 
     def drawn() -> int:
-        if len(groups) == 1:
-            return rng.choice(groups[0][1])
-        uniform = rng.randrange(1 << 53) / (1 << 53)
-        return rng.choice(next((members for end, members in groups if uniform < end), groups[-1][1]))
+        if not ends:
+            return rng.randrange(len(lengths))
+        return bisect_right(ends, ends[-1] * rng.randrange(1 << 53) / (1 << 53))
 
     clips = [drawn() for _ in range(_POOL * size)]
     clips.sort(key=lambda clip: min(lengths[clip], most))

@@ -40,7 +40,7 @@ from training.codec.train_structural import (
     Reconstruction,
     ReconstructionLosses,
     ReconstructionRecipe,
-    check_kinds,
+    check_shares,
     draw_conditions,
     held_out_flow,
 )
@@ -69,7 +69,7 @@ class JointRecipe(ReconstructionRecipe, SupervisionRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_kinds(self.kinds)
+        check_shares(self)
 
 
 @dataclass

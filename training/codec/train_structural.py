@@ -51,6 +51,8 @@ class ReconstructionRecipe(Recipe):
     corpora: Corpora
     # kind of clip (speech, sound, music, mixture) -> its share of the crops; empty: every clip alike
     kinds: Weights = field(default_factory=dict)
+    # share of each of corpora, in their order, in the crops of a kind; empty: every clip alike
+    corpus_shares: tuple[NonNegative, ...] = ()
     # share of the crops that are heard as in a recording of 8 or 11 kHz, of which a codec else makes noise
     narrow_band: Share = 0.0
     # clips in a micro-batch
@@ -80,6 +82,7 @@ class ReconstructionRecipe(Recipe):
             self.seed,
             tiled=self.cache_features,
             kinds=self.kinds,
+            shares=self.corpus_shares,
             narrow_band=self.narrow_band,
         )
 
@@ -109,21 +112,23 @@ class StructuralRecipe(ReconstructionRecipe):
     decode_guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        check_kinds(self.kinds)
+        check_shares(self)
         if not self.init and not (self.scalar and self.descriptive):
             raise UserError("name the folders of scalar and descriptive, or with init that of a codec that has both")
         if not self.init:
             check_prefixes(self, self.flow or FlowConfig())
 
 
-def check_kinds(kinds: Weights) -> None:
-    """Raise UserError where shares are given to something that is no kind of clip, or to nothing."""
-    unknown = [name for name in kinds if name not in KINDS]
+def check_shares(recipe: ReconstructionRecipe) -> None:
+    """Raise UserError where shares are given to something that is no kind of clip, to no corpus, or to nothing."""
+    unknown = [name for name in recipe.kinds if name not in KINDS]
     if unknown:
         close = nearest(unknown[0], KINDS)
         raise UserError(f"kinds: {shown(unknown[0])} is no kind of clip; there are {', '.join(KINDS)}{close}")
-    if kinds:
-        check_weights("kinds", kinds)
+    if recipe.kinds:
+        check_weights("kinds", recipe.kinds)
+    if recipe.corpus_shares and (len(recipe.corpus_shares) != len(recipe.corpora) or not any(recipe.corpus_shares)):
+        raise UserError(f"corpus_shares: give each of the {len(recipe.corpora)} corpora a number, one of them above 0")
 
 
 def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:

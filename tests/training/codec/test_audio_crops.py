@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from auditory_sentences.corpora.read import Clip
 from codec.io.errors import UserError
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, load_batch
+from training.codec.audio_crops import AudioCrops, clip_weights, load_batch
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +65,39 @@ def test_tiled_crops_come_again_and_cover_every_clip(clips):
 def test_kinds_of_clips_have_the_shares_that_are_asked_for(clips):
     kinds = ["speech"] * 16 + ["music"] * 3 + ["sound"]
     mixed = [replace(clip, kind=kind) for clip, kind in zip(clips, kinds, strict=True)]
-    crops = AudioCrops(mixed, 4, 0.5, 1, kinds={"speech": 1, "music": 3, "mixture": 5})
+    weights = clip_weights(mixed, [0] * 20, {"speech": 1, "music": 3, "mixture": 5}, ())
+    crops = AudioCrops(mixed, 4, 0.5, 1, weights=weights)
     drawn = Counter(crop.clip.kind for index in range(400) for crop in crops.batch(index))
     assert drawn.keys() == {"speech", "music"} and drawn["music"] / drawn.total() == pytest.approx(0.75, abs=0.03)
-    alike = AudioCrops(mixed, 4, 0.5, 1)
-    assert [alike.batch(i) for i in range(8)] == [AudioCrops(mixed, 4, 0.5, 1, kinds={}).batch(i) for i in range(8)]
-    with pytest.raises(UserError, match="no clip to train on of the kinds mixture: there are music, sound, speech"):
-        AudioCrops(mixed, 4, 0.5, 1, kinds={"mixture": 1})
+    with pytest.raises(UserError, match="no clip to train on of the kinds mixture .*: there are music, sound, speech"):
+        clip_weights(mixed, [0] * 20, {"mixture": 1}, ())
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["speech", "music"]), st.integers(0, 2)), min_size=1, max_size=30),
+    st.fixed_dictionaries({}, optional={"speech": st.integers(1, 5), "music": st.integers(1, 5)}),
+    st.one_of(st.just(()), st.tuples(*[st.integers(1, 5)] * 3)),
+)
+def test_weights_of_clips_follow_kinds_and_then_corpora(cells, kinds, shares):
+    clips = [Clip(id=str(i), path="x", kind=kind, split="train") for i, (kind, _) in enumerate(cells)]
+    corpora = [corpus for _, corpus in cells]
+    if kinds and not any(clip.kind in kinds for clip in clips):
+        with pytest.raises(UserError, match="no clip to train on"):
+            clip_weights(clips, corpora, kinds, shares)
+        return
+    weights = clip_weights(clips, corpora, kinds, shares)
+    sums = Counter()
+    for weight, (kind, corpus) in zip(weights, cells, strict=True):
+        sums[kind, corpus] += weight
+    for kind in {kind for kind, _ in cells}:
+        total = sum(weight for (k, _), weight in sums.items() if k == kind)
+        if kinds:
+            assert total == pytest.approx(kinds.get(kind, 0))
+            for corpus in {c for k, c in cells if k == kind} if shares else ():
+                there = sum(shares[c] for c in {c for k, c in cells if k == kind})
+                assert sums[kind, corpus] == pytest.approx(total * shares[corpus] / there)
+    for weight, cell in zip(weights, cells, strict=True):  # clips of a cell are alike
+        assert weight == pytest.approx(weights[cells.index(cell)])
 
 
 def test_narrow_band_crops_have_nothing_above_half_their_rate(tmp_path):
