@@ -25,15 +25,17 @@ COMMANDS = {  # name of the run -> recipe and what is changed but for `out`
     arguments[3].removeprefix("out=runs/ablations/"): (arguments[2], arguments[4:])
     for arguments in (shlex.split(line) for line in PAGE.splitlines() if line.startswith("uniaudio train "))
 }
+STARTER = yaml.safe_load((ROOT / "recipes" / "starter" / "descriptive.yaml").read_text(encoding="utf-8"))
 TINY = {
     "descriptive": {
+        "experts": STARTER["experts"],
         "kind": "descriptive",
         "tasks": {"audio_qa:class": 1.0},
         "held_out_tasks": ["audio_qa:class"],
         "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
         "descriptive": {
-            "speech_dim": 128,
-            "music_dim": 120,
+            "speech_dim": STARTER["descriptive"]["speech_dim"],
+            "music_dim": STARTER["descriptive"]["music_dim"],
             "dim": 16,
             "heads": 2,
             "rope_dims": 4,
