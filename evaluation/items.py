@@ -13,7 +13,7 @@ import numpy as np
 from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, Catalogue
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import build, find_task, is_eligible, request_of
+from auditory_sentences.builders.tasks import cast_of, find_task, request_of
 from auditory_sentences.corpora.read import Clip
 from auditory_sentences.rng import KeyedRng, stable_hash
 from auditory_sentences.sentence import AuditorySentence
@@ -26,7 +26,7 @@ from evaluation.task import JUDGES, OF_RECORDING, Data, EvalTask, Score
 from lm.words import normalise_words
 
 if TYPE_CHECKING:
-    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
+    from auditory_sentences.token_store import JoinedStores, TokenStore
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class ItemBuilder:
         self.store = store
         self.seed = seed
         self.examples = Catalogue(store, "train")
+        self._catalogues = {"train": self.examples}
         self.bank = (bank or PromptBank.load()).with_label_values(self.examples.label_values)
         self._episodes = Episodes(self.examples, self.bank)
 
@@ -138,8 +139,8 @@ class ItemBuilder:
         if any(score.scorer == "recogniser" for score in task.scores):
             selected = [i for i in selected if clips[i].text] or _none_fit(task, selected, described, "have a text")
         if not task.classification and not task.is_of_codec:
-            request = find_task(task.request)
-            fitting = [i for i in selected if is_eligible(request, clips[i], self.bank)]
+            request, catalogue = find_task(task.request), self._catalogue(data.split)
+            fitting = [i for i in selected if cast_of(request, catalogue, i, self.bank)]
             selected = fitting or _none_fit(task, selected, described, f"serve the request '{task.request}'")
         selected.sort(key=lambda i: stable_hash("item", self.seed, clips[i].id))
         if data.spread:
@@ -169,7 +170,7 @@ class ItemBuilder:
             sentence = AuditorySentence((), f"{task.task}:{clip.id}")
             return Item(clip.id, clip, None, sentence, "audio", None, self._targets(task, clip))
         clip = self.store[position]
-        sentence, options = self._sentence(task, shots, clip)
+        sentence, options = self._sentence(task, shots, position)
         if all(segment.is_target for segment in sentence.segments):  # no condition: its likelihood is all there is
             (only,) = sentence.segments
             targets = self._targets(task, clip, only.content)
@@ -181,15 +182,23 @@ class ItemBuilder:
         targets = self._targets(task, clip, request.reference, question, options)
         return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, targets)
 
-    def _sentence(self, task: EvalTask, shots: int, clip: StoredClip) -> tuple[AuditorySentence, tuple[str, ...]]:
+    def _sentence(self, task: EvalTask, shots: int, position: int) -> tuple[AuditorySentence, tuple[str, ...]]:
         """The request with its right answer, and the values that a classification allows, () elsewhere."""
+        clip = self.store[position]
         rng = KeyedRng("evaluation", self.seed, task.task, clip.id)
         if task.classification:
             classes = task.classification
             return self._episodes.of_label(classes.label, clip, classes.ways, shots, rng, classes.examples_as)
-        if shots:
-            return self._episodes.from_task(task.request, clip, shots, rng), ()
-        return build(task.request, clip, rng, self.bank), ()
+        request, cast = find_task(task.request), None
+        if request.paths:
+            catalogue = self._catalogue(task.data.split)
+            cast = catalogue.stored_cast(cast_of(request, catalogue, position, self.bank, rng))
+        return self._episodes.from_task(request, clip, shots, rng, cast=cast), ()
+
+    def _catalogue(self, split: str) -> Catalogue:
+        if split not in self._catalogues:
+            self._catalogues[split] = Catalogue(self.store, split)
+        return self._catalogues[split]
 
     def _targets(
         self, task: EvalTask, clip: Clip, answer: str | AudioTokens | None = None, question: str = "",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from auditory_sentences.builders.catalogue import Catalogue
+from auditory_sentences.builders.catalogue import Cast, Catalogue
 from auditory_sentences.builders.prompts import PromptBank, listed
 from auditory_sentences.builders.tasks import (
     QUESTIONS,
     Task,
     askable_labels,
     build,
+    cast_of,
     find_task,
-    is_eligible,
     prompt_segments,
     task_segments,
 )
@@ -69,7 +69,13 @@ class Episodes:
         self._eligible: dict[str, list[int]] = {}
 
     def from_task(
-        self, task: Task | str, query: StoredClip, shots: int, rng: KeyedRng, shot_audio: str = ALL_STREAMS
+        self,
+        task: Task | str,
+        query: StoredClip,
+        shots: int,
+        rng: KeyedRng,
+        shot_audio: str = ALL_STREAMS,
+        cast: Cast | None = None,
     ) -> AuditorySentence:
         """Prompt, `shots` solved examples, the query with its answer. With 0 shots what `tasks.build` gives.
 
@@ -81,6 +87,7 @@ class Episodes:
             shots: Number of examples.
             rng: Chooses prompt, questions and examples.
             shot_audio: Role of the examples' audio.
+            cast: The clips that fill the parts of others than the query, where the task has such parts.
 
         Raises:
             TooFewExamples: The pool has too few other clips.
@@ -89,7 +96,7 @@ class Episodes:
         """
         task = find_task(task) if isinstance(task, str) else task
         if shots == 0:
-            return build(task, query, rng, self.bank)
+            return build(task, query, rng, self.bank, cast)
         if shot_audio != ALL_STREAMS and any(part.is_target and part.content == "audio" for part in task.parts):
             raise ValueError(f"the examples of '{task.name}' must be whole audio: audio is what the query's answer is")
         if task.label is None and any(part.content in QUESTIONS for part in task.parts):
@@ -98,10 +105,12 @@ class Episodes:
         candidates = self.eligible(task)
         segments = list(prompt_segments(task, rng, self.bank))
         says_words = any(part.content == "text" for part in task.parts)
-        for i in self._examples(candidates, shots, query, rng, task.name, other_words=says_words):
-            example = task_segments(task, self.pool.stored(i), rng, self.bank)
-            segments += [_as_shot(segment, shot_audio) for segment in example]
-        segments += task_segments(task, query, rng, self.bank)
+        about = [query, *(clip for clips in cast.clips.values() for clip in clips)] if cast else [query]
+        for example in self._examples(candidates, shots, about, rng, task.name, task, other_words=says_words):
+            shown = self.pool.stored_cast(example)
+            solved = task_segments(task, shown.clips[""][0], rng, self.bank, shown)
+            segments += [_as_shot(segment, shot_audio) for segment in solved]
+        segments += task_segments(task, query, rng, self.bank, cast)
         return AuditorySentence(tuple(segments), f"few_shot:{task.name}:{shots}:{query.id}")
 
     def of_label(
@@ -135,9 +144,9 @@ class Episodes:
                 "ask for fewer shots"
             )
         examples = [
-            (i, value)
+            (cast[""][0], value)
             for value in options
-            for i in self._examples(by_value[value], shots, query, rng, f"{label} = {value}")
+            for cast in self._examples(by_value[value], shots, [query], rng, f"{label} = {value}")
         ]
         prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listed(options))
         segments = [Segment("prompt", prompt)]
@@ -159,7 +168,7 @@ class Episodes:
         key = f"{task.base}:{task.label}"
         if key not in self._eligible:
             pool = self.pool
-            self._eligible[key] = [i for i in pool.members if is_eligible(task, pool.clip(i), self.bank)]
+            self._eligible[key] = [i for i in pool.members if cast_of(task, pool, i, self.bank)]
         return self._eligible[key]
 
     def draw_of_task(self, task: Task, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
@@ -171,11 +180,14 @@ class Episodes:
             rng: Draws the number of shots and all else.
             max_rows: Of the sentence.
         """
+        cast = None
+        if task.paths:
+            cast = self.pool.stored_cast(cast_of(task, self.pool, position, self.bank, rng) or {"": (position,)})
         query = self.pool.stored(position)
         says_audio = any(part.is_target and part.content == "audio" for part in task.parts)
 
         def episode(shots: int, rng: KeyedRng, shot_audio: str) -> AuditorySentence:
-            return self.from_task(task, query, shots, rng, shot_audio)
+            return self.from_task(task, query, shots, rng, shot_audio, cast)
 
         return _largest_that_fits(episode, rng, max_rows, "" if says_audio else self.short_stream)
 
@@ -206,25 +218,35 @@ class Episodes:
         return found
 
     def _examples(
-        self, candidates: Sequence[int], count: int, query: Clip, rng: KeyedRng, what: str, other_words: bool = False
-    ) -> list[int]:
-        """`count` different candidates that give nothing of the query away."""
+        self,
+        candidates: Sequence[int],
+        count: int,
+        about: Sequence[Clip],
+        rng: KeyedRng,
+        what: str,
+        task: Task | None = None,
+        other_words: bool = False,
+    ) -> list[Mapping[str, tuple[int, ...]]]:
+        """Casts of `count` different candidates that give nothing away of what the query, the first, is about."""
         seed = rng.randrange(1 << 62)
-        words = normalise_words(query.text) if other_words else None
+        words = normalise_words(about[0].text) if other_words else None
         for looked_at in (count + 8, 8 * count + 64, len(candidates)):
-            fair = (
-                i
+            casts = (
+                cast_of(task, self.pool, i, self.bank, KeyedRng("cast", seed, i)) if task and task.paths else {"": (i,)}
                 for i in KeyedRng("examples", seed).sample(candidates, looked_at)
-                if not _related(clip := self.pool.clip(i), query)
-                and (words is None or normalise_words(clip.text) != words)
+                if words is None or normalise_words(self.pool.clip(i).text) != words
             )
+            fair = (cast for cast in casts if not self._gives_away(cast, about))
             chosen = list(islice(fair, count))
             if len(chosen) == count:
                 return chosen
         raise TooFewExamples(
-            f"split '{self.pool.split}' has {len(chosen)} clips that can be examples of {what} for '{query.id}', "
+            f"split '{self.pool.split}' has {len(chosen)} clips that can be examples of {what} for '{about[0].id}', "
             f"and {count} are asked for; ask for fewer shots"
         )
+
+    def _gives_away(self, cast: Mapping[str, tuple[int, ...]], about: Sequence[Clip]) -> bool:
+        return any(_related(self.pool.clip(i), clip) for found in cast.values() for i in found for clip in about)
 
 
 def _related(clip: Clip, query: Clip) -> bool:

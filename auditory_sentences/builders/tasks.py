@@ -23,7 +23,9 @@ from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import AUDIO_PROMPT
 
 if TYPE_CHECKING:
+    from auditory_sentences.builders.catalogue import Cast, Catalogue
     from auditory_sentences.corpora.clip import Clip
+    from auditory_sentences.lengths import Units
     from auditory_sentences.token_store import StoredClip
 
 
@@ -32,10 +34,13 @@ class Part(NamedTuple):
 
     # as in Segment
     role: str
-    # what fills it: "audio", or a name in CONTENTS or QUESTIONS
+    # what fills it: "audio", "voice" (a stretch of it), or a name in CONTENTS or QUESTIONS
     content: str
     # whether it is learned
     is_target: bool = False
+    # whose content it is: "" the clip that the sentence is about, else a path of relations (builders/catalogue.py); a
+    # path to several clips makes as many segments
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,15 +66,22 @@ class Task:
         )
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Whose content its parts are, as `Catalogue.cast` takes them; none where all are the clip's own."""
+        return tuple(dict.fromkeys(part.of for part in self.parts if part.of))
+
+    @property
     def base(self) -> str:
         """The name without a label: what the prompt bank knows."""
         return self.name.partition(":")[0]
 
 
 SPEECH, SOUND, MUSIC = frozenset({"speech"}), frozenset({"sound", "mixture"}), frozenset({"music"})
+MIXTURE = frozenset({"mixture"})
 ANY = SPEECH | SOUND | MUSIC
 
 AUDIO, TARGET_AUDIO = Part("audio", "audio"), Part("audio", "audio", is_target=True)
+VOICE = Part(AUDIO_PROMPT, "voice", of="speaker")
 WORDS, TARGET_WORDS = Part("transcription", "text"), Part("transcription", "text", is_target=True)
 LYRIC, TARGET_LYRIC = Part("lyric", "text"), Part("lyric", "text", is_target=True)
 CAPTION, TARGET_CAPTION = Part("caption", "caption"), Part("caption", "caption", is_target=True)
@@ -80,6 +92,18 @@ TASKS: Mapping[str, Task] = {
         Task("asr", SPEECH, (AUDIO, TARGET_WORDS)),
         Task("tts", SPEECH, (WORDS, TARGET_AUDIO)),
         Task("instruct_tts", SPEECH, (CAPTION, WORDS, TARGET_AUDIO)),
+        Task("prompt_tts", SPEECH, (VOICE, WORDS, TARGET_AUDIO)),
+        Task("prompt_instruct_tts", SPEECH, (VOICE, CAPTION, WORDS, TARGET_AUDIO)),
+        Task("voice_conversion", SPEECH, (VOICE, AUDIO._replace(of="words"), TARGET_AUDIO)),
+        Task("speech_with_sound", MIXTURE, (CAPTION, WORDS, TARGET_AUDIO)),
+        Task("denoising", MIXTURE, (AUDIO, TARGET_AUDIO._replace(of="clean"))),
+        Task("separation", MIXTURE, (AUDIO, TARGET_AUDIO._replace(of="parts"))),
+        Task(
+            "speaker_extraction",
+            MIXTURE,
+            (VOICE._replace(of="part.speaker"), AUDIO, TARGET_AUDIO._replace(of="part")),
+        ),
+        Task("continuation", ANY, (AUDIO, TARGET_AUDIO._replace(of="next"))),
         Task("speech_caption", SPEECH, (AUDIO, TARGET_CAPTION)),
         Task("lyric_recognition", MUSIC, (AUDIO, TARGET_LYRIC)),
         Task("song_generation", MUSIC, (LYRIC, TARGET_AUDIO)),
@@ -99,6 +123,8 @@ TASKS: Mapping[str, Task] = {
         Task("text_only", ANY, (Part("text", "words", is_target=True),), prompted=False),
     )
 }
+
+VOICE_SECONDS = (1.0, 5.0)  # of a voice that is given as an example
 
 # What fills a part, read off the clip. An empty text means that the clip cannot serve the task.
 CONTENTS: Mapping[str, Callable[[Clip], str]] = {
@@ -140,8 +166,9 @@ def find_task(name: str) -> Task:
         near = get_close_matches(base, TASKS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
         raise UserError(f"there is no task '{name}'; {hint}")
-    if label and TARGET_AUDIO in task.parts:
-        parts = tuple(part._replace(role=label) if part == TARGET_AUDIO else part for part in task.parts)
+    answers = [part for part in task.parts if part.is_target and part.role == ALL_STREAMS]
+    if label and answers:
+        parts = tuple(part._replace(role=label) if part in answers else part for part in task.parts)
         return replace(task, name=name, parts=parts)
     if label and not any(part.content in QUESTIONS for part in task.parts):
         raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
@@ -178,7 +205,7 @@ def require_streams(task: Task, streams: Iterable[str]) -> None:
 
 
 def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
-    """Whether a clip can serve a task.
+    """Whether a clip can serve a task, as far as it alone decides: see `cast_of` for the clips that it is related to.
 
     Args:
         task: Whose parts have to be filled.
@@ -189,34 +216,86 @@ def is_eligible(task: Task, clip: Clip, bank: PromptBank) -> bool:
         return False
     if any(part.content in QUESTIONS for part in task.parts) and not askable_labels(task, clip, bank):
         return False
-    return all(CONTENTS[part.content](clip) for part in task.parts if part.content in CONTENTS)
+    return _suits(task, "", clip)
 
 
-def task_segments(task: Task, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
+def _suits(task: Task, path: str, clip: Clip) -> bool:
+    """Whether a clip has what the task wants of the clip at a path."""
+    return all(CONTENTS[part.content](clip) for part in task.parts if part.of == path and part.content in CONTENTS)
+
+
+def cast_of(
+    task: Task, catalogue: Catalogue, position: int, bank: PromptBank, rng: KeyedRng | None = None
+) -> Mapping[str, tuple[int, ...]]:
+    """The clips that a sentence of the task around a clip is about: path -> their positions, "" the clip itself.
+
+    Empty where the clip cannot serve the task.
+
+    Args:
+        task: Whose parts have to be filled.
+        catalogue: Of the split.
+        position: Of the clip.
+        bank: Knows the values of those labels that can be asked about.
+        rng: Draws the others; without it, whatever will do: to know whether there are some.
+    """
+    if not is_eligible(task, catalogue.clip(position), bank):
+        return {}
+    return catalogue.cast(position, task.paths, partial(_suits, task), rng)
+
+
+def task_segments(
+    task: Task,
+    clip: StoredClip,
+    rng: KeyedRng,
+    bank: PromptBank,
+    cast: Cast | None = None,
+) -> tuple[Segment, ...]:
     """The segments of a task, without its prompt.
 
     Args:
         task: Whose parts they are.
         clip: Fills them.
-        rng: Chooses the question.
+        rng: Chooses the question, and the stretch of a voice that is given.
         bank: Phrasings and label values.
+        cast: The clips that fill the parts of others, where there are such parts.
 
     Raises:
-        UserError: The clip cannot serve the task.
+        UserError: The clip, or one that it is cast with, cannot serve the task.
     """
-    if not is_eligible(task, clip, bank):
+    everyone = {**(cast.clips if cast else {}), "": (clip,)}
+    if not is_eligible(task, clip, bank) or not all(
+        everyone.get(path) and all(_suits(task, path, other) for other in everyone[path]) for path in task.paths
+    ):
         raise UserError(
             f"the clip '{clip.id}' ({clip.kind}) lacks something that the task '{task.name}' needs; choose another clip"
         )
     require_streams(task, tuple(clip.tokens.streams))
-    contents: dict[str, str | AudioTokens] = {"audio": clip.tokens}
+    asked: dict[str, str] = {}
+    if any(part.content in QUESTIONS for part in task.parts):
+        label = rng.choice(askable_labels(task, clip, bank))
+        for part in task.parts:
+            if part.content in QUESTIONS:
+                asked |= QUESTIONS[part.content](clip, label, rng, bank)
+    segments = []
     for part in task.parts:
-        if part.content in QUESTIONS:
-            label = rng.choice(askable_labels(task, clip, bank))
-            contents |= QUESTIONS[part.content](clip, label, rng, bank)
-        elif part.content in CONTENTS:
-            contents[part.content] = CONTENTS[part.content](clip)
-    return tuple(Segment(role, contents[content], is_target) for role, content, is_target in task.parts)
+        for other in everyone[part.of]:
+            if part.content == "voice" and cast:
+                content: str | AudioTokens = _stretch(other.tokens, cast.units, rng)
+            elif part.content == "audio":
+                content = other.tokens
+            else:
+                content = asked[part.content] if part.content in asked else CONTENTS[part.content](other)
+            segments.append(Segment(part.role, content, part.is_target))
+    return tuple(segments)
+
+
+def _stretch(tokens: AudioTokens, units: Units, rng: KeyedRng) -> AudioTokens:
+    """One to five seconds of a voice, from anywhere in a clip; the whole of a shorter one."""
+    whole, least, most = units.in_clip(tokens), units.at_least(VOICE_SECONDS[0]), units.at_least(VOICE_SECONDS[1])
+    if whole <= least:
+        return tokens
+    count = rng.randint(least, min(most, whole))
+    return units.crop(tokens, rng.randint(0, whole - count), count)
 
 
 def prompt_segments(task: Task, rng: KeyedRng, bank: PromptBank) -> tuple[Segment, ...]:
@@ -230,7 +309,9 @@ def prompt_segments(task: Task, rng: KeyedRng, bank: PromptBank) -> tuple[Segmen
     return (Segment("prompt", bank.prompt(task.base, rng)),) if task.prompted else ()
 
 
-def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -> AuditorySentence:
+def build(
+    task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank, cast: Cast | None = None
+) -> AuditorySentence:
     """A clip as an example of a task: prompt, conditions, then what is learned. A pure function of its arguments.
 
     Args:
@@ -238,13 +319,20 @@ def build(task: Task | str, clip: StoredClip, rng: KeyedRng, bank: PromptBank) -
         clip: Fills the task's parts.
         rng: Chooses prompt and question.
         bank: Prompts, phrasings and label values.
+        cast: The clips that fill the parts of others, where there are such parts; see `build_around`.
 
     Raises:
         UserError: The clip cannot serve the task.
     """
     task = find_task(task) if isinstance(task, str) else task
     prompt = prompt_segments(task, rng, bank)
-    return AuditorySentence(prompt + task_segments(task, clip, rng, bank), f"{task.name}:{clip.id}")
+    return AuditorySentence(prompt + task_segments(task, clip, rng, bank, cast), f"{task.name}:{clip.id}")
+
+
+def build_around(task: Task, catalogue: Catalogue, position: int, rng: KeyedRng, bank: PromptBank) -> AuditorySentence:
+    """The example of a task around a clip of a catalogue, with the clips that the task relates it to drawn there."""
+    cast = catalogue.stored_cast(cast_of(task, catalogue, position, bank, rng) or {"": (position,)})
+    return build(task, cast.clips[""][0], rng, bank, cast)
 
 
 class Request(NamedTuple):
@@ -292,7 +380,7 @@ def request(
         raise UserError("the prompt is empty; write what the model shall do, or leave --prompt out")
     else:
         asked = (Segment("prompt", prompt),)
-    segments = asked + tuple(Segment(role, contents[content]) for role, content, _ in given)
+    segments = asked + tuple(Segment(part.role, contents[part.content]) for part in given)
     return Request(AuditorySentence(segments, name), next(part.role for part in task.parts if part.is_target))
 
 

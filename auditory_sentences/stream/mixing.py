@@ -13,7 +13,7 @@ from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.builders.conversation import conversation, turns_about
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, Task, build, find_task, is_eligible, require_streams, streams_of
+from auditory_sentences.builders.tasks import TASKS, Task, build_around, cast_of, find_task, require_streams, streams_of
 from auditory_sentences.rng import KeyedRng, permuted, stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
 from codec.io.errors import UserError
@@ -182,13 +182,13 @@ class SentenceStream:
             return Source(task.name, range(len(self.texts)), self._plain_text)
         catalogue = self.catalogue
         require_streams(task, [stream.name for stream in catalogue.store.streams])
-        eligible = [i for i in catalogue.members if is_eligible(task, catalogue.clip(i), self.bank)]
+        eligible = [i for i in catalogue.members if cast_of(task, catalogue, i, self.bank)]
         if task.name == "audio_only":
             return Source(task.name, eligible, self._audio_only)
         return Source(task.name, eligible, partial(self._example, task), task.generates_audio)
 
     def _example(self, task: Task, position: int, rng: KeyedRng) -> AuditorySentence:
-        return build(task, self.catalogue.stored(position), rng, self.bank)
+        return build_around(task, self.catalogue, position, rng, self.bank)
 
     def _plain_text(self, line: int, rng: KeyedRng) -> AuditorySentence:
         return AuditorySentence((Segment("text", self.texts[line], is_target=True),), f"text_only:line {line}")

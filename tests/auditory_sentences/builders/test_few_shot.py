@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from auditory_sentences.builders.catalogue import Catalogue
-from auditory_sentences.builders.few_shot import Episodes
+from auditory_sentences.builders.few_shot import Episodes, TooFewExamples
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import build, find_task, request_of
+from auditory_sentences.builders.tasks import build, cast_of, find_task, request_of
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.lengths import row_limit
 from auditory_sentences.rng import KeyedRng
@@ -78,6 +78,27 @@ def test_the_query_is_never_among_its_shots(pool, episodes):
             pool, episodes.from_task("sound_caption", stored(pool, "train-sound-0"), 4, KeyedRng(seed))
         )
         assert "train-mixture" not in shots
+
+
+@pytest.mark.parametrize("task", ["prompt_tts", "voice_conversion"])
+def test_no_clip_of_the_query_is_in_an_example(pool, episodes, task):
+    """Not the answer as another example's voice, nor the voice's own clip as an answer."""
+    task = find_task(task)
+    found = 0
+    for i in episodes.eligible(task):
+        for seed in range(6):
+            cast = pool.stored_cast(cast_of(task, pool, i, episodes.bank, KeyedRng(seed)))
+            try:
+                sentence = episodes.from_task(task, pool.stored(i), 1, KeyedRng(seed), cast=cast)
+            except TooFewExamples:
+                continue
+            audio = [s.content for s in sentence.segments if not s.is_text]
+            half = len(audio) // 2
+            heard = {row.tobytes() for tokens in audio[:half] for row in tokens["structural"].T.numpy()}
+            told = {row.tobytes() for tokens in audio[half:] for row in tokens["structural"].T.numpy()}
+            assert not heard & told  # 8 of 16 codes a frame: two clips share none by chance
+            found += 1
+    assert found > 10
 
 
 def plain(text):

@@ -3,9 +3,18 @@
 import pytest
 import torch
 
-from auditory_sentences.builders.catalogue import label_values
+from auditory_sentences.builders.catalogue import Catalogue, label_values
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, build, find_task, is_eligible, request, request_of
+from auditory_sentences.builders.tasks import (
+    TASKS,
+    build,
+    build_around,
+    cast_of,
+    find_task,
+    is_eligible,
+    request,
+    request_of,
+)
 from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import to_rows
@@ -17,6 +26,14 @@ FORMS = {
     "asr": "audio transcription*",
     "tts": "transcription audio*",
     "instruct_tts": "caption transcription audio*",
+    "prompt_tts": "audio_prompt transcription audio*",
+    "prompt_instruct_tts": "audio_prompt caption transcription audio*",
+    "voice_conversion": "audio_prompt audio audio*",
+    "speech_with_sound": "caption transcription audio*",
+    "denoising": "audio audio*",
+    "separation": "audio audio* audio*",
+    "speaker_extraction": "audio_prompt audio audio*",
+    "continuation": "audio audio*",
     "speech_caption": "audio caption*",
     "lyric_recognition": "audio lyric*",
     "song_generation": "lyric audio*",
@@ -32,7 +49,9 @@ FORMS = {
     "text_only": "text*",
 }
 # The generation tasks in which the published loader hides conditions (§B.4).
-GUIDED = {"tts", "instruct_tts", "song_generation", "sound_generation", "music_generation"}
+GUIDED = {"tts", "instruct_tts", "prompt_tts", "prompt_instruct_tts", "speech_with_sound"} | {
+    f"{kind}_generation" for kind in ("song", "sound", "music")
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +67,17 @@ def bank(store):
     return PromptBank.load().with_label_values(label_values(store.clips))
 
 
+@pytest.fixture(scope="module")
+def catalogue(store):
+    return Catalogue(store, "train")
+
+
 def clips_for(store, task, bank):
     return [store[i] for i, clip in enumerate(store.clips) if is_eligible(task, clip, bank)]
+
+
+def places_for(catalogue, task, bank):
+    return [i for i in catalogue.members if cast_of(task, catalogue, i, bank)]
 
 
 def form(segments):
@@ -57,26 +85,27 @@ def form(segments):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_form_of_every_task(name, store, bank):
+def test_form_of_every_task(name, catalogue, bank):
     task, unprompted = TASKS[name], name in ("audio_only", "text_only")
-    clips = clips_for(store, task, bank)
-    assert clips
-    for clip in clips:
-        sentence = build(name, clip, KeyedRng(clip.id), bank)
+    places = places_for(catalogue, task, bank)
+    assert places
+    for i in places:
+        sentence = build_around(task, catalogue, i, KeyedRng(i), bank)
         assert form(sentence.segments) == ("" if unprompted else "prompt ") + FORMS[name]
-        assert sentence.name == f"{name}:{clip.id}"
+        assert sentence.name == f"{name}:{catalogue.clip(i).id}"
     assert task.generates_audio == (name in GUIDED)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if FORMS[name].endswith(" audio*")])
-def test_a_task_up_to_its_descriptive_tokens_is_the_beginning_of_the_task(name, store, bank):
+@pytest.mark.parametrize("name", [name for name in FORMS if FORMS[name].count("audio*") == 1 and " " in FORMS[name]])
+def test_a_task_up_to_its_descriptive_tokens_is_the_beginning_of_the_task(name, catalogue, bank):
     tokenizer = tiny_tokenizer()
     layout = tiny_layout(tokenizer)
-    assert find_task(f"{name}:descriptive").generates_audio
-    for clip in clips_for(store, find_task(f"{name}:descriptive"), bank):
-        short = build(f"{name}:descriptive", clip, KeyedRng(clip.id), bank)
+    task = find_task(f"{name}:descriptive")
+    assert task.generates_audio == (name in GUIDED)
+    for i in places_for(catalogue, task, bank):
+        short, whole = (build_around(t, catalogue, i, KeyedRng(i), bank) for t in (task, TASKS[name]))
         assert form(short.segments) == "prompt " + FORMS[name].replace("audio*", "descriptive*")
-        rows, whole = (to_rows(s, layout, tokenizer) for s in (short, build(name, clip, KeyedRng(clip.id), bank)))
+        rows, whole = (to_rows(sentence, layout, tokenizer) for sentence in (short, whole))
         assert len(rows) < len(whole)
         for part in ("ids", "mask", "loss"):
             assert torch.equal(getattr(rows, part), getattr(whole, part)[: len(rows)])
@@ -102,10 +131,9 @@ def test_same_draws_same_sentence_other_draws_other_prompt(store, bank):
 
 
 @pytest.mark.parametrize("name", sorted(set(TASKS) - {"audio_only", "text_only"}))
-def test_request_is_the_training_sentence_without_its_end(name, store, bank):
+def test_request_is_the_training_sentence_without_its_end(name, catalogue, bank):
     """What evaluation asks is, segment for segment, what training showed before the answer."""
-    clip = clips_for(store, TASKS[name], bank)[0]
-    sentence = build(name, clip, KeyedRng(1), bank)
+    sentence = build_around(TASKS[name], catalogue, places_for(catalogue, TASKS[name], bank)[0], KeyedRng(1), bank)
     asked = request_of(sentence)
     assert [(s.role, s.content) for s in asked.sentence.segments] == [
         (s.role, s.content) for s in sentence.segments[:-1]

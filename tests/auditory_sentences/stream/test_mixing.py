@@ -257,4 +257,6 @@ def test_a_store_of_one_stream_gives_every_kind_of_sentence():
     absent = absent_streams(EVERYTHING, ["codes"])
     stream = SentenceStream(store, {name: 1 for name in EVERYTHING if name not in absent}, seed=3, max_rows=512)
     roles = {s.role for at in PLACES for s in stream[at].sentence.segments if not s.is_text}
-    assert roles == {"audio"} and len({stream.place(*at)[0].name for at in PLACES}) == len(stream.sources)
+    assert roles == {"audio", "audio_prompt"} and len({stream.place(*at)[0].name for at in PLACES}) == len(
+        stream.sources
+    )

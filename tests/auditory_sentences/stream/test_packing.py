@@ -105,10 +105,10 @@ def test_shapes_and_types(packing):
 @pytest.mark.parametrize("start", [0, 1, 7, 40])
 def test_resuming_equals_going_on(packing, stream, layout, tokenizer, start):
     """One integer: what comes after it does not depend on how it was reached, windows and epochs crossed."""
-    straight = take(packing.read(batch_size=4), start + 40)
+    straight = take(packing.read(batch_size=4), start + 60)
     assert straight[-1].cursor > len(stream) > WINDOW
     cursor = straight[start - 1].cursor if start else 0
-    resumed = take(Packing(stream, layout, tokenizer, CONTEXT).read(cursor, batch_size=4), 40)
+    resumed = take(Packing(stream, layout, tokenizer, CONTEXT).read(cursor, batch_size=4), 60)
     for one, other in zip(straight[start:], resumed, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
         assert (one.cursor, one.names) == (other.cursor, other.names)
