@@ -29,6 +29,14 @@ _RELEASED = {
     "audio_caption": "sound_caption",
     "music_caption": "music_caption",
     "audio_understanding": "audio_qa",
+    "prompt_instruct_tts": "prompt_instruct_tts",
+    "speech_edit": "speech_editing",
+    "speech_denoise": "denoising",
+    "speech_ss": "separation",
+    "speech_s2s": "spoken_answer",
+    "speech_s2t": "written_answer",
+    "reason_to_semantic": "descriptive_to_structural",
+    "semantic_to_reason": "structural_to_descriptive",
 }
 _PROMPTED = {name for name, task in TASKS.items() if task.prompted}
 

@@ -183,6 +183,18 @@ def _clean(catalogue: Catalogue, position: int) -> Sequence[int]:
     return speech if len(speech) == 1 else ()
 
 
+def _made_of_one(edited: bool) -> Callable[[Catalogue, int], Sequence[int]]:
+    def candidates(catalogue: Catalogue, position: int) -> Sequence[int]:
+        parts, clip = catalogue.parts_of.get(position, ()), catalogue.clip(position)
+        return parts if len(parts) == 1 and clip.kind != "mixture" and bool(clip.instruction) == edited else ()
+
+    return candidates
+
+
+def _is_answer(catalogue: Catalogue, position: int, other: int) -> bool:
+    return bool(catalogue.clip(other).instruction)
+
+
 def _next(catalogue: Catalogue, position: int) -> Sequence[int]:
     return [after for this, after in pairwise(catalogue.recording_of.get(position, ())) if this == position]
 
@@ -198,8 +210,12 @@ RELATIONS: Mapping[str, Relation] = {
     "parts": Relation(lambda catalogue, position: catalogue.parts_of.get(position, ()), all_of_them=True),
     # the only speech that it is made of
     "clean": Relation(_clean),
-    # what follows in the same recording
+    # what it was before it was edited, and before it was played in a room
+    "original": Relation(_made_of_one(edited=True)),
+    "dry": Relation(_made_of_one(edited=False)),
+    # what follows in the same recording, and what answers it there
     "next": Relation(_next),
+    "answer": Relation(_next, _is_answer),
 }
 
 

@@ -157,7 +157,7 @@ def _audio_caption(catalogue: Catalogue, first: int, rng: KeyedRng) -> Groups:
 
 
 def _mixtures(catalogue: Catalogue) -> list[int]:
-    return list(catalogue.parts_of)
+    return [i for i in catalogue.parts_of if catalogue.clip(i).kind == "mixture"]
 
 
 def _mixture_parts(catalogue: Catalogue, mixture: int, rng: KeyedRng) -> Groups:

@@ -103,6 +103,10 @@ TASKS: Mapping[str, Task] = {
             MIXTURE,
             (VOICE._replace(of="part.speaker"), AUDIO, TARGET_AUDIO._replace(of="part")),
         ),
+        Task("dereverberation", SPEECH, (AUDIO, TARGET_AUDIO._replace(of="dry"))),
+        Task("speech_editing", SPEECH, (Part("text", "instruction"), AUDIO._replace(of="original"), TARGET_AUDIO)),
+        Task("spoken_answer", SPEECH, (AUDIO, TARGET_AUDIO._replace(of="answer"))),
+        Task("written_answer", SPEECH, (AUDIO, Part("text", "text", True, of="answer"))),
         Task("continuation", ANY, (AUDIO, TARGET_AUDIO._replace(of="next"))),
         Task("speech_caption", SPEECH, (AUDIO, TARGET_CAPTION)),
         Task("lyric_recognition", MUSIC, (AUDIO, TARGET_LYRIC)),
@@ -119,6 +123,11 @@ TASKS: Mapping[str, Task] = {
             ANY,
             (Part("descriptive", "audio"), Part("structural", "audio", is_target=True)),
         ),
+        Task(
+            "structural_to_descriptive",
+            ANY,
+            (Part("structural", "audio"), Part("descriptive", "audio", is_target=True)),
+        ),
         Task("audio_only", ANY, (TARGET_AUDIO,), prompted=False),
         Task("text_only", ANY, (Part("text", "words", is_target=True),), prompted=False),
     )
@@ -131,6 +140,7 @@ CONTENTS: Mapping[str, Callable[[Clip], str]] = {
     "text": lambda clip: clip.text,
     "caption": lambda clip: clip.caption,
     "words": lambda clip: clip.text or clip.caption,
+    "instruction": lambda clip: clip.instruction,
     "analysis": write_analysis,
 }
 

@@ -15,6 +15,8 @@ Split = Literal["train", "dev", "test"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+_TEXTS = ("id", "path", "kind", "split", "text", "caption", "speaker", "group", "instruction", "licence", "source")
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -44,8 +46,10 @@ class Clip:
     group: str = ""
     # which piece of it (0, 1, ...)
     position: Index = 0
-    # ids of the clean clips that a mixture is the sum of
+    # ids of the clips that it was made of: what a mixture is the sum of, what was edited, or played in a room
     parts: tuple[str, ...] = ()
+    # what was asked for, where the clip is what came of it: its one part, edited, or the reply to the clip before it
+    instruction: str = ""
     # that the recording is under
     licence: str = ""
     # where the recording is from
@@ -53,7 +57,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         what = f"clip {shown(self.id)}"
-        for name in ("id", "path", "kind", "split", "text", "caption", "speaker", "group", "licence", "source"):
+        for name in _TEXTS:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"{what}: {name} must be text, not {shown(getattr(self, name))}")
         if not self.id.strip() or not self.path.strip():

@@ -25,6 +25,7 @@ from codec.tokens import AudioTokens
 
 RECORD = tuple(one.name for one in fields(Clip) if one.name != "path")
 
+_LATER = ("instruction",)  # texts that shards from before them lack: they are empty there
 _TYPES = {"position": pa.int64()} | {name: pa.string() for name in RECORD if name != "position"}
 _AGAIN = "restore it from a copy, or run `uniaudio corpus store` with the same corpora again, which makes it anew"
 
@@ -55,6 +56,8 @@ class Shard:
     def __init__(self, folder: Path, entry: ShardEntry, manifest: Manifest) -> None:
         self.path, self.fingerprint, self._streams = folder / entry.file, manifest.fingerprint, manifest.streams
         self._table = _open(self.path, entry)
+        for name in set(_LATER) - set(self._table.column_names):
+            self._table = self._table.append_column(name, pa.array([""] * self._table.num_rows, pa.string()))
         self._check_form()
         self.num_samples: list[int] = self._table["num_samples"].to_pylist()
         if len(self) != entry.clips or sum(self.num_samples) != entry.samples:

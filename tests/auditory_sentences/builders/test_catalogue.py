@@ -25,7 +25,12 @@ HOLDS = {
     "part": lambda clip, other: other.id in clip.parts,
     "parts": lambda clip, other: other.id in clip.parts,
     "clean": lambda clip, other: other.id in clip.parts and other.kind == "speech",
+    "original": lambda clip, other: clip.parts == (other.id,) and clip.kind != "mixture" and bool(clip.instruction),
+    "dry": lambda clip, other: clip.parts == (other.id,) and clip.kind != "mixture" and not clip.instruction,
     "next": lambda clip, other: other.group == clip.group and other.position == clip.position + 1,
+    "answer": lambda clip, other: (
+        other.group == clip.group and other.position == clip.position + 1 and other.instruction
+    ),
 }
 
 
@@ -35,7 +40,8 @@ def random_catalogue(seed: int) -> Catalogue:
     clips = []
     for i in range(draw.randint(1, 30)):
         kind = draw.choice(["speech", "speech", "sound", "mixture"])
-        mixed = draw.sample(clips, min(len(clips), draw.randint(0, 3))) if kind == "mixture" else []
+        most = 3 if kind == "mixture" else draw.choice([0, 0, 1])
+        mixed = draw.sample(clips, min(len(clips), draw.randint(0, most)))
         group = draw.choice(["", "", "tale"]) if kind == "speech" else ""
         clips.append(
             Clip(
@@ -48,6 +54,7 @@ def random_catalogue(seed: int) -> Catalogue:
                 group=group,
                 position=sum(c.group == group for c in clips) if group else 0,
                 parts=tuple(part.id for part in mixed),
+                instruction="louder" if (mixed or group) and draw.random() < 0.5 else "",
             )
         )
     return Catalogue(TinyStore(clips, [1.0] * len(clips)), "train")
@@ -73,7 +80,7 @@ def test_what_is_cast_is_related_and_what_is_related_can_be_cast(seed, relation,
             assert not clip.speaker or not holding
         elif relation == "clean":
             assert len(holding) != 1
-        elif relation == "next":
+        elif relation in ("next", "answer"):
             assert not clip.group or not holding
         elif relation == "words":
             assert not (clip.kind == "speech" and clip.speaker and clip.text) or not any(

@@ -19,7 +19,7 @@ from auditory_sentences.corpora.clip import Clip
 from auditory_sentences.rng import KeyedRng
 from auditory_sentences.sentence import to_rows
 from codec.io.errors import UserError
-from tests.factories.store import random_tokens, tiny_layout, tiny_store, tiny_tokenizer
+from tests.factories.store import TinyStore, random_tokens, tiny_layout, tiny_store, tiny_tokenizer
 
 # Segments after the prompt; * marks what is learned (published model, §B.2).
 FORMS = {
@@ -33,6 +33,10 @@ FORMS = {
     "denoising": "audio audio*",
     "separation": "audio audio* audio*",
     "speaker_extraction": "audio_prompt audio audio*",
+    "dereverberation": "audio audio*",
+    "speech_editing": "text audio audio*",
+    "spoken_answer": "audio audio*",
+    "written_answer": "audio text*",
     "continuation": "audio audio*",
     "speech_caption": "audio caption*",
     "lyric_recognition": "audio lyric*",
@@ -45,11 +49,12 @@ FORMS = {
     "audio_yes_no": "text audio text*",
     "analysis": "audio text*",
     "descriptive_to_structural": "descriptive structural*",
+    "structural_to_descriptive": "structural descriptive*",
     "audio_only": "audio*",
     "text_only": "text*",
 }
 # The generation tasks in which the published loader hides conditions (§B.4).
-GUIDED = {"tts", "instruct_tts", "prompt_tts", "prompt_instruct_tts", "speech_with_sound"} | {
+GUIDED = {"tts", "instruct_tts", "prompt_tts", "prompt_instruct_tts", "speech_with_sound", "speech_editing"} | {
     f"{kind}_generation" for kind in ("song", "sound", "music")
 }
 
@@ -57,9 +62,16 @@ GUIDED = {"tts", "instruct_tts", "prompt_tts", "prompt_instruct_tts", "speech_wi
 @pytest.fixture(scope="module")
 def store():
     store = tiny_store()
-    store.clips.append(Clip("song", "x.wav", "music", "train", text="la la", caption="a song"))
-    store.num_samples.append(24_000)
-    return store
+    made_of_one = {"kind": "speech", "split": "train", "text": "zero", "parts": ("train-speech-0",)}
+    talk = {"kind": "speech", "split": "train", "group": "talk"}
+    more = [
+        Clip("song", "x.wav", "music", "train", text="la la", caption="a song"),
+        Clip("slower", "x.wav", **made_of_one, instruction="speak more slowly"),
+        Clip("hall", "x.wav", **made_of_one),
+        Clip("question", "x.wav", **talk, text="what comes next?"),
+        Clip("answer", "x.wav", **talk, text="two", position=1, instruction="what comes next?"),
+    ]
+    return TinyStore(store.clips + more, [n / 24_000 for n in store.num_samples] + [1.0] * len(more))
 
 
 @pytest.fixture(scope="module")

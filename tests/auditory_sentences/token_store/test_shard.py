@@ -41,6 +41,32 @@ def with_ids(store, column, values):
     edit(store, lambda manifest: manifest["shards"][1].update(said))
 
 
+def accept(store):
+    """Let the file of where the clips lie be of the second shard as it is now."""
+    source = store / "sources-00001.json"
+    said = json.loads(source.read_text())
+    said["shard"] = json.loads((store / MANIFEST).read_text())["shards"][1]["sha256"]
+    del said["hash"]
+    said["hash"] = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    source.write_text(json.dumps(said))
+
+
+def test_a_shard_from_before_there_were_instructions_is_read(clips, finished, store):
+    shard = store / "shard-00001.arrow"
+    with shard.open("rb") as file:
+        table = pa.ipc.open_stream(file).read_all().drop_columns(["instruction"])
+    with shard.open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    said = {"bytes": shard.stat().st_size, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    edit(store, lambda manifest: manifest["shards"][1].update(said))
+    accept(store)
+    opened = TokenStore(store)
+    assert all(clip.instruction == "" for clip in opened.clips)
+    for i in range(len(opened)):
+        assert opened[i].id == TokenStore(finished)[i].id
+        assert opened[i].tokens.equal(TokenStore(finished)[i].tokens)
+
+
 def test_a_damaged_shard_is_named_and_made_anew(clips, finished, store, capsys):
     shard = store / "shard-00001.arrow"
     data = bytearray(shard.read_bytes())
@@ -87,12 +113,7 @@ CONTENTS = {
 def test_a_shard_that_holds_what_no_tokenizer_makes_is_named(clips, finished, store, name):
     column, values, fault = CONTENTS[name]
     with_ids(store, column, values)
-    source = store / "sources-00001.json"
-    said = json.loads(source.read_text())
-    said["shard"] = json.loads((store / MANIFEST).read_text())["shards"][1]["sha256"]
-    del said["hash"]
-    said["hash"] = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-    source.write_text(json.dumps(said))
+    accept(store)
     with pytest.raises(UserError, match=fault) as refused:
         TokenStore(store).verify()
     assert "00001" in str(refused.value)
