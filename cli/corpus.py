@@ -28,6 +28,13 @@ def synthesise(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     seed: Annotated[int, number_option(numbers.Seed, "--seed", help="Same seed, same corpus.")] = 0,
     small: Annotated[bool, typer.Option("--small", help="About a minute of sound, to try things out.")] = False,
+    all_tasks: Annotated[
+        bool,
+        typer.Option(
+            "--all-tasks",
+            help="With edited and reverberant speech, two speakers or instruments at once, questions and songs.",
+        ),
+    ] = False,
     processes: Annotated[
         int,
         number_option(numbers.Processes, "--processes", help="Processes that make it; they change nothing in it."),
@@ -35,9 +42,10 @@ def synthesise(
 ) -> None:
     """Write the starter corpus: speech, sounds and music with exact labels, over three hours."""
     from auditory_sentences.starter.corpus import synthesise
-    from auditory_sentences.starter.jobs import DEMO, SMALL
+    from auditory_sentences.starter.jobs import ALL_TASKS, DEMO, SMALL, SMALL_ALL_TASKS
 
-    synthesise(out, seed, SMALL if small else DEMO, processes)
+    sizes = {(False, False): DEMO, (True, False): SMALL, (False, True): ALL_TASKS, (True, True): SMALL_ALL_TASKS}
+    synthesise(out, seed, sizes[small, all_tasks], processes)
     show([out])
 
 

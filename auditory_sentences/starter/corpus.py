@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from auditory_sentences.corpora.phones import PHONES_FILE, phones_line
-from auditory_sentences.starter.jobs import DEMO, SPOKEN, Job, StarterSize, plan, render
+from auditory_sentences.starter.jobs import DEMO, SPOKEN, plan, render
+from auditory_sentences.starter.rendering import Job, StarterSize
 from auditory_sentences.starter.voices import SAMPLE_RATE
 from codec.io.errors import UserError
 from codec.io.files import remove_leftovers, replace_file, sha256_of, write_text
@@ -71,7 +71,7 @@ def synthesise(folder: str | Path, seed: int = 0, size: StarterSize = DEMO, proc
     for name, value, low, high in (("seed", seed, 0, LARGEST), ("processes", processes, 1, _MOST_PROCESSES)):
         if type(value) is not int or not low <= value <= high:
             raise UserError(f"starter corpus: {name} must be a whole number from {low} to {high}, not {shown(value)}")
-    wanted = {"version": VERSION, "seed": seed, "size": asdict(size)}
+    wanted = {"version": VERSION, "seed": seed, "size": size.values}
     finished = _check_folder(folder, wanted)
     if finished and not _damaged(folder) and not _leftovers(folder) and _has_phones(folder):
         return folder  # perhaps one that may be read only

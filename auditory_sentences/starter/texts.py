@@ -36,6 +36,8 @@ _SENTENCES = (
     "{person} {verb} {thing} {time}",
     "{person} {verb} {thing} {place}",
 )
+COLOURS = ("red", "blue", "green", "yellow", "white", "black")
+OBJECTS, PEOPLE, VERBS, THINGS = (_SLOTS[slot] for slot in ("object", "person", "verb", "thing"))
 WORDS = tuple(sorted({w for form in (*_SENTENCES, *sum(_SLOTS.values(), ())) for w in form.split() if "{" not in w}))
 
 _STYLES = (
@@ -48,12 +50,18 @@ _STYLES = (
 _SPEEDS = {"slow": "slowly", "medium": "at a normal pace", "fast": "fast"}
 
 
+def belongs_to(text: str, split: str) -> bool:
+    """Whether a text may be said in a split: one or two digits in all of them, anything else in its own."""
+    words = text.split()
+    return (len(words) < 3 and all(word in DIGITS for word in words)) or split_of(text) == split
+
+
 def draw_digits(rng: Generator, split: str) -> str:
     """One to five digits as words. Strings of three or more belong to one split; shorter ones are in all of them."""
     while True:
         length = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.15, 0.25, 0.2, 0.2]))
         text = " ".join(choose(rng, DIGITS) for _ in range(length))
-        if length < 3 or split_of(text) == split:
+        if belongs_to(text, split):
             return text
 
 
@@ -61,7 +69,7 @@ def draw_sentence(rng: Generator, split: str) -> str:
     """A simple sentence of about 80 words' vocabulary that belongs to the split."""
     while True:
         text = choose(rng, _SENTENCES).format(**{slot: choose(rng, options) for slot, options in _SLOTS.items()})
-        if split_of(text) == split:
+        if belongs_to(text, split):
             return text
 
 

@@ -148,7 +148,7 @@ def _is_event(event: _Event) -> bool:
 _Heard = list[tuple[int, str]]  # (sample at which it begins, name) of every phone, a pause being one without a name
 
 
-def speak(text: str, voice: Voice, words_per_minute: float) -> tuple[np.ndarray, Phones]:
+def speak(text: str, voice: Voice, words_per_minute: float, monotone: bool = False) -> tuple[np.ndarray, Phones]:
     """Speech of one utterance, silence at both ends cut away, and when each phone is spoken.
 
     The voice's tract rate scales pitch and tempo too, so both are asked of espeak corrected by it. Phones are IPA
@@ -158,6 +158,7 @@ def speak(text: str, voice: Voice, words_per_minute: float) -> tuple[np.ndarray,
         text: At least one word.
         voice: Of the speaker.
         words_per_minute: As espeak-ng counts them.
+        monotone: Stay at the voice's fundamental, as on a note.
 
     Returns:
         (n,) float32 at 24 kHz, peak at most 1, and the phones.
@@ -169,7 +170,8 @@ def speak(text: str, voice: Voice, words_per_minute: float) -> tuple[np.ndarray,
     measured = (MALE | FEMALE)[voice.variant]
     # espeak's pitch parameter is 50 at the variant's own pitch and doubles or halves the frequency every 50 steps.
     pitch = round(np.clip(50 + 50 * log2(voice.f0 / stretch / measured), 0, 99))
-    samples, heard = _espeak(text, f"{voice.language}+{voice.variant}", pitch, round(words_per_minute / stretch))
+    name, speed = f"{voice.language}+{voice.variant}", round(words_per_minute / stretch)
+    samples, heard = _espeak(text, name, pitch, speed, monotone)
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
     phones = _cut(heard, int(loud[0]), int(loud[-1]) + 1, voice.tract_rate)
     samples = samples[loud[0] : loud[-1] + 1]
@@ -189,7 +191,9 @@ def _cut(heard: _Heard, first: int, end: int, rate: int) -> Phones:
     return tuple(found)
 
 
-def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> tuple[np.ndarray, _Heard]:
+def _espeak(
+    text: str, name: str, pitch: int, words_per_minute: int, monotone: bool = False
+) -> tuple[np.ndarray, _Heard]:
     """Samples of espeak-ng at 22,050 Hz in [-1, 1], and its phones; the same for the same arguments.
 
     The library keeps oscillator phases in static variables from one utterance to the next, so it is loaded anew for
@@ -217,7 +221,7 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> tuple[np
         ) from error
     ctypes.CDLL(None).srand(1)  # of this process, the one that espeak-ng draws from
     try:
-        synchronous, rate, pitch_parameter, utf8 = 2, 1, 3, 1
+        synchronous, rate, pitch_parameter, range_parameter, utf8 = 2, 1, 3, 4, 1
         phoneme_events, in_ipa, do_not_exit = 1, 2, 1 << 15
         options = phoneme_events | in_ipa | do_not_exit
         opened = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), options)
@@ -229,6 +233,8 @@ def _espeak(text: str, name: str, pitch: int, words_per_minute: int) -> tuple[np
             raise UserError(f"espeak-ng has no voice {name!r}; install espeakng-loader 0.2.4")
         library.espeak_SetParameter(rate, words_per_minute, 0)
         library.espeak_SetParameter(pitch_parameter, pitch, 0)
+        if monotone:
+            library.espeak_SetParameter(range_parameter, 0, 0)
         data = text.encode()
         library.espeak_Synth(data, len(data) + 1, 0, 1, 0, utf8, None, None)
         library.espeak_Synchronize()

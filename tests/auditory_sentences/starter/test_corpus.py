@@ -199,7 +199,7 @@ def test_a_folder_that_holds_something_is_never_written_to(tmp_path):
 
 
 def test_what_killed_runs_left_is_removed_and_half_written_parts_are_done_again(own, tiny):
-    (own / "request.json").write_text(json.dumps({"version": 1, "seed": 0, "size": vars(TINY)}))
+    (own / "request.json").write_text(json.dumps({"version": 1, "seed": 0, "size": TINY.values}))
     (own / "manifest.json").unlink()
     (own / "parts").mkdir()
     (own / "parts" / "00000.jsonl").write_text('{"id": "of an older version"}\n')

@@ -8,7 +8,8 @@ import soundfile
 
 from auditory_sentences.corpora.read import read_corpus
 from auditory_sentences.starter import music, voices
-from auditory_sentences.starter.jobs import DEMO, SMALL, Job, StarterSize, plan, render
+from auditory_sentences.starter.jobs import DEMO, SMALL, plan, render
+from auditory_sentences.starter.rendering import Job, StarterSize
 from codec.io.errors import UserError
 
 
