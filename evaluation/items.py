@@ -26,7 +26,7 @@ from evaluation.task import JUDGES, OF_RECORDING, Data, EvalTask, Score
 from lm.words import normalise_words
 
 if TYPE_CHECKING:
-    from auditory_sentences.token_store import JoinedStores, TokenStore
+    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Target:
 class Item:
     """One request with all that its answer is compared with."""
 
-    # of the clip, unique in the task
+    # of the clip that is asked about, unique in the task
     id: str
-    # what is known about the clip
+    # what is known about the clip that the right answer is of: the same one, but where the task says another
     clip: Clip
-    # the clip's tokens; None for a reconstruction, whose tokens are the answer
+    # that clip's tokens; None for a reconstruction, whose tokens are the answer
     tokens: AudioTokens | None
     # what the model is given; empty for a reconstruction
     sentence: AuditorySentence
@@ -136,7 +136,8 @@ class ItemBuilder:
                 )
             selected = labelled
         self._require_classes(task)
-        if any(score.scorer == "recogniser" for score in task.scores):
+        about_itself = task.is_of_codec or task.classification or not find_task(task.request).paths
+        if about_itself and any(score.scorer == "recogniser" for score in task.scores):
             selected = [i for i in selected if clips[i].text] or _none_fit(task, selected, described, "have a text")
         if not task.classification and not task.is_of_codec:
             request, catalogue = find_task(task.request), self._catalogue(data.split)
@@ -169,31 +170,36 @@ class ItemBuilder:
             clip = self.store.clips[position]
             sentence = AuditorySentence((), f"{task.task}:{clip.id}")
             return Item(clip.id, clip, None, sentence, "audio", None, self._targets(task, clip))
-        clip = self.store[position]
-        sentence, options = self._sentence(task, shots, position)
+        query = self.store[position]
+        sentence, options, clip = self._sentence(task, shots, query, position)
         if all(segment.is_target for segment in sentence.segments):  # no condition: its likelihood is all there is
             (only,) = sentence.segments
             targets = self._targets(task, clip, only.content)
-            return Item(clip.id, clip, clip.tokens, sentence, only.role, only.content, targets)
+            return Item(query.id, clip, clip.tokens, sentence, only.role, only.content, targets)
         request = request_of(sentence)
         parts = 2 if task.classification else len(find_task(task.request).parts)
-        query = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
-        question = " ".join(segment.content for segment in query if segment.is_text)
+        asked = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
+        question = " ".join(segment.content for segment in asked if segment.is_text)
         targets = self._targets(task, clip, request.reference, question, options)
-        return Item(clip.id, clip, clip.tokens, request.sentence, request.role, request.reference, targets)
+        return Item(query.id, clip, clip.tokens, request.sentence, request.role, request.reference, targets)
 
-    def _sentence(self, task: EvalTask, shots: int, position: int) -> tuple[AuditorySentence, tuple[str, ...]]:
-        """The request with its right answer, and the values that a classification allows, () elsewhere."""
-        clip = self.store[position]
-        rng = KeyedRng("evaluation", self.seed, task.task, clip.id)
+    def _sentence(
+        self, task: EvalTask, shots: int, query: StoredClip, position: int
+    ) -> tuple[AuditorySentence, tuple[str, ...], StoredClip]:
+        """The request with its right answer, the values that a classification allows, () elsewhere, and the clip that
+        the answer is of: the query, but where the task says that it is of another one."""
+        rng = KeyedRng("evaluation", self.seed, task.task, query.id)
         if task.classification:
             classes = task.classification
-            return self._episodes.of_label(classes.label, clip, classes.ways, shots, rng, classes.examples_as)
-        request, cast = find_task(task.request), None
-        if request.paths:
-            catalogue = self._catalogue(task.data.split)
-            cast = catalogue.stored_cast(cast_of(request, catalogue, position, self.bank, rng))
-        return self._episodes.from_task(request, clip, shots, rng, cast=cast), ()
+            made = self._episodes.of_label(classes.label, query, classes.ways, shots, rng, classes.examples_as)
+            return *made, query
+        request = find_task(task.request)
+        if not request.paths:
+            return self._episodes.from_task(request, query, shots, rng), (), query
+        catalogue = self._catalogue(task.data.split)
+        cast = catalogue.stored_cast(cast_of(request, catalogue, position, self.bank, rng))
+        sentence = self._episodes.from_task(request, query, shots, rng, cast=cast)
+        return sentence, (), cast.clips[request.parts[-1].of][-1]
 
     def _catalogue(self, split: str) -> Catalogue:
         if split not in self._catalogues:

@@ -212,6 +212,8 @@ class EvalTask:
             if self.data.kind not in request.kinds:
                 kinds = " or ".join(sorted(request.kinds))
                 raise ValueError(f"the request '{self.request}' is for clips of {kinds}, not of {self.data.kind}")
+            if any(part.is_target and part.of == "parts" for part in request.parts):
+                raise ValueError(f"the request '{self.request}' has several answers, and one alone can be scored")
             role = request.parts[-1].role
             of_text, examples = role in get_args(TextRole), not all(part.is_target for part in request.parts)
             if not (of_text or role == "audio") or not (examples or scorers == {"likelihood"}):

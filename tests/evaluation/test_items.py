@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,8 @@ from evaluation import run_suite
 from evaluation.config import EvaluationConfig
 from evaluation.items import ItemBuilder
 from evaluation.recordings import Recordings, Relocated
-from evaluation.task import load_task
+from evaluation.task import Data, EvalTask, Score, load_task
+from tests.factories.store import tiny_store
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,40 @@ def test_classification_offers_its_options(store):
 def test_a_question_that_lists_its_answers_offers_as_many_choices(store):
     items = ItemBuilder(store).items(load_task("sound_question"), 0, None)
     assert {item.targets["class"].num_choices for item in items} == {3}  # all classes, listed or not
+
+
+def about(name, kind, **changes):
+    """A task of that request: an answer in audio is compared with the right one."""
+    values = {"metric": "si_sdr", "scorer": "waveform"} | changes
+    scores = (Score(name="likeness", **values),)
+    return EvalTask(name, 1, name, name, name, Data(kind, "train"), scores)
+
+
+def test_the_right_answer_may_be_of_another_clip():
+    store = tiny_store()
+    items = ItemBuilder(store).items(about("denoising", "mixture"), 0, None)
+    (mixture,) = (clip for clip in store.clips if clip.kind == "mixture" and clip.split == "train")
+    assert [(item.id, item.clip.id) for item in items] == [(mixture.id, mixture.parts[0])]
+    assert items[0].answer.equal(items[0].tokens) and not items[0].sentence.segments[-1].content.equal(items[0].tokens)
+    for item in ItemBuilder(store).items(about("voice_conversion", "speech"), 0, None):
+        assert item.id == item.clip.id and item.answer.equal(item.tokens)
+        voice, source = item.sentence.segments[1:]
+        assert voice.role == "audio_prompt" and not source.content.equal(item.tokens)
+
+
+def test_examples_of_related_clips_come_from_training():
+    store = tiny_store()
+    task = replace(about("voice_conversion", "speech"), data=Data("speech", "dev"), shots=(1,))
+    for item in ItemBuilder(store).items(task, 1, None):
+        assert [segment.role for segment in item.sentence.segments[1:]] == ["audio_prompt", "audio", "audio"] + [
+            "audio_prompt",
+            "audio",
+        ]
+
+
+def test_several_answers_cannot_be_scored_as_one():
+    with pytest.raises(ValueError, match="'separation' has several answers"):
+        about("separation", "mixture")
 
 
 def test_no_such_clips_is_an_error_that_says_what_was_looked_for(store):
