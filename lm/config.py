@@ -51,6 +51,8 @@ class UniAudioConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     # whether text ids are read off by their embeddings
     tie_word_embeddings: bool = False
+    # what it was trained on, as in mixtures; None: not recorded
+    tasks: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.pop("mask_other_modalities", False):  # a variant that this project had, and no released model

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import Request, in_vocabulary, request
+from auditory_sentences.builders.tasks import TASKS, Request, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
@@ -326,7 +326,16 @@ class UniAudio:
             prompt: Instruction in place of the model's own.
             contents: What fills the task's conditions, by name.
         """
+        trained = self.trained_tasks
+        if trained and name.partition(":")[0] not in trained:
+            warnings.warn(f"the model was not trained for {name!r}; it was for {', '.join(trained)}", stacklevel=2)
         return request(name, None, self.bank, prompt, **contents)
+
+    @property
+    def trained_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the model was trained for; none where its folder does not say."""
+        parts = [part for name in self.model.config.tasks or () for part in name.split(":")]
+        return tuple(name for name in TASKS if name in parts)
 
     def complete(
         self,

@@ -140,6 +140,16 @@ def test_roles_that_cannot_be_asked_for(untrained, store, bank, role):
         untrained.complete([r.sentence], role, GREEDY, [0])
 
 
+def test_a_task_that_it_was_not_trained_for_is_said_to_be_none(untrained, monkeypatch):
+    assert untrained.trained_tasks == ()
+    untrained.request("tts", text="one")
+    monkeypatch.setattr(untrained.model.config, "tasks", ["few_shot:asr", "tts:descriptive", "segmented_audio"])
+    assert untrained.trained_tasks == ("asr", "tts")
+    untrained.request("tts", text="one")
+    with pytest.warns(UserWarning, match="not trained for 'music_generation'; it was for asr, tts"):
+        untrained.request("music_generation", caption="a song")
+
+
 def test_counts_that_do_not_match(untrained, store, bank):
     r = requests(store, bank, "asr")[0]
     with pytest.raises(ValueError, match="2 sentences, 2 roles and 1 seeds"):

@@ -34,6 +34,7 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
         held_out = _packing(recipe, start, "dev") if recipe.validate_every else None
         facts = start.facts | {"order_of_sentences": packing.stream.hash}
         run.check(facts)
+        start.model.config.tasks = trained_tasks(start.model.config.tasks, recipe)
         freeze_for_stage(start.model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":  # a quarter of the step faster there, least where sequences are long
             start.model.set_attn_implementation("eager")
@@ -60,6 +61,13 @@ def run(recipe: LanguageModelRecipe, resume: Resume = False) -> Path:
                 write = start.writer(recipe.lora, recipe.init)
                 run.save(step, {"model": engine}, write, facts | {"cursor": step_batches[-1].cursor})
     return run.model
+
+
+def trained_tasks(before: Sequence[str] | None, recipe: LanguageModelRecipe) -> list[str] | None:
+    """What a model was trained on that began with `before` and then had this recipe; None where that is not known."""
+    if recipe.init and before is None:
+        return None
+    return sorted({*(before or ()), *(name for name, weight in recipe.mixture.items() if weight)})
 
 
 def validate(engine: Engine, packing: Packing, recipe: LanguageModelRecipe) -> dict[str, float]:

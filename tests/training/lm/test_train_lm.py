@@ -22,6 +22,7 @@ from tests.factories.store import CODES, random_tokens, tiny_store
 from training.engine import checkpoint
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.stages import TRAINABLE
+from training.lm.train_lm import trained_tasks
 from training.metrics import read_metrics
 from training.recipe import parse
 from uniaudio.model import UniAudio
@@ -85,6 +86,14 @@ def test_the_journal_shows_what_the_stage_pays_for(folder, stage):
 def test_the_model_folder_is_whole(folder):
     model = UniAudio.from_pretrained(folder / "stage4" / "model")
     assert model.layout.audio_fingerprint == model.codec.fingerprint
+
+
+def test_a_model_says_what_it_was_trained_for(folder, tmp_path):
+    for stage in (1, 2, 3, 4):
+        trained = UniAudio.from_pretrained(folder / f"stage{stage}" / "model").model.config.tasks
+        assert trained == sorted({name for k in range(1, stage + 1) for name in stages.MIXTURES[k]})
+    goes_on = parse(LanguageModelRecipe, recipe(folder, 4, folder / "stage3"), "recipe")
+    assert trained_tasks(None, goes_on) is None  # what it began with is not known
 
 
 def test_how_the_model_is_sampled_is_written_with_it_and_kept_by_the_next_stage(folder, tmp_path):
