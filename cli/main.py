@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import corpus, doctor, evaluate, generate, recipe, release, tokens, train, understand
+from cli import corpus, doctor, evaluate, generate, recipe, release, tokens, train, transform, understand
 from cli.chat import verb
 from codec.io.errors import UserError
 from codec.io.terminal import run_program, say
@@ -28,6 +28,8 @@ app.command()(understand.transcribe)
 app.command()(understand.describe)
 app.command()(generate.speak)
 app.command()(generate.compose)
+for name in transform.VERBS:
+    app.command(name)(transform.command(name))
 app.command()(tokens.tokenize)
 app.command()(tokens.detokenize)
 app.add_typer(corpus.app, name="corpus")

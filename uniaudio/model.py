@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, Request, in_vocabulary, request
+from auditory_sentences.builders.tasks import TASKS, VOICE_SECONDS, Request, find_task, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
+from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.io.shipped import STARTER_MODEL
@@ -192,6 +193,59 @@ class UniAudio:
         """Make music, or with `sound` a sound, from a description; the other arguments are those of `speak`."""
         asked = self.request_in_vocabulary(*composition_task(description, sound), prompt)
         return self.generate_sound(asked, seed, steps, **sampling)
+
+    def perform(
+        self,
+        task: str,
+        *,
+        prompt: str | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        parts: int = 1,
+        sampling: Mapping[str, Any] | None = None,
+        **contents: str | Path | Tensor | np.ndarray | AudioTokens,
+    ) -> list[Sound]:
+        """Do any task that answers with sound (docs/tasks.md).
+
+            model.perform("prompt_tts", voice="sample.wav", text="three two one")
+            model.perform("separation", audio="mixture.wav", parts=2)
+
+        Args:
+            task: Its name.
+            prompt: Instruction in place of the model's own for the task.
+            seed: Same seed, same sounds.
+            steps: Of the codec's decoder; None: as many as it was made for.
+            parts: Sounds that are asked for, one after the other: of a separation, those that were mixed.
+            sampling: As `settings_of`.
+            contents: What the task is given, by name: texts as they are, audio as a file, a waveform (n,) at the
+                codec's rate or tokens. Of a voice the first five seconds count.
+
+        Raises:
+            UserError: A file cannot be read, nothing of a text can be said, all of it does not fit the context, or no
+                audio was generated.
+            ValueError: The task is not given what it needs.
+        """
+        roles = {part.content: part.role for part in find_task(task).parts if not part.is_target}
+        given: dict[str, str | AudioTokens] = {}
+        for name, content in contents.items():
+            is_text = roles.get(name, "text") in TEXT_ROLES
+            if isinstance(content, AudioTokens) or (is_text and isinstance(content, str)):
+                given[name] = content
+            else:
+                given[name] = self._voice(content) if name == "voice" else self.read_recording(content)
+        asked = self.request_in_vocabulary(task, given, prompt)
+        sounds: list[Sound] = []
+        for part in range(parts):
+            sounds.append(self.generate_sound(asked, seed + part, steps, **(sampling or {})))
+            said = Segment("audio", sounds[-1].tokens)
+            asked = asked._replace(sentence=AuditorySentence((*asked.sentence.segments, said), asked.sentence.name))
+        return sounds
+
+    def _voice(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+        """The first seconds of a recording, as an example of its voice."""
+        rate = self.codec.sample_rate
+        waveform = load_audio(audio, rate) if isinstance(audio, str | Path) else audio
+        return self.tokens_of(waveform[: round(VOICE_SECONDS[1] * rate)])
 
     def transcribe(
         self, audio: str | Path | Tensor | np.ndarray, prompt: str | None = None, max_rows: int = MAX_TEXT_ROWS
