@@ -125,7 +125,7 @@ def _make(
     else:
         made = model.generate_sound(asked, seed, steps, **sampling)
         reason = made.reason
-        result.write_sound(made.waveform, made.sample_rate)
+        result.write_sound(made.waveform, made.sample_rate, made.provenance)
         say(f"{one_line(result.path)}  {made.seconds:.1f} s")
     if reason != "end":
         place = "-" if result is None else result.path
@@ -139,7 +139,7 @@ def _send(model: UniAudio, asked: Request, settings: GenerationSettings, seed: i
     began = time.perf_counter()
     times = []
     stream = model.stream(asked.sentence, settings, seed, steps=steps)
-    for piece in wav_pieces(stream, model.codec.sample_rate):
+    for piece in wav_pieces(stream, model.codec.sample_rate, model.provenance(asked.sentence.name, seed)):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         times.append(time.perf_counter() - began)

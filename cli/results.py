@@ -25,9 +25,9 @@ class Result:
     inputs: tuple[Path, ...] = ()  # what it is made of, which it never replaces
     force: bool = False  # replace a file that is there; a name that nobody chose is one that is free
 
-    def write_sound(self, waveform: Tensor, sample_rate: int) -> None:
-        """Write (n,) samples at `sample_rate` Hz."""
-        write_audio(self.path, waveform, sample_rate, inputs=self.inputs, force=self.force)
+    def write_sound(self, waveform: Tensor, sample_rate: int, comment: str = "") -> None:
+        """Write (n,) samples at `sample_rate` Hz, with a comment in the file's metadata."""
+        write_audio(self.path, waveform, sample_rate, inputs=self.inputs, force=self.force, comment=comment)
 
     def write_tokens(self, tokens: AudioTokens) -> None:
         """Write a token file."""

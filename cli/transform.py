@@ -152,7 +152,7 @@ def _make(
         task, prompt=prompt, seed=seed, steps=steps, parts=count, sampling=sampling, **contents
     )
     for result, sound in zip(results, made, strict=True):
-        result.write_sound(sound.waveform, sound.sample_rate)
+        result.write_sound(sound.waveform, sound.sample_rate, sound.provenance)
         say(f"{one_line(result.path)}  {sound.seconds:.1f} s")
         if sound.reason != "end":
             complain(f"{result.path}: the sound is not complete ({sound.reason}); raise --max-seconds for a longer one")

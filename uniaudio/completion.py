@@ -43,10 +43,11 @@ class Sound:
     sample_rate: int  # of the waveform, in Hz
     tokens: AudioTokens  # what it was decoded from
     reason: Reason  # "end" where the model ended by itself, "max_rows" or "context" where it was cut off
+    provenance: str = ""  # that it is synthetic, and what made it: written into the file
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write a WAV or FLAC file. Raises UserError where a file is there already, unless `force` is set."""
-        write_audio(path, self.waveform, self.sample_rate, force=force)
+        write_audio(path, self.waveform, self.sample_rate, force=force, comment=self.provenance)
 
     @property
     def seconds(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from uniaudio.requests import (
     description_task,
     speech_task,
 )
+from uniaudio.version import VERSION
 
 BATCH = 16  # requests generated at once
 
@@ -87,6 +89,7 @@ class UniAudio:
         self.layout: VocabularyLayout = model.config.layout
         self.processor = UniAudioProcessor(text_tokenizer, codec, self.layout, source)
         self.bank = bank or PromptBank.load()
+        self.name = "/".join(source.parts[-2:]) if source else "without a name"  # no more of a person's folders
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = "cpu") -> UniAudio:
@@ -368,7 +371,12 @@ class UniAudio:
         made = self.complete([asked.sentence], "audio", settings, [seed])[0]
         tokens = made.tokens
         waveform = self.waveform(tokens, steps=steps, seed=seed)
-        return Sound(waveform, self.codec.sample_rate, tokens, made.reason)
+        return Sound(waveform, self.codec.sample_rate, tokens, made.reason, self.provenance(asked.sentence.name, seed))
+
+    def provenance(self, task: str, seed: int) -> str:
+        """What a file of generated sound says of itself: that it is synthetic, by which model, when."""
+        made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"synthetic: made by UniAudio {VERSION}, model {self.name}, {task}, seed {seed}, {made}"
 
     # ---- requests
 

@@ -305,7 +305,7 @@ class Session:
         tokens = completion.segment.content
         waveform = self.model.waveform(tokens, steps=self.settings.steps or None, seed=self.settings.seed)
         rate = self.model.codec.sample_rate
-        Result(path).write_sound(waveform, rate)
+        Result(path).write_sound(waveform, rate, self.model.provenance(name, self.settings.seed))
         return (path,), f"{one_line(path)}  {tokens.num_samples / rate:.1f} s{cut}"
 
     def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:

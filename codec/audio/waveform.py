@@ -116,6 +116,7 @@ def write_audio(
     *,
     force: bool = False,
     inputs: Iterable[str | Path] = (),
+    comment: str = "",
 ) -> float:
     """Write (n,) float samples at `sample_rate` Hz as a 16-bit .wav or .flac file, all of it or nothing.
 
@@ -125,6 +126,7 @@ def write_audio(
     Args:
         force: Replace a file that is there.
         inputs: Files that are never replaced (`codec.io.files.new_file`).
+        comment: What the file's metadata say of it.
 
     Returns:
         The gain used.
@@ -145,7 +147,11 @@ def write_audio(
     gain = 1 / max(1.0, float(np.abs(samples).max()))
     whole = _sixteen_bits(samples * gain)
     file = io.BytesIO()  # not the file itself: libsndfile would hide what the system says of a full disk
-    soundfile.write(file, whole, sample_rate, subtype="PCM_16", format=_FORMATS[path.suffix.lower()])
+    form = _FORMATS[path.suffix.lower()]
+    with soundfile.SoundFile(file, "w", sample_rate, channels=1, subtype="PCM_16", format=form) as sound:
+        if comment:
+            sound.comment = comment
+        sound.write(whole)
     with new_file(path, force=force, inputs=inputs) as temporary:
         temporary.write_bytes(file.getbuffer())
     if gain < 1:
@@ -153,15 +159,20 @@ def write_audio(
     return gain
 
 
-def wav_pieces(waveforms: Iterable[Tensor], sample_rate: int = SAMPLE_RATE) -> Iterator[bytes]:
+def wav_pieces(waveforms: Iterable[Tensor], sample_rate: int = SAMPLE_RATE, comment: str = "") -> Iterator[bytes]:
     """A 16-bit WAV file of unknown length, for a pipe: one piece of bytes for each waveform (n,) float.
 
-    The first piece begins with the header. Samples beyond [-1, 1] are clipped: what has been sent cannot be made
-    quieter any more.
+    The first piece begins with the header, which holds the comment. Samples beyond [-1, 1] are clipped: what has been
+    sent cannot be made quieter any more.
     """
     unknown = 0xFFFFFFFF  # the highest number, as programs that write to a pipe have it
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, sample_rate,
-                         2 * sample_rate, 2, 16, b"data", unknown)  # fmt: skip
+    header = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, sample_rate,
+                         2 * sample_rate, 2, 16)  # fmt: skip
+    if comment:
+        text = comment.encode() + b"\0"
+        text += b"\0" * (len(text) % 2)
+        header += struct.pack("<4sI4s4sI", b"LIST", len(text) + 12, b"INFO", b"ICMT", len(text)) + text
+    header += struct.pack("<4sI", b"data", unknown)
     for waveform in waveforms:
         yield header + _sixteen_bits(waveform.detach().cpu().double().numpy()).astype("<i2").tobytes()
         header = b""

@@ -198,6 +198,19 @@ def test_a_file_is_replaced_only_by_force_and_never_where_it_is_an_input(tmp_pat
     write_audio(tmp_path / "new" / "a.wav", tone(24_000))
 
 
+@pytest.mark.parametrize("comment", ["synthetic: by a model", "odd", "größer ♪"])
+def test_a_comment_is_in_the_file_and_changes_no_sample(tmp_path, comment):
+    wave = 0.1 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
+    for name in ("a.wav", "a.flac"):
+        write_audio(tmp_path / f"plain-{name}", wave)
+        write_audio(tmp_path / name, wave, comment=comment)
+        assert soundfile.SoundFile(tmp_path / name).comment == comment
+        assert torch.equal(load_audio(tmp_path / name), load_audio(tmp_path / f"plain-{name}"))
+    (tmp_path / "sent.wav").write_bytes(b"".join(wav_pieces([wave[:100], wave[100:]], comment=comment)))
+    assert torch.equal(load_audio(tmp_path / "sent.wav"), load_audio(tmp_path / "a.wav"))
+    assert soundfile.SoundFile(tmp_path / "sent.wav").comment == comment
+
+
 def test_sound_sent_to_a_pipe_is_read_back(tmp_path):
     wave = torch.linspace(-1.2, 1.2, 5000)
     sent = list(wav_pieces([wave[:1], wave[1:3000], wave[3000:]]))
