@@ -22,7 +22,7 @@ from codec.io.reading import load_yaml, read_yaml
 from codec.io.shipped import names_shipped, shipped
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
-from training.resume import Resume
+from training.resume import Resume, plain
 
 Corpora = Annotated[tuple[Name, ...], Filled()]  # folders or descriptions of corpora
 Weights = dict[str, NonNegative]  # name -> weight
@@ -210,7 +210,7 @@ def kind_of(recipe: Recipe) -> str:
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out; `load_recipe` reads back an equal one."""
     return yaml.safe_dump(
-        {"kind": kind_of(recipe)} | _plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True
+        {"kind": kind_of(recipe)} | plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True
     )
 
 
@@ -234,11 +234,3 @@ def _override(tree: dict, overrides: Sequence[str]) -> None:
                 raise UserError(f"override {shown(text)}: {shown(parent)} is a value, not a group of keys")
             group = child
         group[last] = load_yaml(value, f"override {shown(text)}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.reading import load_yaml
-from codec.io.strict import nearest
+from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
 
 # Keys that may differ between a run and its continuation without being allowed. None of them changes what a step
@@ -84,9 +85,10 @@ def compare_recipes(
     Raises:
         UserError: a key differs that may not; the first one is named.
     """
-    before = dict(_leaves(aliases.present_tree(cls, load_yaml(recorded, source), source)))
-    now = dict(_leaves(load_yaml(recipe, source)))
-    defaults = dict(_defaults(cls))
+    trees = [aliases.present_tree(cls, load_yaml(recorded, source), source), load_yaml(recipe, source)]
+    with contextlib.suppress(UserError):  # a recipe that this version cannot read any more stands as it is
+        trees = [_written_out(cls, tree, source) for tree in trees]
+    before, now = (dict(_leaves(tree)) for tree in trees)
     for key in asked.allow_change:
         known = {part for leaf in now for part in _prefixes(leaf)} - {"kind", "out"}
         if key not in known:
@@ -94,7 +96,7 @@ def compare_recipes(
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
-        if old == new or key in same_content or (key not in before and new == defaults.get(key)):
+        if old == new or key in same_content:
             continue
         change = f"{key}: {old} before, {new} now"
         if key == "steps":
@@ -186,26 +188,19 @@ def compare_facts(
     return changes, unknown
 
 
-def _defaults(cls: type, key: str = "") -> Iterator[tuple[str, Any]]:
-    """("a.b", its default as YAML holds it) of a recipe's keys: what a run of before the key was there has done.
-
-    Of a group that is left out by default too: a run may have one that lacks the key.
-    """
-    types = get_type_hints(cls)
-    for field in fields(cls):
-        name = f"{key}.{field.name}" if key else field.name
-        value = field.default if field.default_factory is MISSING else field.default_factory()
-        group = next((each for each in (types[field.name], *get_args(types[field.name])) if is_dataclass(each)), None)
-        if value in (None, MISSING) and isinstance(group, type):
-            yield from _defaults(group, name)
-        yield from _leaves(_plain(value), name)
+def _written_out(cls: type, tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """A recipe with every key: a run from before a key was there has done what is its default now."""
+    recipe = parse(cls, {name: value for name, value in tree.items() if name != "kind"}, source)
+    return {name: tree[name] for name in ("kind",) if name in tree} | plain(asdict(recipe))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as YAML holds it."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,8 +16,8 @@ from auditory_sentences.sentence import AuditorySentence, Segment
 
 MIN_TURNS, MAX_TURNS = 2, 4
 # What people ask for; tasks without a request (audio_only, text_only) are no turns. Analyses teach the codec, not the
-# language model, whose turns are short, and so are about one clip each.
-_NO_TURNS = ("descriptive_to_structural", "structural_to_descriptive", "analysis")
+# language model, whose turns are short, and so are about one clip each. Which turns there are, runs depend on.
+_NO_TURNS = ("descriptive_to_structural", "structural_to_descriptive", "analysis", "speech_with_sound")
 TURNS = tuple(task for task in TASKS.values() if task.prompted and not task.paths and task.name not in _NO_TURNS)
 
 

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from auditory_sentences.token_store import JoinedStores, TokenStore
 
 GUIDANCE_DROPOUT = 0.1  # share of generation sentences whose conditions are hidden (published model, §B.4)
+# Tasks from after there were runs without them: their prompts count where they are used, so that those runs resume.
+LATER_TASKS = {
+    "prompt_tts", "prompt_instruct_tts", "voice_conversion", "speech_with_sound", "denoising", "dereverberation",
+    "separation", "speaker_extraction", "speech_editing", "spoken_answer", "written_answer", "continuation",
+    "structural_to_descriptive",
+}  # fmt: skip
 FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
 
 
@@ -114,6 +120,10 @@ class SentenceStream:
     def hash(self) -> str:
         """Stable identity of the sentences and their order: data, texts, prompts, mixture, seed, split, limits."""
         phrasings = {name: getattr(self.bank, name) for name in ("prompts", "questions", "yes_no", "names")}
+        used = {part for source in self.sources for part in source.name.split(":")}
+        phrasings["prompts"] = {
+            task: prompts for task, prompts in self.bank.prompts.items() if task in used or task not in LATER_TASKS
+        }
         key = (
             self.catalogue.store.data_hash,
             stable_hash(*self.texts),

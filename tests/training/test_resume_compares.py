@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -9,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ from training.engine import checkpoint
 from training.engine.checkpoint import Damaged
 from training.lm.train_text import TextModelRecipe
 from training.metrics import read_metrics
-from training.recipe import load_recipe, to_yaml
+from training.recipe import load_recipe, parse, to_yaml
 from training.resume import MAY_CHANGE, Continuation, compare_facts, compare_recipes
 
 RECIPE = {"kind": "tiny", "out": "a", "steps": 4, "seed": 7, "engine": {"micro_batches": 4, "zero_stage": 0}}
@@ -113,6 +115,36 @@ def test_a_recipe_in_former_names_is_the_same_recipe(path):
     with pytest.raises(UserError, match="its recipe has seed"):
         changed = to_yaml(dataclasses.replace(recipe, seed=1))
         compare_recipes(path.read_text(), changed, type(recipe), "ckpt", Continuation())
+
+
+def places(tree, at=()):
+    """Where a key of a group stands, in lists and under names too."""
+    for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if isinstance(tree, dict):
+            yield (*at, name)
+        yield from places(value, (*at, name))
+
+
+@pytest.mark.parametrize("name", ["starter/descriptive", "starter/codec", "starter/stage4", "starter/grpo"])
+def test_a_key_that_came_later_is_the_default_wherever_it_stands(name):
+    """Recorded without it: nothing changed where the recipe means the same without it."""
+    recipe = load_recipe(name)
+    recorded, found = yaml.safe_load(to_yaml(recipe)), 0
+    for place in [place for place in places(recorded) if place != ("kind",)]:
+        before = copy.deepcopy(recorded)
+        group = before
+        for step in place[:-1]:
+            group = group[step]
+        del group[place[-1]]
+        try:
+            means = parse(type(recipe), {k: v for k, v in before.items() if k != "kind"}, "before")
+        except UserError:
+            continue  # a key that has no default
+        if means == recipe:
+            text = yaml.safe_dump(before)
+            assert compare_recipes(text, to_yaml(recipe), type(recipe), "ckpt", Continuation()) == [], place
+            found += 1
+    assert found > 10
 
 
 def test_a_run_in_former_names_resumes(tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def test_equal_rewards_leave_every_weight_where_it_was(corpus, text_model, super
     """No advantage, no price: the update is exactly nothing."""
     monkeypatch.setattr(train_grpo, "weighted_mean", lambda *_: 0.3)
     changes = {"kl_weight": 0.0, "commitment_weight": 0.0, "optimiser": {"lr": 1e-2, "weight_decay": 0.0}}
-    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, max_new_tokens=40, **changes))
+    folder = run(tiny(corpus, text_model, supervised, tmp_path / "run", steps=2, max_new_tokens=120, **changes))
     entries = read_metrics(tmp_path / "run")
     assert all(entry["ended"] == 1 and entry["grad_norm"] == 0 for entry in entries)
     for name in ("model.safetensors", "audio_llm.safetensors"):
