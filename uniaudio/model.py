@@ -374,8 +374,11 @@ class UniAudio:
         return Sound(waveform, self.codec.sample_rate, tokens, made.reason, self.provenance(asked.sentence.name, seed))
 
     def provenance(self, task: str, seed: int) -> str:
-        """What a file of generated sound says of itself: that it is synthetic, by which model, when."""
-        made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        """What a file of generated sound says of itself: that it is synthetic, by which model, on which day.
+
+        No more than the day: the same request makes the same file, to the byte.
+        """
+        made = datetime.now(UTC).date().isoformat()
         return f"synthetic: made by UniAudio {VERSION}, model {self.name}, {task}, seed {seed}, {made}"
 
     # ---- requests
