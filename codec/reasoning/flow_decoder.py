@@ -66,7 +66,14 @@ class FlowDecoder(nn.Module):
         return velocity + (2 * time - 1) / (time.square() + (1 - time).square()) * y
 
     def loss(
-        self, latents: Tensor, mu: Tensor, mask: Tensor, context_frames: Tensor, t: Tensor, noise: Tensor
+        self,
+        latents: Tensor,
+        mu: Tensor,
+        mask: Tensor,
+        context_frames: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        metric: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the velocity over the frames that are to be generated (a scalar).
 
@@ -79,6 +86,8 @@ class FlowDecoder(nn.Module):
             context_frames: (B,) int, number of leading frames that are given as context.
             t: (B,) in [0, 1], see `sample_times`.
             noise: (B, T, latent_dim).
+            metric: (latent_dim, latent_dim), which an error is multiplied by before it is squared. The velocity that is
+                best on average is the same for every regular one. None: the identity.
         """
         given = length_mask(context_frames, latents.shape[1])  # (B, T)
         path = 1.0 - self.config.sigma_min
@@ -86,7 +95,10 @@ class FlowDecoder(nn.Module):
         y = (1.0 - path * time) * noise + time * latents
         predicted = self.velocity(y, t, latents * given[:, :, None], mu, mask)
         weight = (mask & ~given)[:, :, None].to(latents.dtype)
-        error = (predicted - (latents - path * noise)).square() * weight
+        error = predicted - (latents - path * noise)
+        if metric is not None:
+            error = error @ metric
+        error = error.square() * weight
         return error.sum() / (weight.sum() * self.latent_dim).clamp(min=1.0)
 
     def sample_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:

@@ -42,6 +42,7 @@ from training.codec.train_structural import (
     ReconstructionRecipe,
     check_shares,
     draw_conditions,
+    flow_metric,
     held_out_flow,
 )
 from training.engine.attention import plain_attention
@@ -87,9 +88,9 @@ class JointLosses:
 class Joint(nn.Module):
     """Audio LLM and reconstruction around one descriptive branch, which the audio LLM holds."""
 
-    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec) -> None:
+    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec, metric: Tensor | None = None) -> None:
         super().__init__()
-        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec)
+        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec, metric)
         # The bound method, not the module: of the codec only the branch is trained here, and that is the audio LLM's.
         self._encode_descriptive = codec.encode_descriptive
 
@@ -131,7 +132,7 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
             codec.descriptive, start, recipe.text_model, tokenizer, recipe.text_dtype
         )
         check_branch(codec, start)
-        model = Joint(audio_llm, codec)
+        model = Joint(audio_llm, codec, flow_metric(codec, crops, recipe))
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained parts get their mode back below
         model.train()

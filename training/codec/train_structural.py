@@ -29,9 +29,10 @@ from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.load import load_reasoning_codec
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops, load_batch
+from training.codec.audio_crops import AudioCrops
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
+from training.codec.losses.mel_metric import latent_frames, mel_metric
 from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
@@ -59,6 +60,9 @@ class ReconstructionRecipe(Recipe):
     batch: Size = 16
     # seconds of a crop, at most
     crop_seconds: Seconds = 30.0
+    # share of the flow loss that counts an error by how far it is heard, on a mel scale; the rest, and published: every
+    # direction of the latents alike
+    mel_share: Share = 0.0
     # weight of the loss of the phone encoder's features beside the flow loss
     phone_weight: NonNegative = 0.1
     # weight of the commitment loss of the structural branch beside the flow loss
@@ -163,9 +167,12 @@ class ReconstructionLosses:
 class Reconstruction(nn.Module):
     """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
 
-    def __init__(self, codec: ReasoningCodec) -> None:
+    metric: Tensor | None  # (latent_dim, latent_dim) of the flow's errors, see `mel_metric`; None: all alike
+
+    def __init__(self, codec: ReasoningCodec, metric: Tensor | None = None) -> None:
         super().__init__()
         self.structural, self.flow = codec.structural, codec.flow
+        self.register_buffer("metric", metric, persistent=False)
         self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
     def forward(self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
@@ -187,7 +194,7 @@ class Reconstruction(nn.Module):
         in_16_bits = torch.is_autocast_enabled(device.type)
         with plain_attention(device) if in_16_bits else contextlib.nullcontext():
             flow = self.flow.loss(
-                latents, mu * conditioned[:, None, None], mask, prefix_frames, t, torch.randn_like(latents)
+                latents, mu * conditioned[:, None, None], mask, prefix_frames, t, torch.randn_like(latents), self.metric
             )
         return ReconstructionLosses({"flow": flow, "phone": phone, "commitment": out.commitment}, out.ids)
 
@@ -202,7 +209,7 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         if run.checkpoint is None and not recipe.init:
             measure_latents(codec, train)
             initialise(codec, train)
-        model = Reconstruction(codec)
+        model = Reconstruction(codec, flow_metric(codec, train, recipe))
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained half gets its mode back below
         model.train()
@@ -315,15 +322,16 @@ def initialise(codec: ReasoningCodec, crops: AudioCrops) -> None:
     initialise_from_data(nn.ModuleList([branch, estimator.input]), forward)
 
 
-@torch.no_grad()
-def measure_latents(codec: ReasoningCodec, crops: AudioCrops, batches: int = 16) -> None:
+def measure_latents(codec: ReasoningCodec, crops: AudioCrops) -> None:
     """Set the mean and spread of the latents in which the flow runs, from the first batches."""
-    batches_of_latents = []
-    for index in range(batches):
-        waveforms, lengths = load_batch(crops.batch(index))
-        latents = codec.scalar.encode(waveforms, lengths).transpose(1, 2)
-        frames = -(-lengths // codec.config.scalar.samples_per_frame)
-        batches_of_latents.append(latents[length_mask(frames, latents.shape[1])])
-    latents = torch.cat(batches_of_latents)  # (frames, latent_dim)
+    latents = torch.cat([latents for latents, _ in latent_frames(codec.scalar, crops)])  # (frames, latent_dim)
     codec.flow.latent_mean.copy_(latents.mean(0))
     codec.flow.latent_spread.copy_(latents.std(0).clamp(min=1e-3))
+
+
+def flow_metric(codec: ReasoningCodec, crops: AudioCrops, recipe: ReconstructionRecipe) -> Tensor | None:
+    """The metric of a recipe's flow loss, from the first batches: the same whenever the run is resumed."""
+    if not recipe.mel_share:
+        return None
+    latents, spectra = map(torch.cat, zip(*latent_frames(codec.scalar, crops), strict=True))
+    return mel_metric(codec.flow.normalise(latents), spectra, recipe.mel_share)

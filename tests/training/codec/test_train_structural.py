@@ -139,16 +139,25 @@ def test_no_buffer_of_an_expert_changes(parts, tmp_path):
         assert torch.equal(after[f"experts.music.encoder.{name}"], value), name
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep):
+@pytest.mark.parametrize(("keep", "mel_share"), [(False, 0.7), (True, 0.0)])
+def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep, mel_share):
     # The schedule depends on `steps` after the warm-up only, so the first run stays inside a longer one.
-    changes = {"cache_features": keep, "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
+    changes = {"cache_features": keep, "mel_share": mel_share, "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
     straight = weights_of(run(recipe_of(parts, tmp_path / "straight", **changes)))
     run(recipe_of(parts, tmp_path / "cut", steps=2, **changes))
     resumed = weights_of(run(recipe_of(parts, tmp_path / "cut", **changes), resume=True))
     assert straight.keys() == resumed.keys()
     for name, value in straight.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_what_is_heard_more_counts_more(parts, tmp_path):
+    """The metric reaches the loss: the first update is another one with it."""
+    alike, heard = (
+        weights_of(run(recipe_of(parts, tmp_path / name, steps=1, mel_share=share)))
+        for name, share in (("alike", 0.0), ("heard", 0.7))
+    )
+    assert any(not torch.equal(value, heard[name]) for name, value in alike.items() if name.startswith("flow."))
 
 
 def test_kept_features_are_those_of_the_audio(parts, tmp_path):
