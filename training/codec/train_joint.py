@@ -88,9 +88,9 @@ class JointLosses:
 class Joint(nn.Module):
     """Audio LLM and reconstruction around one descriptive branch, which the audio LLM holds."""
 
-    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec, metric: Tensor | None = None) -> None:
+    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec) -> None:
         super().__init__()
-        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec, metric)
+        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec)
         # The bound method, not the module: of the codec only the branch is trained here, and that is the audio LLM's.
         self._encode_descriptive = codec.encode_descriptive
 
@@ -132,9 +132,10 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
             codec.descriptive, start, recipe.text_model, tokenizer, recipe.text_dtype
         )
         check_branch(codec, start)
-        model = Joint(audio_llm, codec, flow_metric(codec, crops, recipe))
+        model = Joint(audio_llm, codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained parts get their mode back below
+        model.reconstruction.metric = flow_metric(codec, crops, recipe)
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features, descriptive=False)
         descriptive_usage = CodebookUsage(codec.config.descriptive.quantiser.codebook_size, {"descriptive": range(8)})

@@ -167,12 +167,11 @@ class ReconstructionLosses:
 class Reconstruction(nn.Module):
     """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
 
-    metric: Tensor | None  # (latent_dim, latent_dim) of the flow's errors, see `mel_metric`; None: all alike
+    metric: Tensor | None = None  # (latent_dim, latent_dim) of the flow's errors, see `flow_metric`; None: all alike
 
-    def __init__(self, codec: ReasoningCodec, metric: Tensor | None = None) -> None:
+    def __init__(self, codec: ReasoningCodec) -> None:
         super().__init__()
         self.structural, self.flow = codec.structural, codec.flow
-        self.register_buffer("metric", metric, persistent=False)
         self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
     def forward(self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
@@ -209,9 +208,10 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         if run.checkpoint is None and not recipe.init:
             measure_latents(codec, train)
             initialise(codec, train)
-        model = Reconstruction(codec, flow_metric(codec, train, recipe))
+        model = Reconstruction(codec)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained half gets its mode back below
+        model.metric = flow_metric(codec, train, recipe)
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features)
         usage = CodebookUsage(codec.config.structural.quantiser.codebook_size, GROUPS)
@@ -330,7 +330,10 @@ def measure_latents(codec: ReasoningCodec, crops: AudioCrops) -> None:
 
 
 def flow_metric(codec: ReasoningCodec, crops: AudioCrops, recipe: ReconstructionRecipe) -> Tensor | None:
-    """The metric of a recipe's flow loss, from the first batches: the same whenever the run is resumed."""
+    """The metric of a recipe's flow loss, from the first batches.
+
+    The same whenever a run is resumed, once the codec has its trained weights: the scale of the latents is among them.
+    """
     if not recipe.mel_share:
         return None
     latents, spectra = map(torch.cat, zip(*latent_frames(codec.scalar, crops), strict=True))

@@ -32,10 +32,11 @@ def latent_frames(scalar: ScalarAutoencoder, crops: AudioCrops, batches: int = 1
         Latents (N, latent_dim), and of the same frames log magnitudes (N, bands, 4), each band in such a unit that
         mean squares are taken over the mel scale.
     """
-    spectrogram = LogMagnitudeSpectrogram(FFT_SIZE, HOP, iterations=0)
-    weights = mel_weights(spectrogram.bands, SAMPLE_RATE)
+    device = next(scalar.parameters()).device
+    spectrogram = LogMagnitudeSpectrogram(FFT_SIZE, HOP, iterations=0).to(device)
+    weights = mel_weights(spectrogram.bands, SAMPLE_RATE).to(device)
     for index in range(batches):
-        waveforms, lengths = load_batch(crops.batch(index))
+        waveforms, lengths = (x.to(device) for x in load_batch(crops.batch(index)))
         latents = scalar.encode(waveforms, lengths).transpose(1, 2)  # (B, T25, latent_dim)
         spectra = spectrogram.analyse(scalar.pad(waveforms, lengths)) * weights[:, None]  # (B, bands, T100)
         mask = length_mask(-(-lengths // scalar.config.samples_per_frame), latents.shape[1])
