@@ -178,6 +178,11 @@ def _other_voice(catalogue: Catalogue, position: int, other: int) -> bool:
     return catalogue.clip(other).speaker != catalogue.clip(position).speaker
 
 
+def _several_parts(catalogue: Catalogue, position: int) -> Sequence[int]:
+    parts = catalogue.parts_of.get(position, ())
+    return parts if len(parts) > 1 else ()
+
+
 def _clean(catalogue: Catalogue, position: int) -> Sequence[int]:
     speech = [i for i in catalogue.parts_of.get(position, ()) if catalogue.clip(i).kind == "speech"]
     return speech if len(speech) == 1 else ()
@@ -205,9 +210,9 @@ RELATIONS: Mapping[str, Relation] = {
     "speaker": Relation(_same_speaker, _other_words),
     # the same words in another voice
     "words": Relation(lambda catalogue, position: catalogue.same_text_of.get(position, ()), _other_voice),
-    # one of the clips that it is made of, or all of them
+    # one of the clips that it is made of, or all of them where there are several
     "part": Relation(lambda catalogue, position: catalogue.parts_of.get(position, ())),
-    "parts": Relation(lambda catalogue, position: catalogue.parts_of.get(position, ()), all_of_them=True),
+    "parts": Relation(_several_parts, all_of_them=True),
     # the only speech that it is made of
     "clean": Relation(_clean),
     # what it was before it was edited, and before it was played in a room

@@ -1,4 +1,4 @@
-"""Clips of the starter corpus that were made of one another: edited, played in a room, mixed, answered, sung.
+"""Clips of the starter corpus that were made of one another: edited, in a room, in noise, mixed, answered, sung.
 
 What the tasks need that are about more than one clip (auditory_sentences/builders/tasks.py), with exact labels.
 """
@@ -10,9 +10,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from scipy.signal import correlate, fftconvolve, resample_poly
+from scipy.signal import correlate, fftconvolve, lfilter, resample_poly
 
-from auditory_sentences.corpora.clip import Clip
+from auditory_sentences.corpora.clip import Clip, Split
 from auditory_sentences.corpora.phones import Phone, Phones
 from auditory_sentences.starter.music import INSTRUMENTS, MODES, TEMPI, TONICS, Melody, draw_melody, play
 from auditory_sentences.starter.randomness import choose, split_of
@@ -29,7 +29,7 @@ from auditory_sentences.starter.rendering import (
     utter,
 )
 from auditory_sentences.starter.texts import COLOURS, OBJECTS, PEOPLE, THINGS, VERBS, belongs_to
-from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak
+from auditory_sentences.starter.voices import SAMPLE_RATE, SPEED_BANDS, Voice, speak, voices
 from lm.words import DIGITS
 
 Generator = np.random.Generator
@@ -122,6 +122,46 @@ def _room(job: Job, rng: Generator, size: StarterSize) -> Rendered:
         labels=dry.clip.labels | {"room": room}, caption=f"{dry.clip.caption}, in a {room}",
     )  # fmt: skip
     return [dry, RenderedClip(clip, recorded(rng, wet), dry.phones)]
+
+
+# ---- one recording, in noise
+
+NOISES = ("hiss", "rumble", "hum", "chatter")
+
+
+def noise_of(rng: Generator, name: str, samples: int, split: Split) -> np.ndarray:
+    """One of NOISES, (samples,) of power 1: white; brown above 30 Hz; a mains' harmonics; four voices at once."""
+    if name == "chatter":
+        noise = np.zeros(samples)
+        for _ in range(4):
+            wave, _ = speak(speech_text(rng, split)[0], choose(rng, voices(split, 24)), rng.uniform(130, 190))
+            noise += np.roll(np.resize(wave / np.sqrt(np.mean(wave**2)), samples), int(rng.integers(samples)))
+    elif name == "hum":
+        t, mains = np.arange(samples) / SAMPLE_RATE, choose(rng, (50, 60))
+        noise = np.sum([np.sin(2 * np.pi * (k * mains * t + rng.random())) / k for k in range(1, 13)], axis=0)
+    else:
+        noise = rng.standard_normal(samples)
+        if name == "rumble":
+            noise = lfilter([1.0], [1.0, -np.exp(-2 * np.pi * 30 / SAMPLE_RATE)], noise)
+    return noise / np.sqrt(np.mean(noise**2))
+
+
+def _noisy(job: Job, rng: Generator, size: StarterSize) -> Rendered:
+    """Speech, and the same in a noise 0 to 12 dB below it."""
+    voice, (text, content) = draw_voice(rng, job, size), speech_text(rng, job.split)
+    clean = utter(rng, job, f"{job.name}-clean", text, content, voice, choose(rng, tuple(SPEED_BANDS)))
+    name, snr = NOISES[job.index % len(NOISES)], float(rng.uniform(0, 12))
+    level = np.sqrt(np.mean(clean.wave**2)) * 10 ** (-snr / 20)
+    wave = clean.wave + level * noise_of(rng, name, len(clean.wave), job.split)
+    scale = min(1.0, 0.95 / float(np.abs(wave).max()))
+    both = replace(
+        clean.clip, id=job.name, path=f"audio/{job.name}.flac", kind="mixture", parts=(clean.clip.id,),
+        labels=clean.clip.labels | {"noise": name, "snr_db": f"{snr:.1f}"}, caption=f"{clean.clip.caption}, in {name}",
+    )  # fmt: skip
+    return [
+        clean._replace(wave=(clean.wave * scale).astype(np.float32)),
+        RenderedClip(both, (wave * scale).astype(np.float32)),
+    ]
 
 
 # ---- two at once
@@ -307,6 +347,6 @@ def fundamental(wave: np.ndarray, low: float, high: float) -> float:
 
 
 RENDERERS: Mapping[str, Callable[[Job, Generator, StarterSize], Rendered]] = {
-    "edit": _edit, "room": _room, "duet": _duet, "band": _band, "talk": _talk, "song": _song,
+    "edit": _edit, "room": _room, "noisy": _noisy, "duet": _duet, "band": _band, "talk": _talk, "song": _song,
 }  # fmt: skip
-SPOKEN = ("edit", "room", "duet", "talk")  # those that render speech
+SPOKEN = ("edit", "room", "noisy", "duet", "talk")  # those that render speech

@@ -53,8 +53,8 @@ class StarterSize:
     recordings: int = 25
     # clips of each kind in dev, and again in test; mixtures and recordings have a tenth of that
     held_out: int = 100
-    # training groups of each kind of related clips: speech edited and in rooms, two speakers or instruments at once,
-    # questions with answers, songs; a fifth of held_out in dev, and again in test
+    # training groups of each kind of related clips: speech edited, in rooms and in noise, two speakers or instruments
+    # at once, questions with answers, songs; a fifth of held_out in dev, and again in test
     related: int = 0
     # speakers in train
     voices: int = 600

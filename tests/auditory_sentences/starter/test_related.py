@@ -102,6 +102,28 @@ def test_a_clip_in_a_room_says_the_same_and_is_longer():
         assert len(wet.wave) > len(dry.wave) and wet.phones == dry.phones
 
 
+@pytest.mark.parametrize("name", related.NOISES)
+def test_noise_is_as_loud_as_it_says_and_the_speech_beneath_is_the_clean_one(name):
+    for index in (related.NOISES.index(name), related.NOISES.index(name) + 4):
+        clean, noisy = rendered("noisy", index)
+        assert noisy.clip.kind == "mixture" and noisy.clip.parts == (clean.clip.id,)
+        assert noisy.clip.text == clean.clip.text and noisy.clip.labels["noise"] == name
+        noise = noisy.wave - clean.wave
+        assert level(clean.wave) - level(noise) == pytest.approx(float(noisy.clip.labels["snr_db"]), abs=0.1)
+        assert abs(np.corrcoef(noise, clean.wave)[0, 1]) < 0.1
+
+
+def test_noises_sound_as_they_are_called():
+    """Share of the power below 500 Hz: all of a hum and of a rumble, a twenty-fourth of a hiss."""
+    shares = {}
+    for name in related.NOISES:
+        power = np.abs(np.fft.rfft(related.noise_of(generator(0, name), name, 24_000, "train"))) ** 2
+        shares[name] = power[:500].sum() / power.sum()
+    assert shares["hum"] > 0.9 and shares["rumble"] > 0.9
+    assert shares["hiss"] == pytest.approx(500 / 12_000, abs=0.01)
+    assert 0.2 < shares["chatter"] < 0.95
+
+
 @pytest.mark.parametrize("kind", ["duet", "band"])
 def test_two_at_once_are_the_sum_of_both(kind):
     for index in range(4):
