@@ -1,16 +1,17 @@
 # The whole project from a fresh clone: Python 3.11, git and make are all it takes.
-#   make demo    set up, then the main job at starter size on the CPU (about 20 minutes on 4 cores)
-#   make longer  a quarter of an hour more of training, most of it for speech
-#   make test    set up, then the tests (a few minutes)
-#   make chat    talk to what the demo trained
-#   make docs    the documentation as a site, in site/
+#   make demo       set up, then the main job at starter size on the CPU (about 20 minutes on 4 cores)
+#   make longer     a quarter of an hour more of training, most of it for speech
+#   make all-tasks  after the demo: every task in one model (half an hour on 2 cores)
+#   make test       set up, then the tests (a few minutes)
+#   make chat       talk to what the demo trained
+#   make docs       the documentation as a site, in site/
 PYTHON ?= python3.11
 # PyPI's torch carries CUDA on Linux. For the smaller CPU build: make TORCH="torch --index-url <the CPU wheel index>"
 TORCH ?= torch==2.13.0
 RUN ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: setup demo longer chat test test-all lint docs
+.PHONY: setup demo longer all-tasks chat test test-all lint docs
 
 setup: .venv/ready
 
@@ -27,6 +28,9 @@ demo: setup
 
 longer: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/starter/longer.sh $(RUN)
+
+all-tasks: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/starter/all_tasks.sh $(RUN)
 
 chat: setup
 	$(BIN)/uniaudio chat --model $(RUN)/model

@@ -12,6 +12,7 @@ import jiwer
 
 from codec.io.files import write_text
 from evaluation.report import comparison, figures
+from evaluation.report.plots import Point, shots_plot
 from evaluation.report.sounds import sound_figure as _sound
 from evaluation.report.sounds import waveform_of as _waveform
 from evaluation.report.text import LONGEST, left_out, shown
@@ -259,9 +260,27 @@ def _section(group: Sequence[Mapping], samples: Mapping, out: Path, budget: list
     cards = "".join(_card(entry, sample, out, budget) for entry in group for sample in samples[_key(entry)][:each])
     return (
         f'<section id="{_e(task["task"])}"><div class="eyebrow">{_e(task["task"])}, version {task["version"]}</div>'
-        f"<h2>{_e(task['title'])}</h2><p>{_e(task['about'])}</p>{_table(group, titles=False)}{judged}"
+        f"<h2>{_e(task['title'])}</h2><p>{_e(task['about'])}</p>{_table(group, titles=False)}{judged}{_by_shots(group)}"
         f'<div class="samples">{cards}</div></section>'
     )
+
+
+def _by_shots(group: Sequence[Mapping]) -> str:
+    """A plot of each score of a task over its numbers of examples; "" with one number alone."""
+    by_name: dict[str, list[tuple[int, Mapping]]] = {}
+    for entry in group:
+        for score in entry["scores"]:
+            if score["value"] is not None:
+                by_name.setdefault(score["name"], []).append((entry["shots"], score))
+    plots = []
+    for name, found in by_name.items():
+        points = [
+            Point(name, shots, s["value"], s["stderr"] or 0.0, shown(s, s["value"]))
+            for shots, s in sorted(found, key=lambda x: x[0])
+        ]
+        if len(points) > 1:
+            plots.append(shots_plot(found[0][1], points, found[0][1]["chance"]))
+    return f'<div class="plots">{"".join(plots)}</div>' if plots else ""
 
 
 def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:

@@ -1,10 +1,10 @@
-"""Quality against bit rate, as pictures."""
+"""Quality against bit rate and against examples, as pictures."""
 
 import re
 
 import pytest
 
-from evaluation.report.plots import Point, rate_plot
+from evaluation.report.plots import Point, rate_plot, shots_plot
 from tests.evaluation.report.test_write import Reader
 
 SCORE = {"name": "PESQ <1>", "unit": "", "direction": "higher", "percent": False}
@@ -37,3 +37,15 @@ def test_points_of_one_codec_are_joined_and_names_do_not_lie_on_each_other():
 def test_a_point_alone_and_none_at_all():
     Reader(rate_plot(SCORE, [Point("x" * 100, 1.0, 0.0)], None, None))
     assert rate_plot(SCORE, [], 1.0, 0.0) == ""
+
+
+def test_more_examples_lie_to_the_right_as_far_apart_as_they_double():
+    points = [Point("words", shots, 0.2 + 0.1 * shots, 0.05, f"{shots}!") for shots in (0, 1, 3)]
+    svg = shots_plot(SCORE | {"percent": True, "unit": "%"}, points, 0.25)
+    Reader(svg)
+    (none, low), (one, _), (three, high) = places(svg)
+    assert one - none == pytest.approx(three - one, abs=0.2) and none < one and low > high
+    assert svg.count("<polyline") == 1 and 'class="chance"' in svg
+    assert [label in svg for label in (">0!<", ">1!<", ">3!<", "1 example:", "3 examples:")] == [True] * 5
+    marks = re.findall(r'text-anchor="middle">(\d+)</text>', svg)
+    assert marks == ["0", "1", "3"]  # what was evaluated, and nothing in between
