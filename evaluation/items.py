@@ -59,6 +59,18 @@ class Item:
     answer: str | AudioTokens | None
     # name of a score -> what it compares with
     targets: Mapping[str, Target]
+    # the clip whose recording the request gives, where the answer is another version of it; None elsewhere
+    given: Clip | None = None
+    # of a request that is answered with all parts of a mixture, which of them this is, from 0
+    part: int = 0
+
+    @cached_property
+    def given_recording(self) -> np.ndarray | None:
+        """The waveform (n,) at 24 kHz that the request gives; None where there is none, or it cannot be read."""
+        try:
+            return None if self.given is None else load_audio(self.given.path).numpy()
+        except UserError:
+            return None
 
     @cached_property
     def recording(self) -> np.ndarray:
@@ -98,12 +110,14 @@ class ItemBuilder:
         Args:
             task: The task.
             shots: Number of solved examples, for a classification of each class.
-            limit: Largest number of items; None for no limit.
+            limit: Largest number of requests; None for no limit.
+
+        A mixture whose parts are asked for is an item for each part, in their order.
 
         Raises:
             UserError: The store holds no clip for this task.
         """
-        return [self._item(task, shots, i) for i in self.positions(task, limit)]
+        return [item for i in self.positions(task, limit) for item in self._items(task, shots, i)]
 
     def positions(self, task: EvalTask, limit: int | None) -> list[int]:
         """Positions in the store of the clips that a task is about, at most `limit`.
@@ -165,41 +179,51 @@ class ItemBuilder:
                     f"to {MAX_LABEL_VALUES}, no numbers; evaluate on another store, or leave the task out"
                 )
 
-    def _item(self, task: EvalTask, shots: int, position: int) -> Item:
+    def _items(self, task: EvalTask, shots: int, position: int) -> list[Item]:
+        """The request around a clip: one item, or one for each of its answers."""
         if task.is_reconstruction:
             clip = self.store.clips[position]
             sentence = AuditorySentence((), f"{task.task}:{clip.id}")
-            return Item(clip.id, clip, None, sentence, "audio", None, self._targets(task, clip))
+            return [Item(clip.id, clip, None, sentence, "audio", None, self._targets(task, clip))]
         query = self.store[position]
-        sentence, options, clip = self._sentence(task, shots, query, position)
+        sentence, options, cast = self._sentence(task, shots, query, position)
+        parts = () if task.classification else find_task(task.request).parts
+        clips = cast[parts[-1].of] if parts else (query,)
         if all(segment.is_target for segment in sentence.segments):  # no condition: its likelihood is all there is
             (only,) = sentence.segments
-            targets = self._targets(task, clip, only.content)
-            return Item(query.id, clip, clip.tokens, sentence, only.role, only.content, targets)
-        request = request_of(sentence)
-        parts = 2 if task.classification else len(find_task(task.request).parts)
-        asked = request.sentence.segments[-(parts - 1) :]  # prompt and examples stand before it
+            targets = self._targets(task, query, only.content)
+            return [Item(query.id, query, query.tokens, sentence, only.role, only.content, targets)]
+        answers = len(clips) if task.has_several_answers else 1
+        request = request_of(sentence, answers)
+        asked = request.sentence.segments[-(max(2, len(parts)) - 1) :]  # prompt and examples stand before it
         question = " ".join(segment.content for segment in asked if segment.is_text)
-        targets = self._targets(task, clip, request.reference, question, options)
-        return Item(query.id, clip, clip.tokens, request.sentence, request.role, request.reference, targets)
+        heard = [part.of for part in parts if part.content == "audio" and not part.is_target]
+        given = cast[heard[-1]][0] if heard and parts[-1].content == "audio" else None
+        items = []
+        for i, clip in enumerate(clips[-answers:]):
+            right = request.reference if answers == 1 else clip.tokens
+            targets = self._targets(task, clip, right, question, options)
+            name = query.id if answers == 1 else f"{query.id}:{i + 1}"
+            items.append(Item(name, clip, clip.tokens, request.sentence, request.role, right, targets, given, i))
+        return items
 
     def _sentence(
         self, task: EvalTask, shots: int, query: StoredClip, position: int
-    ) -> tuple[AuditorySentence, tuple[str, ...], StoredClip]:
-        """The request with its right answer, the values that a classification allows, () elsewhere, and the clip that
-        the answer is of: the query, but where the task says that it is of another one."""
+    ) -> tuple[AuditorySentence, tuple[str, ...], Mapping[str, tuple[StoredClip, ...]]]:
+        """The request with its right answer, the values that a classification allows, () elsewhere, and the clips that
+        the sentence is about: path of relations -> clips, "" the query."""
         rng = KeyedRng("evaluation", self.seed, task.task, query.id)
+        alone = {"": (query,)}
         if task.classification:
             classes = task.classification
             made = self._episodes.of_label(classes.label, query, classes.ways, shots, rng, classes.examples_as)
-            return *made, query
+            return *made, alone
         request = find_task(task.request)
         if not request.paths:
-            return self._episodes.from_task(request, query, shots, rng), (), query
+            return self._episodes.from_task(request, query, shots, rng), (), alone
         catalogue = self._catalogue(task.data.split)
         cast = catalogue.stored_cast(cast_of(request, catalogue, position, self.bank, rng))
-        sentence = self._episodes.from_task(request, query, shots, rng, cast=cast)
-        return sentence, (), cast.clips[request.parts[-1].of][-1]
+        return self._episodes.from_task(request, query, shots, rng, cast=cast), (), cast.clips
 
     def _catalogue(self, split: str) -> Catalogue:
         if split not in self._catalogues:
@@ -251,7 +275,8 @@ def with_recordings(task: EvalTask, items: Sequence[Item]) -> tuple[list[Item], 
         return list(items), []  # no recording is needed
     missing = [{"id": item.id, "why": item.unreadable} for item in items if item.unreadable]
     if task.is_reconstruction or scorers.intersection(OF_RECORDING):
-        items = [item for item in items if not item.unreadable]
+        without = {item.sentence.name for item in items if item.unreadable}  # all answers to one request, or none
+        items = [item for item in items if item.sentence.name not in without]
     if not items:
         raise UserError(
             f"none of the {len(missing)} recordings of the task '{task.task}' can be read ({missing[0]['why']}); say "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from auditory_sentences.rng import stable_hash
 from auditory_sentences.sentence import AuditorySentence, Segment
@@ -23,6 +24,7 @@ from codec.tokenizer import AudioTokenizer
 from codec.tokens import SAMPLE_RATE, AudioTokens
 from evaluation.cache import Cache, bytes_key, key_of
 from evaluation.items import Item
+from evaluation.metrics.waveforms import mel_distance
 from evaluation.report.progress import chunks
 from evaluation.task import EvalTask
 from lm.model import UniAudioForConditionalGeneration
@@ -84,17 +86,30 @@ class ModelRunner:
         """
         if task.is_likelihood:
             return [Answer(None, "scored", likelihood=found) for found in self._likelihoods(task, items)]
-        answers = self._generate(task, items)
+        answers = self._in_turn(task, items)
         waveforms = self.decoder.waveforms([answer.tokens for answer in answers])
         chosen = {
             score.name: self._log_probabilities(task, items, [list(item.targets[score.name].phrases) for item in items])
             for score in task.scores
             if score.scorer == "max_likelihood"
         }
-        return [
+        answers = [
             replace(answer, waveform=waveform, log_probabilities={name: found[i] for name, found in chosen.items()})
             for i, (answer, waveform) in enumerate(zip(answers, waveforms, strict=True))
         ]
+        return matched(items, answers) if task.has_several_answers else answers
+
+    def _in_turn(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
+        """Answers to items; where a request has several, each is asked for after those before it were given."""
+        answers: list[Answer] = [Answer(None, "end")] * len(items)
+        asked = list(items)
+        for part in sorted({item.part for item in items}):
+            turn = [i for i, item in enumerate(items) if item.part == part]
+            for i in turn if part else ():
+                asked[i] = _after(asked[i - 1], answers[i - 1], items[i])
+            for i, answer in zip(turn, self._generate(task, [asked[i] for i in turn]), strict=True):
+                answers[i] = answer
+        return answers
 
     def _generate(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
         keys = [self._key(task, item, "answer", **first_names(task.generation)) for item in items]
@@ -235,6 +250,33 @@ class _Untrained:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._made, name)
+
+
+def _after(before: Item, answer: Answer, item: Item) -> Item:
+    """An item whose request holds the answer to the one before it, where there was one."""
+    given = () if answer.tokens is None else (Segment(before.role, answer.tokens),)
+    return replace(item, sentence=AuditorySentence((*before.sentence.segments, *given), item.sentence.name))
+
+
+def matched(items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
+    """Answers to one request in the order of the parts that they are nearest to, by the mel distance of all together.
+
+    Which part of a mixture comes first is nothing that a request says (permutation-invariant evaluation, Yu et al.
+    2017). An answer without sound is nearest to whatever is left.
+    """
+    result = list(answers)
+    together: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        together.setdefault(item.sentence.name, []).append(i)
+    for group in together.values():
+        costs = np.zeros((len(group), len(group)))
+        for row, made in enumerate(group):
+            for column, part in enumerate(group):
+                distance = mel_distance(answers[made].waveform, items[part].recording)
+                costs[row, column] = 0.0 if distance is None else distance[0]
+        for row, column in zip(*linear_sum_assignment(costs), strict=True):
+            result[group[column]] = answers[group[row]]
+    return result
 
 
 def _configuration(uniaudio: UniAudio) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from auditory_sentences.corpora.read import Clip
 from auditory_sentences.rng import stable_hash
+from auditory_sentences.starter.related import edit_of
 from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from evaluation.items import Item
@@ -66,6 +67,8 @@ class ScoreRow:
     codec: Prediction | None
     # the score of a guess; None where there is none
     chance: float | None
+    # of the recordings that the requests give, as they are; None where an answer is no other version of one
+    given: Prediction | None = None
 
 
 def score_rows(
@@ -111,7 +114,11 @@ def _row(
     if score.scorer in OF_AUDIO and not task.is_reconstruction:
         coded = runner.decoder.waveforms([item.tokens for item in items])
         codec = compare(task, score, items, extractor.from_waveforms(task, score, coded), extractor)
-    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor))
+    unchanged = None
+    if score.scorer in OF_AUDIO and all(item.given_recording is not None for item in items):
+        given = extractor.from_waveforms(task, score, [item.given_recording for item in items])
+        unchanged = compare(task, score, items, given, extractor)
+    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor), unchanged)
 
 
 def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> Prediction | None:
@@ -264,6 +271,17 @@ def _from_text(score: Score, item: Item, answer: Answer) -> Any:
 
 
 def _references(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> list[Any]:
+    if score.scorer == "edit":  # beside what it was made of, not beside what was made of it
+        given = extractor.from_waveforms(task, score, [item.given_recording for item in items])
+        return [(_edit(item), numbers) for item, numbers in zip(items, given, strict=True)]
     if score.scorer in OF_RECORDING:
         return extractor.from_waveforms(task, score, [item.recording for item in items])
     return [item.targets[score.name].reference for item in items]
+
+
+def _edit(item: Item) -> str:
+    """Which edit an item asks for; "" where nobody knows, in a corpus with instructions of its own."""
+    try:
+        return edit_of(next(s.text for s in reversed(item.sentence.segments) if s.role == "text"))
+    except ValueError:
+        return ""

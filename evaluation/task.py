@@ -29,7 +29,7 @@ SUITES_FOLDER = Path(__file__).with_name("suites")
 
 Scorer = Literal[
     "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood",
-    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos",
+    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit",
 ]  # fmt: skip
 # What each metric compares, and the scorers that deliver it.
 _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
@@ -41,11 +41,12 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "embedding": ("speaker", "signal_features"),
     "tags": ("tagger",),
     "rating": ("dnsmos", "distillmos"),
+    "manner": ("edit",),
 }
 # These compare with what the original recording is, or is judged to be.
 OF_RECORDING = ("waveform", "pitch", "speaker", "signal_features", "tagger")
 # Judges that make numbers of a waveform (evaluation/judges/waveform_judges.py).
-JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos")
+JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit")
 _OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 
@@ -95,8 +96,8 @@ class Score:
     that an independent recogniser transcribes; "signal_classifier" the value that signal measurements point to;
     "waveform" the audio itself; "likelihood" how likely the right text is. Judges that give numbers: "pitch" the F0 of
     each frame, "speaker" an embedding of the voice, "signal_features" one of any sound, "tagger" the share of each
-    class of sound, "dnsmos" and "distillmos" a mean opinion score. Scores of the
-    request tokens have a measure instead of metric and scorer.
+    class of sound, "dnsmos" and "distillmos" a mean opinion score. "edit" length, pitch and level of speech, beside
+    those of the recording that was given. Scores of the request tokens have a measure instead of metric and scorer.
     """
 
     # name of the score, unique in the task
@@ -212,12 +213,12 @@ class EvalTask:
             if self.data.kind not in request.kinds:
                 kinds = " or ".join(sorted(request.kinds))
                 raise ValueError(f"the request '{self.request}' is for clips of {kinds}, not of {self.data.kind}")
-            if any(part.is_target and part.of == "parts" for part in request.parts):
-                raise ValueError(f"the request '{self.request}' has several answers, and one alone can be scored")
             role = request.parts[-1].role
             of_text, examples = role in get_args(TextRole), not all(part.is_target for part in request.parts)
             if not (of_text or role == "audio") or not (examples or scorers == {"likelihood"}):
                 raise ValueError(f"the request '{self.request}' cannot be answered alone; choose another one")
+        if ("edit" in scorers) > (self.request == "speech_editing"):
+            raise ValueError("the scorer 'edit' goes with the request 'speech_editing'")
         unfit = sorted(scorer for scorer in scorers if (scorer in _OF_TEXT) != of_text)
         if unfit:
             raise ValueError(
@@ -243,6 +244,13 @@ class EvalTask:
     def is_of_codec(self) -> bool:
         """Whether the codec is evaluated, not the model: its reconstructions, or its tokens."""
         return self.is_reconstruction or self.is_of_tokens
+
+    @property
+    def has_several_answers(self) -> bool:
+        """Whether a request is answered with all parts of a mixture, one after the other, each of which is an item."""
+        return not (self.classification or self.is_of_codec) and any(
+            part.is_target and part.of == "parts" for part in find_task(self.request).parts
+        )
 
     @property
     def is_likelihood(self) -> bool:

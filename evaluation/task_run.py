@@ -87,6 +87,7 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
         "name": score.name, "metric": score.metric, "scorer": score.scorer, "about": score.about, "unit": metric.unit,
         "direction": metric.direction, "percent": metric.percent, **plain(row.model), "chance": row.chance,
         "untrained": plain(row.untrained), "original": plain(row.original), "codec": plain(row.codec),
+        **({} if row.given is None else {"given": plain(row.given)}),
     }  # fmt: skip
 
 
@@ -110,6 +111,8 @@ def _write_samples(
                 for row, originals in zip(rows, of_originals, strict=True)
             },
         }  # fmt: skip
+        if item.given is not None:
+            sample["recording_given"] = item.given.path
         if "codec" in entry:
             sample["codec"] = entry["codec"]
         if answer.waveform is not None:

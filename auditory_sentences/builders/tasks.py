@@ -423,18 +423,22 @@ def _in_vocabulary(segment: Segment, tokenizer: TextTokenizer) -> Segment:
     return replace(segment, content=said)
 
 
-def request_of(sentence: AuditorySentence) -> Request:
+def request_of(sentence: AuditorySentence, answers: int = 1) -> Request:
     """Cut the last segment off a training sentence: the evaluation request whose right answer is that segment.
 
     What is given is all condition now, the answers of a few-shot episode's examples included.
 
+    Args:
+        sentence: As for training.
+        answers: Segments that are cut off, where several are asked for; the reference is the first of them.
+
     Raises:
         ValueError: The last segment is not learned, or nothing is left to answer to.
     """
-    *given, last = sentence.segments
-    if not last.is_target:
-        raise ValueError(f"'{sentence.name}' ends with a '{last.role}' that is not learned; nothing to ask for")
+    given, asked = sentence.segments[:-answers], sentence.segments[-answers:]
+    if not all(segment.is_target for segment in asked):
+        raise ValueError(f"'{sentence.name}' ends with a '{asked[-1].role}' that is not learned; nothing to ask for")
     if not given:
         raise ValueError(f"'{sentence.name}' is one segment only; without it there is nothing to ask with")
     conditions = tuple(replace(segment, is_target=False) for segment in given)
-    return Request(AuditorySentence(conditions, sentence.name), last.role, last.content)
+    return Request(AuditorySentence(conditions, sentence.name), asked[0].role, asked[0].content)

@@ -220,7 +220,9 @@ def _band(job: Job, rng: Generator, size: StarterSize) -> Rendered:
         wave = recorded(rng, play(melody, instrument, rng) * 10 ** (rng.uniform(-14, -8) / 20))
         parts.append(music_clip(rng, job, f"{job.name}-{name}", melody, instrument, wave))
     caption = f"{chosen[0]} and {chosen[1]} play together in {lead.tonic} {lead.mode}"
-    return _both(job, parts, caption, {"key": f"{lead.tonic} {lead.mode}", "tempo": lead.tempo, "bpm": str(lead.bpm)})
+    return _both(job, parts, caption, {
+        "content": "two instruments", "key": f"{lead.tonic} {lead.mode}", "tempo": lead.tempo, "bpm": str(lead.bpm),
+    })  # fmt: skip
 
 
 # ---- a question and its answer

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.judges.manner import MANNER_VERSION, manner
 from evaluation.judges.mos import DISTILLMOS_VERSION, DNSMOS_VERSION, distillmos, dnsmos
 from evaluation.judges.pitch import PITCH_VERSION, pitch_track
 from evaluation.judges.signal_features import FEATURES_VERSION, signal_features
@@ -39,6 +40,7 @@ _JUDGES: dict[str, tuple[tuple[str, ...], str, Callable[[np.ndarray], list[float
     "dnsmos": (("speechmos", "onnxruntime"), DNSMOS_VERSION, dnsmos),
     "distillmos": (("distillmos",), DISTILLMOS_VERSION, distillmos),
     "speaker": (("resemblyzer",), SPEAKER_VERSION, speaker_embedding),
+    "edit": ((), MANNER_VERSION, manner),
     "signal_features": ((), f"signal features {FEATURES_VERSION}", _listed_features),
 }
 
@@ -47,7 +49,7 @@ def waveform_judge(scorer: str, tagger: str | Path | None = None) -> WaveformJud
     """The judge of a scorer.
 
     Args:
-        scorer: pitch, dnsmos, distillmos, speaker, signal_features or tagger.
+        scorer: pitch, dnsmos, distillmos, speaker, signal_features, edit or tagger.
         tagger: Folder of the tagger (evaluation/judges/tagger.py); None where none was given.
 
     Raises:

@@ -60,6 +60,39 @@ def same_class(prediction: Sequence[float] | None, reference: Sequence[float]) -
     return float(int(np.argmax(prediction)) == int(np.argmax(reference))), 1.0
 
 
+# What an edit asks for: which of the numbers of evaluation/judges/manner.py moves, and whether upwards; then the least
+# change that is heard: 5 % of the time or of the pitch, 1.5 dB.
+_EDITS = {
+    "slower": (0, True), "faster": (0, False), "higher": (1, True), "lower": (1, False),
+    "louder": (2, True), "quieter": (2, False),
+}  # fmt: skip
+_HEARD = (np.log(1.05), np.log(1.05), 1.5)
+
+
+@metric("edit_direction", takes="manner", direction="higher", percent=True, unit="%", guess="coin")
+def edited_as_asked(
+    prediction: Sequence[float] | None, reference: tuple[str, Sequence[float]]
+) -> tuple[float, float] | None:
+    """Whether speed, pitch or level, whichever an edit is of, moved in the direction that was asked for.
+
+    None where the edit is of something else (a word), or where the given recording has no such measurement.
+
+    Args:
+        prediction: Seconds, F0 and level of the answer; None or [] for silence, which is wrong.
+        reference: Name of the edit, and the same numbers of the recording that was given.
+    """
+    edit, given = reference
+    if edit not in _EDITS or not given:
+        return None
+    place, upwards = _EDITS[edit]
+    if place < 2 and given[place] <= 0:
+        return None
+    if not prediction or (place < 2 and prediction[place] <= 0):
+        return 0.0, 1.0
+    change = prediction[place] - given[place] if place == 2 else float(np.log(prediction[place] / given[place]))
+    return float((change if upwards else -change) > _HEARD[place]), 1.0
+
+
 @metric("rating", takes="rating", direction="higher", guess="noise")
 def rating(prediction: Sequence[float] | None, reference: object) -> tuple[float, float] | None:
     """A predicted mean opinion score, 1 to 5; the original is not compared, but stands beside."""

@@ -23,8 +23,8 @@ class Metric:
     # as tasks name it
     name: str
     # words (free text), label (one of a closed set), audio (waveforms at 24 kHz), likelihood; or what a judge makes of
-    # a waveform: pitch (Hz of each frame, 0 unvoiced), embedding (a vector), tags (a share of each class), rating (a
-    # number that needs no reference)
+    # a waveform: pitch (Hz of each frame, 0 unvoiced), embedding (a vector), tags (a share of each class), manner
+    # (seconds, pitch, level), rating (a number that needs no reference)
     takes: str
     # which is better: higher or lower
     direction: str
@@ -36,7 +36,8 @@ class Metric:
     measure: Measure
     # of the ratio over all items
     transform: Callable[[np.ndarray], np.ndarray] = lambda ratios: ratios
-    # what an answer that ignores the input is: the right one of another item, or noise with the item's own spectrum
+    # what an answer that ignores the input is: "others" the right one of another item, "noise" with the item's own
+    # spectrum, or "coin" the toss of one
     guess: str = "others"
     # whether it takes so long that processes and a cache are worth while
     slow: bool = False
@@ -69,6 +70,8 @@ class Metric:
         """
         if self.takes == "label":
             return float(np.mean([1 / n for n in choices])) if len(choices) and min(choices) else None
+        if self.guess == "coin":
+            return 0.5
         if self.takes == "likelihood" or self.guess == "noise" or len(references) < 2:
             return None
         others = np.roll(np.arange(len(references)), len(references) // 2)

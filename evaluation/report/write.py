@@ -27,7 +27,8 @@ AUDIO_BUDGET = 6_000_000  # bytes of sound in the whole report; samples beyond i
 
 _OF_MODELS = """± is one standard error. The untrained model has the same configuration and random weights; where it
 answered fewer items, their number is given. Chance is a guess among the possible answers or, for words and sounds, the
-right answer of another item. <em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
+right answer of another item. <em>Unchanged</em> is the recording that the request gives, left as it is.
+<em>Originals</em> and <em>codec</em> give the same judge the original recordings and the
 codec's reconstructions of them: no generated sound can be expected to score higher. Answers that name no label, or
 several, are unparsed; they count as wrong and are never guessed."""
 _OF_CODECS = """± is one standard error, and the best codec is bold; what lies within two errors of it is as good.
@@ -88,28 +89,34 @@ def _codecs_named(results: Mapping) -> str:
 
 
 def _rows(tasks: Sequence[Mapping]) -> list[str]:
-    head = "| task | shots | score | better | model | untrained | chance | originals | codec | n | unparsed |"
-    lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    beside = _beside(tasks)
+    head = ["task", "shots", "score", "better", "model", *(name.lower() for name in beside.values()), "n", "unparsed"]
+    rule = ["---", "--:", "---", "---", *["--:"] * (len(beside) + 3)]
+    rows = []
     for task in tasks:
         title = _cell(task["title"])
         if "skipped" in task:
-            lines.append(f"| {title} | {task['shots']} | skipped: {_cell(task['skipped'])} | | | | | | | 0 | |")
+            rows.append([title, task["shots"], f"skipped: {_cell(task['skipped'])}", *[""] * (len(beside) + 2), 0, ""])
         for score in task["scores"]:
-            cells = [shown(score, value) for value in _values(score)]
+            cells = [shown(score, score.get(key)) for key in beside]
             if score["untrained"] and score["untrained"]["n"] != task["n"]:
-                cells[1] += f" (n {score['untrained']['n']})"
+                cells[0] += f" (n {score['untrained']['n']})"
             n = f"{score['n']}{_notes(score, task, ' (', ')')}"
-            row = [title, task["shots"], _cell(score["name"]), score["direction"], *cells, n, score["unparsed"]]
-            lines.append("| " + " | ".join(map(str, row)) + " |")
+            named = [title, task["shots"], _cell(score["name"]), score["direction"]]
+            rows.append([*named, shown(score, score), *cells, n, score["unparsed"]])
         if task.get("left_out"):
-            lines.append(
-                f"| {title} | {task['shots']} | left out: {_cell('; '.join(left_out(task)))} | | | | | | | | |"
-            )
-    return lines
+            why = f"left out: {_cell('; '.join(left_out(task)))}"
+            rows.append([title, task["shots"], why, *[""] * (len(beside) + 4)])
+    return [f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows)]
 
 
-def _values(score: Mapping) -> list[Mapping | float | None]:
-    return [score, score["untrained"], score["chance"], score["original"], score["codec"]]
+def _beside(tasks: Sequence[Mapping]) -> dict[str, str]:
+    """What stands beside the model in a table: key of a score in results.json -> heading of its column."""
+    columns = {"untrained": "Untrained", "chance": "Chance", "given": "Unchanged", "original": "Originals"}
+    columns["codec"] = "Codec"
+    if not any(score.get("given") for task in tasks for score in task["scores"]):
+        del columns["given"]  # no answer is another version of what was given
+    return columns
 
 
 def _html(results: Mapping, samples: Mapping, out: Path) -> str:
@@ -195,7 +202,9 @@ def _legend() -> str:
 
 
 def _table(tasks: Sequence[Mapping], titles: bool) -> str:
-    columns = ("Model", "Untrained", "Chance", "Originals", "Codec", "n", "Unparsed")
+    beside = _beside(tasks)
+    columns = ("Model", *beside.values(), "n", "Unparsed")
+    across = len(columns) + 1
     head = "".join(f"<th>{c}</th>" for c in columns)
     rows, seen = [], set()
     for task in tasks:
@@ -205,13 +214,13 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
         shots = f"{task['shots']} shot{'s' * (task['shots'] != 1)}"
         several = sum(other["task"] == task["task"] for other in tasks) > 1
         if "skipped" in task:
-            rows.append(f'<tr class="first"><td class="name">{link}<small>{shots}</small></td>'
-                        f'<td class="skipped" colspan="8">not evaluated: {_e(task["skipped"])}</td></tr>')  # fmt: skip
+            why = f'<td class="skipped" colspan="{across}">not evaluated: {_e(task["skipped"])}</td>'
+            rows.append(f'<tr class="first"><td class="name">{link}<small>{shots}</small></td>{why}</tr>')
         for i, score in enumerate(task["scores"]):
             name = f"{score['name']}, {shots}" if several or task["shots"] else score["name"]
             label = f"{link if i == 0 else ''}<small>{_e(name)}</small>"
-            cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
-            cells[0] = f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>'
+            cells = [f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>']
+            cells += [f"<td>{_number(score, score.get(key), task['n'])}</td>" for key in beside]
             unparsed = f"<td{' class=warn' if score['unparsed'] else ''}>{score['unparsed']}</td>"
             scale = figures.scale_svg(score, _limits(score))
             rows.append(
@@ -219,7 +228,7 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
                 f"{''.join(cells)}<td>{score['n']}{_notes(score, task, '<small>', '</small>')}</td>{unparsed}</tr>"
             )
         if task.get("left_out"):
-            rows.append(f'<tr><td class="name"></td><td class="skipped" colspan="8">left out: '
+            rows.append(f'<tr><td class="name"></td><td class="skipped" colspan="{across}">left out: '
                         f"{_e('; '.join(left_out(task)))}</td></tr>")  # fmt: skip
     head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
@@ -243,11 +252,13 @@ def _relative(score: Mapping) -> str:
 
 def _limits(score: Mapping) -> tuple[float, float]:
     """Values at the left and the right end of a score's scale; the right end is the better one."""
-    values = [v["value"] if isinstance(v, Mapping) else v for v in _values(score)]
-    top = (
-        1.0 if score["percent"] or score["metric"] == "stoi" else max([v for v in values if v is not None], default=1.0)
-    ) or 1.0
-    return (0.0, top) if score["direction"] == "higher" else (top, 0.0)
+    beside = (score, *(score.get(key) for key in ("untrained", "chance", "given", "original", "codec")))
+    found = [v["value"] if isinstance(v, Mapping) else v for v in beside]
+    values = [value for value in found if value is not None]
+    low, top = min([0.0, *values]), max([0.0, *values]) or 1.0
+    if score["percent"] or score["metric"] == "stoi":
+        top = 1.0
+    return (low, top) if score["direction"] == "higher" else (top, low)
 
 
 def _section(group: Sequence[Mapping], samples: Mapping, out: Path, budget: list[int]) -> str:
@@ -307,6 +318,8 @@ def _card(task: Mapping, sample: Mapping, out: Path, budget: list[int]) -> str:
     sounds = []
     if sample["answer"] is None and not sample.get("audio") and sample["reason"] != "scored":
         lines.append(("answer", '<span class="wrong">no audio</span>'))
+    if sample.get("recording_given"):
+        sounds.append(_sound("given", _waveform(sample["recording_given"]), budget))
     if sample["reason"] != "scored":
         sounds.append(_sound("original recording", _waveform(sample["path"]), budget))
     if sample.get("audio"):

@@ -14,6 +14,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.items import ItemBuilder
 from evaluation.recordings import Recordings, Relocated
 from evaluation.task import Data, EvalTask, Score, load_task
+from lm.words import normalise_words
 from tests.factories.store import tiny_store
 
 
@@ -129,9 +130,25 @@ def test_examples_of_related_clips_come_from_training():
         ]
 
 
-def test_several_answers_cannot_be_scored_as_one():
-    with pytest.raises(ValueError, match="'separation' has several answers"):
-        about("separation", "mixture")
+def test_every_part_of_a_mixture_is_an_item_of_one_request():
+    store = tiny_store()
+    items = ItemBuilder(store).items(about("separation", "mixture"), 0, None)
+    (mixture,) = (clip for clip in store.clips if clip.kind == "mixture" and clip.split == "train")
+    assert [item.clip.id for item in items] == list(mixture.parts) and [item.part for item in items] == [0, 1]
+    assert [item.id for item in items] == [f"{mixture.id}:1", f"{mixture.id}:2"]
+    assert items[0].sentence == items[1].sentence and not any(s.is_target for s in items[0].sentence.segments)
+    assert [segment.role for segment in items[0].sentence.segments] == ["prompt", "audio"]
+    assert all(item.answer.equal(item.tokens) and item.given.id == mixture.id for item in items)
+
+
+def test_what_is_given_is_the_recording_that_the_answer_is_a_version_of():
+    store = tiny_store()
+    (item,) = ItemBuilder(store).items(about("denoising", "mixture"), 0, None)
+    assert item.given.kind == "mixture" and item.given.id != item.clip.id
+    for item in ItemBuilder(store).items(about("voice_conversion", "speech"), 0, None):
+        assert normalise_words(item.given.text) == normalise_words(item.clip.text)
+        assert item.given.speaker != item.clip.speaker
+    assert all(item.given is None for item in ItemBuilder(store).items(about("tts", "speech"), 0, None))
 
 
 def test_no_such_clips_is_an_error_that_says_what_was_looked_for(store):

@@ -8,13 +8,17 @@ import time
 import pytest
 import torch
 
-from auditory_sentences.token_store import TokenStore
+from auditory_sentences.corpora.read import read_corpus
+from auditory_sentences.starter.corpus import synthesise
+from auditory_sentences.starter.jobs import SMALL_ALL_TASKS
+from auditory_sentences.token_store import TokenStore, build_store
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
 from evaluation.items import ItemBuilder
 from evaluation.run_suite import evaluate
 from evaluation.task import load_task
 from tests.factories.evaluation import run
+from tests.factories.uniaudio import tiny_uniaudio
 from uniaudio.model import UniAudio
 
 SUITE = """
@@ -280,3 +284,27 @@ def test_kill_9_and_run_again(done, model, suite, tmp_path):
     assert not (tmp_path / "results.json").exists()
     again = run(model=model, suite=suite, shots=[0, 1], out=tmp_path, **FAST)
     assert numbers(again) == numbers(results) and again["cache"]["hits"] >= 10
+
+
+def test_all_tasks_on_a_corpus_that_has_material_for_them(tmp_path):
+    """Every new task is asked, answered and scored, beside the recordings that the requests give."""
+    corpus = synthesise(tmp_path / "corpus", seed=1, size=SMALL_ALL_TASKS, processes=1)
+    uniaudio = tiny_uniaudio(context=2048)
+    uniaudio.save_pretrained(tmp_path / "model")
+    build_store(read_corpus(corpus), uniaudio.codec, tmp_path / "tokens")
+    out = tmp_path / "out"
+    results = run(
+        model=tmp_path / "model", store=[tmp_path / "tokens"], suite="all_tasks", out=out, limit=1, untrained_limit=0,
+        processes=1,
+    )  # fmt: skip
+    tasks = {task["task"]: task for task in results["tasks"]}
+    assert len(tasks) == 12 and not any("skipped" in task for task in tasks.values())
+    assert [tasks[name]["n"] for name in ("separation_speakers", "separation_music", "denoising")] == [2, 2, 1]
+    given = {name for name, task in tasks.items() if any("given" in score for score in task["scores"])}
+    assert given == {
+        "voice_conversion", "speech_editing", "denoising", "dereverberation", "separation_speakers",
+        "separation_music", "speaker_extraction", "spoken_answer",
+    }  # fmt: skip
+    (direction,) = (s for s in tasks["speech_editing"]["scores"] if s["name"] == "asked direction")
+    assert direction["chance"] == 0.5 and direction["given"]["value"] in (0.0, None)
+    assert "| unchanged |" in (out / "results.md").read_text()

@@ -1,17 +1,32 @@
 """Runners: what is cached of answers, and what an answer holds."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+import soundfile
 
+from auditory_sentences.sentence import Segment
 from auditory_sentences.token_store import TokenStore
 from evaluation.cache import Cache, key_of
 from evaluation.items import ItemBuilder
-from evaluation.runner import Answer, CodecRunner, ModelRunner, _answer_from, _numbers, _plain, flac, samples
-from evaluation.task import load_task
+from evaluation.runner import (
+    Answer,
+    CodecRunner,
+    ModelRunner,
+    _answer_from,
+    _numbers,
+    _plain,
+    flac,
+    matched,
+    samples,
+)
+from evaluation.task import Data, EvalTask, Score, load_task
+from tests.factories.store import random_tokens, tiny_store
 from tests.factories.uniaudio import tiny_codec
+from uniaudio.completion import Completion
 from uniaudio.model import UniAudio
 
 KEY = key_of(a=1)
@@ -110,3 +125,52 @@ def test_what_the_same_weights_answered_is_cached_and_other_weights_answer_anew(
     assert ModelRunner.trained(uniaudio, cache).answer(task, items) == first and cache.hits == 2
     ModelRunner.untrained(uniaudio, cache).answer(task, items)
     assert cache.hits == 2
+
+
+SEPARATION = EvalTask(
+    "separation", 1, "", "", "separation", Data("mixture", "train"),
+    (Score(name="likeness", metric="si_sdr", scorer="waveform"),),
+)  # fmt: skip
+
+
+class Answering:
+    """Stands for a model: remembers what it is asked, and answers each question with tokens of its own."""
+
+    def __init__(self, codec):
+        self.codec, self.asked = codec, []
+
+    def complete(self, sentences, roles, settings, seeds):
+        made = []
+        for sentence, role, seed in zip(sentences, roles, seeds, strict=True):
+            self.asked.append(sentence)
+            tokens = random_tokens(9_600, seed, self.codec.fingerprint)
+            made.append(Completion(Segment(role, tokens), "end"))
+        return made
+
+
+def test_each_part_of_a_mixture_is_asked_for_after_those_before_it(tmp_path):
+    items = ItemBuilder(tiny_store()).items(SEPARATION, 0, None)
+    model = Answering(CODEC)
+    runner = ModelRunner(model, "weights", Cache(tmp_path))
+    answers = runner._in_turn(SEPARATION, items)
+    first, second = model.asked
+    assert first.segments == items[0].sentence.segments == second.segments[:-1]
+    assert second.segments[-1].content.equal(answers[0].tokens) and not second.segments[-1].is_target
+    assert not answers[0].tokens.equal(answers[1].tokens)
+    again = runner._in_turn(SEPARATION, items)
+    assert all(a.tokens.equal(b.tokens) for a, b in zip(again, answers, strict=True)) and len(model.asked) == 2
+
+
+def test_parts_are_compared_with_those_that_they_are_nearest_to(tmp_path):
+    store = tiny_store()
+    waves = [np.sin(2 * np.pi * hz * np.arange(24_000) / 24_000).astype(np.float32) / 2 for hz in (200, 3_000)]
+    items = []
+    for item, wave in zip(ItemBuilder(store).items(SEPARATION, 0, None), waves, strict=True):
+        path = tmp_path / f"{item.part}.wav"
+        soundfile.write(path, wave, 24_000)
+        items.append(replace(item, clip=replace(item.clip, path=str(path))))
+    low, high = (Answer(None, "end", wave) for wave in waves)
+    assert [answer.waveform is low.waveform for answer in matched(items, [low, high])] == [True, False]
+    assert [answer.waveform is low.waveform for answer in matched(items, [high, low])] == [True, False]
+    lacking = matched(items, [Answer(None, "end"), low])
+    assert lacking[0].waveform is low.waveform and lacking[1].waveform is None

@@ -79,3 +79,24 @@ def test_dimensions_without_any_deviation_say_nothing():
     b[:, 2] = 1.0
     plain = frechet_estimate(a[:, :2], b[:, :2]).value
     assert frechet_estimate(a, b).value == pytest.approx(plain * 2 / 3)
+
+
+GIVEN = [2.0, 120.0, -25.0]  # seconds, Hz, dB
+
+
+@pytest.mark.parametrize(
+    ("edit", "right"),
+    [
+        ("faster", [1.5, 120.0, -25.0]), ("slower", [2.6, 120.0, -25.0]), ("higher", [2.0, 150.0, -25.0]),
+        ("lower", [2.0, 95.0, -25.0]), ("louder", [2.0, 120.0, -20.0]), ("quieter", [2.0, 120.0, -32.0]),
+    ],
+)  # fmt: skip
+def test_an_edit_counts_where_it_moves_what_was_asked_for_as_it_was_asked(edit, right):
+    metric = METRICS["edit_direction"]
+    assert metric.measure(right, (edit, GIVEN)) == (1.0, 1.0)
+    wrong = [2 * g - r for g, r in zip(GIVEN, right, strict=True)]  # as far the other way
+    barely = [g + 0.02 * (r - g) for g, r in zip(GIVEN, right, strict=True)]
+    for answer in (wrong, barely, GIVEN, [], None):
+        assert metric.measure(answer, (edit, GIVEN)) == (0.0, 1.0)
+    assert metric.measure(right, ("word", GIVEN)) is None and metric.measure(right, (edit, [])) is None
+    assert metric.chance([(edit, GIVEN)] * 3, []) == 0.5
