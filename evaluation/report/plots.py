@@ -49,8 +49,9 @@ class Horizontal:
     room: tuple[float, float]
     # points -> values that are marked
     marks: Callable[[Sequence[float]], Sequence[float]]
-    # value -> how a mark, and a point, is written
+    # value -> how a mark is written
     mark: Callable[[float], str]
+    # value -> how it is said of a point
     text: Callable[[float], str]
 
 
