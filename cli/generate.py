@@ -92,9 +92,8 @@ def speak(
     """Say some words."""
     sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("speech.wav"), force)
-    _make(
-        Asked(*speech_task(text, voice), prompt, examples), target, model, sampling, structural_temperature, seed, steps
-    )
+    wanted = Asked(*speech_task(text, voice), prompt, examples)
+    _make(wanted, target, model, sampling, structural_temperature, seed, steps)
 
 
 def compose(
@@ -116,15 +115,8 @@ def compose(
     """Make music, or a sound, from a description."""
     sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("composition.wav"), force)
-    _make(
-        Asked(*composition_task(caption, sound), prompt, examples),
-        target,
-        model,
-        sampling,
-        structural_temperature,
-        seed,
-        steps,
-    )
+    wanted = Asked(*composition_task(caption, sound), prompt, examples)
+    _make(wanted, target, model, sampling, structural_temperature, seed, steps)
 
 
 def _make(
