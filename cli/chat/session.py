@@ -96,7 +96,7 @@ class Session:
         yield from self._go_on(rest, quoting.need(rest, "/text WORDS"))
 
     def do_say(self, rest: str) -> Iterator[str]:
-        """/say WORDS               the model speaks the words, in the voice of /voice or as '/set voice ...' describes"""
+        """/say WORDS               the model speaks the words, in the voice of /voice or of '/set voice ...'"""
         text, style = quoting.need(rest, "/say WORDS"), self.settings.voice
         task, contents = clone(text, self.voice.file, style) if self.voice else speech_task(text, style)
         yield from self.perform(f"/say {rest}", task, contents)

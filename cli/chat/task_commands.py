@@ -44,7 +44,7 @@ def verb_command(name: str) -> Callable[[Session, str], Iterator[str]]:
         yield from session.perform(f"/{name} {typed}", *verb(**given), several=name == "separate")
 
     said = (inspect.getdoc(verb) or "").splitlines()[0].rstrip(".")
-    command.__doc__ = f"{usage:{WIDTH}}{said[0].lower()}{said[1:]}{' (that of /voice)' if 'voice' in kinds else ''}"
+    command.__doc__ = f"{usage:{WIDTH}}{said[0].lower()}{said[1:]}{': that of /voice' if 'voice' in kinds else ''}"
     return command
 
 
