@@ -119,6 +119,7 @@ def request_after(model: UniAudio, asked: Request, shown: Shown) -> Request:
     """
     if not shown.given:
         return asked
+    model.require_room(asked.sentence, asked.role)
     room = model.room_after(asked.sentence)
     given = sum(not part.is_target for part in find_task(asked.sentence.name).parts)  # what comes before the answers
     rows = answer = fit = 0
@@ -128,12 +129,12 @@ def request_after(model: UniAudio, asked: Request, shown: Shown) -> Request:
         if rows + answer > room:
             break
         fit += 1
+    holds = f"the model's context of {model.context} rows holds"
+    beside = "beside what is asked and an answer as long as theirs"
+    if fit == 0:
+        raise UserError(f"no example fits: {holds} not even one {beside}; give shorter ones")
     if fit < shown.given:
-        raise UserError(
-            f"{shown.given} examples are too many: the model's context of {model.context} rows holds "
-            f"{f'the first {fit}' if fit else 'not even one'} of them beside what is asked and an answer as long as "
-            f"theirs; give {f'at most {fit}' if fit else 'shorter ones'}"
-        )
+        raise UserError(f"{shown.given} examples are too many: {holds} the first {fit} {beside}; give at most {fit}")
     return with_examples(asked, shown.segments)
 
 

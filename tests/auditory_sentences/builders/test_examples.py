@@ -119,7 +119,7 @@ def test_several_answers_follow_one_another(pool):
         ("asr", {"audio": 1}, "row 3: the part 'answer' is missing; an example of 'asr' has audio, answer"),
         ("asr", {"audoi": 1, "answer": 1}, "no part 'audoi'; did you mean 'audio'"),
         ("edit", {}, "no task 'edit'"),
-        ("prompt_tts", {"voice": 1, "answer": 1}, "'text' is missing; an example of 'prompt_tts' has voice, text, answer"),
+        ("prompt_tts", {"voice": 1, "answer": 1}, "an example of 'prompt_tts' has voice, text, answer"),
         ("asr", {"audio": 1, "answer": ["a", "b"]}, "'answer' is a list of 2"),
         ("separation", {"audio": 1, "answer": []}, "'answer' is a list of 0"),
     ],
