@@ -80,10 +80,8 @@ def task_list(trained: tuple[str, ...]) -> Iterator[str]:
     """
     commands = commands_of_tasks()
     others = tuple(name for name in TASKS if name not in trained)
-    title = (
-        "not trained for (it answers all the same):" if trained else "the model does not say what it was trained for:"
-    )
-    for heading, names in (("trained for:", trained), (title, others)):
+    rest = "not trained for, though it answers:" if trained else "the model does not say what it was trained for:"
+    for heading, names in (("trained for:", trained), (rest, others)):
         if names:
             yield heading
         for name in names:

@@ -52,7 +52,8 @@ def test_a_task_follows_its_examples(model, folder, asked):
     for segment, number in zip(asked[0].segments[1:], (0, 1, 2), strict=True):
         assert segment.content.equal(model.tokens_of(folder / f"{number}.wav"))
     plain = model.perform("denoising", audio=folder / "2.wav", sampling=SHORT, steps=1)
-    assert asked[1].segments == (asked[0].segments[0], *asked[0].segments[3:]) and len(plain) == len(made) == 1
+    assert contents(asked[1])[0] == contents(asked[0])[0] and len(plain) == len(made) == 1
+    assert len(asked[1].segments) == 2 and asked[1].segments[1].content.equal(asked[0].segments[3].content)
     waves = [
         {"audio": torch.from_numpy(soundfile.read(folder / "0.wav", dtype="float32")[0]), "answer": rows[0]["answer"]}
     ]

@@ -85,6 +85,7 @@ def test_examples_are_shown_before_the_question(session, tone, asked, command):
 
 
 def test_a_voice_is_that_of_a_recording_until_it_is_dropped(session, tone, asked):
+    say(session, "/set max_rows 40")
     assert say(session, "/voice") == ["(no voice; /voice FILE gives one)"]
     with pytest.warns(UserWarning, match="have the consent") as warned:
         assert say(session, f"/voice '{tone}'") == say(session, "/voice") == [f"(voice: {tone})"]
