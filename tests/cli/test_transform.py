@@ -22,7 +22,7 @@ GIVEN = {
 }
 
 
-TASK_OF = {"clone": "prompt_tts", "edit": "speech_editing", "separate": "separation", "sing": "song_generation"}
+TASK_OF = {"clone": "prompt_tts", "edit": "speech_editing", "sing": "song_generation"}
 
 
 @pytest.fixture
@@ -69,10 +69,12 @@ def test_examples_are_shown_first(uniaudio, model_folder, recordings, monkeypatc
         assert done.status == 0, done.err
         made.append(soundfile.read(out)[0])
     assert np.array_equal(made[1], made[2]) and not np.array_equal(made[0], made[1])
-    for verb in ("clone", "edit", "separate", "sing"):
+    for verb in TASK_OF:
         done = uniaudio(*words(verb, recordings, "--model", "no-model", "--examples", "examples.csv"))
         needed = ", ".join([*(part.content for part in TASKS[TASK_OF[verb]].parts if not part.is_target), "answer"])
         assert done.status == 2 and needed in done.err and "examples.csv, line 2" in done.err, done.err
+    done = uniaudio(*words("separate", recordings, "--model", "no-model", "--examples", "examples.csv"))
+    assert done.status == 2 and "line 2: 'answer' of 'separation' is a list of files" in done.err, done.err
     for verb in (["transcribe", "audio.wav"], ["describe", "audio.wav"], ["speak", "one"], ["compose", "rain"]):
         done = uniaudio(*verb, "--model", "no-model", "--examples", "nowhere")
         assert done.status == 2 and "nowhere: there is no such folder of examples" in done.err, done.err
