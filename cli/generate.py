@@ -11,6 +11,7 @@ import typer
 
 from cli.options import (
     OWN,
+    ExamplesOption,
     ForceOption,
     GuidanceOption,
     ModelOption,
@@ -22,6 +23,7 @@ from cli.options import (
     TopKOption,
     load_model,
     number_option,
+    read_examples,
 )
 from codec.io import numbers
 from codec.io.errors import UserError
@@ -45,6 +47,19 @@ CompositionOption = Annotated[
 SecondsOption = Annotated[
     float | None, number_option(numbers.Length, "--max-seconds", help="Longest sound, in seconds." + OWN)
 ]
+
+
+class Asked(NamedTuple):
+    """What a verb asks of the model."""
+
+    # its name
+    task: str
+    # what it is given, by name
+    contents: dict[str, str]
+    # instruction in place of the model's own
+    prompt: str | None
+    # folder of solved ones
+    examples: Path | None
 
 
 class Target(NamedTuple):
@@ -71,12 +86,14 @@ def speak(
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
+    examples: ExamplesOption = None,
     force: ForceOption = False,
 ) -> None:
     """Say some words."""
     sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("speech.wav"), force)
-    _make(speech_task(text, voice), prompt, target, model, sampling, structural_temperature, seed, steps)
+    wanted = Asked(*speech_task(text, voice), prompt, examples)
+    _make(wanted, target, model, sampling, structural_temperature, seed, steps)
 
 
 def compose(
@@ -92,17 +109,18 @@ def compose(
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
+    examples: ExamplesOption = None,
     force: ForceOption = False,
 ) -> None:
     """Make music, or a sound, from a description."""
     sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     target = Target(out, Path("composition.wav"), force)
-    _make(composition_task(caption, sound), prompt, target, model, sampling, structural_temperature, seed, steps)
+    wanted = Asked(*composition_task(caption, sound), prompt, examples)
+    _make(wanted, target, model, sampling, structural_temperature, seed, steps)
 
 
 def _make(
-    task: tuple[str, dict[str, str]],
-    prompt: str | None,
+    wanted: Asked,
     target: Target,
     source: Path,
     sampling: dict[str, Any],
@@ -116,10 +134,11 @@ def _make(
     if to_pipe and sys.stdout.isatty():
         raise UserError("a terminal plays no sound; send it to a player, as in `uniaudio speak hello -o - | aplay`")
     result = None if to_pipe else sound_result(target.out, target.usual, force=target.force)
+    solved = read_examples(wanted.examples, wanted.task)
     model = load_model(source)
     if later_temperature is not None:
         sampling["stream_temperature"] = {stream.name: later_temperature for stream in model.layout.streams[1:]}
-    asked = model.request_in_vocabulary(*task, prompt)
+    asked = model.request_in_vocabulary(wanted.task, wanted.contents, wanted.prompt, solved)
     if result is None:
         reason = _send(model, asked, model.settings_of(asked.sentence.name, **sampling), seed, steps)
     else:

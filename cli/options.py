@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,24 @@ PromptOption = Annotated[
     str | None,
     typer.Option("--prompt", help="Instruction to the model, in place of the one that it knows for this task."),
 ]
+
+ExamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--examples",
+        help="Folder of solved examples, shown to the model first: recordings and examples.jsonl or .csv, a row each.",
+    ),
+]
+
+
+def read_examples(place: Path | None, task: str) -> Sequence[Mapping[str, Any]]:
+    """The solved examples of a task in a folder, every row of them checked; none where no folder is named."""
+    if place is None:
+        return ()
+    from auditory_sentences.builders.tasks import find_task
+    from auditory_sentences.corpora import examples
+
+    return examples.read_examples(place, find_task(task))
 
 
 def load_model(source: Path) -> UniAudio:

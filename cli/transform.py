@@ -14,6 +14,7 @@ import typer
 
 from cli.generate import SecondsOption
 from cli.options import (
+    ExamplesOption,
     ForceOption,
     GuidanceOption,
     ModelOption,
@@ -24,6 +25,7 @@ from cli.options import (
     TopKOption,
     load_model,
     number_option,
+    read_examples,
 )
 from codec.io import numbers
 from codec.io.errors import UserError
@@ -133,6 +135,7 @@ def _make(
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
+    examples: ExamplesOption = None,
     force: ForceOption = False,
 ) -> None:
     from cli.results import sound_result
@@ -145,11 +148,12 @@ def _make(
     named = out or Path(f"{inputs[-1].stem if inputs else task}-{task}.wav")
     names = [named] if count == 1 else [named.with_stem(f"{named.stem}-{i + 1}") for i in range(count)]
     results = [sound_result(name if out else None, name, inputs, force) for name in names]
+    solved = read_examples(examples, task)
     if "voice" in contents:
         complain(CONSENT)
     sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
     made = load_model(model).perform(
-        task, prompt=prompt, seed=seed, steps=steps, parts=count, sampling=sampling, **contents
+        task, examples=solved, prompt=prompt, seed=seed, steps=steps, parts=count, sampling=sampling, **contents
     )
     for result, sound in zip(results, made, strict=True):
         result.write_sound(sound.waveform, sound.sample_rate, sound.provenance)

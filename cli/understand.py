@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ModelOption, PromptOption, load_model, number_option
+from cli.options import ExamplesOption, ModelOption, PromptOption, load_model, number_option, read_examples
 from codec.io import numbers
 from codec.io.errors import UserError
 from codec.io.shipped import STARTER_MODEL
@@ -25,9 +25,10 @@ def transcribe(
     model: ModelOption = Path(STARTER_MODEL),
     max_rows: MaxRowsOption = MAX_TEXT_ROWS,
     prompt: PromptOption = None,
+    examples: ExamplesOption = None,
 ) -> None:
     """Write down what is said: one line per file."""
-    _answer_about(files, "asr", model, max_rows, prompt)
+    _answer_about(files, "asr", model, max_rows, prompt, examples)
 
 
 def describe(
@@ -36,20 +37,24 @@ def describe(
     music: Annotated[bool, typer.Option("--music", help="Describe the music rather than the sound.")] = False,
     max_rows: MaxRowsOption = MAX_TEXT_ROWS,
     prompt: PromptOption = None,
+    examples: ExamplesOption = None,
 ) -> None:
     """Describe what is heard: one line per file."""
-    _answer_about(files, description_task(music), model, max_rows, prompt)
+    _answer_about(files, description_task(music), model, max_rows, prompt, examples)
 
 
-def _answer_about(files: list[Path], task: str, source: Path, max_rows: int, prompt: str | None) -> None:
+def _answer_about(
+    files: list[Path], task: str, source: Path, max_rows: int, prompt: str | None, examples: Path | None
+) -> None:
     """Print an answer for every file that can be read, in batches."""
+    solved = read_examples(examples, task)
     model = load_model(source)
     from uniaudio.recordings import SILENCE
 
     failed = False
     for start in range(0, len(files), BATCH):
         some = files[start : start + BATCH]
-        for file, answer in zip(some, model.answers_about(some, task, prompt, max_rows), strict=True):
+        for file, answer in zip(some, model.answers_about(some, task, prompt, max_rows, solved), strict=True):
             if isinstance(answer, UserError):
                 failed = True
                 complain(answer)

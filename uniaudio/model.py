@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, VOICE_SECONDS, Request, find_task, in_vocabulary, request
+from auditory_sentences.builders.tasks import TASKS, Request, find_task, in_vocabulary, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
-from codec.audio.waveform import load_audio
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
 from codec.io.shipped import STARTER_MODEL
@@ -26,21 +24,14 @@ from codec.pretrained import CONFIG_FILE, saved_folder
 from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer, load_tokenizer
 from codec.tokens import AudioTokens
-from lm.generation.batch import Reason
-from lm.generation.generate import (
-    StreamedFrame,
-    from_frames,
-    generate_audio,
-    generate_text,
-    score_text,
-    stream_audio,
-)
+from lm.generation.generate import generate_audio, generate_text, score_text, stream_audio
 from lm.generation.settings import GenerationSettings, settings_for
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
 from uniaudio.completion import Completion, Sound, SoundStream
+from uniaudio.contents import Content, Examples, Recording, read_contents, read_shown, request_after
 from uniaudio.processor import (
     AUDIO_FOLDER,
     TEXT_FOLDER,
@@ -57,6 +48,7 @@ from uniaudio.requests import (
     description_task,
     speech_task,
 )
+from uniaudio.streaming import decoded_while_generated
 from uniaudio.version import VERSION
 
 BATCH = 16  # requests generated at once
@@ -130,7 +122,7 @@ class UniAudio:
 
     # ---- audio in and out
 
-    def tokens_of(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+    def tokens_of(self, audio: Recording) -> AudioTokens:
         """Tokens of a sound file, or of a waveform (n,) at the codec's rate; see `UniAudioProcessor.tokens_of`."""
         return self.processor.tokens_of(audio)
 
@@ -161,6 +153,7 @@ class UniAudio:
         text: str,
         voice: str = "",
         *,
+        examples: Examples = (),
         prompt: str | None = None,
         seed: int = 0,
         steps: int | None = None,
@@ -171,6 +164,7 @@ class UniAudio:
         Args:
             text: Words to speak; written in the model's vocabulary first (lm/text_normaliser.py).
             voice: Description of the voice, in words; empty: the model's choice.
+            examples: As `perform`.
             prompt: Instruction in place of the model's own for the task.
             seed: Same seed, same sound.
             steps: Of the codec's decoder; None: as many as it was made for.
@@ -180,7 +174,7 @@ class UniAudio:
         Raises:
             UserError: Nothing of the text can be spoken, it does not fit the context, or no audio was generated.
         """
-        asked = self.request_in_vocabulary(*speech_task(text, voice), prompt)
+        asked = self.request_in_vocabulary(*speech_task(text, voice), prompt, examples)
         return self.generate_sound(asked, seed, steps, **sampling)
 
     def compose(
@@ -188,33 +182,38 @@ class UniAudio:
         description: str,
         sound: bool = False,
         *,
+        examples: Examples = (),
         prompt: str | None = None,
         seed: int = 0,
         steps: int | None = None,
         **sampling: Any,
     ) -> Sound:
         """Make music, or with `sound` a sound, from a description; the other arguments are those of `speak`."""
-        asked = self.request_in_vocabulary(*composition_task(description, sound), prompt)
+        asked = self.request_in_vocabulary(*composition_task(description, sound), prompt, examples)
         return self.generate_sound(asked, seed, steps, **sampling)
 
     def perform(
         self,
         task: str,
         *,
+        examples: Examples = (),
         prompt: str | None = None,
         seed: int = 0,
         steps: int | None = None,
         parts: int = 1,
         sampling: Mapping[str, Any] | None = None,
-        **contents: str | Path | Tensor | np.ndarray | AudioTokens,
+        **contents: Content,
     ) -> list[Sound]:
         """Do any task that answers with sound (docs/tasks.md).
 
             model.perform("prompt_tts", voice="sample.wav", text="three two one")
             model.perform("separation", audio="mixture.wav", parts=2)
+            model.perform("denoising", audio="c.wav", examples=[{"audio": "a.wav", "answer": "a_clean.wav"}])
 
         Args:
             task: Its name.
+            examples: Solved ones, which the model sees before it is asked: of each what the task is given, by the same
+                names, and the `answer` (a list of them where there are `parts`); or the folder that describes them.
             prompt: Instruction in place of the model's own for the task.
             seed: Same seed, same sounds.
             steps: Of the codec's decoder; None: as many as it was made for.
@@ -224,19 +223,12 @@ class UniAudio:
                 codec's rate or tokens. Of a voice the first five seconds count.
 
         Raises:
-            UserError: A file cannot be read, nothing of a text can be said, all of it does not fit the context, or no
-                audio was generated.
+            UserError: A file cannot be read, an example lacks a part, nothing of a text can be said, all of it does not
+                fit the context, or no audio was generated.
             ValueError: The task is not given what it needs.
         """
         roles = {part.content: part.role for part in find_task(task).parts if not part.is_target}
-        given: dict[str, str | AudioTokens] = {}
-        for name, content in contents.items():
-            is_text = roles.get(name, "text") in TEXT_ROLES
-            if isinstance(content, AudioTokens) or (is_text and isinstance(content, str)):
-                given[name] = content
-            else:
-                given[name] = self._voice(content) if name == "voice" else self.read_recording(content)
-        asked = self.request_in_vocabulary(task, given, prompt)
+        asked = self.request_in_vocabulary(task, read_contents(self, roles, contents), prompt, examples)
         sounds: list[Sound] = []
         for part in range(parts):
             sounds.append(self.generate_sound(asked, seed + part, steps, **(sampling or {})))
@@ -244,14 +236,12 @@ class UniAudio:
             asked = asked._replace(sentence=AuditorySentence((*asked.sentence.segments, said), asked.sentence.name))
         return sounds
 
-    def _voice(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
-        """The first seconds of a recording, as an example of its voice."""
-        rate = self.codec.sample_rate
-        waveform = load_audio(audio, rate) if isinstance(audio, str | Path) else audio
-        return self.tokens_of(waveform[: round(VOICE_SECONDS[1] * rate)])
-
     def transcribe(
-        self, audio: str | Path | Tensor | np.ndarray, prompt: str | None = None, max_rows: int = MAX_TEXT_ROWS
+        self,
+        audio: Recording,
+        prompt: str | None = None,
+        max_rows: int = MAX_TEXT_ROWS,
+        examples: Examples = (),
     ) -> str:
         """The words that are spoken in a recording; "" where it is silent.
 
@@ -259,26 +249,26 @@ class UniAudio:
             audio: Sound file, or a mono waveform (n,) at the codec's rate.
             prompt: Instruction in place of the model's own for the task.
             max_rows: Longest answer, in rows.
+            examples: As `perform`: of each the `audio`, and the words as the `answer`.
 
         Raises:
-            UserError: The file cannot be read, or does not fit the context.
+            UserError: A file cannot be read, or all of it does not fit the context.
         """
-        return self._answer_about(audio, "asr", prompt, max_rows)
+        return self._answer_about(audio, "asr", prompt, max_rows, examples)
 
     def describe(
         self,
-        audio: str | Path | Tensor | np.ndarray,
+        audio: Recording,
         music: bool = False,
         prompt: str | None = None,
         max_rows: int = MAX_TEXT_ROWS,
+        examples: Examples = (),
     ) -> str:
         """A description of a sound, or with `music` of music; the other arguments are those of `transcribe`."""
-        return self._answer_about(audio, description_task(music), prompt, max_rows)
+        return self._answer_about(audio, description_task(music), prompt, max_rows, examples)
 
-    def _answer_about(
-        self, audio: str | Path | Tensor | np.ndarray, task: str, prompt: str | None, max_rows: int
-    ) -> str:
-        (answer,) = self.answers_about([audio], task, prompt, max_rows)
+    def _answer_about(self, audio: Recording, task: str, prompt: str | None, max_rows: int, examples: Examples) -> str:
+        (answer,) = self.answers_about([audio], task, prompt, max_rows, examples)
         if isinstance(answer, UserError):
             raise answer
         if answer.segment is None:
@@ -290,17 +280,22 @@ class UniAudio:
 
     def answers_about(
         self,
-        recordings: Sequence[str | Path | Tensor | np.ndarray],
+        recordings: Sequence[Recording],
         task: str,
         prompt: str | None = None,
         max_rows: int = MAX_TEXT_ROWS,
+        examples: Examples = (),
     ) -> list[Completion | UserError]:
         """Do a task that takes one recording and answers in text, for many recordings at once.
 
         Returns:
             Of each recording the answer, without a segment where the file is silent, or why there is none: one that
             cannot be read does not keep the others from being answered.
+
+        Raises:
+            UserError: An example cannot be read, or lacks a part.
         """
+        shown = read_shown(self, task, examples)
         answers: list[Completion | UserError | None] = []
         requests = []
         for recording in recordings:
@@ -309,7 +304,7 @@ class UniAudio:
                 if isinstance(recording, str | Path) and is_silent(recording):
                     answers.append(Completion(None, "end"))
                     continue
-                asked = self.request(task, prompt, audio=self.read_recording(recording))
+                asked = request_after(self, self.request(task, prompt, audio=self.read_recording(recording)), shown)
                 self.require_room(asked.sentence, asked.role)
             except (UserError, OSError) as error:
                 sentence = sentence_of(error)
@@ -323,7 +318,7 @@ class UniAudio:
         made = iter(self.complete(sentences, roles, settings, [0] * len(requests)))
         return [next(made) if answer is None else answer for answer in answers]
 
-    def read_recording(self, audio: str | Path | Tensor | np.ndarray) -> AudioTokens:
+    def read_recording(self, audio: Recording) -> AudioTokens:
         """As `tokens_of`, for a recording that shall fit the model's context: too long a file is refused unread, and
         one that is too short to mean anything is warned of."""
         if isinstance(audio, str | Path):
@@ -331,10 +326,12 @@ class UniAudio:
         return self.tokens_of(audio)
 
     def request_in_vocabulary(
-        self, task: str, contents: Mapping[str, str | AudioTokens], prompt: str | None
+        self, task: str, contents: Mapping[str, str | AudioTokens], prompt: str | None, examples: Examples = ()
     ) -> Request:
-        """As `request`, with the texts in the words that the model knows. Warns of what had to be left out."""
-        return in_vocabulary(self.request(task, prompt, **contents), self.text_tokenizer)
+        """As `request`, after solved examples, with the texts in the words that the model knows. Warns of what had to
+        be left out."""
+        asked = in_vocabulary(self.request(task, prompt, **contents), self.text_tokenizer)
+        return request_after(self, asked, read_shown(self, task, examples))
 
     def settings_of(self, task: str, **sampling: Any) -> GenerationSettings:
         """How audio is generated for a task: as `sampling` says, else as the model's generation_config.json does.
@@ -401,6 +398,12 @@ class UniAudio:
         """Names of the tasks that the model was trained for; none where its folder does not say."""
         parts = [part for name in self.model.config.tasks or () for part in name.split(":")]
         return tuple(name for name in TASKS if name in parts)
+
+    @property
+    def tasks_with_examples(self) -> tuple[str, ...]:
+        """Names of those that it was trained for with solved examples before what is asked."""
+        entries = [name.split(":") for name in self.model.config.tasks or ()]
+        return tuple(name for name in TASKS if ["few_shot", name] in [entry[:2] for entry in entries])
 
     def complete(
         self,
@@ -486,28 +489,8 @@ class UniAudio:
             steps=steps, seed=seed, guidance=guidance, first_window=self.codec.low_latency_window
         )
 
-        def pieces() -> Generator[Tensor, None, Completion]:
-            frames: dict[str, list[list[int]]] = {stream.name: [] for stream in self.layout.streams}
-            last = self.layout.streams[-1].name
-            reasons: list[Reason] = []
-
-            def generated() -> Iterator[StreamedFrame]:
-                reasons.extend((yield from stream_audio(self.model, [prompt], settings, [seed], hidden)))
-
-            for frame in generated():
-                frames[frame.stream].append(frame.codes)
-                if frame.stream == last:
-                    piece = decoder.feed(torch.tensor(frame.codes)[:, None])
-                    if len(piece):
-                        yield piece
-            made = from_frames(self.layout, frames, reasons[0])
-            tokens = self.processor.audio_tokens(made)
-            rest = decoder.finish()
-            if len(rest):
-                yield rest
-            return Completion(None if tokens is None else Segment("audio", tokens), made.reason)
-
-        return SoundStream(pieces())
+        frames = stream_audio(self.model, [prompt], settings, [seed], hidden)
+        return SoundStream(decoded_while_generated(frames, decoder, self.processor))
 
     def choose(
         self, sentences: Sequence[AuditorySentence], role: TextRole, options: Sequence[Sequence[str]]

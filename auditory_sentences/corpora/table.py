@@ -17,6 +17,9 @@ from codec.io.numbers import Range
 from codec.io.reading import read_json_lines, read_table
 from codec.io.terminal import shown
 
+JSONL_ENDINGS = (".jsonl", ".ndjson")
+TABLE_ENDINGS = (".csv", ".tsv", *JSONL_ENDINGS)
+
 Share = Annotated[float, Range(0, 1)]
 
 
@@ -55,7 +58,7 @@ class Table(RowSource):
         Raises:
             UserError: A row is no clip, or the files of all rows are missing; the message names the first.
         """
-        names, rows = self._read()
+        names, rows = read_rows(self.path)
         columns = find_columns(self, names, needed="file")
         for where, clip in clips_of_rows(self, self._files(rows, columns["file"]), columns, names):
             held_out = "split" not in columns and name_share(clip.path) < self.dev_share
@@ -79,15 +82,20 @@ class Table(RowSource):
             raise UserError(missing)
         yield from made
 
-    def _read(self) -> tuple[list[str], Sequence[tuple[str, Mapping[str, Any]]]]:
-        """(names of the columns, (where it stands, row) of every row)"""
-        ending = self.path.suffix.lower()
-        if ending in (".jsonl", ".ndjson"):
-            rows = list(read_json_lines(self.path, "table"))
-            return list(dict.fromkeys(name for _, row in rows for name in row)), rows
-        if ending in (".csv", ".tsv"):
-            return read_table(self.path)
-        raise UserError(f"{self.path}: a table ends in .csv, .tsv or .jsonl; save it as one of these")
+
+def read_rows(path: Path) -> tuple[list[str], Sequence[tuple[str, Mapping[str, Any]]]]:
+    """(names of the columns, (where it stands, row) of every row) of a table; its ending says how it is written.
+
+    Raises:
+        UserError: It has another ending, or cannot be read; the message names it and the line.
+    """
+    ending = path.suffix.lower()
+    if ending in JSONL_ENDINGS:
+        rows = list(read_json_lines(path, "table"))
+        return list(dict.fromkeys(name for _, row in rows for name in row)), rows
+    if ending in TABLE_ENDINGS:
+        return read_table(path)
+    raise UserError(f"{path}: a table ends in .csv, .tsv or .jsonl; save it as one of these")
 
 
 def name_share(path: str) -> float:

@@ -7,6 +7,7 @@ said as it is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from codec.io.errors import UserError
@@ -87,3 +88,43 @@ def sides(line: str) -> tuple[str, str] | None:
         if bare and character == "=":
             before = place
     return None
+
+
+def flag(line: str, name: str) -> tuple[str, bool]:
+    """What stands before a bare word such as --room at the end of a line, and whether it is there."""
+    found = words(line)
+    if found and found[-1].text == name and line.rstrip().endswith(name):
+        return line.rstrip().removesuffix(name).strip(), True
+    return line, False
+
+
+def need(rest: str, usage: str) -> str:
+    """The words of a command, without quotation marks around all of them. Raises UserError where there are none."""
+    # Within the words a quotation mark is one of the words.
+    quoted = rest[:1] in ("'", '"')
+    text = one(rest) if quoted else rest
+    if not text.strip():
+        raise UserError(f"write {usage}")
+    return text
+
+
+def file(rest: str, usage: str, parsed: bool = False) -> Path:
+    """The file or folder that a command names. Raises UserError where it names none."""
+    name = rest if parsed else one(rest)
+    if not name:
+        raise UserError(f"write {usage}")
+    if "\0" in name:
+        raise UserError(f"{shown(name)}: not a name that a file can have")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # ~ of nobody
+        raise UserError(f"{shown(name)}: there is no such home folder; write the whole path") from error
+
+
+def file_and_words(rest: str, usage: str) -> tuple[Path, str]:
+    """A file and the words about it: FILE WORDS or FILE => WORDS, where a name with spaces is quoted.
+
+    Raises UserError where either is missing.
+    """
+    name, text = first(rest)
+    return file(name, usage, parsed=True), need(text.removeprefix("=>").strip(), usage)

@@ -22,6 +22,9 @@ GIVEN = {
 }
 
 
+TASK_OF = {"clone": "prompt_tts", "edit": "speech_editing", "sing": "song_generation"}
+
+
 @pytest.fixture
 def recordings(tmp_path):
     for name, seconds, seed in (("audio", 1, 0), ("voice", 8, 1)):
@@ -53,6 +56,28 @@ def test_a_verb_writes_sound(uniaudio, model_folder, recordings, verb):
         assert sound.comment.startswith("synthetic: made by UniAudio") and "seed 0" in sound.comment
     assert uniaudio(*asked).status == 2  # what is there stays
     assert uniaudio(*asked, "--force").status == 0 and np.array_equal(soundfile.read(out)[0], first)  # the same seed
+
+
+def test_examples_are_shown_first(uniaudio, model_folder, recordings, monkeypatch):
+    """Of every verb: one that lacks a part is named before a model is loaded; those of a folder change the answer."""
+    monkeypatch.chdir(recordings)
+    (recordings / "examples.csv").write_text("audio,answer\naudio.wav,voice.wav\n")
+    made = []
+    for more in ((), ("--examples", "."), ("--examples", "examples.csv")):
+        out = recordings / f"{len(made)}.flac"
+        done = uniaudio(*words("denoise", recordings, "--model", model_folder, "--max-seconds", 1, "-o", out, *more))
+        assert done.status == 0, done.err
+        made.append(soundfile.read(out)[0])
+    assert np.array_equal(made[1], made[2]) and not np.array_equal(made[0], made[1])
+    for verb in TASK_OF:
+        done = uniaudio(*words(verb, recordings, "--model", "no-model", "--examples", "examples.csv"))
+        needed = ", ".join([*(part.content for part in TASKS[TASK_OF[verb]].parts if not part.is_target), "answer"])
+        assert done.status == 2 and needed in done.err and "examples.csv, line 2" in done.err, done.err
+    done = uniaudio(*words("separate", recordings, "--model", "no-model", "--examples", "examples.csv"))
+    assert done.status == 2 and "line 2: 'answer' of 'separation' is a list of files" in done.err, done.err
+    for verb in (["transcribe", "audio.wav"], ["describe", "audio.wav"], ["speak", "one"], ["compose", "rain"]):
+        done = uniaudio(*verb, "--model", "no-model", "--examples", "nowhere")
+        assert done.status == 2 and "nowhere: there is no such folder of examples" in done.err, done.err
 
 
 def test_each_part_has_a_file(uniaudio, model_folder, recordings, monkeypatch):

@@ -356,7 +356,8 @@ def task(world: World, folder: Path, rng: Random) -> Trial:
 def chat(world: World, folder: Path, rng: Random) -> Trial:
     """A session of odd lines; the last one must be reached."""
     commands = ("/set temperature", "/set seed", "/set top_k", "/set guidance", "/set max_rows", "/set steps",
-                "/set memory", "/set", "/listen", "/describe", "/ask", "/shot", "/save", "/history", "/undo",
+                "/set memory", "/set", "/listen", "/describe", "/ask", "/shot", "/example", "/save", "/history",
+                "/undo", "/voice", "/denoise", "/edit", "/tasks",
                 "/nothing", "/tokens", "/say", "/set voice")  # fmt: skip
     rests = (*WRONG_NUMBERS, "'", '"a b', "=>", "a => ", '"=>" => x', str(world.corpus / "0.wav"), "\\",
              "nowhere.wav q", "\x1b[2J", "!!!", "371", "\u202e", str(folder), "/dev/zero", "x" * 10_000)  # fmt: skip

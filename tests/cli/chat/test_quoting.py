@@ -1,6 +1,7 @@
 """Lines of a chat, parsed as a shell would."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -83,3 +84,18 @@ def test_no_line_ends_in_anything_but_words_or_a_sentence(line):
             parse(line)
         except UserError as error:
             assert "not closed" in str(error)
+
+
+def test_a_switch_stands_bare_at_the_end():
+    assert quoting.flag("a.wav --room", "--room") == ("a.wav", True)
+    assert quoting.flag("--room", "--room") == ("", True)
+    for line in ("a.wav", "--room a.wav", "'a --room'", 'a.wav "--room"', "a--room"):
+        assert quoting.flag(line, "--room") == (line, False)
+
+
+def test_a_file_and_the_words_about_it():
+    for line in ("'a b.wav' it's slow", "'a b.wav' => it's slow", r"a\ b.wav =>it's slow"):
+        assert quoting.file_and_words(line, "usage") == (Path("a b.wav"), "it's slow")
+    for line in ("", "a.wav", "a.wav =>", "'' words", "a.wav ''"):
+        with pytest.raises(UserError, match="write usage"):
+            quoting.file_and_words(line, "usage")

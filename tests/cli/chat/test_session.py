@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from cli.chat.session import Session, Settings
+from cli.chat.session import Session
+from cli.chat.settings import Settings
 from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from tests.factories.uniaudio import tiny_uniaudio
@@ -52,12 +53,56 @@ def test_a_voice_makes_say_follow_a_description(session):
     assert [s.role for s in session.sentence.segments] == ["prompt", "caption", "transcription", "audio"]
 
 
-def test_shots_are_shown_before_the_question(session, tone):
-    say(session, f"/shot {tone} => beep")
-    assert say(session, "/shot three => seven") == ["(example 2)"]
-    assert len(say(session, "/shot two =>")) == 1
-    assert session.sentence.segments[0].content.num_samples == 24_000
-    assert [s.role for s in session.sentence.segments] == ["audio", "text", "text", "text", "text", "text"]
+@pytest.fixture
+def asked(session, monkeypatch):
+    """What the model is given, turn by turn."""
+    seen, complete = [], session.model.complete
+
+    def spy(sentences, *rest):
+        seen.append(sentences[0].segments)
+        return complete(sentences, *rest)
+
+    monkeypatch.setattr(session.model, "complete", spy)
+    say(session, "/set max_rows 8")
+    return seen
+
+
+@pytest.mark.parametrize("command", ["/example", "/shot"])
+def test_examples_are_shown_before_the_question(session, tone, asked, command):
+    say(session, "hello")
+    say(session, f"{command} {tone} => beep")
+    assert say(session, f"{command} three => seven") == ["(example 2)"]
+    say(session, "/set prompt what is it?")
+    assert len(say(session, f"{command} two =>")) == 1
+    assert [s.role for s in asked[1]] == ["prompt", "audio", "text", "text", "text", "text"]
+    assert asked[1][0].content == "what is it?" and asked[1][1].content.num_samples == 24_000
+    say(session, f"{command} one =>")  # the answer before it is an example, too
+    assert [s.role for s in asked[2]][-4:] == ["text"] * 4 and len(asked[2]) == 8
+    assert [s.role for s in session.sentence.segments][2:] == ["audio", *["text"] * 7]
+    say(session, "hello")
+    with pytest.raises(UserError, match="no example to go by"):
+        say(session, f"{command} one =>")
+
+
+def test_a_voice_is_that_of_a_recording_until_it_is_dropped(session, tone, asked):
+    say(session, "/set max_rows 40")
+    assert say(session, "/voice") == ["(no voice; /voice FILE gives one)"]
+    with pytest.warns(UserWarning, match="have the consent") as warned:
+        assert say(session, f"/voice '{tone}'") == say(session, "/voice") == [f"(voice: {tone})"]
+        say(session, f"/voice {tone}")
+    assert len(warned) == 1  # of all three
+    say(session, "/say three")
+    assert [s.role for s in asked[0]] == ["prompt", "audio_prompt", "transcription"]
+    say(session, "/set voice a low male voice")
+    say(session, "/set memory 0")
+    say(session, "/say three")
+    assert [s.role for s in asked[1]] == ["prompt", "audio_prompt", "caption", "transcription"]
+    for name in ("convert", "extract"):
+        say(session, f"/{name} {tone}")
+    assert [[s.role for s in segments] for segments in asked[2:]] == [["prompt", "audio_prompt", "audio"]] * 2
+    assert say(session, "/voice none") == ["(no voice; /voice FILE gives one)"]
+    say(session, "/say three")
+    assert [s.role for s in asked[4]] == ["prompt", "caption", "transcription"]
 
 
 def test_undo_new_history_tokens(session):
@@ -79,20 +124,6 @@ def test_the_same_seed_gives_the_same_session(model, tmp_path):
         say(session, "/say three")
         heard.append(session.sentence.segments[-1].content)
     assert heard[0].equal(heard[1])
-
-
-@pytest.fixture
-def asked(session, monkeypatch):
-    """What the model is given, turn by turn."""
-    seen, complete = [], session.model.complete
-
-    def spy(sentences, *rest):
-        seen.append(sentences[0].segments)
-        return complete(sentences, *rest)
-
-    monkeypatch.setattr(session.model, "complete", spy)
-    say(session, "/set max_rows 8")
-    return seen
 
 
 def test_memory_shows_the_model_earlier_turns(session, asked):
@@ -128,8 +159,14 @@ def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
         "/set colour red",
         "/set temperature hot",
         "/set temperature -1",
-        "/shot a b",
-        "/shot two =>",
+        "/example a b",
+        "/example two =>",
+        "/voice /no/such/voice.wav",
+        "/voice ''",
+        '/voice "a',
+        "/voice /",
+        "/describe --music",
+        "/edit",
         "/undo",
         "/tokens",
         "/say " + "seven " * 20_000,
@@ -152,12 +189,12 @@ def test_memory_leaves_room_for_the_answer(session, asked, monkeypatch):
         '/say "three',
         "/say !!!",
         "/say \udcff",
-        "/shot",
-        "/shot =>",
-        "/shot => one",
-        '/shot "one => two',
-        "/shot /no/such.wav => one",
-        "/shot one => !!!",
+        "/example",
+        "/example =>",
+        "/example => one",
+        '/example "one => two',
+        "/example /no/such.wav => one",
+        "/example one => !!!",
         "/save",
         "/save /proc/nothing/here",
         "/save /" + "n" * 300,
@@ -178,7 +215,7 @@ def test_a_line_that_fails_changes_nothing(session, line):
 def test_files_and_words_are_quoted_as_in_a_shell(session, tone, tmp_path):
     spaced = tmp_path / "it's a => name.wav"
     spaced.write_bytes(tone.read_bytes())
-    for number, line in enumerate([f'/shot "{spaced}" => a red bird', f"/shot '{tone}' => \"a red => bird\""], 1):
+    for number, line in enumerate([f'/example "{spaced}" => a red bird', f"/example '{tone}' => \"a red => bird\""], 1):
         assert say(session, line) == [f"(example {number})"]
         heard, said = session.turns[-1].segments
         assert heard.content.num_samples == 24_000 and said.content.startswith("a red")
@@ -208,12 +245,18 @@ def test_silence_is_not_asked_about(session, tmp_path):
     with pytest.warns(UserWarning, match="is silent"):
         assert say(session, f"/listen {tmp_path / 'silence.wav'}") == ["(silence)"]
     assert session.turns == []
+    with pytest.raises(UserError, match="silence.wav: is silent"):
+        say(session, f"/voice {tmp_path / 'silence.wav'}")
+    assert session.voice is None
 
 
-def test_saved_session_can_be_read_back(session, tmp_path):
+def test_saved_session_can_be_read_back(session, tmp_path, tone):
+    with pytest.warns(UserWarning):
+        say(session, f"/voice {tone}")
     say(session, "/say three")
     say(session, f"/save {tmp_path / 'kept'}")
     document = json.loads((tmp_path / "kept/session.json").read_text())
+    assert document["voice"] == str(tone.resolve())
     segment = document["turns"][0]["segments"][-1]
     kept = AudioTokens.load(tmp_path / "kept" / segment["content"]["tokens"])
     assert kept.equal(session.sentence.segments[-1].content)
