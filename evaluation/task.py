@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from auditory_sentences.builders.examples import has_several_answers
 from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
 from codec.io.aliases import first_names
@@ -248,9 +249,7 @@ class EvalTask:
     @property
     def has_several_answers(self) -> bool:
         """Whether a request is answered with all parts of a mixture, one after the other, each of which is an item."""
-        return not (self.classification or self.is_of_codec) and any(
-            part.is_target and part.of == "parts" for part in find_task(self.request).parts
-        )
+        return not (self.classification or self.is_of_codec) and has_several_answers(find_task(self.request))
 
     @property
     def is_likelihood(self) -> bool:
