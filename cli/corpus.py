@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
+from cli import sentences
 from cli.options import CodecOption, load_codec, number_option
 from codec.io import numbers
 from codec.io.shipped import STARTER_CODEC
 from codec.io.terminal import one_line, say
 
-app = typer.Typer(help="Make a corpus, look at one, build a token store.", no_args_is_help=True)
+app = typer.Typer(help="Make a corpus, look at one, build a token store, see what is made of it.", no_args_is_help=True)
 
 CorporaArgument = Annotated[
     list[Path],
@@ -99,3 +100,6 @@ def store(
         tokenizer_source=codec,
     )
     say(f"{one_line(out)}\t{len(built)} clips\t{built.seconds / 3600:.2f} h\ttokenizer {built.fingerprint}")
+
+
+app.command()(sentences.sentences)

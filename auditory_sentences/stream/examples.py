@@ -12,6 +12,7 @@ from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.tasks import Task, find_task, streams_of
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from auditory_sentences.stream.mixing import CLASSIFICATION, CONVERSATION, FEW_SHOT, SampledSentence, SentenceStream
+from codec.streams import ALL_STREAMS
 from lm.vocabulary import AUDIO_PROMPT
 
 if TYPE_CHECKING:
@@ -57,6 +58,46 @@ class Example(NamedTuple):
         """Rows of the sentence."""
         return sum(self.rows)
 
+    def kept_rows(self, context: int) -> int:
+        """Rows of the sentence; 0 where they are more than the context: packing leaves it out."""
+        return self.total_rows if self.total_rows <= context else 0
+
+
+class Entry(NamedTuple):
+    """One entry of a mixture, with sentences that were drawn of it."""
+
+    # as the mixture names it
+    name: str
+    # in the mixture
+    weight: float
+    # what it is, for people
+    about: str
+    # of the stream's sentences, in [0, 1]
+    share: float = 0.0
+    # of its rows, in [0, 1], estimated from the sentences here; None where that takes sentences that are not here
+    share_of_rows: float | None = None
+    # things that one sentence each is built around: clips, recordings, lines of text
+    anchors: int = 0
+    # its first sentences in the stream
+    examples: Sequence[Example] = ()
+    # why there are none; "" where there are
+    reason: str = ""
+
+
+class LossWeights(NamedTuple):
+    """Weights of a loss: what is not 0 is trained."""
+
+    # of text
+    text: float
+    # of audio
+    audio: float
+
+    def mark(self, segment: Segment) -> str:
+        """What a segment is to the loss: "target", "given", or "no loss" of a target whose loss has no weight."""
+        if not segment.is_target:
+            return "given"
+        return "target" if (self.text if segment.is_text else self.audio) else "no loss"
+
 
 class WatchedStore:
     """A token store that remembers which clips were read.
@@ -87,6 +128,14 @@ class WatchedStore:
             after = next((origin for origin in reversed(found) if origin), None)
             found.append(None if segment.is_text else self._origin(segment.tokens, after))
         return tuple(found)
+
+    def described(self, segment: Segment, origin: Origin | None) -> str:
+        """What a segment of audio is: its length, the one stream that it is where it is not all, and its clip."""
+        tokens, what = segment.tokens, "audio" if segment.role in (ALL_STREAMS, AUDIO_PROMPT) else segment.role
+        alone = "" if what == "audio" else " tokens alone, of"
+        where = f", clip {origin.clip.id}" if origin else ""
+        where += f" from {origin.start:.1f} s" if origin and origin.start is not None else ""
+        return f"{what}{alone} {tokens.num_samples / self.store.sample_rate:.1f} s{where}"
 
     def _origin(self, tokens: AudioTokens, after: Origin | None) -> Origin | None:
         for clip in self.seen:

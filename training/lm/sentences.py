@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from auditory_sentences.stream.examples import Example, WatchedStore, about, examples
+from auditory_sentences.stream.examples import Entry, LossWeights, WatchedStore, about, examples
 from auditory_sentences.stream.mixing import NoClips, SentenceStream, absent_streams
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
@@ -39,25 +39,6 @@ def sentence_stream(
     return SentenceStream(store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, **options)
 
 
-class Entry(NamedTuple):
-    """One entry of a mixture, with sentences that were drawn of it."""
-
-    # as the recipe names it
-    name: str
-    # in the recipe
-    weight: float
-    # what it is, for people
-    about: str
-    # of the stream's sentences, in [0, 1]
-    share: float = 0.0
-    # things that one sentence each is built around: clips, recordings, lines of text
-    anchors: int = 0
-    # its first sentences in the stream
-    examples: Sequence[Example] = ()
-    # why there are none; "" where there are
-    reason: str = ""
-
-
 class Drawn(NamedTuple):
     """What a recipe's mixture draws."""
 
@@ -67,26 +48,18 @@ class Drawn(NamedTuple):
     split: str
     # tokenizers and store
     data: Data
+    # that store, as the sentences were drawn from it
+    store: WatchedStore
     # in the recipe's order
     entries: Sequence[Entry]
     # what was changed in the recipe for its store, as training changes it
     changes: Sequence[str]
 
-    def mean_rows(self, entry: Entry) -> float:
-        """Mean rows of the entry's sentences here that training keeps, those that fit into the context."""
-        kept = [one.total_rows if one.total_rows <= self.recipe.context else 0 for one in entry.examples]
-        return sum(kept) / max(1, len(kept))
-
-    def share_of_rows(self, entry: Entry) -> float | None:
-        """Of the stream's rows, in [0, 1], estimated from the sentences here; None unless those of all entries are."""
-        total = sum(one.share * self.mean_rows(one) for one in self.entries)
-        known = sum(one.share for one in self.entries if one.examples)
-        return entry.share * self.mean_rows(entry) / total if total and known > 0.999999 else None
-
-    def learns(self, is_text: bool) -> bool:
-        """Whether the stage has a loss of text, or of audio."""
+    @property
+    def loss(self) -> LossWeights:
+        """Of the stage."""
         loss = self.recipe.loss
-        return bool(loss.text if is_text else loss.audio and any(loss.streams))
+        return LossWeights(loss.text, loss.audio if any(loss.streams) else 0.0)
 
 
 def draw(recipe: LanguageModelRecipe, count: int, only: Sequence[str] = (), split: str = "train") -> Drawn:
@@ -114,8 +87,8 @@ def draw(recipe: LanguageModelRecipe, count: int, only: Sequence[str] = (), spli
     for place in recipe.read_under("store"):
         if not os.path.isdir(place):
             raise UserError(
-                f"{place}: no token store is there; build it with `uniaudio corpus store CORPUS --out {place}`, or name "
-                "another with store=FOLDER"
+                f"{place}: no token store is there; build it with `uniaudio corpus store CORPUS --out {place}`, or "
+                "name another with store=FOLDER"
             )
     store = open_stores(recipe.store)
     streams = [stream.name for stream in store.streams]
@@ -136,12 +109,20 @@ def draw(recipe: LanguageModelRecipe, count: int, only: Sequence[str] = (), spli
         except NoClips as error:
             reasons[error.entry] = f"training would stop here: {error}"
     found = examples(stream, watched, data.layout, data.tokenizer, count, only)
+    means = {
+        name: sum(one.kept_rows(fitted.context) for one in drawn) / len(drawn) for name, drawn in found.items() if drawn
+    }
+    rows = {name: count * means[name] for name, (count, _) in stream.shares.items() if name in means}
+    every_one = len(rows) == len(stream.shares) and sum(rows.values()) > 0
     entries = []
     for name, weight in weights.items():
         if name in reasons:
             entries.append(Entry(name, weight, about(name), reason=reasons[name]))
-        else:
-            drawn, anchors = stream.shares[name]
-            share = drawn / len(stream)
-            entries.append(Entry(name, weight, about(name), share, anchors, found.get(name, ())))
-    return Drawn(fitted, split, data, entries, changes)
+            continue
+        drawn, anchors = stream.shares[name]
+        share_of_rows = rows[name] / sum(rows.values()) if every_one else None
+        entries.append(
+            Entry(name, weight, about(name), drawn / len(stream), share_of_rows, anchors, found.get(name, ()))
+        )
+    shown_ones = [entry for entry in entries if not only or entry.name in only]
+    return Drawn(fitted, split, data, watched, shown_ones, changes)

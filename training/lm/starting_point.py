@@ -75,6 +75,10 @@ class Data:
         store.require_streams(layout.specs)
         return cls(layout, tokenizer, audio_tokenizer, store, codec)
 
+    def load_codec(self) -> AudioTokenizer:
+        """The codec that made the store. Raises UserError where it cannot be read."""
+        return self.codec or load_tokenizer(self.audio_tokenizer)
+
 
 @dataclass
 class StartingPoint:
