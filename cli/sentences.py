@@ -104,7 +104,7 @@ def _of_entry(drawn: Drawn, entry: Entry) -> Iterator[str]:
     heading = f"{entry.name}: weight {entry.weight:g}"
     if not entry.reason:
         rows = "" if entry.share_of_rows is None else f", about {percent(entry.share_of_rows)} of the rows"
-        heading += f", {percent(entry.share)} of the sentences{rows}; built around {entry.anchors} things"
+        heading += f", {percent(entry.share)} of the sentences{rows}; {entry.anchors} anchors"
     yield one_line(heading)
     yield f"  {entry.about}"
     if entry.reason:
@@ -115,12 +115,13 @@ def _of_entry(drawn: Drawn, entry: Entry) -> Iterator[str]:
 
 
 def _segments(drawn: Drawn, example: Example) -> Iterator[str]:
-    for segment, origin, rows in zip(example.segments, example.origins, example.rows, strict=True):
+    marks = example.marks(drawn.loss)
+    for segment, origin, rows, mark in zip(example.segments, example.origins, example.rows, marks, strict=True):
         if segment.is_text:
             content = textwrap.shorten(segment.text, _WIDTH, placeholder=" ...")
         else:
             content = f"[{drawn.store.described(segment, origin)}]"
-        yield one_line(f"     {drawn.loss.mark(segment):8s}{segment.role:14s}{rows:5d} rows  {content}")
+        yield one_line(f"     {mark:8s}{segment.role:14s}{rows:5d} rows  {content}")
 
 
 def _write(drawn: Drawn, title: str, out: Path, corpora: list[Path], decoded: bool, force: bool) -> None:

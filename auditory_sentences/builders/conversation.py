@@ -33,7 +33,7 @@ def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[s
 
 
 def conversation(catalogue: Catalogue, bank: PromptBank, first: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-    """2 to 4 requests that need have nothing to do with each other, and their answers, which are learned.
+    """2 to 4 unrelated requests in a row, each with its answer, which is learned.
 
     Args:
         catalogue: Of the split.

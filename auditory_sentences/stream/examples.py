@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 _NAMES = {AUDIO_PROMPT: "voice"}  # of a role, where a reader knows another
 
 
+# What a segment is to the loss of a stage.
+MARKS = {
+    "target": "the model learns to say it",
+    "given": "it is read, and bears no loss",
+    "hidden": "what is given is hidden this time (guidance dropout)",
+    "no loss": "a target whose loss has no weight in this stage",
+}
+
+
 class Origin(NamedTuple):
     """Where the audio of a segment comes from."""
 
@@ -32,6 +41,20 @@ class Origin(NamedTuple):
     clip: StoredClip
     # where it begins in the clip, in seconds; None: it is the whole clip
     start: float | None = None
+
+    @property
+    def place(self) -> str:
+        """For people: the clip's id, and the second that the audio begins at where it is a piece of the clip."""
+        return f"clip {self.clip.id}" + ("" if self.start is None else f" from {self.start:.1f} s")
+
+
+class LossWeights(NamedTuple):
+    """Weights of a loss: what is not 0 is trained."""
+
+    # of text
+    text: float
+    # of audio
+    audio: float
 
 
 class Example(NamedTuple):
@@ -58,6 +81,16 @@ class Example(NamedTuple):
         """Rows of the sentence."""
         return sum(self.rows)
 
+    def marks(self, loss: LossWeights) -> tuple[str, ...]:
+        """What each segment is to a loss, in MARKS."""
+        marks = []
+        for segment in self.segments:
+            if segment.is_target:
+                marks.append("target" if (loss.text if segment.is_text else loss.audio) else "no loss")
+            else:
+                marks.append("hidden" if self.drawn.drop_conditions else "given")
+        return tuple(marks)
+
     def kept_rows(self, context: int) -> int:
         """Rows of the sentence; 0 where they are more than the context: packing leaves it out."""
         return self.total_rows if self.total_rows <= context else 0
@@ -82,21 +115,6 @@ class Entry(NamedTuple):
     examples: Sequence[Example] = ()
     # why there are none; "" where there are
     reason: str = ""
-
-
-class LossWeights(NamedTuple):
-    """Weights of a loss: what is not 0 is trained."""
-
-    # of text
-    text: float
-    # of audio
-    audio: float
-
-    def mark(self, segment: Segment) -> str:
-        """What a segment is to the loss: "target", "given", or "no loss" of a target whose loss has no weight."""
-        if not segment.is_target:
-            return "given"
-        return "target" if (self.text if segment.is_text else self.audio) else "no loss"
 
 
 class WatchedStore:
@@ -133,8 +151,7 @@ class WatchedStore:
         """What a segment of audio is: its length, the one stream that it is where it is not all, and its clip."""
         tokens, what = segment.tokens, "audio" if segment.role in (ALL_STREAMS, AUDIO_PROMPT) else segment.role
         alone = "" if what == "audio" else " tokens alone, of"
-        where = f", clip {origin.clip.id}" if origin else ""
-        where += f" from {origin.start:.1f} s" if origin and origin.start is not None else ""
+        where = f", {origin.place}" if origin else ""
         return f"{what}{alone} {tokens.num_samples / self.store.sample_rate:.1f} s{where}"
 
     def _origin(self, tokens: AudioTokens, after: Origin | None) -> Origin | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from auditory_sentences.sentence import Segment
-from auditory_sentences.stream.examples import Entry, Example, LossWeights, Origin, WatchedStore
+from auditory_sentences.stream.examples import MARKS, Entry, Example, LossWeights, Origin, WatchedStore
 from codec.audio.waveform import at_rate
 from codec.io.terminal import printable
 from codec.streams import ALL_STREAMS
@@ -23,7 +23,7 @@ from evaluation.report.write import AUDIO_BUDGET
 from lm.vocabulary import AUDIO_PROMPT
 
 _CSS = Path(__file__).with_name("report.css")
-_ENTRIES_A_BUDGET = 4  # entries of a mixture that share as much sound as a report of an evaluation holds
+_ENTRIES_A_BUDGET = 8  # entries of a mixture that share as much sound as a report of an evaluation holds
 
 
 class Heard(NamedTuple):
@@ -106,6 +106,7 @@ def sentences_page(
         left -= budget[0]
         sections.append(_section(entry, context, loss, sounds, budget))
         left += budget[0]
+    legend = "".join(f"<span>{_mark(mark)} {meaning}</span>" for mark, meaning in MARKS.items())
     remarks = "".join(f'<p class="soft">{escaped(note)}</p>' for note in notes)
     return f"""<!doctype html>
 <html lang="en">
@@ -122,9 +123,7 @@ def sentences_page(
 <h1>{escaped(title)}</h1>
 <p>The first sentences of each entry of the mixture, as training draws them. The segments of a sentence stand in the
 order in which the model reads them.</p>
-<div class="legend"><span><b class="mark target">target</b> the model learns to say it</span>
-<span><b class="mark given">given</b> it is read, and bears no loss</span>
-<span><b class="mark no-loss">no loss</b> a target whose loss has no weight in this stage</span></div>
+<div class="legend">{legend}</div>
 <dl class="facts">{listed}</dl>
 {remarks}
 </header>
@@ -146,6 +145,7 @@ def percent(share: float | None) -> str:
 
 def _table(entries: Sequence[Entry]) -> str:
     widest = max((entry.share for entry in entries), default=0.0) or 1.0
+    with_rows = any(entry.share_of_rows is not None for entry in entries)
     rows = []
     for entry in entries:
         name = f'<td class="name"><a href="#{escaped(entry.name)}">{escaped(entry.name)}</a></td>'
@@ -157,10 +157,12 @@ def _table(entries: Sequence[Entry]) -> str:
         )
         rows.append(
             f"<tr>{name}<td>{entry.weight:g}</td><td>{percent(entry.share)}</td><td>{bar}</td>"
-            f"<td>{percent(entry.share_of_rows)}</td><td>{entry.anchors}</td></tr>"
+            f"{f'<td>{percent(entry.share_of_rows)}</td>' if with_rows else ''}<td>{entry.anchors}</td></tr>"
         )
-    head = "<th>Weight</th><th>Of the sentences</th><th></th><th>Of the rows, about</th><th>Built around</th>"
-    return f'<div class="scroll"><table><tr><th class="name">Entry</th>{head}</tr>{"".join(rows)}</table></div>'
+    head = "<th>Weight</th><th>Of the sentences</th><th></th>"
+    head += f"{'<th>Of the rows, about</th>' if with_rows else ''}<th>Anchors</th>"
+    table = f'<div class="scroll"><table><tr><th class="name">Entry</th>{head}</tr>{"".join(rows)}</table></div>'
+    return f'{table}<p class="soft">Anchors: the clips, recordings or texts that one sentence each is built around.</p>'
 
 
 def _section(entry: Entry, context: int, loss: LossWeights, sounds: SegmentSounds, budget: list[int]) -> str:
@@ -177,8 +179,10 @@ def _section(entry: Entry, context: int, loss: LossWeights, sounds: SegmentSound
 
 def _sentence(example: Example, context: int, loss: LossWeights, sounds: SegmentSounds, budget: list[int]) -> str:
     segments = "".join(
-        _segment(segment, origin, rows, loss.mark(segment), sounds, budget)
-        for segment, origin, rows in zip(example.segments, example.origins, example.rows, strict=True)
+        _segment(segment, origin, rows, mark, sounds, budget)
+        for segment, origin, rows, mark in zip(
+            example.segments, example.origins, example.rows, example.marks(loss), strict=True
+        )
     )
     return (
         f'<article class="sample sentence"><div class="path">{escaped(headline(example, context))}</div>'
@@ -187,12 +191,10 @@ def _sentence(example: Example, context: int, loss: LossWeights, sounds: Segment
 
 
 def headline(example: Example, context: int) -> str:
-    """Where a sentence stands in the stream, how long it is, and what training does to it, as a line."""
+    """Where a sentence stands in the stream, how long it is, and whether training takes it, as a line."""
     count = len(example.segments)
     line = f"epoch {example.epoch}, sentence {example.index}: {count} segment{'s' * (count != 1)}, "
     line += f"{example.total_rows} of {context} rows"
-    if example.drawn.drop_conditions:
-        line += "; what is given is hidden this time (guidance dropout)"
     return line if example.total_rows <= context else f"{line}; does not fit, training leaves it out"
 
 
@@ -205,22 +207,32 @@ def _segment(
         body = _audio(segment, origin, sounds, budget)
     kind = "text" if segment.is_text else "audio"
     return (
-        f'<div class="segment {kind} {mark.replace(" ", "-")}"><div class="role"><b class="mark">{mark}</b> '
-        f"{escaped(segment.role)}<small>{rows} rows</small></div>{body}</div>"
+        f'<div class="segment {kind} {_class(mark)}"><div class="role">{_mark(mark)} '
+        f"<span>{escaped(segment.role)}</span><small>{rows} rows</small></div>{body}</div>"
     )
 
 
+def _mark(mark: str) -> str:
+    return f'<b class="mark {_class(mark)}">{mark}</b>'
+
+
+def _class(mark: str) -> str:
+    return mark.replace(" ", "-")
+
+
 def _audio(segment: Segment, origin: Origin | None, sounds: SegmentSounds, budget: list[int]) -> str:
-    described = escaped(sounds.store.described(segment, origin))
     if not sounds.has_sound(segment):
-        return (
-            f'<p class="soft">{described}</p><p class="soft">These tokens alone hold no waveform: nothing to play.</p>'
-        )
+        return _unheard(segment, origin, sounds, "these tokens alone hold no waveform: nothing to play")
     if budget[0] <= 0:
-        return f'<p class="soft">{described}</p><p class="soft">Not in the page: its limit of sound is reached.</p>'
+        return _unheard(segment, origin, sounds, "not in the page, whose limit of sound is reached")
     heard = sounds.of(segment, origin)
     before = budget[0]
-    figure = sound_figure(heard.caption, heard.waveform, budget, f'<div class="path">{described}</div>')
+    place = escaped(origin.place) if origin else ""
+    figure = sound_figure(heard.caption, heard.waveform, budget, f'<div class="path">{place}</div>')
     if budget[0] == before:  # it did not fit: nothing smaller is to stand behind it
         budget[0] = 0
     return figure
+
+
+def _unheard(segment: Segment, origin: Origin | None, sounds: SegmentSounds, why: str) -> str:
+    return f'<p class="soft">{escaped(sounds.store.described(segment, origin))}</p><p class="soft">{why}</p>'
