@@ -63,7 +63,7 @@ class Example(NamedTuple):
     # of the stream
     epoch: int
     # in the epoch
-    index: int
+    number: int
     # the sentence, and whether its conditions are hidden
     drawn: SampledSentence
     # of each segment; None of text

@@ -193,7 +193,7 @@ def _sentence(example: Example, context: int, loss: LossWeights, sounds: Segment
 def headline(example: Example, context: int) -> str:
     """Where a sentence stands in the stream, how long it is, and whether training takes it, as a line."""
     count = len(example.segments)
-    line = f"epoch {example.epoch}, sentence {example.index}: {count} segment{'s' * (count != 1)}, "
+    line = f"epoch {example.epoch}, sentence {example.number}: {count} segment{'s' * (count != 1)}, "
     line += f"{example.total_rows} of {context} rows"
     return line if example.total_rows <= context else f"{line}; does not fit, training leaves it out"
 

@@ -13,6 +13,7 @@ from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
 from codec.io.strict import nearest
 from codec.io.terminal import shown
+from training.engine.checkpoint import resolve_model
 from training.lm.another_codec import fit_to_store
 from training.lm.recipe import LanguageModelRecipe
 from training.lm.starting_point import Data
@@ -90,6 +91,11 @@ def draw(recipe: LanguageModelRecipe, count: int, only: Sequence[str] = (), spli
                 f"{place}: no token store is there; build it with `uniaudio corpus store CORPUS --out {place}`, or "
                 "name another with store=FOLDER"
             )
+    if recipe.init:
+        try:
+            resolve_model(recipe.init)
+        except UserError as error:
+            raise UserError(f"{error}; to see sentences, init may be any model of the same tokenizers") from None
     store = open_stores(recipe.store)
     streams = [stream.name for stream in store.streams]
     reasons = {

@@ -50,9 +50,9 @@ def test_they_are_what_the_stream_draws_and_the_first_of_their_entry(drawn):
             order.setdefault(stream.place(epoch, i)[0].name, []).append((epoch, i))
     assert set(drawn[1]) == set(EVERYTHING)
     for name, found in drawn[1].items():
-        assert [(one.epoch, one.index) for one in found] == order[name][:COUNT]
+        assert [(one.epoch, one.number) for one in found] == order[name][:COUNT]
         for one in found:
-            sentence, hidden = stream[one.epoch, one.index]
+            sentence, hidden = stream[one.epoch, one.number]
             assert same(sentence, one.drawn.sentence) and hidden == one.drawn.drop_conditions
 
 
@@ -60,7 +60,7 @@ def test_only_some_entries_are_the_same_sentences(drawn, tokenizer):
     _, few = draw(tokenizer, only=("asr", "mixture_parts"), count=2)
     assert set(few) == {"asr", "mixture_parts"}
     for name, found in few.items():
-        assert [(one.epoch, one.index) for one in found] == [(o.epoch, o.index) for o in drawn[1][name][:2]]
+        assert [(one.epoch, one.number) for one in found] == [(o.epoch, o.number) for o in drawn[1][name][:2]]
 
 
 def test_rows_add_up_to_those_of_the_whole_sentence(drawn, tokenizer):
