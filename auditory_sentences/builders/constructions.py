@@ -29,6 +29,8 @@ class Construction:
 
     # in mixtures
     name: str
+    # in the paper's words
+    title: str
     # catalogue -> the things that one sentence each is built around; none where the data hold none
     anchors: Callable[[Catalogue], Sequence[Any]]
     # (catalogue, anchor, draws) -> groups of segments
@@ -195,10 +197,10 @@ def _same_text_voices(catalogue: Catalogue, clips: tuple[int, ...], rng: KeyedRn
 CONSTRUCTIONS: Mapping[str, Construction] = {
     construction.name: construction
     for construction in (
-        Construction("segmented_audio", _long_audio, _segmented_audio),
-        Construction("speech_text", _speech_with_text, _speech_text),
-        Construction("audio_caption", _captioned, _audio_caption),
-        Construction("mixture_parts", _mixtures, _mixture_parts),
-        Construction("same_text_voices", _same_text, _same_text_voices),
+        Construction("segmented_audio", "long audio cut into segments", _long_audio, _segmented_audio),
+        Construction("speech_text", "speech and text by turns", _speech_with_text, _speech_text),
+        Construction("audio_caption", "audio and captions by turns", _captioned, _audio_caption),
+        Construction("mixture_parts", "a mixture and its clean parts", _mixtures, _mixture_parts),
+        Construction("same_text_voices", "the same text in different voices", _same_text, _same_text_voices),
     )
 }

@@ -33,7 +33,7 @@ def turns_about(catalogue: Catalogue, position: int, bank: PromptBank) -> list[s
 
 
 def conversation(catalogue: Catalogue, bank: PromptBank, first: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-    """2 to 4 turns, every answer learned. A pure function of its arguments.
+    """2 to 4 unrelated requests in a row, each with its answer, which is learned.
 
     Args:
         catalogue: Of the split.
@@ -41,6 +41,9 @@ def conversation(catalogue: Catalogue, bank: PromptBank, first: int, rng: KeyedR
         first: Position of the clip that the first turn is about.
         rng: Draws the other clips and what the turns ask.
         max_rows: Of the sentence; turns that do not fit are left out from the end.
+
+    Returns:
+        A pure function of the arguments.
     """
     segments: list[Segment] = []
     clips = [first, *rng.sample(catalogue.members, rng.randint(MIN_TURNS, MAX_TURNS) - 1)]

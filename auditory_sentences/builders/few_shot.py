@@ -172,7 +172,7 @@ class Episodes:
         return self._eligible[key]
 
     def draw_of_task(self, task: Task, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool: 1 to 4 shots, or as many as there are and fit.
+        """A few-shot episode around a clip of the pool: 1 to 4 solved examples, or as many as there are and fit.
 
         Args:
             task: That all examples are of.
@@ -192,7 +192,7 @@ class Episodes:
         return _largest_that_fits(episode, rng, max_rows, "" if says_audio else self.short_stream)
 
     def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
-        """A training episode around a clip of the pool that is to be classified: 2 to 4 ways, 1 to 4 shots.
+        """A few-shot episode that classifies a clip of the pool: 2 to 4 classes, 1 to 4 solved examples of each.
 
         Args:
             label: To classify by; None: one of the clip's own, drawn.

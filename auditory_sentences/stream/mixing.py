@@ -42,6 +42,14 @@ class SampledSentence(NamedTuple):
     drop_conditions: bool
 
 
+class NoClips(UserError):
+    """The data can make no sentence of an entry of a mixture, whose name is `entry`."""
+
+    def __init__(self, entry: str, message: str) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
 class Source(NamedTuple):
     """One entry of a mixture."""
 
@@ -76,7 +84,8 @@ class SentenceStream:
         guidance_dropout: Share of the generation sentences whose conditions are hidden; 0 for validation.
 
     Raises:
-        UserError: A name is unknown, the data can make no sentence of it, or the weights are no shares.
+        NoClips: The data can make no sentence of an entry.
+        UserError: A name is unknown, or the weights are no shares.
     """
 
     def __init__(
@@ -181,9 +190,10 @@ class SentenceStream:
             hint = f"did you mean '{near[0]}'?" if near else f"known names: {', '.join(known)}"
             raise UserError(f"the mixture asks for '{name}', which is no task, construction or episode; {hint}")
         if not source.anchors:
-            raise UserError(
+            raise NoClips(
+                name,
                 f"the mixture asks for '{name}', but the split '{self.split}' of the data has no clips to make it of; "
-                "take it out of the mixture or add such clips"
+                "take it out of the mixture or add such clips",
             )
         return source
 

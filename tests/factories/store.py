@@ -26,7 +26,7 @@ SOUNDS = ("rain", "dog", "bell", "siren")
 class TinyStore:
     """`clips` without tokens, `store[i]` with them, as the real store."""
 
-    data_hash = FINGERPRINT
+    data_hash, name = FINGERPRINT, "the tiny store"
     streams, sample_rate = two_streams(CODES, CODES), SAMPLE_RATE
     units = Units(streams, sample_rate)
 

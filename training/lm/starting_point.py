@@ -13,7 +13,8 @@ from torch import Tensor
 
 from auditory_sentences.token_store import JoinedStores, TokenStore, open_stores
 from codec.io.errors import UserError
-from codec.tokenizer import load_tokenizer
+from codec.tokenizer import AudioTokenizer, load_tokenizer
+from lm.config import UniAudioConfig
 from lm.model import UniAudioForConditionalGeneration
 from lm.text_backbone import from_text_backbone
 from lm.text_tokenizer import TextTokenizer
@@ -28,6 +29,55 @@ from training.lm.recipe import LanguageModelRecipe
 from uniaudio.processor import AUDIO_FOLDER, TEXT_FOLDER, VOCABULARY_FILE
 
 ADAPTER_FOLDER = "adapter"  # of a model folder
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a stage reads beside its model: all that its sentences are made of."""
+
+    # vocabulary of the model's rows
+    layout: VocabularyLayout
+    # of its text
+    tokenizer: TextTokenizer
+    # folder or hub id of its codec
+    audio_tokenizer: str | Path
+    # clips as tokens
+    store: TokenStore | JoinedStores
+    # that codec, of a new model; None with `init`, whose layout is known without it
+    codec: AudioTokenizer | None = None
+
+    @classmethod
+    def load(cls, recipe: LanguageModelRecipe) -> Data:
+        """Read everything but the model.
+
+        Raises:
+            UserError: a part cannot be read, or the parts were not made for each other.
+        """
+        store, codec = open_stores(recipe.store), None
+        audio_tokenizer: str | Path
+        if recipe.init:
+            folder = resolve_model(recipe.init)
+            tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
+            layout, audio_tokenizer = UniAudioConfig.from_pretrained(folder).layout, folder / AUDIO_FOLDER
+        else:
+            tokenizer = TextTokenizer.from_pretrained(model_or_id(recipe.text_model))
+            audio_tokenizer = model_or_id(recipe.audio_tokenizer)
+            codec = load_tokenizer(audio_tokenizer)
+            layout = VocabularyLayout.build(tokenizer, codec.streams, codec.fingerprint, codec.sample_rate)
+        for what, expected, actual, where in (
+            ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
+            ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),
+        ):
+            if actual != expected:
+                raise UserError(
+                    f"{where}: made with {what} tokenizer {actual}, but the model was made for {expected}; use the same"
+                )
+        store.require_streams(layout.specs)
+        return cls(layout, tokenizer, audio_tokenizer, store, codec)
+
+    def load_codec(self) -> AudioTokenizer:
+        """The codec that made the store. Raises UserError where it cannot be read."""
+        return self.codec or load_tokenizer(self.audio_tokenizer)
 
 
 @dataclass
@@ -53,43 +103,27 @@ class StartingPoint:
             UserError: a part cannot be read, or the parts were not made for each other.
         """
         dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
-        store = open_stores(recipe.store)
+        data = Data.load(recipe)
         if recipe.init:
-            folder = resolve_model(recipe.init)
-            model = UniAudioForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-            tokenizer = TextTokenizer.from_pretrained(folder / TEXT_FOLDER)
-            layout, audio_tokenizer = model.config.layout, folder / AUDIO_FOLDER
+            model = UniAudioForConditionalGeneration.from_pretrained(resolve_model(recipe.init), dtype=dtype)
         else:
-            tokenizer = TextTokenizer.from_pretrained(model_or_id(recipe.text_model))
-            audio_tokenizer = model_or_id(recipe.audio_tokenizer)
-            codec = load_tokenizer(audio_tokenizer)
-            layout = VocabularyLayout.build(tokenizer, codec.streams, codec.fingerprint, codec.sample_rate)
             model = from_text_backbone(
                 model_or_id(recipe.text_model),
-                layout,
+                data.layout,
                 recipe.depth.config,
                 recipe.understanding_layers,
                 recipe.generation_layers,
                 dtype,
             )
-            init_from_codec(model, codec, AudioProjector.load(recipe.audio_llm) if recipe.audio_llm else None)
-        for what, expected, actual, where in (
-            ("audio", layout.audio_fingerprint, store.fingerprint, store.name),
-            ("text", layout.text_fingerprint, tokenizer.fingerprint, recipe.init or recipe.text_model),
-        ):
-            if actual != expected:
-                raise UserError(
-                    f"{where}: made with {what} tokenizer {actual}, but the model was made for {expected}; use the same"
-                )
-        store.require_streams(layout.specs)
-        if len(recipe.loss.streams) != layout.num_codebooks:
+            init_from_codec(model, data.codec, AudioProjector.load(recipe.audio_llm) if recipe.audio_llm else None)
+        if len(recipe.loss.streams) != data.layout.num_codebooks:
             raise UserError(
-                f"loss.streams: has {len(recipe.loss.streams)} weights, and frames have {layout.num_codebooks} "
+                f"loss.streams: has {len(recipe.loss.streams)} weights, and frames have {data.layout.num_codebooks} "
                 "codebooks; give one for each"
             )
         if recipe.sampling:
             model.generation_config.sampling = recipe.sampling
-        return cls(model, layout, tokenizer, audio_tokenizer, store)
+        return cls(model, data.layout, data.tokenizer, data.audio_tokenizer, data.store)
 
     @property
     def facts(self) -> dict[str, Any]:

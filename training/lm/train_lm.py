@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auditory_sentences.stream.mixing import SentenceStream
 from auditory_sentences.stream.packing import PackedBatch, Packing
 from lm.losses import LossCounts, select_targets
 from training.engine import processes
 from training.engine.engine import Engine
 from training.lm.another_codec import fit_to_store
 from training.lm.recipe import LanguageModelRecipe
+from training.lm.sentences import sentence_stream
 from training.lm.stages import TrainingModule, freeze_for_stage
 from training.lm.starting_point import StartingPoint
-from training.lm.text_lines import read_lines
 from training.resume import Resume
 from training.run import Run
 
@@ -117,10 +116,5 @@ def micro_batch_losses(
 
 
 def _packing(recipe: LanguageModelRecipe, start: StartingPoint, split: str) -> Packing:
-    """The recipe's sentences. Those of the dev split keep their conditions, and their texts are their own clips'."""
-    if split == "dev":
-        options = {"guidance_dropout": 0.0}
-    else:
-        options = {"texts": [line for path in recipe.texts for line in read_lines(path)]}
-    stream = SentenceStream(start.store, recipe.mixture, recipe.seed, split, max_rows=recipe.context, **options)
+    stream = sentence_stream(recipe, start.store, split)
     return Packing(stream, start.layout, start.tokenizer, recipe.context)
