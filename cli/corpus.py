@@ -55,11 +55,11 @@ def synthesise(
 
     sizes = {(False, False): DEMO, (True, False): SMALL, (False, True): ALL_TASKS, (True, True): SMALL_ALL_TASKS}
     synthesise(out, seed, sizes[small, all_tasks], processes)
-    show([out])
+    count([out])
 
 
 @app.command()
-def show(corpora: CorporaArgument) -> None:
+def count(corpora: CorporaArgument) -> None:
     """Count a corpus' clips by kind and split, and say how many have no audio file."""
     from auditory_sentences.corpora.read import read_corpus
 
@@ -111,7 +111,7 @@ def store(
 
 
 @app.command()
-def sentences(
+def show(
     recipe: Annotated[
         Path, typer.Argument(help="Recipe of a language model: a file, or a shipped one such as starter/stage4.")
     ],
@@ -121,7 +121,7 @@ def sentences(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write a page, PAGE.html, that plays them.")
     ] = None,
-    count: Annotated[int, number_option(numbers.Count, "--count", help="Sentences of each entry.")] = 10,
+    each: Annotated[int, number_option(numbers.Count, "--count", help="Sentences of each entry.")] = 10,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="NAME", help="This entry of the mixture alone; may be repeated."),
@@ -152,13 +152,17 @@ def sentences(
         if out.suffix.lower() not in (".html", ".htm"):
             raise UserError(f"{out}: the page is written as .html; choose a name that ends so")
         require_free(out, force=force)
+    if recipe.is_dir():
+        raise UserError(
+            f"{recipe}: is a folder, not a recipe; `uniaudio corpus count {recipe}` counts the clips of a corpus"
+        )
     read = load_recipe(recipe, overrides or [])
     if kind_of(read) != "language_model":
         raise UserError(
             f"{recipe}: a recipe of kind {kind_of(read)} draws no auditory sentences; give one of kind language_model, "
             "such as starter/stage4"
         )
-    drawn = draw(read, count, only or (), split)
+    drawn = draw(read, each, only or (), split)
     for line in _lines(drawn):
         say(line)
     if out is not None:

@@ -113,7 +113,7 @@ class StoredClips(ABC):
             UserError: There is none.
         """
         if clip_id not in self._index_of:
-            raise UserError(f"{self.name}: holds no clip {clip_id!r}; `uniaudio corpus show` lists what a corpus has")
+            raise UserError(f"{self.name}: holds no clip {clip_id!r}; its clips.jsonl lists all that a corpus has")
         return self._index_of[clip_id]
 
     def select(self, **wanted: str) -> list[int]:

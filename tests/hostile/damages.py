@@ -80,3 +80,11 @@ def damaged_json(path: Path, rng: Random) -> str:
     place, value = rng.choice(found), rng.choice(WRONG_VALUES)
     path.write_text(json.dumps(with_value(tree, place, value)), encoding="utf-8")
     return f"{path.name} with {'.'.join(map(str, place))} = {value!r}"
+
+
+def same_json(path: Path, other: Path) -> bool:
+    """Whether two files hold the same JSON, however it is written; the second one is whole."""
+    try:
+        return json.loads(path.read_bytes()) == json.loads(other.read_bytes())
+    except ValueError:
+        return False
