@@ -135,8 +135,8 @@ def parse_config(arguments: Sequence[str], program: str) -> EvaluationConfig:
     parser = Parser(
         prog=program, allow_abbrev=False, argument_default=argparse.SUPPRESS,
         description="Run evaluation suites: scores beside chance and the untrained model, and a report.",
-        epilog=f"Finished evaluations: `{program} compare A B` tells what differs, `{program} average A1 A2 A3` the mean "
-        "over runs.",
+        epilog=f"Finished evaluations: `{program} compare A B` tells what differs, `{program} average A1 A2 A3` the "
+        "mean over runs.",
     )  # fmt: skip
     for name, option in options().items():
         flags = (option.flag, "-o") if name == "out" else (option.flag,)

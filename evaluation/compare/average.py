@@ -12,7 +12,7 @@ from codec.io.errors import UserError
 from evaluation.compare.paired import mean_over_runs
 from evaluation.compare.pairing import ScoreMeta, by_task, named, require_different, why_not
 from evaluation.compare.run import Key, Run
-from evaluation.compare.tables import described, plain
+from evaluation.compare.tables import described, over_runs, plain, with_error
 from evaluation.report.side_by_side import Cell, Table, markdown_table
 from evaluation.report.text import cell, shown
 
@@ -79,8 +79,8 @@ def average(runs: Sequence[Run]) -> tuple[list[Averaged], list[str]]:
             )  # fmt: skip
     if not rows:
         raise UserError(
-            f"{runs[0].folder} and the other folders have no score in common ({'; '.join(left_out[:3]) or 'no scores'});"
-            " evaluate all with the same suite"
+            f"{runs[0].folder} and the others have no score in common ({'; '.join(left_out[:3]) or 'no scores'}); "
+            "evaluate all with the same suite"
         )
     return rows, left_out
 
@@ -96,12 +96,12 @@ def average_table(rows: Sequence[Averaged]) -> Table:
         small = ", ".join(filter(None, (f"{shots} shot{'s' * (shots != 1)}" if shots else "", codec)))
         score = plain(row.meta)
         few, most = row.items
-        bare = score | {"unit": ""}
         groups.setdefault(row.key, []).append([
             Cell(row.title if first else "", small if first else "", name=True),
             Cell(row.meta.name, f"{row.meta.direction} is better", name=True),
-            Cell(shown(score, {"value": row.mean, "stderr": row.stderr})), Cell(str(len(row.values))),
-            Cell(", ".join(shown(bare, value) for value in row.values)), Cell(shown(bare, row.of_items)),
+            Cell(over_runs(row.meta, row.values)), Cell(str(len(row.values))),
+            Cell(", ".join(with_error(row.meta, value, row.stderr, unit=False) for value in row.values)),
+            Cell("–" if row.of_items is None else with_error(row.meta, row.of_items, row.of_items)),
             Cell(str(few) if few == most else f"{few} to {most}"), Cell(shown(score, row.chance)),
         ])  # fmt: skip
     return Table(head, list(groups.values()))
@@ -110,8 +110,8 @@ def average_table(rows: Sequence[Averaged]) -> Table:
 def average_sentences(runs: Sequence[Run], rows: Sequence[Averaged], left_out: Sequence[str]) -> list[str]:
     """What the numbers are, and what is not among them."""
     said = [
-        f"Mean over {len(runs)} runs; ± is one standard error over runs, s / sqrt(runs): what other seeds would change. "
-        "The error over items is what other items would change, and is the same for all runs in part."
+        f"Mean over {len(runs)} runs; ± is one standard error over runs, s / sqrt(runs): what other seeds of training "
+        "would change. Over items: one standard error of a single run, what other items would change."
     ]
     if len(runs) < 3:
         said.append("Two runs say little of their spread: three or more tell.")

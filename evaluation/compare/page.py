@@ -80,7 +80,8 @@ def _cell(one: Cell, tag: str) -> str:
     text = escaped(one.text)
     if " ± " in text:
         text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
-    return f"<{tag}{f' class="{" ".join(marks)}"' if marks else ''}>{text}{small}</{tag}>"
+    named_as = f' class="{" ".join(marks)}"' if marks else ""
+    return f"<{tag}{named_as}>{text}{small}</{tag}>"
 
 
 def _anchor(task: TaskPair) -> str:

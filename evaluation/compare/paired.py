@@ -64,7 +64,8 @@ class Difference:
     @property
     def is_marked(self) -> bool:
         """Whether the interval leaves out 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        rounding = 1e-12 * max(1.0, abs(self.value))
+        return self.low is not None and self.high is not None and (self.low > rounding or self.high < -rounding)
 
 
 def difference(a: Measured, b: Measured, transform: Transform, seed: int = SEED) -> Difference:

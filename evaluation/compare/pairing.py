@@ -48,6 +48,8 @@ class ScorePair:
     difference: Difference | None
     # why it is not tested, or how many items are not in it; "" where there is nothing to say
     remark: str = ""
+    # whether the score is of all items together, as a distance of distributions, and no single item has a value
+    of_all_together: bool = False
 
     @property
     def verdict(self) -> str:
@@ -83,7 +85,7 @@ class Changed:
 class TaskPair:
     """One task at one number of shots in both groups."""
 
-    # what it is known by, as in the first group
+    # what it is known by; without a codec where every run is of one alone
     key: Key
     # of the task
     title: str
@@ -155,12 +157,12 @@ def compare_runs(a: Sequence[Run], b: Sequence[Run]) -> Comparison:
         if why := why_not(entries, groups):
             left_out.append(why)
         else:
-            tasks.append(_task_pair(entries, len(a), groups))
+            tasks.append(_task_pair(key, entries, len(a), groups))
     if not any(score.a for task in tasks for score in task.scores):
         whole = "; ".join(left_out[:3]) or "; ".join(s.remark for t in tasks for s in t.scores if s.remark)
         raise UserError(
-            f"{a[0].folder} and {b[0].folder} have no item in common that both have a score of ({whole or 'no scores'}); "
-            "evaluate both with the same suite on the same data"
+            f"{a[0].folder} and {b[0].folder} have no item in common that both have a score of "
+            f"({whole or 'no scores'}); evaluate both with the same suite on the same data"
         )
     return Comparison(tuple(a), tuple(b), tuple(tasks), tuple(left_out), tuple(_notes(a, b, tasks)))
 
@@ -223,7 +225,7 @@ def why_not(entries: Sequence[Entry], runs: Sequence[Run]) -> str:
     return ""
 
 
-def _task_pair(entries: Sequence[Entry], of_a: int, runs: Sequence[Run]) -> TaskPair:
+def _task_pair(key: Key, entries: Sequence[Entry], of_a: int, runs: Sequence[Run]) -> TaskPair:
     first = entries[0]
     sets = [set(entry.items) for entry in entries]
     in_a, in_b, in_all = set().union(*sets[:of_a]), set().union(*sets[of_a:]), set.intersection(*sets)
@@ -237,7 +239,7 @@ def _task_pair(entries: Sequence[Entry], of_a: int, runs: Sequence[Run]) -> Task
             ranked = ranked or (measured and (score, measured))
     better, worse = _changed(entries, of_a, *ranked) if ranked else ((), ())
     return TaskPair(
-        first.key, first.title, tuple(scores), len(common),
+        key, first.title, tuple(scores), len(common),
         (len(in_a - in_b), len(in_b - in_a), len((in_a & in_b) - in_all)), len(shared) - len(common),
         sum(len({entry.items[item].given for entry in entries}) > 1 for item in common),
         ranked[0].meta if ranked else None, better, worse,
@@ -260,7 +262,7 @@ def _score_pair(
     judges = {run.versions.get(one["scorer"]) for run in runs}
     if len(judges) > 1:
         return ScorePair(
-            meta, (), (), 0, None, "judged by other judges or versions of them; evaluate both with one"
+            meta, (), (), 0, None, "was judged by different judges, or versions of one; evaluate both with one"
         ), None
     ids = [item for item in common if all(_has(entry, item, name) for entry in entries)]
     metric = METRICS.get(meta.metric)
@@ -270,8 +272,8 @@ def _score_pair(
         whole = not any(entry.items for entry in entries) or metric is not None and _is_of_sets(entries, name)
         if not whole:
             return ScorePair(meta, (), (), 0, None, "no item that all folders measured"), None
-        remark = "of all items together, not of each: no interval"
-        return ScorePair(meta, tuple(values[:of_a]), tuple(values[of_a:]), 0, None, remark), None
+        sides = tuple(values[:of_a]), tuple(values[of_a:])
+        return ScorePair(meta, *sides, 0, None, of_all_together=True), None
     pairs = np.array([[entry.items[item].readings[name].measured for item in ids] for entry in entries])  # (runs, n, 2)
     a, b = (Measured(group[..., 0], group[..., 1]) for group in (pairs[:of_a], pairs[of_a:]))
     known = [sum(_has(entry, item, name) for item in common) for entry in entries]
@@ -325,8 +327,8 @@ def _notes(a: Sequence[Run], b: Sequence[Run], tasks: Sequence[TaskPair]) -> lis
     seeds = {run.seed for run in (*a, *b)}
     if len(seeds) > 1:
         notes.append(
-            f"The folders were evaluated with the seeds {', '.join(map(str, sorted(seeds)))}: clips that they share were "
-            "asked about in other words, or after other examples. Evaluate with one seed to compare models alone."
+            f"The folders were evaluated with the seeds {', '.join(map(str, sorted(seeds)))}: clips that they share "
+            "were asked about in other words, or after other examples. Evaluate with one seed to compare models alone."
         )
     if min(len(a), len(b)) == 1:
         which = "A and B are" if len(a) == len(b) else ("A is" if len(a) == 1 else "B is")

@@ -108,8 +108,8 @@ def read_run(folder: Path, items: bool = True) -> Run:
     if not path.is_file():
         if (folder / CACHE).is_dir():
             raise UserError(
-                f"{folder}: its evaluation is not finished; run the same `uniaudio evaluate` again, which goes on where "
-                "it stopped"
+                f"{folder}: its evaluation is not finished; run the same `uniaudio evaluate` again, which goes on "
+                "where it stopped"
             )
         raise UserError(f"{folder}: holds no {RESULTS}; give the --out folder of a finished `uniaudio evaluate`")
     results = read_json(path, "file of results")
@@ -150,8 +150,8 @@ def _run(folder: Path, results: Any, samples: Mapping[Key, Mapping[str, Asked]] 
         if samples is not None and not entry.skipped and all(score["scorer"] != "tokens" for score in scores.values()):
             if len(entry.items) != task["n"]:
                 raise UserError(
-                    f"{folder}: {SAMPLES} has {len(entry.items)} items of the task '{key[0]}', {RESULTS} {task['n']}; an "
-                    "evaluation is being written there, or files were exchanged: wait, or evaluate again with --force"
+                    f"{folder}: {SAMPLES} has {len(entry.items)} items of the task '{key[0]}', {RESULTS} {task['n']}; "
+                    "an evaluation is being written there, or files were exchanged: wait, or evaluate again (--force)"
                 )
         entries[key] = entry
     identity = {k: v for k, v in identity_of_parts(results).items() if k != "data"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from evaluation.compare.paired import CONFIDENCE, RESAMPLES, mean_over_runs
 from evaluation.compare.pairing import Changed, Comparison, ScoreMeta, ScorePair, TaskPair, named
 from evaluation.compare.run import Asked, Run
@@ -50,12 +52,12 @@ def _row(task: TaskPair, score: ScorePair, first: bool) -> list[Cell]:
 
 def over_runs(meta: ScoreMeta, values: Sequence[float]) -> str:
     """A score of one run, or the mean of several with its standard error over runs; "–" without any."""
-    import numpy as np
-
     if not values:
         return "–"
     mean, error = mean_over_runs(np.array(values))
-    return shown(plain(meta), {"value": mean, "stderr": error})
+    if not error:
+        return shown(plain(meta), mean)
+    return f"{with_error(meta, mean, error)} ± {with_error(meta, error, error, unit=False)}"
 
 
 def plain(meta: ScoreMeta) -> dict[str, object]:
@@ -65,14 +67,22 @@ def plain(meta: ScoreMeta) -> dict[str, object]:
 
 def signed(meta: ScoreMeta, value: float, error: float | None = None, unit: bool = True) -> str:
     """A difference with its sign: "+3.2 points", with two digits of its standard error."""
-    factor, digits = (100, 1) if meta.percent else (1, 2)
-    if error:
-        digits = min(6, max(digits, 1 - math.floor(math.log10(factor * error))))
     called = "points" if meta.unit == "%" else meta.unit
-    number = f"{factor * value:+.{digits}f}"
+    number = f"{100 * value if meta.percent else value:+.{_digits(meta, error)}f}"
     if float(number) == 0:
         number = number.lstrip("+-")
     return number + (f" {called}" if unit and called else "")
+
+
+def with_error(meta: ScoreMeta, value: float, error: float | None, unit: bool = True) -> str:
+    """A value with two digits of its standard error, but at least those that tables of one run have."""
+    number = f"{100 * value if meta.percent else value:.{_digits(meta, error)}f}"
+    return number + (f" {meta.unit}" if unit and meta.unit else "")
+
+
+def _digits(meta: ScoreMeta, error: float | None) -> int:
+    factor, least = (100, 1) if meta.percent else (1, 2)
+    return min(6, max(least, 1 - math.floor(math.log10(factor * error)))) if error else least
 
 
 def probability(p: float) -> str:
@@ -86,15 +96,15 @@ def sentences(comparison: Comparison) -> list[str]:
     runs = max(len(comparison.a), len(comparison.b)) > 1
     share = round(100 * (1 - CONFIDENCE))
     said = [
-        f"{marked} of {tested} difference{'s' * (tested != 1)} {'is' if marked == 1 else 'are'} marked: the "
-        f"{CONFIDENCE:.0%} interval leaves out 0. If nothing differed at all, {share} % of intervals would leave it out: "
-        f"{share * tested / 100:.1f} of these {tested}.".replace("95%", "95 %")
+        f"{tested} difference{'s' * (tested != 1)} tested, {marked} marked: the {100 - share} % interval leaves out 0. If "
+        f"A and B did not differ, one in {round(100 / share)} would be marked by chance, about "
+        f"{share * tested / 100:.1f} of these {tested}."
     ]
     how = f"paired bootstrap over items ({RESAMPLES:,} resamples, both answered the same items)"
     if runs:
         said.append(
-            f"A and B are means over runs, ± one standard error over them. Interval: Student's t with the variance of a "
-            f"{how} and of the runs."
+            "A and B are means over runs, ± one standard error over them. Interval: Student's t with the variance of "
+            f"a {how} and of the runs."
         )
     else:
         said.append(f"Interval: percentiles of a {how}.")
@@ -122,18 +132,15 @@ def task_remarks(task: TaskPair) -> list[str]:
     if task.other_requests:
         said.append(f"{named(task.key)}: {task.other_requests} of the items were asked otherwise in A and B.")
     said += [f"{named(task.key)}, {score.meta.name}: {score.remark}." for score in task.scores if score.remark]
+    if together := [score.meta.name for score in task.scores if score.of_all_together]:
+        said.append(f"{named(task.key)}: no interval for {', '.join(together)}: measured on all items together.")
     return said
 
 
 def group_lines(comparison: Comparison) -> list[str]:
     """What A and B are."""
-    return [
-        f"{letter}: {', '.join(map(described, runs))}" for letter, runs in zip("AB", _groups(comparison), strict=True)
-    ]
-
-
-def _groups(comparison: Comparison) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-    return comparison.a, comparison.b
+    groups = {"A": comparison.a, "B": comparison.b}
+    return [f"{letter}: {', '.join(map(described, runs))}" for letter, runs in groups.items()]
 
 
 def described(run: Run) -> str:

@@ -150,7 +150,8 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     return html_page(
         f"Evaluation of {name}", name, about, facts,
         f'{overview}\n<p class="soft">{about_numbers}</p>\n{sections}',
-        f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre></details>",
+        f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
+        "</details>",
     )  # fmt: skip
 
 
