@@ -40,7 +40,7 @@ def run_word(arguments: Sequence[str], program: str) -> None:
 def _compare(arguments: Sequence[str], program: str) -> None:
     parser = Parser(
         prog=program, allow_abbrev=False,
-        description="The difference B - A of two finished evaluations, item by item, with its 95 %% interval.",
+        description="The difference B - A of two finished evaluations, item by item, with its 95 % interval.",
     )  # fmt: skip
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="A and B; with --with, every run of A")
     parser.add_argument(
