@@ -96,8 +96,8 @@ def sentences(comparison: Comparison) -> list[str]:
     runs = max(len(comparison.a), len(comparison.b)) > 1
     share = round(100 * (1 - CONFIDENCE))
     said = [
-        f"{tested} difference{'s' * (tested != 1)} tested, {marked} marked: the {100 - share} % interval leaves out 0. If "
-        f"A and B did not differ, one in {round(100 / share)} would be marked by chance, about "
+        f"{tested} difference{'s' * (tested != 1)} tested, {marked} marked: the {100 - share} % interval leaves out 0. "
+        f"If A and B did not differ, one in {round(100 / share)} would be marked by chance, about "
         f"{share * tested / 100:.1f} of these {tested}."
     ]
     how = f"paired bootstrap over items ({RESAMPLES:,} resamples, both answered the same items)"

@@ -13,6 +13,7 @@ import jiwer
 from codec.io.files import write_text
 from evaluation.report import comparison, figures
 from evaluation.report.page import html_page
+from evaluation.report.precision import told_apart
 from evaluation.report.sounds import sound_figure as _sound
 from evaluation.report.sounds import waveform_of as _waveform
 from evaluation.report.text import LONGEST, left_out, shown
@@ -77,6 +78,7 @@ def markdown(results: Mapping) -> str:
         "silence is right there, and each recognised word counts as an error.",
         "",
     ]
+    lines += [sentence, ""] if (sentence := told_apart(results["tasks"])) else []
     return "\n".join(lines).lstrip("\n")
 
 
@@ -145,11 +147,13 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     overview = (f"<h2>All codecs</h2>{comparison.html_codecs(results)}<nav>{links}</nav>" if together else "") + (
         f"<h2>All scores</h2>{_legend()}{_table(alone, titles=True)}" if alone else ""
     )
+    certainty = told_apart(results["tasks"])
+    certainty = f'<p class="soft">{_e(certainty)}</p>\n' if certainty else ""
     about_numbers = _OF_CODECS if together and not alone else _OF_MODELS
     settings = html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))
     return html_page(
         f"Evaluation of {name}", name, about, facts,
-        f'{overview}\n<p class="soft">{about_numbers}</p>\n{sections}',
+        f'{overview}\n<p class="soft">{about_numbers}</p>\n{certainty}{sections}',
         f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
         "</details>",
     )  # fmt: skip

@@ -137,9 +137,17 @@ def test_an_item_that_a_run_lacks_is_in_no_group(tmp_path):
 def test_the_items_that_changed_most_come_first_and_are_few(tmp_path):
     def folder(name, rate):
         entry, samples = words_task(tmp_path / name, dict.fromkeys(SAID, ""))
-        samples = [samples[0] | {"id": f"i{i}", "predictions": {
-            "words": {"read": "", "reference": "w", "original": None, "measured": [rate(i), 10]}}} for i in range(20)]
-        return write_folder(tmp_path / name, (entry | {"n": 20, "scores": [score_of("words", "wer", samples)]}, samples))
+        samples = [
+            samples[0]
+            | {
+                "id": f"i{i}",
+                "predictions": {"words": {"read": "", "reference": "w", "original": None, "measured": [rate(i), 10]}},
+            }
+            for i in range(20)
+        ]
+        return write_folder(
+            tmp_path / name, (entry | {"n": 20, "scores": [score_of("words", "wer", samples)]}, samples)
+        )
 
     found = compared([folder("a", lambda i: 10)], [folder("b", lambda i: i)])
     (task,) = found.tasks
@@ -187,7 +195,9 @@ def test_groups_that_say_nothing_of_each_other(tmp_path):
         compared([a], [tmp_path / "link"])
     with pytest.raises(UserError, match="of the same model or codec"):
         compared([a], [words_folder(tmp_path / "copy", A, model="a")])
-    assert compared([a], [words_folder(tmp_path / "seed", A, model="a", seed=1)]).notes[0].startswith("The folders were")
+    assert (
+        compared([a], [words_folder(tmp_path / "seed", A, model="a", seed=1)]).notes[0].startswith("The folders were")
+    )
     other = write_folder(tmp_path / "other", words_task(tmp_path / "other", A, "tts"))
     with pytest.raises(UserError, match="no task is in all folders .*same --suite"):
         compared([a], [other])
