@@ -22,8 +22,8 @@ def told_apart(tasks: Sequence[Mapping]) -> str:
     actual = f" (here {_span(errors, 1)} points each)" if errors else ""
     return (
         f"Of {_span(counts, 0)} items a share near 50 % is known to ± {_span(halves, 1)} points (95 %), so two models "
-        f"that are read off two such tables are told apart by about {apart} points, or in general by {APART:.1f} standard "
-        f"errors{actual}; `uniaudio evaluate compare` compares them item by item, where less is enough."
+        f"that are read off two such tables are told apart by about {apart} points, or in general by {APART:.1f} "
+        f"standard errors{actual}; item by item (`uniaudio evaluate compare`) less is often enough."
     )
 
 

@@ -10,7 +10,6 @@ import torch
 
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
-from evaluation.compare import page
 from evaluation.run_suite import evaluate
 from tests import ROOT
 from tests.evaluation.compare.folders import SAID, words_folder
@@ -46,26 +45,7 @@ def test_the_files_hold_the_same_with_sounds(folders, tmp_path):
     assert [one["id"] for one in task["better"]] == ["x1", "x4"] and [one["id"] for one in task["worse"]] == ["x2"]
     text = (tmp_path / "out/comparison.md").read_text()
     assert "| Title of asr |" in text and "| x2 | four five | four five | (nothing) | 0.0 % | 100.0 % |" in text
-    html = (tmp_path / "out/comparison.html").read_text()
-    read = Reader(html)
-    assert read.tags.count("audio") == 9  # three items, each the original and two answers
-    assert all(source.startswith("data:") for source in read.loads)
-    assert all(link[1:] in read.ids for link in read.links) and "one &lt;b&gt;two" in html
-    assert "http" not in re.sub(r"base64,[^\"]*", "", html)
-
-
-def test_a_sound_outside_the_folder_is_not_read(folders, tmp_path):
-    path = tmp_path / "b/samples.jsonl"
-    path.write_text(path.read_text().replace("audio/x2.flac", "../a/audio/x2.flac"))
-    command("compare", *folders, "--out", tmp_path / "out")
-    html = (tmp_path / "out/comparison.html").read_text()
-    assert Reader(html).tags.count("audio") == 8 and "cannot be read" in html
-
-
-def test_sound_is_limited(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "AUDIO_BUDGET", 10)
-    command("compare", *folders, "--out", tmp_path / "out")
-    assert "limit of sound is reached" in (tmp_path / "out/comparison.html").read_text()
+    assert Reader((tmp_path / "out/comparison.html").read_text()).tags.count("audio") == 9
 
 
 def test_several_runs_of_each_and_their_mean(tmp_path, capsys):

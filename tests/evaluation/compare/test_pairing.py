@@ -1,7 +1,5 @@
 """Which items are compared, which differences are tested, and what is said of all others."""
 
-import json
-
 import pytest
 
 from codec.io.errors import UserError
@@ -154,38 +152,6 @@ def test_the_items_that_changed_most_come_first_and_are_few(tmp_path):
     assert [one.a.id for one in task.better] == [f"i{i}" for i in range(MOST_CHANGED)]
     assert [one.a.id for one in task.worse] == [f"i{19 - i}" for i in range(MOST_CHANGED)]
     assert task.scores[0].better_worse_equal == (10, 9, 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda b: b.rename(b.parent / "away"), "no such folder"),
-        (lambda b: (b / "results.json").unlink(), "holds no results.json"),
-        (lambda b: ((b / "results.json").unlink(), (b / "cache").mkdir()), "not finished; run the same"),
-        (lambda b: (b / "samples.jsonl").unlink(), "no samples.jsonl"),
-        (lambda b: (b / "samples.jsonl").write_text(""), "has 0 items of the task 'asr', results.json 4"),
-        (lambda b: (b / "samples.jsonl").write_text("{}\n"), "line 1: not the answer to an item"),
-        (lambda b: (b / "results.json").write_text("{}"), "not the results of an evaluation"),
-        (lambda b: (b / "results.json").write_text("[3"), "not JSON"),
-    ],
-)
-def test_a_folder_that_cannot_be_compared_is_one_sentence(tmp_path, change, said):
-    a, b = words_folder(tmp_path / "a", A), words_folder(tmp_path / "b", B)
-    change(b)
-    with pytest.raises(UserError, match=said) as error:
-        compared([a], [b])
-    assert str(b) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_folder_of_an_earlier_version_is_to_be_evaluated_again(tmp_path):
-    b = words_folder(tmp_path / "b", B)
-    lines = [json.loads(line) for line in (b / "samples.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["predictions"]["words"]["measured"]
-    (b / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserError, match="a version that kept no value of each item; run the same `uniaudio evaluate`"):
-        read_run(b)
-    assert read_run(b, items=False).entries["asr", 0, ""].scores["words"]["value"] == 0.2
 
 
 def test_groups_that_say_nothing_of_each_other(tmp_path):
