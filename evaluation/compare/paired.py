@@ -47,10 +47,10 @@ class Difference:
 
     # means of the runs' scores, second minus first
     value: float
-    # ends of the 95 % interval; None with fewer than two items
+    # ends of the 95 % interval; None with fewer than two items, and where all items changed by the same
     low: float | None
     high: float | None  # as low
-    # standard error of the difference; None with fewer than two items
+    # standard error of the difference; 0 where all items changed by the same, None with fewer than two
     stderr: float | None
     # what the interval holds for: other items of the kind ("items"), or other items and other runs ("items and runs")
     of: str
@@ -63,7 +63,9 @@ class Difference:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval leaves out 0; without any spread among items, whether the sign test says as much."""
+        if self.stderr == 0:
+            return self.sign_p < 1 - CONFIDENCE
         rounding = 1e-12 * max(1.0, abs(self.value))
         return self.low is not None and self.high is not None and (self.low > rounding or self.high < -rounding)
 
@@ -97,6 +99,8 @@ def difference(a: Measured, b: Measured, transform: Transform, seed: int = SEED)
     resampled = bootstrap(a, b, transform, seed) if n > 1 else np.empty(0)
     if len(resampled) < 2:
         return Difference(value, None, None, None, of, **counts)
+    if max(np.ptp(resampled), np.ptp(of_a), np.ptp(of_b)) < 1e-12 * max(1.0, abs(value)):
+        return Difference(value, None, None, 0.0, of, **counts)  # an interval of no width would be sure of everything
     if of == "items":
         tail = (1 - CONFIDENCE) / 2
         low, high = (float(end) for end in np.quantile(resampled, (tail, 1 - tail)))

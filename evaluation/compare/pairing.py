@@ -124,8 +124,8 @@ class Comparison:
 
     @property
     def tested(self) -> int:
-        """Number of differences with an interval: how often chance had an opportunity."""
-        return sum(s.difference is not None and s.difference.low is not None for t in self.tasks for s in t.scores)
+        """Number of differences of several items: how often chance had an opportunity."""
+        return sum(s.difference is not None and s.difference.stderr is not None for t in self.tasks for s in t.scores)
 
     @property
     def marked(self) -> int:

@@ -14,6 +14,7 @@ from evaluation.report.side_by_side import Cell, Table, markdown_table
 from evaluation.report.text import cell, shown
 
 HEAD = ("Task", "Score", "A", "B", "B - A", "95 % interval", "Items", "Better / worse / equal", "Sign test", "B is")
+NO_SPREAD = "no spread"
 _NAMES = 2  # columns that are names, and stand on the left
 
 
@@ -39,7 +40,7 @@ def _row(task: TaskPair, score: ScorePair, first: bool) -> list[Cell]:
         if score.a and score.b:
             change = signed(meta, sum(score.b) / len(score.b) - sum(score.a) / len(score.a))
         return [*cells, Cell(change), Cell("–"), Cell("–"), Cell("–"), Cell("–"), Cell("")]
-    ends = "–"
+    ends = NO_SPREAD if found.stderr == 0 else "–"
     spread = found.stderr or None
     if found.low is not None and found.high is not None:
         ends = f"{signed(meta, found.low, spread, unit=False)} to {signed(meta, found.high, spread, unit=False)}"
@@ -112,6 +113,11 @@ def sentences(comparison: Comparison) -> list[str]:
         "Better, worse, equal: items whose own value is better in B, worse, or the same; sign test: two-sided p that "
         "better and worse are as likely."
     )
+    if any(score.difference and score.difference.stderr == 0 for task in comparison.tasks for score in task.scores):
+        said.append(
+            "No spread: all items changed by the same, or not at all, so no interval can be formed of them; such a "
+            f"difference is marked where the sign test is below {share / 100:.2f}."
+        )
     said += comparison.notes
     for task in comparison.tasks:
         said += task_remarks(task)

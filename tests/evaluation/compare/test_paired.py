@@ -55,9 +55,17 @@ def test_counts_and_the_sign_test_of_a_case_by_hand():
 def test_the_same_answers_differ_by_nothing_and_the_same_seed_gives_the_same():
     a = measured(ERRORS_A, WORDS)
     none = difference(a, a, same)
-    assert (none.value, none.low, none.high, none.sign_p, none.is_marked) == (0, 0, 0, 1.0, False)
+    assert (none.value, none.low, none.high, none.stderr) == (0, None, None, 0.0)
+    assert none.sign_p == 1 and not none.is_marked
     b = measured(ERRORS_B, WORDS)
     assert difference(a, b, same) == difference(a, b, same) != difference(a, b, same, seed=1)
+
+
+@pytest.mark.parametrize(("n", "marked"), [(2, False), (5, False), (6, True)])
+def test_without_spread_the_sign_test_marks(n, marked):
+    """All items from wrong to right: of five, as even a coin would show one time in sixteen."""
+    found = difference(measured([0] * n), measured([1] * n), same)
+    assert (found.value, found.low, found.stderr, found.is_marked) == (1, None, 0, marked)
 
 
 def test_one_item_has_a_difference_and_no_interval():
@@ -79,9 +87,12 @@ def test_the_other_way_round_is_the_negative(rows):
     a, b, words = (list(column) for column in zip(*rows, strict=True))
     one, other = (difference(measured(x, words), measured(y, words), same) for x, y in ((a, b), (b, a)))
     assert one.value == pytest.approx(-other.value, abs=1e-12)
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+    if one.low is None:
+        assert one.stderr == other.stderr == 0
+    else:
+        assert one.low <= one.high and (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
     assert (one.higher, one.lower, one.sign_p) == (other.lower, other.higher, other.sign_p)
-    assert one.low <= one.high and one.is_marked == other.is_marked
+    assert one.is_marked == other.is_marked
 
 
 @pytest.mark.parametrize("n", [40, 100])

@@ -41,14 +41,21 @@ def test_probabilities():
 
 
 def test_a_marked_difference_is_bold_and_says_which_way(tmp_path):
-    worse = dict.fromkeys(SAID, "")
+    worse = dict.fromkeys(SAID, "") | {"x1": "one two"}
     runs = [[read_run(words_folder(tmp_path / name, answers))] for name, answers in (("a", SAID), ("b", worse))]
     found = compare_runs(*runs)
     (row,) = comparison_table(found).groups[0]
     assert found.marked == 1 and [cell.text for cell in row][-1] == "worse" and row[HEAD.index("B - A")].best
     text = markdown(found)
-    assert "**+100.0 points**" in text and "**worse**" in text and "1 difference tested, 1 marked" in text
+    assert "**+80.0 points**" in text and "**worse**" in text and "1 difference tested, 1 marked" in text
     assert compare_runs(*runs[::-1]).tasks[0].scores[0].verdict == "better"
+
+
+def test_items_that_all_changed_alike_have_no_interval(tmp_path):
+    nothing = dict.fromkeys(SAID, "")
+    a, b = ([read_run(words_folder(tmp_path / n, answers))] for n, answers in (("a", SAID), ("b", nothing)))
+    text = markdown(compare_runs(a, b))
+    assert "| +100.0 points | no spread | 4 | 0 / 4 / 0 | 0.125 |" in text and "No spread: all items" in text
 
 
 def test_texts_that_would_break_a_table_do_not(tmp_path):
