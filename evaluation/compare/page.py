@@ -47,16 +47,15 @@ def _table(comparison: Comparison) -> str:
     head += "<th>worse · better</th>" + "".join(_cell(Cell(name), "th") for name in HEAD[5:])
     rows = []
     for task, group in zip(comparison.tasks, comparison_table(comparison).groups, strict=True):
-        limit = {score.meta.unit: _limit(task.scores, score) for score in task.scores}
         for i, (score, cells) in enumerate(zip(task.scores, group, strict=True)):
             columns = [_cell(one, "td") for one in cells]
             if i == 0 and (task.better or task.worse):
                 columns[0] = f'<td class="name"><a href="#{_anchor(task)}">{escaped(cells[0].text)}</a>' + (
                     f"<small>{escaped(cells[0].small)}</small></td>" if cells[0].small else "</td>"
                 )
-            columns.insert(5, f"<td>{_figure(score, limit[score.meta.unit])}</td>")
+            columns.insert(5, f"<td>{_figure(score, _limit(task.scores, score))}</td>")
             rows.append(f"<tr{' class=first' if i == 0 else ''}>{''.join(columns)}</tr>")
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="scroll"><table class="compared"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _limit(scores: Sequence[ScorePair], like: ScorePair) -> float:
@@ -75,7 +74,7 @@ def _figure(score: ScorePair, limit: float) -> str:
 
 
 def _cell(one: Cell, tag: str) -> str:
-    marks = ["name"] * one.name + ["best"] * one.best
+    marks = ["name"] * one.name + ["best"] * one.best + ["codec"] * (tag == "th" and not one.name)
     small = f"<small>{escaped(one.small)}</small>" if one.small else ""
     text = escaped(one.text)
     if " ± " in text:

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from evaluation.compare import page
-from evaluation.compare.pairing import compare_runs
+from evaluation.compare.paired import Difference
+from evaluation.compare.pairing import ScoreMeta, ScorePair, compare_runs
 from evaluation.compare.run import read_run
 from tests.evaluation.compare.folders import SAID, words_folder
 from tests.evaluation.report.test_write import Reader
@@ -31,6 +32,18 @@ def test_it_opens_from_disk_with_everything_inside(folders):
     assert "one &lt;b&gt;two" in html and "http" not in re.sub(r"base64,[^\"]*", "", html)
     assert html.index("B is better") < html.index("B is worse") and "today" in html
     assert "one in 20 would be marked by chance" in html
+
+
+def test_scores_of_one_unit_have_scales_of_their_own():
+    percent, plain = ({"metric": "m", "direction": "higher", "percent": p, "unit": ""} for p in (True, False))
+
+    def pair(meta, low, high):
+        found = Difference((low + high) / 2, low, high, 1.0, "items", 1, 1, 1, 1.0)
+        return ScorePair(ScoreMeta("s", **meta), (0.0,), (0.0,), 3, found)
+
+    none = ScorePair(ScoreMeta("s", **plain), (0.0,), (0.0,), 0, None)
+    scores = [pair(plain, -1.0, 2.0), pair(plain, -4.0, 0.5), none, pair(percent, 0.0, 0.1), pair(percent, -0.3, 0.1)]
+    assert [page._limit(scores, score) for score in scores] == [2.0, 4.0, 0.0, 0.3, 0.3]
 
 
 def test_a_sound_outside_the_folder_is_not_read(folders):
