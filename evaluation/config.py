@@ -132,9 +132,11 @@ def parse_config(arguments: Sequence[str], program: str) -> EvaluationConfig:
     Raises:
         UserError: An option is unknown, lacks a value or is out of its range.
     """
-    parser = _Parser(
+    parser = Parser(
         prog=program, allow_abbrev=False, argument_default=argparse.SUPPRESS,
         description="Run evaluation suites: scores beside chance and the untrained model, and a report.",
+        epilog=f"Finished evaluations: `{program} compare A B` tells what differs, `{program} average A1 A2 A3` the "
+        "mean over runs.",
     )  # fmt: skip
     for name, option in options().items():
         flags = (option.flag, "-o") if name == "out" else (option.flag,)
@@ -190,7 +192,7 @@ def _option(name: str, hint: Any, comment: str) -> Option:
     return Option(f"--{name.replace('_', '-')}", kind, several, optional, comment)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Its errors are worded as those of every other part."""
 
     def error(self, message: str) -> NoReturn:

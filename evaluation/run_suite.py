@@ -2,6 +2,8 @@
 
     python evaluation/run_suite.py --model PATH --suite starter few_shot --shots 0 1 4 --limit 40 --out DIR
 
+    python evaluation/run_suite.py compare DIR OTHER_DIR
+
 Writes results.json, results.md, report.html, samples.jsonl and audio/ into DIR. All that a model generated, a codec
 decoded or a judge measured is kept in DIR/cache under a key of what it depends on: run again, and nothing is computed
 twice.
@@ -25,6 +27,7 @@ from codec.io.errors import UserError  # noqa: E402
 from codec.io.hub import local_folder  # noqa: E402
 from codec.io.locks import locked  # noqa: E402
 from codec.io.terminal import run_program, shown  # noqa: E402
+from evaluation.compare.command import is_asked, run_word  # noqa: E402
 from evaluation.config import EvaluationConfig, find_device, parse_config  # noqa: E402
 from evaluation.report.progress import Progress, running  # noqa: E402
 
@@ -295,7 +298,7 @@ def _one_line(entry: dict[str, Any], beside: bool) -> str:
 
 
 def evaluate(arguments: Sequence[str], program: str) -> None:
-    """Run the evaluation that a command line means.
+    """Run the evaluation that a command line means, or compare finished ones (`compare`, `average`).
 
     Args:
         arguments: The options, as people write them.
@@ -304,7 +307,10 @@ def evaluate(arguments: Sequence[str], program: str) -> None:
     Raises:
         UserError: As `run` does.
     """
-    run(parse_config(arguments, program))
+    if is_asked(arguments):
+        run_word(arguments, program)
+    else:
+        run(parse_config(arguments, program))
 
 
 def main() -> None:

@@ -48,6 +48,9 @@ class Prediction:
     unparsed: int = 0
     # number of references without words, where words are compared
     empty_references: int = 0
+    # (amount, weight) of each answer, whose sums' ratio is the metric; None for one that nothing is measured of. Empty
+    # for a distance of distributions between originals
+    measured: list[tuple[float, float] | None] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ def compare(
     """The score of predictions, one for each item (None: nothing could be extracted)."""
     metric, references = METRICS[score.metric], _references(task, score, items, extractor)
     unparsed = sum(prediction is None for prediction in predictions)
-    estimate = metric.score(predictions, references, extractor.each(score))
-    return Prediction(estimate, predictions, references, unparsed, metric.empty(references))
+    estimate, measured = metric.scored(predictions, references, extractor.each(score))
+    return Prediction(estimate, predictions, references, unparsed, metric.empty(references), measured)
 
 
 def chance(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> float | None:

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from codec.io.errors import UserError
 from codec.io.files import file_name_of, replace_file
 from evaluation.cache import CannotGoOn
@@ -106,7 +108,7 @@ def _write_samples(
             "predictions": {
                 row.score.name: {
                     "read": _text_alone(row.model.predictions[i]), "reference": _text_alone(row.model.references[i]),
-                    "original": _text_alone(originals.get(item.id)),
+                    "original": _text_alone(originals.get(item.id)), "measured": _plain_pair(row.model.measured[i]),
                 }
                 for row, originals in zip(rows, of_originals, strict=True)
             },
@@ -130,6 +132,11 @@ def _by_item(items: Sequence[Item], original: Prediction | None) -> dict[str, An
         return {}
     readable = [item.id for item in items if not item.unreadable]
     return dict(zip(readable, original.predictions, strict=True))
+
+
+def _plain_pair(measured: tuple[float, float] | None) -> list[float] | None:
+    """(amount, weight) as JSON can hold it; None where there is none, or where it is no number."""
+    return [float(x) for x in measured] if measured is not None and np.all(np.isfinite(measured)) else None
 
 
 def _text_alone(prediction: Any) -> str | None:

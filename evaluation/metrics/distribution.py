@@ -26,12 +26,15 @@ class FrechetDistance(Metric):
     bootstrap over clips.
     """
 
-    def score(self, predictions: Sequence[Any], references: Sequence[Any], each: Each = map) -> Estimate:
+    def scored(
+        self, predictions: Sequence[Any], references: Sequence[Any], each: Each = map
+    ) -> tuple[Estimate, list[tuple[float, float] | None]]:
+        """The distance; a single clip has none."""
         pairs = [(p, r) for p, r in zip(predictions, references, strict=True) if p and r]
         if len(pairs) < LEAST_CLIPS:
-            return Estimate(None, None, len(pairs))
+            return Estimate(None, None, len(pairs)), [None] * len(predictions)
         actual, expected = (np.asarray(side, dtype=np.float64) for side in zip(*pairs, strict=True))
-        return frechet_estimate(actual, expected)
+        return frechet_estimate(actual, expected), [None] * len(predictions)
 
     def ceiling(self, references: Sequence[Any]) -> Estimate:
         """The distance of two halves of the originals: what so few clips differ by themselves."""

@@ -44,10 +44,17 @@ class Metric:
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any], each: Each = map) -> Estimate:
         """The score over items, with its standard error; items without a measurement do not count in n."""
+        return self.scored(predictions, references, each)[0]
+
+    def scored(
+        self, predictions: Sequence[Any], references: Sequence[Any], each: Each = map
+    ) -> tuple[Estimate, list[tuple[float, float] | None]]:
+        """The same, and (amount, weight) of each item; None for items without a measurement."""
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions but {len(references)} references")
-        measured = [pair for pair in each(self.measure, predictions, references) if pair is not None]
-        return ratio([a for a, _ in measured], [w for _, w in measured], self.transform)
+        measured = list(each(self.measure, predictions, references))
+        known = [pair for pair in measured if pair is not None]
+        return ratio([a for a, _ in known], [w for _, w in known], self.transform), measured
 
     def empty(self, references: Sequence[Any]) -> int:
         """How many references hold no word, where words are compared: the score treats them apart."""

@@ -81,6 +81,23 @@ def scale_svg(score: Mapping, limits: tuple[float, float]) -> str:
     return f'<svg class="scale" viewBox="0 0 240 24" role="img" aria-label="score on its scale">{"".join(parts)}</svg>'
 
 
+def difference_svg(value: float, ends: tuple[float, float], limit: float) -> str:
+    """A difference on a line with 0 in its middle: the interval as a bar, the difference as a dot.
+
+    Args:
+        value: The difference, so that above 0 is better.
+        ends: Of its interval.
+        limit: Value at the right end; its negative is at the left.
+    """
+    low, high, at = (120 + 114 * max(-1.0, min(1.0, x / limit)) if limit else 120.0 for x in (*sorted(ends), value))
+    return (
+        '<svg class="scale" viewBox="0 0 240 24" role="img" aria-label="difference with its interval">'
+        '<line class="axis" x1="6" x2="234" y1="12" y2="12"/><line class="chance" x1="120" x2="120" y1="3" y2="21"/>'
+        f'<line class="error" x1="{low:.1f}" x2="{high:.1f}" y1="12" y2="12"/>'
+        f'<circle class="model" cx="{at:.1f}" cy="12" r="5"/></svg>'
+    )
+
+
 def data_uri(content: bytes, kind: str) -> str:
     """Bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

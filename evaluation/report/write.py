@@ -12,7 +12,9 @@ import jiwer
 
 from codec.io.files import write_text
 from evaluation.report import comparison, figures
+from evaluation.report.page import html_page
 from evaluation.report.plots import Point, shots_plot
+from evaluation.report.precision import told_apart
 from evaluation.report.sounds import sound_figure as _sound
 from evaluation.report.sounds import waveform_of as _waveform
 from evaluation.report.text import LONGEST, left_out, shown
@@ -36,8 +38,6 @@ _OF_CODECS = """± is one standard error, and the best codec is bold; what lies 
 what a codec without loss has. Chance is another clip in the place of the right one or, for predicted opinions, noise
 with the clip's spectrum. Of tokens, originals are the log-mel spectrum at the stream's rate, and chance is what tokens
 have that know nothing."""
-
-_CSS = Path(__file__).with_name("report.css")
 
 
 def write_report(results: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def markdown(results: Mapping) -> str:
         "silence is right there, and each recognised word counts as an error.",
         "",
     ]
+    lines += [sentence, ""] if (sentence := told_apart(results["tasks"])) else []
     return "\n".join(lines).lstrip("\n")
 
 
@@ -136,8 +137,6 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     }
     if together and "model" not in results:
         del facts["Size"], facts["Fingerprint"]
-    facts = {key: value for key, value in facts.items() if value}
-    listed = "".join(f"<div><dt>{_e(key)}</dt><dd>{_e(value)}</dd></div>" for key, value in facts.items())
     about = " ".join(s["about"] for s in results["suites"])
     budget = [AUDIO_BUDGET * max(1, len(results.get("codecs", ())) // 2)]
     by_task: dict[str, list[Mapping]] = {}  # one section for all numbers of shots
@@ -156,32 +155,16 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     overview = (f"<h2>All codecs</h2>{comparison.html_codecs(results)}<nav>{links}</nav>" if together else "") + (
         f"<h2>All scores</h2>{_legend()}{_table(alone, titles=True)}" if alone else ""
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Evaluation of {_e(name)}</title>
-<style>
-{_CSS.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<div class="eyebrow">UniAudio evaluation</div>
-<h1>{_e(name)}</h1>
-<p class="soft">{_e(about)}</p>
-<dl class="facts">{listed}</dl>
-</header>
-<main>
-{overview}
-<p class="soft">{_OF_CODECS if together and not alone else _OF_MODELS}</p>
-{sections}
-</main>
-<footer><details><summary>How this was measured: settings, versions, machine</summary>
-<pre>{html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))}</pre></details></footer>
-</body>
-</html>
-"""
+    certainty = told_apart(results["tasks"])
+    certainty = f'<p class="soft">{_e(certainty)}</p>\n' if certainty else ""
+    about_numbers = _OF_CODECS if together and not alone else _OF_MODELS
+    settings = html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))
+    return html_page(
+        f"Evaluation of {name}", name, about, facts,
+        f'{overview}\n<p class="soft">{about_numbers}</p>\n{certainty}{sections}',
+        f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
+        "</details>",
+    )  # fmt: skip
 
 
 def _legend() -> str:

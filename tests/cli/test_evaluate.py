@@ -63,11 +63,21 @@ def test_mistakes_are_one_line_that_names_the_help(asked, uniaudio, arguments, s
     assert result.err.count("\n") == 1 and not asked
 
 
+@pytest.mark.parametrize("word", ["compare", "average"])
+def test_finished_evaluations_are_read_not_run(asked, uniaudio, word, tmp_path):
+    result = uniaudio("evaluate", word, tmp_path / "a", tmp_path / "b")
+    assert result.status == 2 and f"{tmp_path / 'a'}: no such folder" in result.err and not asked
+    assert result.err.count("\n") == 1
+    result = uniaudio("evaluate", word, "--help")
+    assert result.status == 0 and result.out.startswith(f"usage: uniaudio evaluate {word}")
+
+
 def test_help_says_what_every_option_is_for(asked, uniaudio):
     result = uniaudio("evaluate", "--help")
     assert result.status == 0 and result.out.startswith("usage: uniaudio evaluate") and not asked
     listed = result.out.partition("options:")[2]
     assert listed.count("\n  -") == 17
+    assert "uniaudio evaluate compare A B" in " ".join(listed.split())
 
 
 @pytest.mark.parametrize("option", ["--untrained-limit", "--seed", "--shots", "--suite", "--out", "--device"])

@@ -3,18 +3,22 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from auditory_sentences.token_store import TokenStore
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
 from codec.io.errors import UserError
+from codec.tokens import AudioTokens
 from evaluation import run_suite
 from evaluation.config import EvaluationConfig
 from evaluation.items import ItemBuilder
 from evaluation.recordings import Recordings, Relocated
 from evaluation.task import Data, EvalTask, Score, load_task
 from lm.words import normalise_words
+from tests import ROOT
 from tests.factories.store import tiny_store
 
 
@@ -47,8 +51,8 @@ def test_several_stores_are_asked_as_one(store, tmp_path):
     (tmp_path / "run/model").mkdir(parents=True)
     (tmp_path / "run/recipe.yaml").write_text(f"store: [{tmp_path}/a, {tmp_path}/b]\n")
     task = load_task("asr")
-    for given in ([tmp_path / "a", tmp_path / "b"], None):
-        joined = run_suite._item_builder(EvaluationConfig(tmp_path / "run/model", store=given), [task])
+    for stores in ([tmp_path / "a", tmp_path / "b"], None):
+        joined = run_suite._item_builder(EvaluationConfig(tmp_path / "run/model", store=stores), [task])
         assert [item.id for item in joined.items(task, 1, 5)] == [i.id for i in ItemBuilder(store).items(task, 1, 5)]
     (tmp_path / "run/recipe.yaml").write_text("store: 7\n")
     with pytest.raises(UserError, match="names no token store but 7"):
@@ -69,6 +73,58 @@ def test_a_smaller_limit_is_the_beginning_of_a_larger_one(store):
     builder, task = ItemBuilder(store), load_task("music_caption")
     ids = [item.id for item in builder.items(task, 0, None)]
     assert [item.id for item in builder.items(task, 0, 3)] == ids[:3] and len(ids) > 3
+
+
+@pytest.fixture(scope="module")
+def served(store):
+    """The shipped tasks that the store has clips for."""
+    names = sorted(path.stem for path in (ROOT / "evaluation/tasks").glob("*.yaml"))
+    tasks = [load_task(name) for name in names]
+    return [task for task in tasks if _serves(store, task)]
+
+
+def _serves(store, task):
+    try:
+        return bool(ItemBuilder(store).positions(task, None))
+    except UserError:
+        return False
+
+
+def test_the_store_serves_every_kind_of_task(served):
+    kinds = {task.request.partition(":")[0] for task in served} | {"shots" for task in served if max(task.shots) > 0}
+    assert kinds >= {
+        "asr", "tts", "text_only", "classification", "audio_qa", "audio_yes_no", "sound_caption", "sound_generation",
+        "music_caption", "music_generation", "speech_caption", "reconstruction", "tokens", "shots",
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_first_items_of_any_task_stay_when_the_limit_grows(store, served, data):
+    """Also their prompts, examples and right answers: results at a smaller limit are a part of those at a larger."""
+    task = data.draw(st.sampled_from(served))
+    shots = data.draw(st.sampled_from(task.shots))
+    builder = ItemBuilder(store, data.draw(st.integers(0, 3)))
+    few, more = data.draw(st.integers(1, 12)), data.draw(st.none() | st.integers(12, 24))
+    positions = builder.positions(task, more)
+    assert builder.positions(task, few) == positions[:few] and len(set(positions)) == len(positions)
+    if task.is_of_tokens:  # measured on clips: there are no requests
+        return
+    first, all_of_them = builder.items(task, shots, few), builder.items(task, shots, more)
+    assert [_asked(item) for item in first] == [_asked(item) for item in all_of_them[:few]]
+    assert len(first) == min(few, len(all_of_them))
+
+
+def _asked(item):
+    """All that a model is asked and all that is right."""
+
+    def plain(content):
+        if not isinstance(content, AudioTokens):
+            return content
+        return content.num_samples, {name: ids.tolist() for name, ids in content.streams.items()}
+
+    request = [(segment.role, plain(segment.content)) for segment in item.sentence.segments]
+    return item.id, item.role, request, plain(item.answer), item.targets
 
 
 def test_the_request_holds_no_answer(store):
