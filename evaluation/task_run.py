@@ -87,6 +87,7 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
         "name": score.name, "metric": score.metric, "scorer": score.scorer, "about": score.about, "unit": metric.unit,
         "direction": metric.direction, "percent": metric.percent, **plain(row.model), "chance": row.chance,
         "untrained": plain(row.untrained), "original": plain(row.original), "codec": plain(row.codec),
+        **({"published": score.published.entry(metric.percent)} if score.published else {}),
     }  # fmt: skip
 
 

@@ -42,7 +42,7 @@ REMOVED: dict[str, dict[str, Any]] = {
 ADDED: dict[str, dict[str, Any]] = {
     "EvalTask": {"training": 600},
     "GenerationSettings": {"max_seconds": None},
-    "Score": {"measure": "", "of": "", "stream": ""},
+    "Score": {"measure": "", "of": "", "published": None, "stream": ""},
 }
 # former part of a tensor's name in an engine's state -> present part
 TENSORS = {"listener": "audio_llm", "judge": "output"}

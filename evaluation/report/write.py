@@ -78,6 +78,8 @@ def markdown(results: Mapping) -> str:
         "silence is right there, and each recognised word counts as an error.",
         "",
     ]
+    if sources := _sources(results["tasks"]):
+        lines += [f"Published, on data and with judges that differ from these: {_cell('; '.join(sources))}.", ""]
     return "\n".join(lines).lstrip("\n")
 
 
@@ -87,24 +89,44 @@ def _codecs_named(results: Mapping) -> str:
 
 
 def _rows(tasks: Sequence[Mapping]) -> list[str]:
-    head = "| task | shots | score | better | model | untrained | chance | originals | codec | n | unparsed |"
-    lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    extra = _extra_columns(tasks)
+    added, empty = "".join(f" {name.lower()} |" for name in extra.values()), " |" * len(extra)
+    head = f"| task | shots | score | better | model | untrained | chance | originals | codec |{added} n | unparsed |"
+    lines = [head, "|---|--:|---|---|--:|--:|--:|--:|--:|" + "--:|" * len(extra) + "--:|--:|"]
     for task in tasks:
         title = _cell(task["title"])
         if "skipped" in task:
-            lines.append(f"| {title} | {task['shots']} | skipped: {_cell(task['skipped'])} | | | | | | | 0 | |")
+            lines.append(f"| {title} | {task['shots']} | skipped: {_cell(task['skipped'])} | | | | | | |{empty} 0 | |")
         for score in task["scores"]:
             cells = [shown(score, value) for value in _values(score)]
             if score["untrained"] and score["untrained"]["n"] != task["n"]:
                 cells[1] += f" (n {score['untrained']['n']})"
+            cells += [shown(score, score.get(key)) for key in extra]
             n = f"{score['n']}{_notes(score, task, ' (', ')')}"
             row = [title, task["shots"], _cell(score["name"]), score["direction"], *cells, n, score["unparsed"]]
             lines.append("| " + " | ".join(map(str, row)) + " |")
         if task.get("left_out"):
             lines.append(
-                f"| {title} | {task['shots']} | left out: {_cell('; '.join(left_out(task)))} | | | | | | | | |"
+                f"| {title} | {task['shots']} | left out: {_cell('; '.join(left_out(task)))} | | | | | | | |{empty} |"
             )
     return lines
+
+
+def _extra_columns(tasks: Sequence[Mapping]) -> dict[str, str]:
+    """Key of a score -> heading of its column, of those that some score of the tasks has."""
+    scores = [score for task in tasks for score in task["scores"]]
+    columns = {"text_model": "Text model", "published": "Published"}
+    return {key: heading for key, heading in columns.items() if any(score.get(key) for score in scores)}
+
+
+def _sources(tasks: Sequence[Mapping]) -> list[str]:
+    """Whose the published numbers are and where they stand, a sentence each."""
+    found: dict[str, None] = {}
+    for task in tasks:
+        for score in task["scores"]:
+            if published := score.get("published"):
+                found[f"{task['title']}, {score['name']}: {published['of']} ({published['source']})"] = None
+    return list(found)
 
 
 def _values(score: Mapping) -> list[Mapping | float | None]:
@@ -167,6 +189,7 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
 <main>
 {overview}
 <p class="soft">{_OF_CODECS if together and not alone else _OF_MODELS}</p>
+{_published(results)}
 {sections}
 </main>
 <footer><details><summary>How this was measured: settings, versions, machine</summary>
@@ -174,6 +197,14 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
 </body>
 </html>
 """
+
+
+def _published(results: Mapping) -> str:
+    sources = _sources(results["tasks"])
+    if not sources:
+        return ""
+    said = "Published numbers are of other models, and of data and judges that differ from these"
+    return f'<p class="soft">{said}: {_e("; ".join(sources))}.</p>'
 
 
 def _legend() -> str:
@@ -194,7 +225,9 @@ def _legend() -> str:
 
 
 def _table(tasks: Sequence[Mapping], titles: bool) -> str:
-    columns = ("Model", "Untrained", "Chance", "Originals", "Codec", "n", "Unparsed")
+    extra = _extra_columns(tasks)
+    columns = ("Model", "Untrained", "Chance", "Originals", "Codec", *extra.values(), "n", "Unparsed")
+    span = len(columns) + 1
     head = "".join(f"<th>{c}</th>" for c in columns)
     rows, seen = [], set()
     for task in tasks:
@@ -204,13 +237,15 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
         shots = f"{task['shots']} shot{'s' * (task['shots'] != 1)}"
         several = sum(other["task"] == task["task"] for other in tasks) > 1
         if "skipped" in task:
+            why = f"not evaluated: {_e(task['skipped'])}"
             rows.append(f'<tr class="first"><td class="name">{link}<small>{shots}</small></td>'
-                        f'<td class="skipped" colspan="8">not evaluated: {_e(task["skipped"])}</td></tr>')  # fmt: skip
+                        f'<td class="skipped" colspan="{span}">{why}</td></tr>')  # fmt: skip
         for i, score in enumerate(task["scores"]):
             name = f"{score['name']}, {shots}" if several or task["shots"] else score["name"]
             label = f"{link if i == 0 else ''}<small>{_e(name)}</small>"
             cells = [f"<td>{_number(score, value, task['n'])}</td>" for value in _values(score)]
             cells[0] = f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>'
+            cells += [f"<td>{_number(score, score.get(key), task['n'])}{_whose(score, key)}</td>" for key in extra]
             unparsed = f"<td{' class=warn' if score['unparsed'] else ''}>{score['unparsed']}</td>"
             scale = figures.scale_svg(score, _limits(score))
             rows.append(
@@ -218,17 +253,22 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
                 f"{''.join(cells)}<td>{score['n']}{_notes(score, task, '<small>', '</small>')}</td>{unparsed}</tr>"
             )
         if task.get("left_out"):
-            rows.append(f'<tr><td class="name"></td><td class="skipped" colspan="8">left out: '
+            rows.append(f'<tr><td class="name"></td><td class="skipped" colspan="{span}">left out: '
                         f"{_e('; '.join(left_out(task)))}</td></tr>")  # fmt: skip
     head = f'<tr><th class="name">{"Task" if titles else "Score"}</th><th></th>{head}</tr>'
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _whose(score: Mapping, key: str) -> str:
+    """Whose a published number is."""
+    return f"<small>{_e(score[key]['of'])}</small>" if key == "published" and score.get(key) else ""
 
 
 def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
     text = _e(shown(score, value))
     if " ± " in text:
         text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
-    fewer = isinstance(value, Mapping) and value is not score and value["n"] != n
+    fewer = isinstance(value, Mapping) and value is not score and value.get("n", n) != n
     return text + (f"<small>of {value['n']}</small>" if fewer else "")
 
 
