@@ -103,7 +103,8 @@ def lm_eval_version() -> str | None:
 
 
 def evaluate_text(
-    tasks: TextTasks, task: TextTask, model: HarnessModel | None, beside: HarnessModel | None, limit: int | None, seed: int
+    tasks: TextTasks, task: TextTask, model: HarnessModel | None, beside: HarnessModel | None, limit: int | None,
+    seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate one task or group of tasks.
 
@@ -121,7 +122,8 @@ def evaluate_text(
     """
     entry: dict[str, Any] = {
         "task": task.task, "version": 1, "fingerprint": tasks.fingerprint(task), "title": task.title or task.task,
-        "about": task.about, "shots": task.shots or 0, "shots_asked": task.shots or 0, "generation": {}, "n": 0, "scores": [],
+        "about": task.about, "shots": task.shots or 0, "shots_asked": task.shots or 0, "generation": {}, "n": 0,
+        "scores": [],
     }  # fmt: skip
     if model is None:
         return entry | {"skipped": f"'{task.task}' {NOT_INSTALLED}"}
@@ -197,6 +199,8 @@ def _scores(made: Mapping[str, Any], task: TextTask, names: Sequence[str]) -> li
             if metric in _OF_TEXTS:
                 pairs = np.array([sample[metric] for sample in samples], dtype=float)
                 estimate = ratio(-pairs[:, 0], pairs[:, 1], _OF_TEXTS[metric])
+            else:
+                estimate = _with_error(estimate, [sample.get(metric) for sample in samples])
             percent = metric in _SHARES
             published = task.published.get(label)
             found.append({
@@ -204,9 +208,18 @@ def _scores(made: Mapping[str, Any], task: TextTask, names: Sequence[str]) -> li
                 "about": "", "unit": "%" if percent else "", "percent": percent,
                 "direction": "lower" if better is False else "higher", **asdict(estimate),
                 "unparsed": 0, "empty_references": 0, "chance": _chance(made, of_name, metric), "untrained": None,
-                "original": None, "codec": None, "text_model": None, "published": published and published.entry(percent),
+                "original": None, "codec": None, "text_model": None,
+                "published": published and published.entry(percent),
             })  # fmt: skip
     return found
+
+
+def _with_error(estimate: Estimate, values: Sequence[Any]) -> Estimate:
+    """The same with the standard error of all our scores, where it is the mean over items: not 0 if all are right."""
+    if not values or not all(isinstance(value, float | int) for value in values):
+        return estimate
+    ours = ratio([float(value) for value in values], [1.0] * len(values))
+    return ours if ours.value is not None and np.isclose(ours.value, estimate.value) else estimate
 
 
 def _chance(made: Mapping[str, Any], names: Sequence[str], metric: str) -> float | None:
@@ -249,7 +262,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tasks_in(path: Path) -> list[str]:
-    """Names of the tasks or groups that a YAML file of the harness describes; its tags (!function) mean nothing here."""
+    """Names of the tasks or groups that a YAML file of the harness describes; its tags (!function) are not read."""
     import yaml
 
     class Loader(yaml.SafeLoader):
