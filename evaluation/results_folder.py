@@ -12,8 +12,8 @@ from codec.io.files import inside, remove_leftovers
 from codec.io.reading import load_json, read_json_lines, read_text
 from codec.io.terminal import shown
 
-RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE = (
-    "results.json", "samples.jsonl", "results.md", "report.html", "audio", "cache",
+RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE, DATASETS = (
+    "results.json", "samples.jsonl", "results.md", "report.html", "audio", "cache", "datasets",
 )  # fmt: skip
 
 

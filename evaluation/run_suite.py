@@ -29,6 +29,7 @@ from evaluation.config import EvaluationConfig, find_device, parse_config  # noq
 from evaluation.report.progress import Progress, running  # noqa: E402
 
 if TYPE_CHECKING:
+    from auditory_sentences.builders.prompts import PromptBank
     from codec.streams import StreamSpec
     from evaluation.cache import Cache
     from evaluation.items import ItemBuilder
@@ -74,6 +75,7 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
     with locked(out, "an evaluation"):
         from evaluation.cache import Cache
         from evaluation.results_folder import CACHE, ResultsFolder, identity_of
+        from evaluation.runner import CodecRunner
 
         folder = ResultsFolder(out, config.force)
         fingerprints = [(task.task, k, task.fingerprint) for task, k in jobs]
@@ -85,6 +87,8 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
             _require_some(builder, tasks)
         text.require_known()
         runners = _Runners(config, tasks, cache, device)
+        if builder and hasattr(builder.store, "encode_with") and runners.model:
+            builder.store.encode_with(CodecRunner(runners.model.uniaudio.codec, cache))
         progress = Progress(quiet)
         with running(progress):
             return _run(config, folder, suites, jobs, text, cache, builder, runners, progress)
@@ -279,13 +283,30 @@ def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBu
     from auditory_sentences.token_store import open_stores
     from evaluation.items import ItemBuilder
     from evaluation.recordings import Recordings, Relocated
-    from uniaudio.release_prompts import bank_of
+    from evaluation.results_folder import DATASETS
 
+    datasets = [task.dataset for task in tasks if task.dataset is not None]
+    if datasets and config.store is None:
+        from evaluation.datasets.encoded_clips import EncodedClips
+
+        if len(datasets) < len(tasks):
+            raise UserError(
+                "these suites have tasks with a data set of their own and others without; evaluate them one after the "
+                "other, or give a token store of all (--store)"
+            )
+        store = EncodedClips(datasets, config.corpus, Path(config.out) / DATASETS)
+        return ItemBuilder(store, config.seed, _bank_of(config))
     if config.store is None and config.corpus and all(task.is_of_codec for task in tasks):
         return ItemBuilder(Recordings(config.corpus), config.seed)
     store = open_stores(_stores_of(config.model) if config.store is None else config.store)
-    bank = bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None
-    return ItemBuilder(Relocated(store, config.corpus) if config.corpus else store, config.seed, bank)
+    return ItemBuilder(Relocated(store, config.corpus) if config.corpus else store, config.seed, _bank_of(config))
+
+
+def _bank_of(config: EvaluationConfig) -> PromptBank | None:
+    """The model's own prompts; None where no model is evaluated."""
+    from uniaudio.release_prompts import bank_of
+
+    return bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None
 
 
 def _stores_of(model) -> list[str]:

@@ -19,6 +19,7 @@ from codec.io.numbers import Count, Name, Range
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
+from evaluation.datasets.task_dataset import TaskDataset
 from evaluation.metrics.registry import METRICS
 from evaluation.token_measures.registry import TOKEN_MEASURES
 from lm.generation.settings import GenerationSettings
@@ -215,6 +216,8 @@ class EvalTask:
     shots: tuple[Shots, ...] = (0,)
     # the classes, for the request classification
     classification: Classification | None = None
+    # the data set that its clips are of, unless a token store is given; none: those of the store or corpus
+    dataset: TaskDataset | None = None
     # of the request tokens: training clips that a measure is fitted to, at most; of dev clips a quarter of that
     training: Count = 600
 
@@ -230,6 +233,8 @@ class EvalTask:
         _require_once("shots", self.shots, "it lists twice")
         if self.classification and any(s.label not in ("", self.classification.label) for s in self.scores):
             raise ValueError(f"the scores must have the label of the classification, '{self.classification.label}'")
+        if self.dataset and self.data.source != self.dataset.name:
+            raise ValueError(f"'data' must have 'source: {self.dataset.name}', the name of the task's data set")
         self._check_request()
 
     def _check_request(self) -> None:
