@@ -29,8 +29,8 @@ class EvaluationConfig:
 
     # model folder, or hub id (default: $UNIAUDIO_MODEL, or starter/model, or none where --codec is given)
     model: str | Path | None = None
-    # starter, few_shot, unseen, real, text, codec, codec_reconstruction, codec_tokens, codec_real, codec_dev, or YAML
-    # files (default: starter)
+    # starter, few_shot, unseen, real, text, codec, codec_reconstruction, codec_tokens, codec_real, codec_dev,
+    # paper_seen, paper_unseen, paper_few_shot, paper_codec, or YAML files (default: starter)
     suite: tuple[str | Path, ...] = ("starter",)
     # numbers of solved examples (default: all that the tasks list)
     shots: tuple[Index, ...] | None = None
@@ -42,7 +42,8 @@ class EvaluationConfig:
     force: bool = False
     # token store, or several as one (default: what the model was trained on)
     store: tuple[str | Path, ...] | None = None
-    # recordings, folders or YAML files: where those of the store have moved, or of a codec alone
+    # recordings, folders or YAML files: where those of the store have moved, or of a codec alone; for tasks with a
+    # data set of their own what stands in the place of the hub, NAME=FOLDER or a folder of that name
     corpus: tuple[str | Path, ...] = ()
     # codecs of the tasks of codecs, side by side (default: the model's); without --model, they alone are
     # evaluated. Folders or hub ids, of ours or of DAC, EnCodec, Mimi and X-Codec in transformers, with @KBPS for fewer
