@@ -29,8 +29,8 @@ class EvaluationConfig:
 
     # model folder, or hub id (default: $UNIAUDIO_MODEL, or starter/model, or none where --codec is given)
     model: str | Path | None = None
-    # starter, few_shot, unseen, real, codec, codec_reconstruction, codec_tokens, codec_real, codec_dev, or YAML files
-    # (default: starter)
+    # starter, few_shot, unseen, real, text, codec, codec_reconstruction, codec_tokens, codec_real, codec_dev,
+    # paper_seen, paper_unseen, paper_few_shot, paper_codec, or YAML files (default: starter)
     suite: tuple[str | Path, ...] = ("starter",)
     # numbers of solved examples (default: all that the tasks list)
     shots: tuple[Index, ...] | None = None
@@ -42,12 +42,17 @@ class EvaluationConfig:
     force: bool = False
     # token store, or several as one (default: what the model was trained on)
     store: tuple[str | Path, ...] | None = None
-    # recordings, folders or YAML files: where those of the store have moved, or of a codec alone
+    # recordings, folders or YAML files: where those of the store have moved, or of a codec alone; for tasks with a
+    # data set of their own what stands in the place of the hub, NAME=FOLDER or a folder of that name
     corpus: tuple[str | Path, ...] = ()
     # codecs of the tasks of codecs, side by side (default: the model's); without --model, they alone are
     # evaluated. Folders or hub ids, of ours or of DAC, EnCodec, Mimi and X-Codec in transformers, with @KBPS for fewer
     # codebooks; opus@6 to opus@256; codec2@0.7 to codec2@3.2
     codec: tuple[str | Path, ...] = ()
+    # text model beside which the suite text sets the model, the one it grew from: folder or hub id (default: none)
+    text_model: str | Path | None = None
+    # tasks of lm-eval in the place of a suite's: names, or one folder of their YAML files
+    tasks: tuple[str | Path, ...] = ()
     # Whisper model that transcribes, folder or hub id; none that is part of the codec (default: pocketsphinx)
     recogniser: str | Path | None = None
     # folder of a YAMNet with 521 classes, yamnet.onnx, that says what a sound is (default: no such scores)

@@ -132,6 +132,9 @@ class ItemBuilder:
         described = f"{data.kind} in split '{data.split}'{labels}"
         if data.source:
             described += f" from '{data.source}'"
+        missing = getattr(self.store, "missing", {})  # of data sets (evaluation/datasets)
+        if not selected and data.source in missing:
+            raise UserError(f"the task '{task.task}' has no clips: {missing[data.source]}")
         if not selected:
             splits = Counter(clip.split for clip in clips if clip.kind == data.kind)
             there = ", ".join(f"{n} in split '{split}'" for split, n in sorted(splits.items())) or "none"

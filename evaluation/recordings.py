@@ -33,13 +33,8 @@ class Recordings:
 
     @cached_property
     def data_hash(self) -> str:
-        """Identity of the recordings: hash of what is known about each, and of its size."""
-        digest = hashlib.sha256()
-        for clip in sorted(self.clips, key=lambda clip: clip.id):
-            path = Path(clip.path)
-            known = json.loads(replace(clip, path=path.name).to_json())
-            digest.update(json.dumps([known, path.stat().st_size if path.is_file() else None]).encode())
-        return digest.hexdigest()[:16]
+        """Identity of the recordings."""
+        return hash_of_recordings(self.clips)
 
 
 class Relocated:
@@ -63,6 +58,16 @@ class Relocated:
 
     def __getitem__(self, i: int) -> StoredClip:
         return replace(self.store[i], path=self.clips[i].path)
+
+
+def hash_of_recordings(clips: Sequence[Clip]) -> str:
+    """Identity of recordings, 16 hexadecimal digits: a hash of what is known about each, and of its size."""
+    digest = hashlib.sha256()
+    for clip in sorted(clips, key=lambda clip: clip.id):
+        path = Path(clip.path)
+        known = json.loads(replace(clip, path=path.name).to_json())
+        digest.update(json.dumps([known, path.stat().st_size if path.is_file() else None]).encode())
+    return digest.hexdigest()[:16]
 
 
 def read_recordings(source: Path) -> list[Clip]:

@@ -12,8 +12,8 @@ from codec.io.files import inside, remove_leftovers
 from codec.io.reading import load_json, read_json_lines, read_text
 from codec.io.terminal import shown
 
-RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE = (
-    "results.json", "samples.jsonl", "results.md", "report.html", "audio", "cache",
+RESULTS, SAMPLES, TABLE, REPORT, AUDIO, CACHE, DATASETS = (
+    "results.json", "samples.jsonl", "results.md", "report.html", "audio", "cache", "datasets",
 )  # fmt: skip
 
 
@@ -107,6 +107,7 @@ def identity_of_parts(head: Mapping[str, Any]) -> dict[str, Any]:
     data = head["data"]
     return {
         "model": head.get("model", {}).get("fingerprint"),
+        "text_model": head.get("text_model", {}).get("fingerprint"),
         "codec": [head["codec"]["fingerprint"], head["codec"].get("decoding")],
         "codecs": [[codec["fingerprint"], codec["decoding"]] for codec in head.get("codecs", [])],
         "judges": {name: judge["version"] for name, judge in head.get("judges", {}).items()},
@@ -118,7 +119,9 @@ def _identity_in(path: Path) -> dict[str, Any]:
     text = read_text(path, "file of results")
     try:
         results = load_json(text, str(path))
-        tasks = [(task["task"], task["shots"], task["fingerprint"]) for task in results["tasks"]]
+        tasks = [
+            (task["task"], task.get("shots_asked", task["shots"]), task["fingerprint"]) for task in results["tasks"]
+        ]
         identity = identity_of([suite["suite"] for suite in results["suites"]], tasks, results["settings"])
         identity |= identity_of_parts(results)
     except (UserError, KeyError, TypeError, AttributeError) as error:

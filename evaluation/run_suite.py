@@ -32,12 +32,14 @@ from evaluation.config import EvaluationConfig, find_device, parse_config  # noq
 from evaluation.report.progress import Progress, running  # noqa: E402
 
 if TYPE_CHECKING:
+    from auditory_sentences.builders.prompts import PromptBank
     from codec.streams import StreamSpec
     from evaluation.cache import Cache
     from evaluation.items import ItemBuilder
     from evaluation.results_folder import ResultsFolder
     from evaluation.runner import Runner
     from evaluation.task import EvalTask, Suite
+    from evaluation.text.harness import TextTasks
 
 
 def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
@@ -59,11 +61,12 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
     from evaluation.task import load_suites
 
     suites, tasks = load_suites(config.suite)
+    text = _text_tasks(config, suites)
     jobs = [(task, k) for task in tasks for k in task.shots if config.shots is None or k in config.shots]
-    if not jobs:
+    if not jobs and not text.tasks:
         listed = sorted({k for task in tasks for k in task.shots})
         raise UserError(f"no task of the suite is meant for shots {list(config.shots or ())}; its tasks have {listed}")
-    if config.model is None and (not config.codec or not all(task.is_of_codec for task in tasks)):
+    if config.model is None and (text.tasks or not config.codec or not all(task.is_of_codec for task in tasks)):
         raise UserError(
             "give a model (--model), or a codec (--codec) and a suite of tasks of codecs such as codec or codec_tokens"
         )
@@ -75,22 +78,28 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
     with locked(out, "an evaluation"):
         from evaluation.cache import Cache
         from evaluation.results_folder import CACHE, ResultsFolder, identity_of
+        from evaluation.runner import CodecRunner
 
         folder = ResultsFolder(out, config.force)
         fingerprints = [(task.task, k, task.fingerprint) for task, k in jobs]
+        fingerprints += [(task.task, task.shots or 0, text.fingerprint(task)) for task in text.tasks]
         folder.require_same(identity_of([suite.suite for suite in suites], fingerprints, _settings(config, jobs)))
         cache = Cache(out / CACHE, [Path(config.untrained) / CACHE] if config.untrained else [])
-        builder = _item_builder(config, tasks)
-        _require_some(builder, tasks)
+        builder = _item_builder(config, tasks) if jobs else None
+        if builder and not text.tasks:
+            _require_some(builder, tasks)
+        text.require_known()
         runners = _Runners(config, tasks, cache, device)
+        if builder and hasattr(builder.store, "encode_with") and runners.model:
+            builder.store.encode_with(CodecRunner(runners.model.uniaudio.codec, cache))
         progress = Progress(quiet)
         with running(progress):
-            return _run(config, folder, suites, jobs, cache, builder, runners, progress)
+            return _run(config, folder, suites, jobs, text, cache, builder, runners, progress)
 
 
 def _run(
     config: EvaluationConfig, folder: ResultsFolder, suites: Sequence[Suite], jobs: Sequence[tuple[EvalTask, int]],
-    cache: Cache, builder: ItemBuilder, runners: _Runners, progress: Progress,
+    text: TextTasks, cache: Cache, builder: ItemBuilder | None, runners: _Runners, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate with everything loaded, into a folder that is locked."""
     from evaluation.codecs.runner import NO_TOKENS
@@ -111,7 +120,8 @@ def _run(
     for line in summary(fitted):
         progress.say(line)
     with Judges(cache, config.processes) as judges:
-        extractor = Extractor(judges, builder.store.clips, runners.recogniser, config.tagger)
+        clips = builder.store.clips if builder else ()
+        extractor = Extractor(judges, clips, runners.recogniser, config.tagger)
         for number, ((task, k), (asked, changes)) in enumerate(zip(jobs, fitted, strict=True), 1):
             shots = "" if task.is_of_codec else f", {k} shot{'s' * (k != 1)}"
             progress.say(f"[{number}/{len(jobs)}] {task.title}{shots} ...")
@@ -126,6 +136,7 @@ def _run(
             for reason in skips(made):
                 progress.say("      " + reason)
             results += made
+    results += _text_results(config, text, runners, cache, progress)
     if all("skipped" in result for result in results):
         raise UserError(f"nothing could be evaluated: {_reasons(results)}")
     # A codec without tokens beside others that have some: nothing that a person has to put right.
@@ -142,11 +153,49 @@ def _run(
         warnings.warn(f"{cache.folder}: {cache.damaged} damaged outputs were made again", stacklevel=3)
     if skipped:
         count = len({(result["task"], result["shots"]) for result in skipped})
-        warnings.warn(f"{count} of {len(jobs)} tasks could not be evaluated: {_reasons(skipped)}", stacklevel=3)
+        warnings.warn(
+            f"{count} of {len(jobs) + len(text.tasks)} tasks could not be evaluated: {_reasons(skipped)}", stacklevel=3
+        )
     progress.say(
         f"{folder.folder / REPORT}: {head['seconds']:.0f} s, {cache.misses} outputs made, {cache.hits} from the cache"
     )
     return written
+
+
+def _text_tasks(config: EvaluationConfig, suites: Sequence[Suite]) -> TextTasks:
+    """The tasks of lm-eval that the suites list, or that are asked for."""
+    from evaluation.text.harness import TextTasks
+
+    listed = {task.task: task for suite in suites for task in suite.text_tasks}
+    if not listed and (config.tasks or config.text_model):
+        option = "--tasks" if config.tasks else "--text-model"
+        raise UserError(f"{option} goes with a suite that has tasks of lm-eval, such as text; give --suite text too")
+    return TextTasks.named(list(listed.values()), config.tasks)
+
+
+def _text_results(
+    config: EvaluationConfig, text: TextTasks, runners: _Runners, cache: Cache, progress: Progress
+) -> list[dict[str, Any]]:
+    """The entries of the tasks of lm-eval."""
+    from evaluation.text.harness import evaluate_text, lm_eval_version
+
+    model = beside = None
+    if text.tasks and lm_eval_version():
+        from evaluation.text.harness_model import HarnessModel
+        from evaluation.text.text_models import UniAudioText
+
+        model = HarnessModel(UniAudioText(runners.model.uniaudio, runners.model.fingerprint), cache)
+        beside = HarnessModel(runners.text_model, cache) if runners.text_model else None
+    results = []
+    for number, task in enumerate(text.tasks, 1):
+        progress.say(f"[text {number}/{len(text.tasks)}] {task.title or task.task} ...")
+        started = time.monotonic()
+        entry = evaluate_text(text, task, model, beside, config.limit, config.seed)
+        results.append(entry | {"seconds": round(time.monotonic() - started, 1)})
+        progress.say(
+            "      " + (f"skipped: {entry['skipped']}" if "skipped" in entry else _one_line(results[-1], True))
+        )
+    return results
 
 
 def _settings(config: EvaluationConfig, jobs: Sequence[tuple[EvalTask, int]]) -> dict[str, Any]:
@@ -205,6 +254,11 @@ class _Runners:
             from evaluation.judges.tagger import tagger_version
 
             self.judges["tagger"] = {"source": str(config.tagger), "version": tagger_version(config.tagger)}
+        self.text_model, self.text_model_source = None, config.text_model
+        if config.text_model is not None:
+            from evaluation.text.text_models import PlainText
+
+            self.text_model = PlainText.from_pretrained(config.text_model, device)
         uniaudio = UniAudio.from_pretrained(config.model, device) if config.model is not None else None
         self.model = ModelRunner.trained(uniaudio, cache, config.seed) if uniaudio else None
         self.model_untrained = ModelRunner.untrained(uniaudio, cache, config.seed) if uniaudio else None
@@ -232,13 +286,30 @@ def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBu
     from auditory_sentences.token_store import open_stores
     from evaluation.items import ItemBuilder
     from evaluation.recordings import Recordings, Relocated
-    from uniaudio.release_prompts import bank_of
+    from evaluation.results_folder import DATASETS
 
+    datasets = [task.dataset for task in tasks if task.dataset is not None]
+    if datasets and config.store is None:
+        from evaluation.datasets.encoded_clips import EncodedClips
+
+        if len(datasets) < len(tasks):
+            raise UserError(
+                "these suites have tasks with a data set of their own and others without; evaluate them one after the "
+                "other, or give a token store of all (--store)"
+            )
+        store = EncodedClips(datasets, config.corpus, Path(config.out) / DATASETS)
+        return ItemBuilder(store, config.seed, _bank_of(config))
     if config.store is None and config.corpus and all(task.is_of_codec for task in tasks):
         return ItemBuilder(Recordings(config.corpus), config.seed)
     store = open_stores(_stores_of(config.model) if config.store is None else config.store)
-    bank = bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None
-    return ItemBuilder(Relocated(store, config.corpus) if config.corpus else store, config.seed, bank)
+    return ItemBuilder(Relocated(store, config.corpus) if config.corpus else store, config.seed, _bank_of(config))
+
+
+def _bank_of(config: EvaluationConfig) -> PromptBank | None:
+    """The model's own prompts; None where no model is evaluated."""
+    from uniaudio.release_prompts import bank_of
+
+    return bank_of(local_folder(config.model, "model", option="--model")) if config.model is not None else None
 
 
 def _stores_of(model) -> list[str]:
@@ -261,7 +332,7 @@ def _stores_of(model) -> list[str]:
     return paths
 
 
-def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
+def _parts(runners: _Runners, builder: ItemBuilder | None) -> dict[str, Any]:
     """What was evaluated, on what, with which versions: a part of results.json."""
     from evaluation.provenance import measured_with
 
@@ -272,15 +343,23 @@ def _parts(runners: _Runners, builder: ItemBuilder) -> dict[str, Any]:
             "parameters": runners.model.uniaudio.model.num_parameters(),
         }  # fmt: skip
         parts["untrained"] = {"fingerprint": runners.model_untrained.fingerprint}
-    store = builder.store
+    if runners.text_model:
+        parts["text_model"] = {
+            "source": str(runners.text_model_source), "fingerprint": runners.text_model.fingerprint,
+            "parameters": runners.text_model.parameters,
+        }  # fmt: skip
     parts["codec"] = runners.codecs[0].facts
     if len(runners.codecs) > 1:
         parts["codecs"] = [codec.facts for codec in runners.codecs]
     if runners.judges:
         parts["judges"] = runners.judges
-    parts["data"] = {
-        "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash, "clips": len(store.clips),
-    }  # fmt: skip
+    parts["data"] = {"token_store": "", "fingerprint": "", "hash": "", "clips": 0}  # text tasks alone need none
+    if builder:
+        store = builder.store
+        parts["data"] = {
+            "token_store": store.name, "fingerprint": store.fingerprint, "hash": store.data_hash,
+            "clips": len(store.clips),
+        }  # fmt: skip
     return parts | measured_with()
 
 
@@ -292,7 +371,10 @@ def _one_line(entry: dict[str, Any], beside: bool) -> str:
     for score in entry["scores"]:
         if score["value"] is not None:
             chance = f" (chance {shown(score, score['chance'])})" if beside and score["chance"] is not None else ""
-            parts.append(f"{score['name']} {shown(score, score, error=False)}{chance}")
+            text_model = f" (text model {shown(score, score['text_model'])})" if score.get("text_model") else ""
+            published = f" (published {shown(score, score['published'])})" if score.get("published") else ""
+            value = shown(score, score, error=False)
+            parts.append(f"{score['name']} {value}{text_model}{chance}{published}")
     codec = f"{entry['codec']}: " if "codec" in entry else ""
     return f"{codec}{', '.join(parts) or 'too few clips for any score'}; n {entry['n']}; {entry['seconds']} s"
 

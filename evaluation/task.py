@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from codec.io.numbers import Count, Name, Range
 from codec.io.reading import read_yaml
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
+from evaluation.datasets.task_dataset import TaskDataset
 from evaluation.metrics.registry import METRICS
 from evaluation.token_measures.registry import TOKEN_MEASURES
 from lm.generation.settings import GenerationSettings
@@ -89,6 +90,41 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A number that a paper gives for a score, shown beside it; what it was measured on is never exactly the same."""
+
+    # as it is printed, in percent where the score is
+    value: float
+    # paper and table
+    source: str
+    # whose it is
+    of: str = "UniAudio 2.0, 3B"
+
+    def __post_init__(self) -> None:
+        _require_words("source", self.source)
+
+    def entry(self, percent: bool) -> dict[str, Any]:
+        """As it stands in results.json: a share where the score is shown in percent."""
+        return {"value": self.value / 100 if percent else self.value, "of": self.of, "source": self.source}
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """A task, or a group of tasks, of lm-evaluation-harness (evaluation/text)."""
+
+    # its name there
+    task: Name
+    # solved examples; null: as many as the task says
+    shots: Shots | None = None
+    # heading in the report; empty: the name
+    title: str = ""
+    # what it tests, for readers of the report
+    about: str = ""
+    # name of a score there, such as acc -> the published number
+    published: Mapping[str, Published] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of a task: how a prediction is extracted from an answer, and the metric that compares it.
 
@@ -123,6 +159,8 @@ class Score:
     grammar: Literal["digit", "digits", "corpus", "open"] = "digits"
     # sentence for readers of the report
     about: str = ""
+    # what a paper reports for it
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         _require_words("name", self.name)
@@ -180,6 +218,8 @@ class EvalTask:
     shots: tuple[Shots, ...] = (0,)
     # the classes, for the request classification
     classification: Classification | None = None
+    # the data set that its clips are of, unless a token store is given; none: those of the store or corpus
+    dataset: TaskDataset | None = None
     # of the request tokens: training clips that a measure is fitted to, at most; of dev clips a quarter of that
     training: Count = 600
 
@@ -195,6 +235,8 @@ class EvalTask:
         _require_once("shots", self.shots, "it lists twice")
         if self.classification and any(s.label not in ("", self.classification.label) for s in self.scores):
             raise ValueError(f"the scores must have the label of the classification, '{self.classification.label}'")
+        if self.dataset and self.data.source != self.dataset.name:
+            raise ValueError(f"'data' must have 'source: {self.dataset.name}', the name of the task's data set")
         self._check_request()
 
     def _check_request(self) -> None:
@@ -259,7 +301,8 @@ class EvalTask:
     @property
     def fingerprint(self) -> str:
         """Hash of everything in the file, under the keys' first names: equal where two runs evaluated the same."""
-        return hashlib.sha256(json.dumps(first_names(self), sort_keys=True).encode()).hexdigest()[:12]
+        measured = replace(self, scores=tuple(replace(score, published=None) for score in self.scores))
+        return hashlib.sha256(json.dumps(first_names(measured), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -273,12 +316,15 @@ class Suite:
     # what the suite tests
     about: str
     # names in evaluation/tasks, or YAML files relative to the suite's
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    # tasks of lm-evaluation-harness
+    text_tasks: tuple[TextTask, ...] = ()
 
     def __post_init__(self) -> None:
         _require_plain("suite", self.suite)
-        if not self.tasks:
-            raise ValueError("'tasks' must list at least one task")
+        if not self.tasks and not self.text_tasks:
+            raise ValueError("'tasks' must list at least one task, or 'text_tasks' one of lm-eval")
+        _require_once("text_tasks", [task.task for task in self.text_tasks], "it lists twice")
 
 
 def load_task(name_or_path: str | Path) -> EvalTask:

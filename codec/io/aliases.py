@@ -40,9 +40,9 @@ REMOVED: dict[str, dict[str, Any]] = {
 }
 # class -> key that came later -> the value at which nothing is different from before
 ADDED: dict[str, dict[str, Any]] = {
-    "EvalTask": {"training": 600},
+    "EvalTask": {"dataset": None, "training": 600},
     "GenerationSettings": {"max_seconds": None},
-    "Score": {"measure": "", "of": "", "stream": ""},
+    "Score": {"measure": "", "of": "", "published": None, "stream": ""},
 }
 # former part of a tensor's name in an engine's state -> present part
 TENSORS = {"listener": "audio_llm", "judge": "output"}

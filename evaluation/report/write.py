@@ -81,6 +81,8 @@ def markdown(results: Mapping) -> str:
         "",
     ]
     lines += [sentence, ""] if (sentence := told_apart(results["tasks"])) else []
+    if sources := _sources(results["tasks"]):
+        lines += [f"Published, on data and with judges that differ from these: {_cell('; '.join(sources))}.", ""]
     return "\n".join(lines).lstrip("\n")
 
 
@@ -114,10 +116,20 @@ def _rows(tasks: Sequence[Mapping]) -> list[str]:
 def _beside(tasks: Sequence[Mapping]) -> dict[str, str]:
     """What stands beside the model in a table: key of a score in results.json -> heading of its column."""
     columns = {"untrained": "Untrained", "chance": "Chance", "given": "Unchanged", "original": "Originals"}
-    columns["codec"] = "Codec"
-    if not any(score.get("given") for task in tasks for score in task["scores"]):
-        del columns["given"]  # no answer is another version of what was given
-    return columns
+    columns |= {"codec": "Codec", "text_model": "Text model", "published": "Published"}
+    scores = [score for task in tasks for score in task["scores"]]
+    absent = [key for key in ("given", "text_model", "published") if not any(score.get(key) for score in scores)]
+    return {key: heading for key, heading in columns.items() if key not in absent}
+
+
+def _sources(tasks: Sequence[Mapping]) -> list[str]:
+    """Whose the published numbers are and where they stand, a sentence each."""
+    found: dict[str, None] = {}
+    for task in tasks:
+        for score in task["scores"]:
+            if published := score.get("published"):
+                found[f"{task['title']}, {score['name']}: {published['of']} ({published['source']})"] = None
+    return list(found)
 
 
 def _html(results: Mapping, samples: Mapping, out: Path) -> str:
@@ -161,10 +173,18 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     settings = html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))
     return html_page(
         f"Evaluation of {name}", name, about, facts,
-        f'{overview}\n<p class="soft">{about_numbers}</p>\n{certainty}{sections}',
+        f'{overview}\n<p class="soft">{about_numbers}</p>\n{_published(results)}\n{certainty}{sections}',
         f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
         "</details>",
     )  # fmt: skip
+
+
+def _published(results: Mapping) -> str:
+    sources = _sources(results["tasks"])
+    if not sources:
+        return ""
+    said = "Published numbers are of other models, and of data and judges that differ from these"
+    return f'<p class="soft">{said}: {_e("; ".join(sources))}.</p>'
 
 
 def _legend() -> str:
@@ -203,7 +223,7 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
             name = f"{score['name']}, {shots}" if several or task["shots"] else score["name"]
             label = f"{link if i == 0 else ''}<small>{_e(name)}</small>"
             cells = [f'<td class="model">{_number(score, score, task["n"])}{_relative(score)}</td>']
-            cells += [f"<td>{_number(score, score.get(key), task['n'])}</td>" for key in beside]
+            cells += [f"<td>{_number(score, score.get(key), task['n'])}{_whose(score, key)}</td>" for key in beside]
             unparsed = f"<td{' class=warn' if score['unparsed'] else ''}>{score['unparsed']}</td>"
             scale = figures.scale_svg(score, _limits(score))
             rows.append(
@@ -217,11 +237,16 @@ def _table(tasks: Sequence[Mapping], titles: bool) -> str:
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
 
 
+def _whose(score: Mapping, key: str) -> str:
+    """Whose a published number is."""
+    return f"<small>{_e(score[key]['of'])}</small>" if key == "published" and score.get(key) else ""
+
+
 def _number(score: Mapping, value: Mapping | float | None, n: int) -> str:
     text = _e(shown(score, value))
     if " ± " in text:
         text = text.replace(" ± ", '<span class="pm"> ± ') + "</span>"
-    fewer = isinstance(value, Mapping) and value is not score and value["n"] != n
+    fewer = isinstance(value, Mapping) and value is not score and value.get("n", n) != n
     return text + (f"<small>of {value['n']}</small>" if fewer else "")
 
 
