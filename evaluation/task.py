@@ -31,7 +31,8 @@ SUITES_FOLDER = Path(__file__).with_name("suites")
 
 Scorer = Literal[
     "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood",
-    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit",
+    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit", "key",
+    "tempo",
 ]  # fmt: skip
 # What each metric compares, and the scorers that deliver it.
 _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
@@ -44,11 +45,13 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "tags": ("tagger",),
     "rating": ("dnsmos", "distillmos"),
     "manner": ("edit",),
+    "key": ("key",),
+    "tempo": ("tempo",),
 }
 # These compare with what the original recording is, or is judged to be.
 OF_RECORDING = ("waveform", "pitch", "speaker", "signal_features", "tagger")
 # Judges that make numbers of a waveform (evaluation/judges/waveform_judges.py).
-JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit")
+JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit", "key", "tempo")
 _OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 
@@ -133,8 +136,9 @@ class Score:
     that an independent recogniser transcribes; "signal_classifier" the value that signal measurements point to;
     "waveform" the audio itself; "likelihood" how likely the right text is. Judges that give numbers: "pitch" the F0 of
     each frame, "speaker" an embedding of the voice, "signal_features" one of any sound, "tagger" the share of each
-    class of sound, "dnsmos" and "distillmos" a mean opinion score. "edit" length, pitch and level of speech, beside
-    those of the recording that was given. Scores of the request tokens have a measure instead of metric and scorer.
+    class of sound, "dnsmos" and "distillmos" a mean opinion score, "edit" length, pitch and level of speech, beside
+    those of the recording that was given, "key" and "tempo" those of music, beside the value of a label. Scores of the
+    request tokens have a measure instead of metric and scorer.
     """
 
     # name of the score, unique in the task
@@ -179,6 +183,8 @@ class Score:
         of_signal = self.scorer == "signal_classifier"
         if takes == "label" and not self.label and (of_signal or not self.choices):
             raise ValueError(f"the scorer '{self.scorer}' needs the key 'label'{'' if of_signal else ', or choices'}")
+        if self.scorer in ("key", "tempo") and not self.label:
+            raise ValueError(f"the scorer '{self.scorer}' needs the key 'label', whose value is right")
         phrases = [normalise_words(choice) for choice in self.choices]
         if "" in phrases or len(set(phrases)) < len(phrases) or len(phrases) == 1:
             raise ValueError("'choices' must be two or more phrases that differ by more than capitals and full stops")

@@ -13,6 +13,7 @@ import numpy as np
 
 from evaluation.judges.manner import MANNER_VERSION, manner
 from evaluation.judges.mos import DISTILLMOS_VERSION, DNSMOS_VERSION, distillmos, dnsmos
+from evaluation.judges.music import KEY_VERSION, TEMPO_VERSION, key_of, tempo_of
 from evaluation.judges.pitch import PITCH_VERSION, pitch_track
 from evaluation.judges.signal_features import FEATURES_VERSION, signal_features
 from evaluation.judges.speaker import SPEAKER_VERSION, speaker_embedding
@@ -40,6 +41,8 @@ _JUDGES: dict[str, tuple[tuple[str, ...], str, Callable[[np.ndarray], list[float
     "dnsmos": (("speechmos", "onnxruntime"), DNSMOS_VERSION, dnsmos),
     "distillmos": (("distillmos",), DISTILLMOS_VERSION, distillmos),
     "speaker": (("resemblyzer",), SPEAKER_VERSION, speaker_embedding),
+    "key": (("librosa",), KEY_VERSION, key_of),
+    "tempo": (("librosa",), TEMPO_VERSION, tempo_of),
     "edit": ((), MANNER_VERSION, manner),
     "signal_features": ((), f"signal features {FEATURES_VERSION}", _listed_features),
 }
@@ -49,7 +52,7 @@ def waveform_judge(scorer: str, tagger: str | Path | None = None) -> WaveformJud
     """The judge of a scorer.
 
     Args:
-        scorer: pitch, dnsmos, distillmos, speaker, signal_features, edit or tagger.
+        scorer: pitch, dnsmos, distillmos, speaker, signal_features, edit, key, tempo or tagger.
         tagger: Folder of the tagger (evaluation/judges/tagger.py); None where none was given.
 
     Raises:

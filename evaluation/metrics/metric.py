@@ -24,7 +24,7 @@ class Metric:
     name: str
     # words (free text), label (one of a closed set), audio (waveforms at 24 kHz), likelihood; or what a judge makes of
     # a waveform: pitch (Hz of each frame, 0 unvoiced), embedding (a vector), tags (a share of each class), manner
-    # (seconds, pitch, level), rating (a number that needs no reference)
+    # (seconds, pitch, level), key (tonic, mode), tempo (beats a minute), rating (a number that needs no reference)
     takes: str
     # which is better: higher or lower
     direction: str
