@@ -60,6 +60,19 @@ def same_class(prediction: Sequence[float] | None, reference: Sequence[float]) -
     return float(int(np.argmax(prediction)) == int(np.argmax(reference))), 1.0
 
 
+@metric("class_divergence", takes="tags", direction="lower")
+def class_divergence(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Kullback-Leibler divergence in nats of the answer's shares of classes from the original's; 0 for the same.
+
+    The "KL" of papers on sound from text, as far as the tagger is the same one: shares are made to sum to 1.
+    """
+    if not prediction or not reference:
+        return None
+    p, q = (np.asarray(shares, dtype=float) + 1e-7 for shares in (reference, prediction))
+    p, q = p / p.sum(), q / q.sum()
+    return float((p * np.log(p / q)).sum()), 1.0
+
+
 # What an edit asks for: which of the numbers of evaluation/judges/manner.py moves, and whether upwards; then the least
 # change that is heard: 5 % of the time or of the pitch, 1.5 dB.
 _EDITS = {

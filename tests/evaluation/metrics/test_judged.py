@@ -100,3 +100,14 @@ def test_an_edit_counts_where_it_moves_what_was_asked_for_as_it_was_asked(edit, 
         assert metric.measure(answer, (edit, GIVEN)) == (0.0, 1.0)
     assert metric.measure(right, ("word", GIVEN)) is None and metric.measure(right, (edit, [])) is None
     assert metric.chance([(edit, GIVEN)] * 3, []) == 0.5
+
+
+def test_the_divergence_of_classes():
+    measure = METRICS["class_divergence"].measure
+    even, sure, other = [0.25] * 4, [0.97, 0.01, 0.01, 0.01], [0.01, 0.97, 0.01, 0.01]
+    assert measure(sure, sure) == pytest.approx((0.0, 1.0))
+    assert measure(even, sure)[0] == pytest.approx(0.97 * np.log(3.88) + 0.03 * np.log(0.04), rel=1e-4)
+    assert measure(other, sure)[0] == pytest.approx(0.96 * np.log(97), rel=1e-4)
+    assert measure([2 * x for x in even], sure) == pytest.approx(measure(even, sure)), "shares, whatever their sum"
+    assert measure([], sure) is None and measure(None, sure) is None
+    assert np.isfinite(measure([0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0])[0])
