@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, Catalogue
+from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, Catalogue, ClipStore
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import cast_of, find_task, request_of
@@ -26,7 +26,7 @@ from evaluation.task import JUDGES, OF_RECORDING, Data, EvalTask, Score
 from lm.words import normalise_words
 
 if TYPE_CHECKING:
-    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
+    from auditory_sentences.token_store import StoredClip
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Item:
 class ItemBuilder:
     """Builds the items of any task from a token store: queries from the task's split, examples from training."""
 
-    def __init__(self, store: TokenStore | JoinedStores, seed: int = 0, bank: PromptBank | None = None) -> None:
+    def __init__(self, store: ClipStore, seed: int = 0, bank: PromptBank | None = None) -> None:
         """Read the store's records.
 
         Args:

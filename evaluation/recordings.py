@@ -48,7 +48,8 @@ class Relocated:
         """
         paths = {clip.id: clip.path for source in map(Path, sources) for clip in read_recordings(source)}
         self.store, self.fingerprint, self.data_hash = store, store.fingerprint, store.data_hash
-        self.name = store.name
+        self.name, self.streams, self.sample_rate = store.name, store.streams, store.sample_rate
+        self.num_samples, self.units = store.num_samples, store.units
         self.clips = tuple(replace(clip, path=paths.get(clip.id, clip.path)) for clip in store.clips)
         if not any(clip.id in paths for clip in store.clips):
             raise UserError(

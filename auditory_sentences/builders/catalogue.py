@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lm.words import as_number, normalise_words
 
@@ -13,9 +13,41 @@ if TYPE_CHECKING:
     from auditory_sentences.corpora.clip import Clip
     from auditory_sentences.lengths import Units
     from auditory_sentences.rng import KeyedRng
-    from auditory_sentences.token_store import JoinedStores, StoredClip, TokenStore
+    from auditory_sentences.token_store import StoredClip
+    from codec.streams import StreamSpec
 
 MAX_LABEL_VALUES = 64  # a label with more values is a name or a measurement, not a class to ask about
+
+
+class ClipStore(Protocol):
+    """What sentences are built from: a token store, several as one, or whatever stands in their place."""
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """Records of all clips, without tokens."""
+
+    @property
+    def data_hash(self) -> str:
+        """Identity of all that it holds."""
+
+    @property
+    def streams(self) -> Sequence[StreamSpec]:
+        """Of the tokens."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound that they stand for, in Hz."""
+
+    @property
+    def num_samples(self) -> Sequence[int] | Mapping[int, int]:
+        """Length of each clip."""
+
+    @property
+    def units(self) -> Units:
+        """How clips are cut."""
+
+    def __getitem__(self, index: int, /) -> StoredClip:
+        """A clip with its tokens."""
 
 
 class Catalogue:
@@ -26,7 +58,7 @@ class Catalogue:
         split: Whose clips count.
     """
 
-    def __init__(self, store: TokenStore | JoinedStores, split: str) -> None:
+    def __init__(self, store: ClipStore, split: str) -> None:
         self.store = store
         self.split = split
         self.members: list[int] = []  # all clips of the split

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditory_sentences.token_store import TokenStore
+from auditory_sentences.builders.catalogue import ClipStore
+from auditory_sentences.token_store import JoinedStores, TokenStore
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
 from auditory_sentences.token_store.sources import Source, write_sources
@@ -14,6 +15,7 @@ from codec.io.errors import UserError
 from codec.tokens import AudioTokens
 from evaluation import run_suite
 from evaluation.config import EvaluationConfig
+from evaluation.datasets.encoded_clips import EncodedClips
 from evaluation.items import ItemBuilder
 from evaluation.recordings import Recordings, Relocated
 from evaluation.task import Data, EvalTask, Score, load_task
@@ -96,6 +98,28 @@ def test_the_store_serves_every_kind_of_task(served):
         "asr", "tts", "text_only", "classification", "audio_qa", "audio_yes_no", "sound_caption", "sound_generation",
         "music_caption", "music_generation", "speech_caption", "reconstruction", "tokens", "shots",
     }  # fmt: skip
+
+
+def test_recordings_that_have_moved_change_no_request(store, served, model):
+    """Whatever the task and the number of examples: a store whose recordings lie elsewhere stands in for itself."""
+    moved = Relocated(store, [model / "../corpus"])
+    for task in served:
+        for shots in () if task.is_of_tokens else task.shots:
+            here, there = (ItemBuilder(one).items(task, shots, 3) for one in (store, moved))
+            assert [_asked(item) for item in here] == [_asked(item) for item in there], (task.task, shots)
+
+
+@pytest.mark.parametrize("stand_in", [TokenStore, JoinedStores, Relocated, EncodedClips])
+def test_whatever_stands_for_a_store_has_what_sentences_are_built_from(store, model, stand_in):
+    made = {
+        TokenStore: lambda: store,
+        JoinedStores: lambda: JoinedStores([store]),
+        Relocated: lambda: Relocated(store, [model / "../corpus"]),
+        EncodedClips: lambda: EncodedClips,  # of the class: it reads nothing before it is given a codec
+    }[stand_in]()
+    instance = ("clips", "data_hash") if stand_in is EncodedClips else ()
+    needed = {name for name in vars(ClipStore) if not name.startswith("_")} | {"__getitem__"}
+    assert len(needed) == 7 and all(hasattr(made, name) for name in needed - set(instance))
 
 
 @settings(max_examples=60, deadline=None)
