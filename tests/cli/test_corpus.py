@@ -124,4 +124,4 @@ def test_a_corpus_that_holds_none_of_the_clips_is_refused(world, uniaudio, tmp_p
 
 def test_a_corpus_in_the_place_of_a_recipe_is_told_where_it_is_counted(tmp_path, uniaudio):
     done = uniaudio("corpus", "show", tmp_path)
-    assert done.status == 1 and "`uniaudio corpus count" in done.err and done.err.count("\n") == 1
+    assert done.status == 2 and "`uniaudio corpus count" in done.err and done.err.count("\n") == 1
