@@ -55,7 +55,7 @@ def _table(comparison: Comparison) -> str:
                 )
             columns.insert(5, f"<td>{_figure(score, _limit(task.scores, score))}</td>")
             rows.append(f"<tr{' class=first' if i == 0 else ''}>{''.join(columns)}</tr>")
-    return f'<div class="scroll"><table class="compared"><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return f'<div class="scroll"><table class="compared differences"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _limit(scores: Sequence[ScorePair], like: ScorePair) -> float:

@@ -55,7 +55,7 @@ def test_items_that_all_changed_alike_have_no_interval(tmp_path):
     nothing = dict.fromkeys(SAID, "")
     a, b = ([read_run(words_folder(tmp_path / n, answers))] for n, answers in (("a", SAID), ("b", nothing)))
     text = markdown(compare_runs(a, b))
-    assert "| +100.0 points | no spread | 4 | 0 / 4 / 0 | 0.125 |" in text and "No spread: all items" in text
+    assert "| +100.0 points | no spread | 4 | 0 / 4 / 0 | 0.125 |  |" in text and "No spread: all items" in text
 
 
 def test_texts_that_would_break_a_table_do_not(tmp_path):
