@@ -47,7 +47,8 @@ def _row(task: TaskPair, score: ScorePair, first: bool) -> list[Cell]:
     counts = score.better_worse_equal or ()
     return [
         *cells, Cell(signed(meta, found.value, spread), best=found.is_marked), Cell(ends), Cell(str(score.n)),
-        Cell(" / ".join(map(str, counts))), Cell(probability(found.sign_p)), Cell(score.verdict, best=bool(score.verdict)),
+        Cell(" / ".join(map(str, counts))), Cell(probability(found.sign_p)),
+        Cell(score.verdict, best=bool(score.verdict)),
     ]  # fmt: skip
 
 
