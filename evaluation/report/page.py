@@ -10,7 +10,15 @@ from evaluation.report.text import escaped
 _CSS = Path(__file__).with_name("report.css")
 
 
-def html_page(title: str, heading: str, about: str, facts: Mapping[str, object], main: str, footer: str) -> str:
+def html_page(
+    title: str,
+    heading: str,
+    about: str,
+    facts: Mapping[str, object],
+    main: str,
+    footer: str = "",
+    eyebrow: str = "UniAudio evaluation",
+) -> str:
     """A whole page.
 
     Args:
@@ -20,6 +28,7 @@ def html_page(title: str, heading: str, about: str, facts: Mapping[str, object],
         facts: What is shown of it at a glance; empty values are left out.
         main: HTML of the body.
         footer: HTML.
+        eyebrow: Plain text above the heading.
     """
     listed = "".join(f"<div><dt>{escaped(k)}</dt><dd>{escaped(v)}</dd></div>" for k, v in facts.items() if v)
     return f"""<!doctype html>
@@ -33,7 +42,7 @@ def html_page(title: str, heading: str, about: str, facts: Mapping[str, object],
 </head>
 <body>
 <header>
-<div class="eyebrow">UniAudio evaluation</div>
+<div class="eyebrow">{escaped(eyebrow)}</div>
 <h1>{escaped(heading)}</h1>
 <p class="soft">{escaped(about)}</p>
 <dl class="facts">{listed}</dl>

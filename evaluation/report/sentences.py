@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +16,14 @@ from codec.io.terminal import printable
 from codec.streams import ALL_STREAMS
 from codec.tokenizer import AudioTokenizer
 from evaluation.metrics.spectra import RATE
+from evaluation.report.page import html_page
 from evaluation.report.sounds import sound_figure, waveform_of
 from evaluation.report.text import escaped
 from evaluation.report.write import AUDIO_BUDGET
 from lm.vocabulary import AUDIO_PROMPT
 
-_CSS = Path(__file__).with_name("report.css")
+_ABOUT = """The first sentences of each entry of the mixture, as training draws them. The segments of a sentence stand
+in the order in which the model reads them."""
 _ENTRIES_A_BUDGET = 8  # entries of a mixture that share as much sound as a report of an evaluation holds
 
 
@@ -98,7 +99,6 @@ def sentences_page(
         loss: Of the recipe.
         sounds: Of its segments.
     """
-    listed = "".join(f"<div><dt>{escaped(key)}</dt><dd>{escaped(value)}</dd></div>" for key, value in facts.items())
     left = AUDIO_BUDGET * max(1, len(entries) // _ENTRIES_A_BUDGET)
     sections = []
     for i, entry in enumerate(entries):
@@ -108,34 +108,8 @@ def sentences_page(
         left += budget[0]
     legend = "".join(f"<span>{_mark(mark)} {meaning}</span>" for mark, meaning in MARKS.items())
     remarks = "".join(f'<p class="soft">{escaped(note)}</p>' for note in notes)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Auditory sentences of {escaped(title)}</title>
-<style>
-{_CSS.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<div class="eyebrow">Auditory sentences</div>
-<h1>{escaped(title)}</h1>
-<p>The first sentences of each entry of the mixture, as training draws them. The segments of a sentence stand in the
-order in which the model reads them.</p>
-<div class="legend">{legend}</div>
-<dl class="facts">{listed}</dl>
-{remarks}
-</header>
-<main>
-<h2>The mixture</h2>
-{_table(entries)}
-{"".join(sections)}
-</main>
-<footer></footer>
-</body>
-</html>
-"""
+    main = f'{remarks}<h2>The mixture</h2>{_table(entries)}<div class="legend">{legend}</div>{"".join(sections)}'
+    return html_page(f"Auditory sentences of {title}", title, _ABOUT, facts, main, eyebrow="Auditory sentences")
 
 
 def percent(share: float | None) -> str:
