@@ -138,7 +138,10 @@ def show(
     ] = False,
     force: ForceOption = False,
 ) -> None:
-    """Show the auditory sentences of a recipe's mixture, as training draws them from its first step on."""
+    """Show the auditory sentences of a recipe's mixture, as training draws them; of a corpus, count its clips."""
+    if _is_corpus(recipe):
+        count([recipe, *map(Path, overrides or ())])
+        return
     from auditory_sentences.corpora.clip import SPLITS
     from codec.io.files import require_free
     from training.lm.sentences import draw
@@ -152,10 +155,6 @@ def show(
         if out.suffix.lower() not in (".html", ".htm"):
             raise UserError(f"{out}: the page is written as .html; choose a name that ends so")
         require_free(out, force=force)
-    if recipe.is_dir():
-        raise UserError(
-            f"{recipe}: is a folder, not a recipe; `uniaudio corpus count {recipe}` counts the clips of a corpus"
-        )
     read = load_recipe(recipe, overrides or [])
     if kind_of(read) != "language_model":
         raise UserError(
@@ -168,6 +167,22 @@ def show(
     if out is not None:
         _write(drawn, str(recipe), out, corpus or [], decoded, force)
         say(f"page\t{one_line(out)}\t{out.stat().st_size / 1e6:.1f} MB")
+
+
+def _is_corpus(path: Path) -> bool:
+    """Whether something is a corpus, which `show` once was for, rather than a recipe: no mixture is described there."""
+    if os.path.isdir(path):
+        return True
+    return (
+        path.suffix.lower() in (".yaml", ".yml")
+        and os.path.isfile(path)
+        and not any(line.startswith(("out:", "mixture:", "steps:")) for line in _head(path))
+    )
+
+
+def _head(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(100_000).splitlines()
 
 
 def _facts(drawn: Drawn) -> dict[str, str]:

@@ -122,6 +122,9 @@ def test_a_corpus_that_holds_none_of_the_clips_is_refused(world, uniaudio, tmp_p
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_corpus_in_the_place_of_a_recipe_is_told_where_it_is_counted(tmp_path, uniaudio):
-    done = uniaudio("corpus", "show", tmp_path)
-    assert done.status == 2 and "`uniaudio corpus count" in done.err and done.err.count("\n") == 1
+def test_a_corpus_in_the_place_of_a_recipe_is_counted(tmp_path, uniaudio):
+    (tmp_path / "a.wav").write_bytes(b"")
+    write_table(tmp_path / "t.csv", [{"file": "a.wav", "text": "one"}])
+    (tmp_path / "c.yaml").write_text("kind: table\npath: t.csv\n")
+    shown, counted = (uniaudio("corpus", verb, tmp_path / "c.yaml") for verb in ("show", "count"))
+    assert shown.status == 0 and shown.out == counted.out and "speech\ttrain\t1" in shown.out
