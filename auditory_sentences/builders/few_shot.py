@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from auditory_sentences.builders.catalogue import Cast, Catalogue
+from auditory_sentences.builders.made_up import made_up_words
 from auditory_sentences.builders.prompts import PromptBank, listed
 from auditory_sentences.builders.tasks import (
     QUESTIONS,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from auditory_sentences.token_store import StoredClip
 
 MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
+SPEAKER = "speaker"  # the label whose values are the voices
+Names = Literal[
+    "own", "made_up", "held_out"
+]  # of classes: as they are labelled, or made-up words, the latter untrained
 
 
 class TooFewExamples(UserError):
@@ -114,29 +119,35 @@ class Episodes:
         return AuditorySentence(tuple(segments), f"few_shot:{task.name}:{shots}:{query.id}")
 
     def of_label(
-        self, label: str, query: StoredClip, ways: int, shots: int, rng: KeyedRng, shot_audio: str = ALL_STREAMS
+        self,
+        label: str,
+        query: StoredClip,
+        ways: int,
+        shots: int,
+        rng: KeyedRng,
+        shot_audio: str = ALL_STREAMS,
+        names: Names = "own",
     ) -> Episode:
         """`shots` examples of each of `ways` values of the label, shuffled, then the query: which of them is it?
 
         Args:
-            label: That the clips are classified by.
+            label: That the clips are classified by; "speaker" where the classes are voices.
             query: The clip that the episode ends with.
             ways: Number of values; fewer where fewer have enough examples.
             shots: Examples of each value.
             rng: Chooses prompt, values and examples.
             shot_audio: Role of the examples' audio.
+            names: What the classes are called: as they are labelled, or by words made up for this episode, which only
+                the examples explain: of those that training uses, or held out from it.
 
         Raises:
             TooFewExamples: No second value has enough examples.
-            UserError: The query has no such label.
+            UserError: The query has no such label, or its values are no names that could be answered with.
         """
-        answer = query.labels.get(label)
-        if not answer or answer not in self.bank.label_values.get(label, ()):
+        answer, values = _value(query, label), self._values(label, names)
+        if not answer or answer not in values:
             raise UserError(f"the clip '{query.id}' has no label '{label}' to be classified by; choose another label")
-        by_value = {
-            value: self.pool.by_label.get((query.kind, label, value), []) for value in self.bank.label_values[label]
-        }
-        others = [value for value, clips in by_value.items() if value != answer and len(clips) >= max(shots, 1)]
+        others = [v for v in values if v != answer and len(self._clips(query.kind, label, v)) >= max(shots, 1)]
         options = rng.shuffled([answer, *rng.sample(others, ways - 1)])
         if len(options) < 2:
             raise TooFewExamples(
@@ -146,16 +157,21 @@ class Episodes:
         examples = [
             (cast[""][0], value)
             for value in options
-            for cast in self._examples(by_value[value], shots, [query], rng, f"{label} = {value}")
+            for cast in self._examples(self._clips(query.kind, label, value), shots, [query], rng, f"{label} = {value}")
         ]
-        prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listed(options))
+        called = dict(zip(options, options, strict=True))
+        if names != "own":
+            words = made_up_words(len(options), rng, held_out=names == "held_out", without=values)
+            called = dict(zip(options, words, strict=True))
+        listing = listed([called[value] for value in options])
+        prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listing)
         segments = [Segment("prompt", prompt)]
         for i, value in rng.shuffled(examples):
             audio = _as_shot(Segment("audio", self.pool.stored(i).tokens), shot_audio)
-            segments += [audio, Segment("text", value, is_target=True)]
-        segments += [Segment("audio", query.tokens), Segment("text", answer, is_target=True)]
+            segments += [audio, Segment("text", called[value], is_target=True)]
+        segments += [Segment("audio", query.tokens), Segment("text", called[answer], is_target=True)]
         name = f"classification:{label}:{len(options)}x{shots}:{query.id}"
-        return Episode(AuditorySentence(tuple(segments), name), tuple(options))
+        return Episode(AuditorySentence(tuple(segments), name), tuple(called[value] for value in options))
 
     @property
     def short_stream(self) -> str:
@@ -191,7 +207,9 @@ class Episodes:
 
         return _largest_that_fits(episode, rng, max_rows, "" if says_audio else self.short_stream)
 
-    def draw_of_label(self, label: str | None, position: int, rng: KeyedRng, max_rows: int) -> AuditorySentence:
+    def draw_of_label(
+        self, label: str | None, position: int, rng: KeyedRng, max_rows: int, names: Names = "own"
+    ) -> AuditorySentence:
         """A few-shot episode that classifies a clip of the pool: 2 to 4 classes, 1 to 4 solved examples of each.
 
         Args:
@@ -199,23 +217,37 @@ class Episodes:
             position: Of the clip in the pool.
             rng: Draws the numbers of ways and shots and all else.
             max_rows: Of the sentence.
+            names: What the classes are called.
         """
         query = self.pool.stored(position)
         chosen, ways = label or rng.choice(self.class_labels(query)), rng.randint(2, MAX_WAYS)
 
         def episode(shots: int, rng: KeyedRng, shot_audio: str) -> AuditorySentence:
-            return self.of_label(chosen, query, ways, shots, rng, shot_audio).sentence
+            return self.of_label(chosen, query, ways, shots, rng, shot_audio, names).sentence
 
-        return _largest_that_fits(episode, rng, max_rows, self.short_stream)
+        # Whose voice it is can only be heard in full.
+        return _largest_that_fits(episode, rng, max_rows, "" if chosen == SPEAKER else self.short_stream)
 
     def class_labels(self, clip: Clip) -> list[str]:
         """The clip's labels by which an episode of the pool can classify it: another value of the label is there."""
-        found = []
-        for label, answer in sorted(clip.labels.items()):
-            values = self.bank.label_values.get(label, ())
-            if answer in values and any(v != answer and (clip.kind, label, v) in self.pool.by_label for v in values):
-                found.append(label)
-        return found
+        return [label for label in sorted(clip.labels) if self.can_classify(clip, label)]
+
+    def can_classify(self, clip: Clip, label: str, names: Names = "own") -> bool:
+        """Whether an episode of the pool can classify the clip by a label: it has it, and another value is there."""
+        answer, values = _value(clip, label), self._values(label, names)
+        return answer in values and any(v != answer and self._clips(clip.kind, label, v) for v in values)
+
+    def _values(self, label: str, names: Names) -> Collection[str]:
+        """Of a label. Voices have no names that could be answered with, but they can be given some."""
+        if label == SPEAKER:
+            return self.pool.by_speaker if names != "own" else ()
+        return self.bank.label_values.get(label, ())
+
+    def _clips(self, kind: str, label: str, value: str) -> Sequence[int]:
+        """Positions of the pool's clips of that kind with that value."""
+        if label == SPEAKER:
+            return self.pool.by_speaker.get(value, ()) if kind == "speech" else ()
+        return self.pool.by_label.get((kind, label, value), ())
 
     def _examples(
         self,
@@ -247,6 +279,10 @@ class Episodes:
 
     def _gives_away(self, cast: Mapping[str, tuple[int, ...]], about: Sequence[Clip]) -> bool:
         return any(_related(self.pool.clip(i), clip) for found in cast.values() for i in found for clip in about)
+
+
+def _value(clip: Clip, label: str) -> str:
+    return clip.speaker if label == SPEAKER else clip.labels.get(label, "")
 
 
 def _related(clip: Clip, query: Clip) -> bool:

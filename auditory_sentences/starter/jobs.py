@@ -35,7 +35,7 @@ SPOKEN = ("speech", "same", "reading", "mixture", *related.SPOKEN)  # the kinds 
 
 
 DEMO = StarterSize()
-ALL_TASKS = replace(DEMO, related=300)
+ALL_TASKS = replace(DEMO, related=1000)
 SMALL = StarterSize(speech=12, sound=6, music=4, mixtures=1, recordings=1, held_out=2, voices=8, held_out_voices=4)
 SMALL_ALL_TASKS = replace(SMALL, related=3, held_out=10)
 

@@ -11,7 +11,14 @@ from auditory_sentences.builders.conversation import conversation
 from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.tasks import Task, find_task, streams_of
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
-from auditory_sentences.stream.mixing import CLASSIFICATION, CONVERSATION, FEW_SHOT, SampledSentence, SentenceStream
+from auditory_sentences.stream.mixing import (
+    CLASSIFICATION,
+    CONVERSATION,
+    FEW_SHOT,
+    MADE_UP_NAMES,
+    SampledSentence,
+    SentenceStream,
+)
 from codec.streams import ALL_STREAMS
 from lm.vocabulary import AUDIO_PROMPT
 
@@ -227,8 +234,9 @@ def about(name: str) -> str:
         return f"Construction {number} of UniAudio 2.0 §4.4, {construction.title}. {_said_of(construction.groups)}"
     if name == CONVERSATION:
         return _said_of(conversation)
-    if base == CLASSIFICATION:
-        return _said_of(Episodes.draw_of_label)
+    if base in (CLASSIFICATION, MADE_UP_NAMES):
+        told = " The classes are called by words made up for the episode." if base == MADE_UP_NAMES else ""
+        return _said_of(Episodes.draw_of_label) + told
     if base == FEW_SHOT:
         return f"{_said_of(Episodes.draw_of_task)} {_parts_of(find_task(detail))}"
     return _parts_of(find_task(name))

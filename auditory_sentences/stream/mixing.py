@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.constructions import CONSTRUCTIONS
 from auditory_sentences.builders.conversation import conversation, turns_about
-from auditory_sentences.builders.few_shot import Episodes
+from auditory_sentences.builders.few_shot import Episodes, Names
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import TASKS, Task, build_around, cast_of, find_task, require_streams, streams_of
 from auditory_sentences.rng import KeyedRng, permuted, stable_hash
@@ -31,6 +31,7 @@ LATER_TASKS = {
     "structural_to_descriptive",
 }  # fmt: skip
 FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
+MADE_UP_NAMES = "made_up_names"  # classification whose classes have them
 
 
 class SampledSentence(NamedTuple):
@@ -75,7 +76,8 @@ class SentenceStream:
         store: Clips as tokens.
         mixture: Name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
             "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification"
-            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), "conversation" (2 to 4 unrelated requests).
+            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), the same with classes called by words made up for
+            the episode ("made_up_names", "made_up_names:LABEL"), "conversation" (2 to 4 unrelated requests).
         seed: Of the recipe.
         split: Of the store.
         max_rows: What constructions, episodes and audio_only fit themselves into: the context length of the stage.
@@ -176,16 +178,18 @@ class SentenceStream:
                 partial(self.episodes.draw_of_task, task, max_rows=self.max_rows),
                 task.generates_audio,
             )
-        elif base == CLASSIFICATION:
-            members = [i for i in self.catalogue.members if self._classes(i, detail)]
-            source = Source(name, members, partial(self.episodes.draw_of_label, detail or None, max_rows=self.max_rows))
+        elif base in (CLASSIFICATION, MADE_UP_NAMES):
+            names: Names = "own" if base == CLASSIFICATION else "made_up"
+            members = [i for i in self.catalogue.members if self._classes(i, detail, names)]
+            draw = partial(self.episodes.draw_of_label, detail or None, max_rows=self.max_rows, names=names)
+            source = Source(name, members, draw)
         elif name == CONVERSATION:
             members = [i for i in self.catalogue.members if turns_about(self.catalogue, i, self.bank)]
             source = Source(name, members, partial(conversation, self.catalogue, self.bank, max_rows=self.max_rows))
         elif base in TASKS:
             source = self._task(find_task(name))
         else:
-            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, f"{FEW_SHOT}:TASK"]
+            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, MADE_UP_NAMES, f"{FEW_SHOT}:TASK"]
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known names: {', '.join(known)}"
             raise UserError(f"the mixture asks for '{name}', which is no task, construction or episode; {hint}")
@@ -222,9 +226,9 @@ class SentenceStream:
             tokens = units.crop(tokens, rng.randint(0, whole - most), most)
         return AuditorySentence((Segment("audio", tokens, is_target=True),), f"audio_only:{clip.id}")
 
-    def _classes(self, position: int, label: str) -> bool:
-        labels = self.episodes.class_labels(self.catalogue.clip(position))
-        return label in labels if label else bool(labels)
+    def _classes(self, position: int, label: str, names: Names) -> bool:
+        clip = self.catalogue.clip(position)
+        return self.episodes.can_classify(clip, label, names) if label else bool(self.episodes.class_labels(clip))
 
 
 def absent_streams(mixture: Iterable[str], streams: Iterable[str]) -> dict[str, str]:
