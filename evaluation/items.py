@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from auditory_sentences.builders.catalogue import MAX_LABEL_VALUES, Catalogue, ClipStore
-from auditory_sentences.builders.few_shot import Episodes
+from auditory_sentences.builders.few_shot import SPEAKER, Episodes, Names, class_of
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import cast_of, find_task, request_of
 from auditory_sentences.corpora.read import Clip
@@ -99,10 +99,9 @@ class ItemBuilder:
         """
         self.store = store
         self.seed = seed
-        self.examples = Catalogue(store, "train")
-        self._catalogues = {"train": self.examples}
-        self.bank = (bank or PromptBank.load()).with_label_values(self.examples.label_values)
-        self._episodes = Episodes(self.examples, self.bank)
+        self._catalogues: dict[str, Catalogue] = {}
+        self._episodes: dict[str, Episodes] = {}
+        self.bank = (bank or PromptBank.load()).with_label_values(self._catalogue("train").label_values)
 
     def items(self, task: EvalTask, shots: int, limit: int | None) -> list[Item]:
         """The items of a task: the same for the same seed, store and task, the same clips for any number of shots.
@@ -143,7 +142,7 @@ class ItemBuilder:
                 "on a token store or corpus that has some, or leave the task out"
             )
         for label in _labels_of(task):
-            labelled = [i for i in selected if clips[i].labels.get(label)]
+            labelled = [i for i in selected if class_of(clips[i], label)]
             if not labelled:
                 known = sorted({name for i in selected for name, value in clips[i].labels.items() if value})[:12]
                 raise UserError(
@@ -162,7 +161,7 @@ class ItemBuilder:
             selected = fitting or _none_fit(task, selected, described, f"serve the request '{task.request}'")
         selected.sort(key=lambda i: stable_hash("item", self.seed, clips[i].id))
         if data.spread:
-            selected = _dealt(selected, [clips[i].labels[data.spread] for i in selected])
+            selected = _dealt(selected, [class_of(clips[i], data.spread) for i in selected])
         return selected[:limit]
 
     def _require_classes(self, task: EvalTask) -> None:
@@ -174,7 +173,7 @@ class ItemBuilder:
             if score.label and not score.choices and score.scorer in ("label_in_text", "max_likelihood")
         ]
         for label in labels:
-            if label not in self.bank.label_values:
+            if label not in self.bank.label_values and label != SPEAKER:
                 values = {clip.labels[label] for clip in self.store.clips if clip.labels.get(label)}
                 raise UserError(
                     f"the task '{task.task}' tells values of the label '{label}' apart, of which the store has "
@@ -219,19 +218,27 @@ class ItemBuilder:
         alone = {"": (query,)}
         if task.classification:
             classes = task.classification
-            made = self._episodes.of_label(classes.label, query, classes.ways, shots, rng, classes.examples_as)
+            names: Names = "held_out" if classes.made_up_names else "own"
+            made = self._episodes_from(classes.examples_from).of_label(
+                classes.label, query, classes.ways, shots, rng, classes.examples_as, names
+            )
             return *made, alone
         request = find_task(task.request)
         if not request.paths:
-            return self._episodes.from_task(request, query, shots, rng), (), alone
+            return self._episodes_from("train").from_task(request, query, shots, rng), (), alone
         catalogue = self._catalogue(task.data.split)
         cast = catalogue.stored_cast(cast_of(request, catalogue, position, self.bank, rng))
-        return self._episodes.from_task(request, query, shots, rng, cast=cast), (), cast.clips
+        return self._episodes_from("train").from_task(request, query, shots, rng, cast=cast), (), cast.clips
 
     def _catalogue(self, split: str) -> Catalogue:
         if split not in self._catalogues:
             self._catalogues[split] = Catalogue(self.store, split)
         return self._catalogues[split]
+
+    def _episodes_from(self, split: str) -> Episodes:
+        if split not in self._episodes:
+            self._episodes[split] = Episodes(self._catalogue(split), self.bank)
+        return self._episodes[split]
 
     def _targets(
         self, task: EvalTask, clip: Clip, answer: str | AudioTokens | None = None, question: str = "",
@@ -251,7 +258,7 @@ class ItemBuilder:
             question: Text of the query itself, without prompt and examples: it may name the possible answers.
             options: Values that a classification allows.
         """
-        if score.label and not score.choices:
+        if score.label and not score.choices and not options:
             reference: str | None = clip.labels[score.label]
         else:
             reference = normalise_words(answer) if isinstance(answer, str) else clip.text

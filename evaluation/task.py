@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from auditory_sentences.builders.examples import has_several_answers
+from auditory_sentences.builders.few_shot import SPEAKER
 from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
 from codec.io.aliases import first_names
@@ -81,15 +82,21 @@ class Data:
 class Classification:
     """A few-shot classification: solved examples of each of several values of a label, then the query."""
 
-    # label whose values are the classes
+    # label whose values are the classes; speaker: the voices are
     label: str
     # number of classes in one request
     ways: Ways
     # tokens of the examples: audio (all streams), or one stream's name: descriptive takes a third of the rows
     examples_as: Name = "audio"
+    # whether words that no training episode uses stand for the classes: the examples alone say which for which
+    made_up_names: bool = False
+    # split of the examples: the task's own for classes that are in no other, such as held-out voices
+    examples_from: Literal["train", "dev", "test"] = "train"
 
     def __post_init__(self) -> None:
         _require_words("label", self.label)
+        if self.label == SPEAKER and not self.made_up_names:
+            raise ValueError("voices have no names to answer with: 'label: speaker' goes with 'made_up_names: true'")
 
 
 @dataclass(frozen=True)

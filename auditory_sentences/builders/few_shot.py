@@ -144,7 +144,7 @@ class Episodes:
             TooFewExamples: No second value has enough examples.
             UserError: The query has no such label, or its values are no names that could be answered with.
         """
-        answer, values = _value(query, label), self._values(label, names)
+        answer, values = class_of(query, label), self._values(label, names)
         if not answer or answer not in values:
             raise UserError(f"the clip '{query.id}' has no label '{label}' to be classified by; choose another label")
         others = [v for v in values if v != answer and len(self._clips(query.kind, label, v)) >= max(shots, 1)]
@@ -181,7 +181,7 @@ class Episodes:
 
     def eligible(self, task: Task) -> Sequence[int]:
         """Positions of the pool's clips that can serve the task."""
-        key = f"{task.base}:{task.label}"
+        key = f"{task.name} {task.label}"
         if key not in self._eligible:
             pool = self.pool
             self._eligible[key] = [i for i in pool.members if cast_of(task, pool, i, self.bank)]
@@ -234,7 +234,7 @@ class Episodes:
 
     def can_classify(self, clip: Clip, label: str, names: Names = "own") -> bool:
         """Whether an episode of the pool can classify the clip by a label: it has it, and another value is there."""
-        answer, values = _value(clip, label), self._values(label, names)
+        answer, values = class_of(clip, label), self._values(label, names)
         return answer in values and any(v != answer and self._clips(clip.kind, label, v) for v in values)
 
     def _values(self, label: str, names: Names) -> Collection[str]:
@@ -281,7 +281,8 @@ class Episodes:
         return any(_related(self.pool.clip(i), clip) for found in cast.values() for i in found for clip in about)
 
 
-def _value(clip: Clip, label: str) -> str:
+def class_of(clip: Clip, label: str) -> str:
+    """What an episode classifies the clip as: the label's value, or whose voice it is; "" for none."""
     return clip.speaker if label == SPEAKER else clip.labels.get(label, "")
 
 

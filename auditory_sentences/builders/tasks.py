@@ -163,26 +163,36 @@ QUESTIONS: Mapping[str, Callable[[Clip, str, KeyedRng, PromptBank], dict[str, st
 
 
 def find_task(name: str) -> Task:
-    """The task of that name; "audio_qa:instrument" is audio_qa asking about that one label.
+    """The task of that name, with what it is narrowed to behind colons.
 
-    "tts:descriptive" is tts with that stream of the audio alone: what text decides, at a third of the rows.
+    "audio_qa:instrument" is audio_qa asking about that one label. "tts:descriptive" is tts with that stream of the audio
+    alone: what text decides, at a third of the rows. "sound_generation:sound" takes that kind of clip alone, of those
+    that the task takes.
 
     Raises:
-        UserError: There is none (the nearest known name is named), or it asks about no label and one is given.
+        UserError: There is none (the nearest known name is named), or it cannot be narrowed so.
     """
-    base, _, label = name.partition(":")
+    base, *details = name.split(":")
     task = TASKS.get(base)
     if task is None:
         near = get_close_matches(base, TASKS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
         raise UserError(f"there is no task '{name}'; {hint}")
-    answers = [part for part in task.parts if part.is_target and part.role == ALL_STREAMS]
-    if label and answers:
-        parts = tuple(part._replace(role=label) if part in answers else part for part in task.parts)
-        return replace(task, name=name, parts=parts)
-    if label and not any(part.content in QUESTIONS for part in task.parts):
-        raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
-    return replace(task, name=name, label=label) if label else task
+    for detail in filter(None, details):
+        if detail in task.kinds and len(task.kinds) > 1:
+            task = replace(task, kinds=frozenset({detail}))
+        elif any(map(_is_whole_answer, task.parts)):
+            parts = (part._replace(role=detail) if _is_whole_answer(part) else part for part in task.parts)
+            task = replace(task, parts=tuple(parts))
+        elif task.label is None and any(part.content in QUESTIONS for part in task.parts):
+            task = replace(task, label=detail)
+        else:
+            raise UserError(f"the task '{base}' asks about no label, so '{name}' means nothing; write '{base}'")
+    return replace(task, name=name)
+
+
+def _is_whole_answer(part: Part) -> bool:
+    return part.is_target and part.role == ALL_STREAMS
 
 
 def askable_labels(task: Task, clip: Clip, bank: PromptBank) -> list[str]:

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from auditory_sentences.builders.catalogue import Catalogue
-from auditory_sentences.builders.few_shot import Episodes, TooFewExamples
+from auditory_sentences.builders.few_shot import Episodes, TooFewExamples, class_of
+from auditory_sentences.builders.made_up import is_held_out
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, cast_of, find_task, request_of
 from auditory_sentences.corpora.clip import Clip
@@ -149,6 +150,37 @@ def test_classification(pool, episodes, ways, shots):
             assert stored(pool, name).labels["instrument"] == answer
         places[options.index(query.labels["instrument"])] += 1
     assert set(places) == set(range(ways))  # the place among the options gives nothing away
+
+
+@pytest.mark.parametrize("label", ["instrument", "speaker"])
+@pytest.mark.parametrize("names", ["made_up", "held_out"])
+def test_only_the_examples_say_what_a_made_up_name_stands_for(pool, episodes, label, names):
+    """One to one within an episode, new in every other, and none of the words that are held out in training."""
+    query = stored(pool, "train-music-1" if label == "instrument" else "train-speech-1")
+    stood_for = {}
+    for seed in range(40):
+        sentence, options = episodes.of_label(label, query, 2, 3, KeyedRng(seed), names=names)
+        answers = [s.content for s in sentence.segments if s.is_target]
+        clips = [stored(pool, name) for name in names_of_audio(pool, sentence)]
+        meant = {(word, class_of(clip, label)) for word, clip in zip(answers, clips, strict=True)}
+        assert len(meant) == len(set(options)) == 2 and {word for word, _ in meant} == set(options)
+        assert all(word in sentence.segments[0].content for word in options)
+        assert {is_held_out(word) for word in options} == {names == "held_out"}
+        assert not set(options) & {value for values in pool.label_values.values() for value in values}
+        for word, value in meant:
+            stood_for.setdefault(word, set()).add(value)
+    assert len(stood_for) > 60
+
+
+def test_voices_are_told_apart_by_made_up_names_alone(pool, episodes):
+    query = stored(pool, "train-speech-1")
+    assert episodes.can_classify(query, "speaker", "made_up") and not episodes.can_classify(query, "speaker")
+    with pytest.raises(UserError, match="choose another label"):
+        episodes.of_label("speaker", query, 2, 1, KeyedRng(0))
+    position = next(i for i in pool.members if pool.clip(i).id == query.id)
+    for seed in range(20):  # in full: descriptive tokens do not say whose voice it is
+        sentence = episodes.draw_of_label("speaker", position, KeyedRng(seed), 2048, "made_up")
+        assert {s.role for s in sentence.segments if not s.is_text} == {"audio"}
 
 
 def test_four_shots_of_four_classes_fit_into_512_rows(pool, episodes):

@@ -38,6 +38,8 @@ EVERYTHING = dict.fromkeys(
         "few_shot:tts",
         "classification",
         "classification:tempo",
+        "made_up_names",
+        "made_up_names:speaker",
     ],
     1.0,
 )
@@ -212,6 +214,8 @@ def test_dev_clips_never_come_in_train(store):
         ({"few_shot:zzz": 1}, "no task 'zzz'"),
         ({"song_generation": 1}, "'song_generation'.* 'train' of the data has no clips"),
         ({"classification:mood": 1}, "no clips to make it of"),
+        ({"made_up_names:mood": 1}, "no clips to make it of"),
+        ({"made_up_name": 1}, "did you mean 'made_up_names'"),
         ({"audio_qa:bpm": 1}, "no clips to make it of"),
         ({}, "at least one weight above 0"),
         ({"asr": 0}, "at least one weight above 0"),
