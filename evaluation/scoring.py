@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache as memoised
 from pathlib import Path
@@ -72,6 +72,8 @@ class ScoreRow:
     chance: float | None
     # of the recordings that the requests give, as they are; None where an answer is no other version of one
     given: Prediction | None = None
+    # name of a sound in FLOORS -> of that in the place of the first answers; none for scores that read text
+    floors: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 def score_rows(
@@ -121,7 +123,8 @@ def _row(
     if score.scorer in OF_AUDIO and all(item.given_recording is not None for item in items):
         given = extractor.from_waveforms(task, score, [item.given_recording for item in items])
         unchanged = compare(task, score, items, given, extractor)
-    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor), unchanged)
+    floors = score_floors(task, score, items, extractor)
+    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor), unchanged, floors)
 
 
 def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> Prediction | None:
@@ -143,6 +146,18 @@ def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extract
     made = compare(task, score, readable, found, extractor)
     same = score.scorer in OF_RECORDING  # with themselves: no sample of anything
     return replace(made, estimate=replace(made.estimate, stderr=None)) if same else made
+
+
+def score_floors(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> dict[str, Prediction]:
+    """The scores of sounds that answer nothing, as long as the recordings, for the first items: FLOORS by name."""
+    readable = [item for item in items if not item.unreadable][:FLOOR_ITEMS]
+    if score.scorer not in OF_AUDIO or not readable:
+        return {}
+    made = {}
+    for name, sound in FLOORS.items():
+        found = extractor.from_waveforms(task, score, [sound(item.recording) for item in readable])
+        made[name] = compare(task, score, readable, found, extractor)
+    return made
 
 
 def compare(
@@ -172,6 +187,10 @@ def noise_like(waveform: np.ndarray) -> np.ndarray:
     spectrum = np.fft.rfft(waveform)
     phases = np.random.default_rng(0).uniform(0, 2 * np.pi, len(spectrum))
     return np.fft.irfft(np.abs(spectrum) * np.exp(1j * phases), len(waveform)).astype(np.float32)
+
+
+FLOORS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"silence": np.zeros_like, "noise": noise_like}
+FLOOR_ITEMS = 8  # of a task, for each of them: such scores hardly vary
 
 
 class Extractor:

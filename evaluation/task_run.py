@@ -90,6 +90,7 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
         "direction": metric.direction, "percent": metric.percent, **plain(row.model), "chance": row.chance,
         "untrained": plain(row.untrained), "original": plain(row.original), "codec": plain(row.codec),
         **({} if row.given is None else {"given": plain(row.given)}),
+        **{sound: plain(prediction) for sound, prediction in row.floors.items()},
         **({"published": score.published.entry(metric.percent)} if score.published else {}),
     }  # fmt: skip
 

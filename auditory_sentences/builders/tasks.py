@@ -165,9 +165,9 @@ QUESTIONS: Mapping[str, Callable[[Clip, str, KeyedRng, PromptBank], dict[str, st
 def find_task(name: str) -> Task:
     """The task of that name, with what it is narrowed to behind colons.
 
-    "audio_qa:instrument" is audio_qa asking about that one label. "tts:descriptive" is tts with that stream of the audio
-    alone: what text decides, at a third of the rows. "sound_generation:sound" takes that kind of clip alone, of those
-    that the task takes.
+    "audio_qa:instrument" is audio_qa asking about that one label. "tts:descriptive" is tts with that stream of the
+    audio alone: what text decides, at a third of the rows. "sound_generation:sound" takes that kind of clip alone, of
+    those that the task takes.
 
     Raises:
         UserError: There is none (the nearest known name is named), or it cannot be narrowed so.

@@ -9,8 +9,9 @@ from evaluation.metrics.metric import metric
 from evaluation.metrics.packages import Absent
 from evaluation.metrics.spectra import RATE, log_mel_decibels, power_spectrogram
 
-WAVEFORMS_VERSION = 1  # to be raised when a measure changes: part of the key of everything it measured
+WAVEFORMS_VERSION = 2  # to be raised when a measure changes: part of the key of everything it measured
 LEAST_SDR, MOST_SDR = -50.0, 100.0  # dB
+LEAST_PESQ = 1.0
 STFT_WINDOWS = (512, 1024, 2048)  # samples
 
 
@@ -51,7 +52,8 @@ def extended_intelligibility(prediction: np.ndarray | None, reference: np.ndarra
 def perceived_quality(prediction: np.ndarray | None, reference: np.ndarray) -> tuple[float, float] | None:
     """Wide-band PESQ (ITU-T P.862.2), 1 to 4.6, of speech aligned in time with its reference, measured at 16 kHz.
 
-    None where the measure finds no utterance, or less than the 0.25 s that it needs.
+    Where it finds an utterance in the reference alone, as in silence, the lowest of its scale. None where the reference
+    has none, or less than the 0.25 s that it needs.
 
     Raises:
         Absent: Its library, an extra, is not installed.
@@ -66,10 +68,13 @@ def perceived_quality(prediction: np.ndarray | None, reference: np.ndarray) -> t
     actual, expected = (
         resample_poly(np.nan_to_num(x[:length]).astype(np.float64), 2, 3) for x in (prediction, reference)
     )
-    try:
-        return float(pesq(16_000, expected, actual, "wb")), 1.0
-    except PesqError:
-        return None
+    for compared, value in ((actual, None), (expected, LEAST_PESQ)):
+        try:
+            found = float(pesq(16_000, expected, compared, "wb"))
+        except (PesqError, ValueError):  # no utterance, too short; of silence "cannot convert float NaN to integer"
+            continue
+        return found if value is None else value, 1.0
+    return None
 
 
 @metric("si_sdr", takes="audio", direction="higher", unit="dB")

@@ -11,10 +11,11 @@ from typing import Any
 import jiwer
 
 from codec.io.files import write_text
-from evaluation.report import comparison, figures
+from evaluation.report import comparison, figures, judges
 from evaluation.report.page import html_page
 from evaluation.report.plots import Point, shots_plot
 from evaluation.report.precision import told_apart
+from evaluation.report.side_by_side import html_table, markdown_table
 from evaluation.report.sounds import sound_figure as _sound
 from evaluation.report.sounds import waveform_of as _waveform
 from evaluation.report.text import LONGEST, left_out, shown
@@ -81,6 +82,8 @@ def markdown(results: Mapping) -> str:
         "",
     ]
     lines += [sentence, ""] if (sentence := told_apart(results["tasks"])) else []
+    if floors := judges.judged_sounds(results):
+        lines += [judges.ABOUT, "", *markdown_table(floors), ""]
     if sources := _sources(results["tasks"]):
         lines += [f"Published, on data and with judges that differ from these: {_cell('; '.join(sources))}.", ""]
     return "\n".join(lines).lstrip("\n")
@@ -173,7 +176,8 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     settings = html.escape(json.dumps({k: v for k, v in results.items() if k != "tasks"}, indent=2))
     return html_page(
         f"Evaluation of {name}", name, about, facts,
-        f'{overview}\n<p class="soft">{about_numbers}</p>\n{_published(results)}\n{certainty}{sections}',
+        f'{overview}\n<p class="soft">{about_numbers}</p>\n{_published(results)}\n{certainty}{sections}'
+        + _judges(results),
         f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
         "</details>",
     )  # fmt: skip
@@ -185,6 +189,13 @@ def _published(results: Mapping) -> str:
         return ""
     said = "Published numbers are of other models, and of data and judges that differ from these"
     return f'<p class="soft">{said}: {_e("; ".join(sources))}.</p>'
+
+
+def _judges(results: Mapping) -> str:
+    table = judges.judged_sounds(results)
+    if table is None:
+        return ""
+    return f'<section id="judges"><h2>The judges</h2><p>{judges.ABOUT}</p>{html_table(table)}</section>'
 
 
 def _legend() -> str:

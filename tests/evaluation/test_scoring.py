@@ -9,7 +9,7 @@ from codec.io.errors import UserError
 from evaluation.items import Item, Target
 from evaluation.phrases import label_in_text, labels_in_text
 from evaluation.runner import Answer
-from evaluation.scoring import Extractor, chance, compare, score_originals, score_rows
+from evaluation.scoring import FLOOR_ITEMS, Extractor, chance, compare, score_originals, score_rows
 from evaluation.task import Data, EvalTask, Score
 
 PHRASES = {"dog": ("dog", "hound"), "cat": ("cat",), "bird": ("bird",)}
@@ -110,6 +110,25 @@ def test_audio_stands_beside_its_ceilings():
     assert distance.original is None and distance.codec.estimate.value == 0.0 and distance.model.estimate.n == 1
     ((alone,), _) = score_rows(task(AUDIO, request="reconstruction"), items, answers, None, FakeRunner, EXTRACTOR)
     assert alone.codec is None
+
+
+def test_every_judge_of_sound_hears_silence_and_noise_too():
+    """As long as the recordings, the same whatever is evaluated, and never for scores that read text."""
+    said = Score("said", "wer", "recogniser")
+    items = [item(str(i), "12000", said=Target("1 2 0 0 0"), distance=Target("")) for i in range(30)]
+    answers = [Answer(None, "end", waveform=WAVE)] * 30
+    rows, _ = score_rows(task(said, AUDIO, request="sound_generation"), items, answers, None, FakeRunner, EXTRACTOR)
+    for row in rows:
+        assert {name: floor.estimate.n for name, floor in row.floors.items()} == {
+            "silence": FLOOR_ITEMS,
+            "noise": FLOOR_ITEMS,
+        }
+    words, distance = (row.floors for row in rows)
+    assert words["silence"].predictions == ["12000"] * FLOOR_ITEMS
+    assert not np.any(distance["silence"].predictions[0])
+    assert distance["silence"].estimate.value > distance["noise"].estimate.value > 0
+    ((alone,), _) = score_rows(task(LABEL), ITEMS, ANSWERS, None, FakeRunner, EXTRACTOR)
+    assert alone.floors == {}
 
 
 def test_originals_that_cannot_be_read_are_left_out():

@@ -70,8 +70,25 @@ def test_stoi_of_a_clip_that_is_too_short_is_no_measurement_and_its_mel_distance
     assert distance.n == 2 and 0 < distance.value < 12
 
 
-@pytest.mark.parametrize("name", ["mel_distance", "stoi"])
+OF_WAVEFORMS = sorted(name for name, metric in METRICS.items() if metric.takes == "audio")
+
+
+@pytest.mark.parametrize("name", OF_WAVEFORMS)
+def test_silence_in_the_place_of_speech_is_scored_and_is_worse_than_speech(name):
+    """An answer that holds nothing must not be left out of the mean, whatever measures it."""
+    if name == "pesq":
+        pytest.importorskip("pesq", reason="the extra 'quality' is not installed")
+    speech = buzz()
+    good, silent, flat = (METRICS[name].score([x], [speech]) for x in (0.9 * speech, 0 * speech, 0 * speech + 0.1))
+    assert good.n == silent.n == flat.n == 1
+    for bad in (silent, flat):
+        assert bad.value < good.value if METRICS[name].direction == "higher" else bad.value > good.value
+
+
+@pytest.mark.parametrize("name", OF_WAVEFORMS)
 def test_silence_and_constant_clips_have_finite_scores_or_none(name):
+    if name == "pesq":
+        pytest.importorskip("pesq", reason="the extra 'quality' is not installed")
     sounds = [level * np.ones(12_000, np.float32) for level in (0.0, 0.3, 1e-30)] + [NOISE[:12_000]]
     for reading in sounds:
         for reference in sounds:
@@ -79,13 +96,15 @@ def test_silence_and_constant_clips_have_finite_scores_or_none(name):
             assert measured is None or np.isfinite(measured).all()
 
 
+def buzz():
+    """Two seconds with the harmonics and the slow rise and fall of speech."""
+    time = np.arange(48_000) / 24_000
+    return sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20)) * (1 + np.sin(6 * np.pi * time)) * 0.1
+
+
 def test_pesq_orders_clean_noisy_and_noisier():
     pytest.importorskip("pesq", reason="the extra 'quality' is not installed")
-    time = np.arange(48_000) / 24_000
-    speech = (
-        sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20)) * (1 + np.sin(2 * np.pi * 3 * time)) * 0.1
-    )
-    noise = RNG.standard_normal(48_000)
+    speech, noise = buzz(), RNG.standard_normal(48_000)
     score = METRICS["pesq"].score
     clean, bad, worse = (score([speech + a * noise], [speech]).value for a in (0, 0.005, 0.05))
     assert clean == pytest.approx(4.64, abs=0.02) and clean > bad > worse > 1

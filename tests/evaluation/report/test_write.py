@@ -104,6 +104,22 @@ def test_report_opens_from_disk_with_everything_inside(tmp_path, sample):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_judges_have_a_table_of_their_own(tmp_path, sample):
+    """Each score of sound once, whatever the number of codecs and shots; none without such scores."""
+    at = {"value": 0.25, "stderr": None, "n": 2}
+    heard = score(name="words", scorer="recogniser", silence=at, noise=at | {"value": 0.75}, original=at)
+    found = results([sample])
+    found["tasks"][0]["scores"].append(heard)
+    found["tasks"].append(found["tasks"][0] | {"shots": 4})
+    write.write_report(found, tmp_path)
+    table, page = (tmp_path / "results.md").read_text(), (tmp_path / "report.html").read_text()
+    assert table.count("| 25.0 % | 75.0 % | 25.0 % |") == 1 and "| Score | Silence | Noise |" in table
+    assert page.count('id="judges"') == 1 and page.count("recogniser, higher is better") == 1
+    write.write_report(results([sample]), tmp_path)
+    assert "Silence" not in (tmp_path / "results.md").read_text()
+    assert 'id="judges"' not in (tmp_path / "report.html").read_text()
+
+
 def test_sounds_and_pictures_can_be_decoded(tmp_path, sample):
     write.write_report(results([sample]), tmp_path)
     for source in Reader((tmp_path / "report.html").read_text()).loads:
