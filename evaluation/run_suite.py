@@ -58,6 +58,7 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
         UserError: Anything that a person has to put right, or no task can be evaluated. Nothing has been written then,
             unless the cache of a run that had begun.
     """
+    from evaluation.datasets.encoded_clips import EncodedClips
     from evaluation.task import load_suites
 
     suites, tasks = load_suites(config.suite)
@@ -90,7 +91,7 @@ def run(config: EvaluationConfig, quiet: bool = False) -> dict[str, Any]:
             _require_some(builder, tasks)
         text.require_known()
         runners = _Runners(config, tasks, cache, device)
-        if builder and hasattr(builder.store, "encode_with") and runners.model:
+        if builder and isinstance(builder.store, EncodedClips) and runners.model:
             builder.store.encode_with(CodecRunner(runners.model.uniaudio.codec, cache))
         progress = Progress(quiet)
         with running(progress):
@@ -284,14 +285,13 @@ class _Runners:
 
 def _item_builder(config: EvaluationConfig, tasks: Sequence[EvalTask]) -> ItemBuilder:
     from auditory_sentences.token_store import open_stores
+    from evaluation.datasets.encoded_clips import EncodedClips
     from evaluation.items import ItemBuilder
     from evaluation.recordings import Recordings, Relocated
     from evaluation.results_folder import DATASETS
 
     datasets = [task.dataset for task in tasks if task.dataset is not None]
     if datasets and config.store is None:
-        from evaluation.datasets.encoded_clips import EncodedClips
-
         if len(datasets) < len(tasks):
             raise UserError(
                 "these suites have tasks with a data set of their own and others without; evaluate them one after the "

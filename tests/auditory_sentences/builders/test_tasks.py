@@ -123,6 +123,18 @@ def test_a_task_up_to_its_descriptive_tokens_is_the_beginning_of_the_task(name, 
             assert torch.equal(getattr(rows, part), getattr(whole, part)[: len(rows)])
 
 
+def test_a_task_of_one_kind_of_clip(catalogue, bank):
+    """Alone, or with a stream or a label, in any order."""
+    for name in ("sound_generation", "sound_generation:descriptive", "audio_qa:class", "continuation"):
+        base, _, detail = name.partition(":")
+        for kind in TASKS[base].kinds:
+            ways = {f"{base}:{kind}"} if not detail else {f"{base}:{kind}:{detail}", f"{base}:{detail}:{kind}"}
+            for task in map(find_task, ways):
+                assert task.kinds == {kind} and task.name in ways and task.base == base
+                assert (task.parts, task.label) == (find_task(name).parts, find_task(name).label)
+                assert {catalogue.clip(i).kind for i in places_for(catalogue, task, bank)} <= {kind}
+
+
 def test_forms_are_listed_for_every_task():
     assert set(FORMS) == set(TASKS)
 
@@ -226,6 +238,10 @@ def test_unknown_tasks_name_the_nearest():
         find_task("zzzzzz")
     with pytest.raises(UserError, match="asks about no label"):
         find_task("asr:gender")
+    with pytest.raises(UserError, match="asks about no label"):
+        find_task("asr:speech")  # it takes no other kind
+    with pytest.raises(UserError, match="asks about no label"):
+        find_task("audio_qa:class:gender")
 
 
 def test_audio_of_a_request_is_checked():
