@@ -57,6 +57,8 @@ class EvaluationConfig:
     recogniser: str | Path | None = None
     # folder of a YAMNet with 521 classes, yamnet.onnx, that says what a sound is (default: no such scores)
     tagger: str | Path | None = None
+    # CLAP model that compares a sound with its caption, folder or hub id (default: no such scores)
+    clap: str | Path | None = None
     # output folder of an earlier run whose cached outputs may be used
     untrained: str | Path | None = None
     # items that the untrained model answers too, 0 for none; it never ends an answer, so it is slow (default: 16)

@@ -122,7 +122,7 @@ def _run(
         progress.say(line)
     with Judges(cache, config.processes) as judges:
         clips = builder.store.clips if builder else ()
-        extractor = Extractor(judges, clips, runners.recogniser, config.tagger)
+        extractor = Extractor(judges, clips, runners.recogniser, config.tagger, runners.clap)
         for number, ((task, k), (asked, changes)) in enumerate(zip(jobs, fitted, strict=True), 1):
             shots = "" if task.is_of_codec else f", {k} shot{'s' * (k != 1)}"
             progress.say(f"[{number}/{len(jobs)}] {task.title}{shots} ...")
@@ -255,6 +255,12 @@ class _Runners:
             from evaluation.judges.tagger import tagger_version
 
             self.judges["tagger"] = {"source": str(config.tagger), "version": tagger_version(config.tagger)}
+        self.clap = None
+        if config.clap is not None:
+            from evaluation.judges.clap import clap_folder, clap_version
+
+            self.clap = clap_folder(config.clap)
+            self.judges["clap"] = {"source": str(config.clap), "version": clap_version(self.clap)}
         self.text_model, self.text_model_source = None, config.text_model
         if config.text_model is not None:
             from evaluation.text.text_models import PlainText

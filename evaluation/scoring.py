@@ -198,7 +198,7 @@ class Extractor:
 
     def __init__(
         self, judges: Judges, clips: Sequence[Clip], recogniser: Whisper | None = None,
-        tagger: str | Path | None = None,
+        tagger: str | Path | None = None, clap: str | None = None,
     ) -> None:  # fmt: skip
         """Nothing is fitted before it is needed.
 
@@ -207,9 +207,10 @@ class Extractor:
             clips: What grammars are made of and classifiers are fitted to: those of the training split.
             recogniser: Transcribes in the place of pocketsphinx.
             tagger: Folder of the tagger, for the scores that need one.
+            clap: Folder of the CLAP, for those.
         """
         self.versions: dict[str, str] = {}  # scorer -> name and version of the judge, once it has judged
-        self._judges, self._recogniser, self._tagger = judges, recogniser, tagger
+        self._judges, self._recogniser, self._tagger, self._clap = judges, recogniser, tagger, clap
         self._clips = [clip for clip in clips if clip.split == "train"]
         self._classifier = memoised(self._fit_classifier)
         self._grammar = memoised(self._make_grammar)
@@ -225,7 +226,7 @@ class Extractor:
         if score.scorer == "waveform":
             return list(waveforms)
         if score.scorer in JUDGES:
-            judge = waveform_judge(score.scorer, self._tagger)
+            judge = waveform_judge(score.scorer, self._tagger, self._clap)
             self.versions[score.scorer] = judge.version
             return self._judges.numbers(waveforms, judge)
         if score.scorer == "recogniser" and self._recogniser is not None:
@@ -235,6 +236,12 @@ class Extractor:
             self.versions["recogniser"] = RECOGNISER_VERSION
             return self._judges.transcripts(waveforms, self._grammar(score.grammar))
         return self._classifier(task.data.kind, score.label).predict(waveforms)
+
+    def of_captions(self, captions: Sequence[str]) -> list[list[float]]:
+        """What the judge of sounds and captions makes of captions."""
+        from evaluation.judges.clap import clap_of_text
+
+        return [] if self._clap is None else [clap_of_text(caption, self._clap) for caption in captions]
 
     def each(self, score: Score) -> Each:
         """How a score's metric is applied to pairs: a slow one in the judges' processes, and cached."""
@@ -296,6 +303,8 @@ def _references(task: EvalTask, score: Score, items: Sequence[Item], extractor: 
     if score.scorer == "edit":  # beside what it was made of, not beside what was made of it
         given = extractor.from_waveforms(task, score, [item.given_recording for item in items])
         return [(_edit(item), numbers) for item, numbers in zip(items, given, strict=True)]
+    if score.scorer == "clap_caption":
+        return extractor.of_captions([item.clip.caption for item in items])
     if score.scorer in OF_RECORDING:
         return extractor.from_waveforms(task, score, [item.recording for item in items])
     return [item.targets[score.name].reference for item in items]

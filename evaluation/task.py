@@ -33,7 +33,7 @@ SUITES_FOLDER = Path(__file__).with_name("suites")
 Scorer = Literal[
     "text", "label_in_text", "max_likelihood", "recogniser", "signal_classifier", "waveform", "likelihood",
     "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit", "key",
-    "tempo",
+    "tempo", "clap", "clap_caption",
 ]  # fmt: skip
 # What each metric compares, and the scorers that deliver it.
 _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
@@ -42,7 +42,8 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "audio": ("waveform",),
     "likelihood": ("likelihood",),
     "pitch": ("pitch",),
-    "embedding": ("speaker", "signal_features"),
+    "embedding": ("speaker", "signal_features", "clap"),
+    "description": ("clap_caption",),
     "tags": ("tagger",),
     "rating": ("dnsmos", "distillmos"),
     "manner": ("edit",),
@@ -50,9 +51,12 @@ _DELIVERS: Mapping[str, tuple[Scorer, ...]] = {
     "tempo": ("tempo",),
 }
 # These compare with what the original recording is, or is judged to be.
-OF_RECORDING = ("waveform", "pitch", "speaker", "signal_features", "tagger")
+OF_RECORDING = ("waveform", "pitch", "speaker", "signal_features", "tagger", "clap")
 # Judges that make numbers of a waveform (evaluation/judges/waveform_judges.py).
-JUDGES = ("pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit", "key", "tempo")
+JUDGES = (
+    "pitch", "speaker", "signal_features", "tagger", "dnsmos", "distillmos", "edit", "key", "tempo", "clap",
+    "clap_caption",
+)  # fmt: skip
 _OF_TEXT = ("text", "label_in_text", "max_likelihood", "likelihood")  # these read text answers, the others audio
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # such a name leads nowhere, in a path or in a link
 

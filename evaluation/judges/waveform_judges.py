@@ -48,17 +48,24 @@ _JUDGES: dict[str, tuple[tuple[str, ...], str, Callable[[np.ndarray], list[float
 }
 
 
-def waveform_judge(scorer: str, tagger: str | Path | None = None) -> WaveformJudge:
+def waveform_judge(scorer: str, tagger: str | Path | None = None, clap: str | None = None) -> WaveformJudge:
     """The judge of a scorer.
 
     Args:
-        scorer: pitch, dnsmos, distillmos, speaker, signal_features, edit, key, tempo or tagger.
+        scorer: pitch, dnsmos, distillmos, speaker, signal_features, edit, key, tempo, tagger, clap or clap_caption.
         tagger: Folder of the tagger (evaluation/judges/tagger.py); None where none was given.
+        clap: Folder of the CLAP (evaluation/judges/clap.py); None where none was given.
 
     Raises:
-        Absent: Its package is not installed, or no tagger was given.
-        UserError: The tagger's folder holds none.
+        Absent: Its package is not installed, or no tagger or CLAP was given.
+        UserError: The folder holds none.
     """
+    if scorer in ("clap", "clap_caption"):
+        if clap is None:
+            raise Absent("it needs a CLAP: give a folder or hub id with --clap")
+        from evaluation.judges.clap import clap_of_sound, clap_version  # which take torch and transformers
+
+        return WaveformJudge(clap_version(clap), partial(clap_of_sound, folder=clap))
     if scorer == "tagger":
         if tagger is None:
             raise Absent("class agreement needs a tagger: give the folder of a YAMNet with --tagger")

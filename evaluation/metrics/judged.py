@@ -52,6 +52,12 @@ def cosine(prediction: Sequence[float] | None, reference: Sequence[float]) -> tu
     return (float(a @ b) / norms, 1.0) if norms else None
 
 
+@metric("clap_score", takes="description", direction="higher", guess="noise")
+def described(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
+    """Cosine of the embeddings of a sound and of its caption, -1 to 1: the CLAP score of papers on sound from text."""
+    return cosine(prediction, reference)
+
+
 @metric("class_agreement", takes="tags", direction="higher", percent=True, unit="%")
 def same_class(prediction: Sequence[float] | None, reference: Sequence[float]) -> tuple[float, float] | None:
     """Whether the tagger's most probable class is that of the original."""

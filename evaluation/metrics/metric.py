@@ -23,8 +23,9 @@ class Metric:
     # as tasks name it
     name: str
     # words (free text), label (one of a closed set), audio (waveforms at 24 kHz), likelihood; or what a judge makes of
-    # a waveform: pitch (Hz of each frame, 0 unvoiced), embedding (a vector), tags (a share of each class), manner
-    # (seconds, pitch, level), key (tonic, mode), tempo (beats a minute), rating (a number that needs no reference)
+    # a waveform: pitch (Hz of each frame, 0 unvoiced), embedding (a vector), description (one beside that of a
+    # caption), tags (a share of each class), manner (seconds, pitch, level), key (tonic, mode), tempo (beats a minute),
+    # rating (a number that needs no reference)
     takes: str
     # which is better: higher or lower
     direction: str
