@@ -77,8 +77,9 @@ class EngineRecipe:
     micro_batches: Size = 1
     # ZeRO: 0 nothing is split over processes, 1 optimiser states, 2 also gradients, 3 also parameters
     zero_stage: Literal[0, 1, 2, 3] = 0
-    # mixed: fp32 weights, matrices multiplied in bfloat16; bf16: bfloat16 weights, fp32 master weights in ZeRO 1 to 3
-    precision: Literal["fp32", "mixed", "bf16"] = "fp32"
+    # fp32; tf32: the same, products on a GPU rounded to 10 bits; mixed: fp32 weights, matrices multiplied in bfloat16;
+    # bf16: bfloat16 weights, fp32 master weights in ZeRO 1 to 3
+    precision: Literal["fp32", "tf32", "mixed", "bf16"] = "fp32"
     # whether activations are computed again in the backward pass, which saves memory
     activation_checkpointing: bool = False
     # whether the optimiser's state lies in the CPU's memory; needs zero_stage 1 or more

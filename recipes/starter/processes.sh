@@ -1,7 +1,8 @@
-# Sourced by the starter's scripts: train on as many processes as there are cores, at most four.
+# Sourced by the starter's scripts: train on as many processes as there are GPUs or, without one, cores; at most four.
 # The stages have four micro-batches an update, so 1, 2 and 4 processes give the same run, to rounding.
-cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-processes=$((cores >= 4 ? 4 : cores >= 2 ? 2 : 1))
+count=$(python -P -c 'import os, torch
+print(torch.cuda.device_count() or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')
+processes=$((count >= 4 ? 4 : count >= 2 ? 2 : 1))
 
 # oneDNN keeps what it prepared for every shape of matrix, 1,024 of them by default: a gigabyte for each process here.
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64

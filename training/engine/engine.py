@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codec.io.errors import UserError
 from codec.layers.onednn import has_bfloat16
 from training.engine import optimiser_state, processes
+from training.engine.precision import Computing
 from training.engine.processes import deepspeed
 from training.engine.schedule import learning_rate
 from training.recipe import EngineRecipe, OptimiserRecipe
@@ -74,7 +75,7 @@ class Engine:
         self._names: list[str] = []
         self._losses: list[Tensor] = []
         self._records: dict[str, list[float | Tensor]] = {}
-        if engine.precision != "fp32" and processes.device().type == "cpu" and not has_bfloat16():
+        if engine.precision in ("mixed", "bf16") and processes.device().type == "cpu" and not has_bfloat16():
             warnings.warn(
                 f"engine.precision {engine.precision}: this processor multiplies no bfloat16, so that every step takes "
                 "many times as long as with engine.precision=fp32",
@@ -90,6 +91,7 @@ class Engine:
         if checkpoint is not None:
             optimiser_state.load_module(model, checkpoint)
         self.model = model.to(processes.device())
+        self.computing = Computing(self.model, engine.precision, self.device.type)
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}  # name -> parameter
         if not self.trainable:
             raise UserError("nothing to train: every parameter of the model is frozen")
@@ -117,7 +119,7 @@ class Engine:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward pass."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "mixed"):
+        with self.computing.applied(self.model):
             # A frozen engine is only passed through: DeepSpeed would take the gradient that crosses it for its own.
             return (self.model if self._is_frozen else self.deepspeed)(*args, **kwargs)
 

@@ -46,7 +46,7 @@ def join() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if is_launched():
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(_own_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()))
         dist.init_process_group(backend)
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
@@ -57,6 +57,16 @@ def join() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     atexit.register(dist.destroy_process_group)
+
+
+def _own_gpu(local_rank: int, gpus: int) -> int:
+    """The GPU of a process, one each. Raises UserError where there are more processes than GPUs."""
+    if local_rank >= gpus:
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU of its own, for there {'is' if gpus == 1 else 'are'} "
+            f"{gpus}: start as many processes as there are GPUs (--processes {gpus})"
+        )
+    return local_rank
 
 
 def is_launched() -> bool:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from codec.io.errors import UserError
 from tests import ROOT
 from tests.factories import children, trainer
+from training.engine import processes
 from training.metrics import read_metrics
 
 
@@ -43,6 +45,12 @@ CASES = [
     pytest.param(4, 2, marks=pytest.mark.slow),
     pytest.param(4, 3, marks=pytest.mark.slow),
 ]
+
+
+def test_each_process_has_a_gpu_of_its_own():
+    assert [processes._own_gpu(rank, 4) for rank in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=r"process 2 .* no GPU of its own, for there are 2: .*\(--processes 2\)"):
+        processes._own_gpu(2, 2)
 
 
 @pytest.mark.parametrize(("world", "stage"), CASES)
