@@ -218,7 +218,7 @@ class ItemBuilder:
         alone = {"": (query,)}
         if task.classification:
             classes = task.classification
-            names: Names = "held_out" if classes.made_up_names else "own"
+            names: Names = "held_out" if classes.arbitrary_names else "own"
             made = self._episodes_from(classes.examples_from).of_label(
                 classes.label, query, classes.ways, shots, rng, classes.examples_as, names
             )

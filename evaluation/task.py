@@ -92,15 +92,15 @@ class Classification:
     ways: Ways
     # tokens of the examples: audio (all streams), or one stream's name: descriptive takes a third of the rows
     examples_as: Name = "audio"
-    # whether words that no training episode uses stand for the classes: the examples alone say which for which
-    made_up_names: bool = False
+    # whether words that no training episode uses as names stand for the classes: examples alone say which for which
+    arbitrary_names: bool = False
     # split of the examples: the task's own for classes that are in no other, such as held-out voices
     examples_from: Literal["train", "dev", "test"] = "train"
 
     def __post_init__(self) -> None:
         _require_words("label", self.label)
-        if self.label == SPEAKER and not self.made_up_names:
-            raise ValueError("voices have no names to answer with: 'label: speaker' goes with 'made_up_names: true'")
+        if self.label == SPEAKER and not self.arbitrary_names:
+            raise ValueError("voices have no names to answer with: 'label: speaker' goes with 'arbitrary_names: true'")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from auditory_sentences.builders.arbitrary_names import is_held_out, name_words
 from auditory_sentences.builders.catalogue import Cast, Catalogue
-from auditory_sentences.builders.made_up import made_up_words
 from auditory_sentences.builders.prompts import PromptBank, listed
 from auditory_sentences.builders.tasks import (
     QUESTIONS,
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
 
 MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
 SPEAKER = "speaker"  # the label whose values are the voices
-Names = Literal[
-    "own", "made_up", "held_out"
-]  # of classes: as they are labelled, or made-up words, the latter untrained
+# What classes are called: as they are labelled, by arbitrary words, or by those that training never uses.
+Names = Literal["own", "arbitrary", "held_out"]
 
 
 class TooFewExamples(UserError):
@@ -72,6 +72,7 @@ class Episodes:
         self.pool = pool
         self.bank = bank
         self._eligible: dict[str, list[int]] = {}
+        self._name_words: dict[str, list[str]] = defaultdict(list)
 
     def from_task(
         self,
@@ -137,7 +138,7 @@ class Episodes:
             shots: Examples of each value.
             rng: Chooses prompt, values and examples.
             shot_audio: Role of the examples' audio.
-            names: What the classes are called: as they are labelled, or by words made up for this episode, which only
+            names: What the classes are called: as they are labelled, or by words drawn for this episode, which only
                 the examples explain: of those that training uses, or held out from it.
 
         Raises:
@@ -161,8 +162,7 @@ class Episodes:
         ]
         called = dict(zip(options, options, strict=True))
         if names != "own":
-            words = made_up_words(len(options), rng, held_out=names == "held_out", without=values)
-            called = dict(zip(options, words, strict=True))
+            called = dict(zip(options, rng.sample(self._words(names), len(options)), strict=True))
         listing = listed([called[value] for value in options])
         prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listing)
         segments = [Segment("prompt", prompt)]
@@ -242,6 +242,14 @@ class Episodes:
         if label == SPEAKER:
             return self.pool.by_speaker if names != "own" else ()
         return self.bank.label_values.get(label, ())
+
+    def _words(self, names: Names) -> Sequence[str]:
+        """The words that may name classes: those that are held out from training, or the others."""
+        if not self._name_words:
+            values = [value for values in self.bank.label_values.values() for value in values]
+            for word in name_words(self.pool.store.clips, values):
+                self._name_words["held_out" if is_held_out(word) else "arbitrary"].append(word)
+        return self._name_words[names]
 
     def _clips(self, kind: str, label: str, value: str) -> Sequence[int]:
         """Positions of the pool's clips of that kind with that value."""

@@ -12,10 +12,10 @@ from auditory_sentences.builders.few_shot import Episodes
 from auditory_sentences.builders.tasks import Task, find_task, streams_of
 from auditory_sentences.sentence import AuditorySentence, Segment, to_rows
 from auditory_sentences.stream.mixing import (
+    ARBITRARY_NAMES,
     CLASSIFICATION,
     CONVERSATION,
     FEW_SHOT,
-    MADE_UP_NAMES,
     SampledSentence,
     SentenceStream,
 )
@@ -234,8 +234,8 @@ def about(name: str) -> str:
         return f"Construction {number} of UniAudio 2.0 §4.4, {construction.title}. {_said_of(construction.groups)}"
     if name == CONVERSATION:
         return _said_of(conversation)
-    if base in (CLASSIFICATION, MADE_UP_NAMES):
-        told = " The classes are called by words made up for the episode." if base == MADE_UP_NAMES else ""
+    if base in (CLASSIFICATION, ARBITRARY_NAMES):
+        told = " The classes are called by words drawn for the episode." if base == ARBITRARY_NAMES else ""
         return _said_of(Episodes.draw_of_label) + told
     if base == FEW_SHOT:
         return f"{_said_of(Episodes.draw_of_task)} {_parts_of(find_task(detail))}"

@@ -31,7 +31,7 @@ LATER_TASKS = {
     "structural_to_descriptive",
 }  # fmt: skip
 FEW_SHOT, CLASSIFICATION, CONVERSATION = "few_shot", "classification", "conversation"
-MADE_UP_NAMES = "made_up_names"  # classification whose classes have them
+ARBITRARY_NAMES = "arbitrary_names"  # classification whose classes have them
 
 
 class SampledSentence(NamedTuple):
@@ -76,8 +76,8 @@ class SentenceStream:
         store: Clips as tokens.
         mixture: Name -> weight, in any scale; the share of the sentences. Names: a task ("asr", "audio_qa",
             "audio_qa:instrument"), a construction ("segmented_audio"), "few_shot:TASK" (1 to 4 shots), "classification"
-            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), the same with classes called by words made up for
-            the episode ("made_up_names", "made_up_names:LABEL"), "conversation" (2 to 4 unrelated requests).
+            or "classification:LABEL" (2 to 4 ways, 1 to 4 shots), the same with classes called by arbitrary words
+            ("arbitrary_names", "arbitrary_names:LABEL"), "conversation" (2 to 4 unrelated requests).
         seed: Of the recipe.
         split: Of the store.
         max_rows: What constructions, episodes and audio_only fit themselves into: the context length of the stage.
@@ -178,8 +178,8 @@ class SentenceStream:
                 partial(self.episodes.draw_of_task, task, max_rows=self.max_rows),
                 task.generates_audio,
             )
-        elif base in (CLASSIFICATION, MADE_UP_NAMES):
-            names: Names = "own" if base == CLASSIFICATION else "made_up"
+        elif base in (CLASSIFICATION, ARBITRARY_NAMES):
+            names: Names = "own" if base == CLASSIFICATION else "arbitrary"
             members = [i for i in self.catalogue.members if self._classes(i, detail, names)]
             draw = partial(self.episodes.draw_of_label, detail or None, max_rows=self.max_rows, names=names)
             source = Source(name, members, draw)
@@ -189,7 +189,7 @@ class SentenceStream:
         elif base in TASKS:
             source = self._task(find_task(name))
         else:
-            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, MADE_UP_NAMES, f"{FEW_SHOT}:TASK"]
+            known = [*TASKS, *CONSTRUCTIONS, CONVERSATION, CLASSIFICATION, ARBITRARY_NAMES, f"{FEW_SHOT}:TASK"]
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known names: {', '.join(known)}"
             raise UserError(f"the mixture asks for '{name}', which is no task, construction or episode; {hint}")

@@ -3,12 +3,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from auditory_sentences.builders.arbitrary_names import is_held_out
 from auditory_sentences.builders.catalogue import ClipStore
 from auditory_sentences.builders.few_shot import TooFewExamples
-from auditory_sentences.builders.made_up import is_held_out
 from auditory_sentences.token_store import JoinedStores, TokenStore
 from auditory_sentences.token_store.manifest import Manifest, write_manifest
 from auditory_sentences.token_store.shard import write_shard
@@ -143,7 +143,11 @@ def test_the_first_items_of_any_task_stay_when_the_limit_grows(store, served, da
     assert builder.positions(task, few) == positions[:few] and len(set(positions)) == len(positions)
     if task.is_of_tokens:  # measured on clips: there are no requests
         return
-    first, all_of_them = builder.items(task, shots, few), builder.items(task, shots, more)
+    try:
+        first, all_of_them = builder.items(task, shots, few), builder.items(task, shots, more)
+    except TooFewExamples:  # of eight, or of a fourth by the same voice, in so small a store
+        assume(shots < 4)
+        raise
     assert [_asked(item) for item in first] == [_asked(item) for item in all_of_them[:few]]
     assert len(first) == min(few, len(all_of_them))
 
@@ -185,8 +189,8 @@ def test_classification_offers_its_options(store):
         assert target.reference == item.answer
 
 
-@pytest.mark.parametrize("name", ["sound_made_up_names", "voice_made_up_names"])
-def test_made_up_names_are_answers_that_training_never_gives(store, name):
+@pytest.mark.parametrize("name", ["sound_new_names", "voice_new_names"])
+def test_arbitrary_names_are_answers_that_training_never_gives(store, name):
     task = load_task(name)
     classes = replace(task.classification, examples_from="train")
     task = replace(task, data=replace(task.data, split="train"), classification=classes)

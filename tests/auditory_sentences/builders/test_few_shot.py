@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
+from auditory_sentences.builders.arbitrary_names import is_held_out
 from auditory_sentences.builders.catalogue import Catalogue
 from auditory_sentences.builders.few_shot import Episodes, TooFewExamples, class_of
-from auditory_sentences.builders.made_up import is_held_out
 from auditory_sentences.builders.prompts import PromptBank
 from auditory_sentences.builders.tasks import build, cast_of, find_task, request_of
 from auditory_sentences.corpora.clip import Clip
@@ -153,8 +153,8 @@ def test_classification(pool, episodes, ways, shots):
 
 
 @pytest.mark.parametrize("label", ["instrument", "speaker"])
-@pytest.mark.parametrize("names", ["made_up", "held_out"])
-def test_only_the_examples_say_what_a_made_up_name_stands_for(pool, episodes, label, names):
+@pytest.mark.parametrize("names", ["arbitrary", "held_out"])
+def test_only_the_examples_say_what_an_arbitrary_name_stands_for(pool, episodes, label, names):
     """One to one within an episode, new in every other, and none of the words that are held out in training."""
     query = stored(pool, "train-music-1" if label == "instrument" else "train-speech-1")
     stood_for = {}
@@ -169,17 +169,17 @@ def test_only_the_examples_say_what_a_made_up_name_stands_for(pool, episodes, la
         assert not set(options) & {value for values in pool.label_values.values() for value in values}
         for word, value in meant:
             stood_for.setdefault(word, set()).add(value)
-    assert len(stood_for) > 60
+    assert len(stood_for) > 4 and max(map(len, stood_for.values())) > 1
 
 
-def test_voices_are_told_apart_by_made_up_names_alone(pool, episodes):
+def test_voices_are_told_apart_by_arbitrary_names_alone(pool, episodes):
     query = stored(pool, "train-speech-1")
-    assert episodes.can_classify(query, "speaker", "made_up") and not episodes.can_classify(query, "speaker")
+    assert episodes.can_classify(query, "speaker", "arbitrary") and not episodes.can_classify(query, "speaker")
     with pytest.raises(UserError, match="choose another label"):
         episodes.of_label("speaker", query, 2, 1, KeyedRng(0))
     position = next(i for i in pool.members if pool.clip(i).id == query.id)
     for seed in range(20):  # in full: descriptive tokens do not say whose voice it is
-        sentence = episodes.draw_of_label("speaker", position, KeyedRng(seed), 2048, "made_up")
+        sentence = episodes.draw_of_label("speaker", position, KeyedRng(seed), 2048, "arbitrary")
         assert {s.role for s in sentence.segments if not s.is_text} == {"audio"}
 
 
