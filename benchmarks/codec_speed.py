@@ -2,6 +2,7 @@
 
     python benchmarks/codec_speed.py --codec starter/codec --threads 4
     python benchmarks/codec_speed.py --size full --threads 4 --dtype float32 bfloat16 --seconds 1 2 10 20 30 120
+    python benchmarks/codec_speed.py --size full --device cuda --dtype float32 bfloat16 --seconds 2 20
 
 `--size full` has the published flow decoder (932 M parameters), branches, codebooks and shape of the scalar
 autoencoder, with random weights, and mel experts: what the published experts cost is not in it. The clips are noise.
@@ -17,7 +18,7 @@ and it takes one at a time: it encodes 60 s or more whatever the clip, in window
 never a shorter one, in float32 with PyTorch's own matrix product (codec/layers/fast_linear.py). Several lengths of
 clips cost it the same, so the lines say how much it computes, and the rate is of that. times_published of a line
 compares the time for the same clips, work_of_published the seconds of audio that are computed for them. Both stand in
-for the published code, they are not it.
+for the published code, they are not it, and are computed on a CPU alone.
 
 `--dtype bfloat16` is the type of the flow's estimator (`ReasoningCodec.decode_in`); encoding has none but float32. Not
 comparable between machines; to compare two versions of the code run both on the same idle machine.
@@ -49,7 +50,6 @@ from codec.tokens import SAMPLE_RATE, AudioTokens
 
 ENCODE_WINDOW, DECODE_WINDOW = 30, 20  # seconds, of the published code
 DECODE_TOKENS, DECODE_HOP = 250, 186  # structural frames of its decoding windows, and from one to the next
-CPU = torch.device("cpu")
 
 
 def full_size() -> ReasoningCodecConfig:
@@ -112,14 +112,14 @@ class Case:
 class Bench:
     """The cases of one codec."""
 
-    def __init__(self, codec: ReasoningCodec, steps: int, guidance: float) -> None:
-        self.codec, self.steps, self.guidance = codec, steps, guidance
+    def __init__(self, codec: ReasoningCodec, steps: int, guidance: float, device: torch.device) -> None:
+        self.codec, self.steps, self.guidance, self.device = codec.to(device), steps, guidance, device
         self.taken: dict[str, float] = {}
 
     def case(self, name: str, seconds: float, batch: int) -> Case:
         """To encode or decode clips of some length, as ours does it."""
         if name == "encode":
-            audio = noise(seconds, batch)
+            audio = noise(seconds, batch).to(self.device)
             blocks = audio.shape[1] // BLOCK_SAMPLES + 1
             return Case(name, seconds, batch, lambda: self.codec.encode(audio), 0.4 * blocks * batch)
         tokens, flow = self.tokens(seconds, batch), self.codec.config.flow
@@ -169,21 +169,27 @@ class Bench:
         plain = getattr(owner, method)
 
         def timed(*arguments, **named):
-            start = time.perf_counter()
+            start = self.now()
             result = plain(*arguments, **named)
-            self.taken[part] = self.taken.get(part, 0.0) + time.perf_counter() - start
+            self.taken[part] = self.taken.get(part, 0.0) + self.now() - start
             return result
 
         with patch.object(owner, method, timed):
             yield
 
     def run(self, case: Case) -> None:
-        reset_peak(CPU)
+        reset_peak(self.device)
         self.taken = {}
-        start = time.perf_counter()
+        start = self.now()
         case.call()
-        case.runs.append({"all": time.perf_counter() - start} | self.taken)
-        case.peak = max(case.peak, peak_mib(CPU))
+        case.runs.append({"all": self.now() - start} | self.taken)
+        case.peak = max(case.peak, peak_mib(self.device))
+
+    def now(self) -> float:
+        """Seconds, once all that a GPU was given is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def measure(self, cases: list[Case], repeats: int, budget: float) -> dict[int, str]:
         """Run all cases, in place. Returns why a case was left out, by its index."""
@@ -240,9 +246,15 @@ def main() -> int:
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=float, default=600.0, help="seconds that one case may take")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
 
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        why = "not measured: torch finds no accelerator on this machine"
+        print(json.dumps({"device": options.device, "measured": False, "why": why}))
+        return 1
     torch.set_num_threads(options.threads)
     if options.codec:
         codec = load_tokenizer(options.codec)
@@ -253,19 +265,19 @@ def main() -> int:
         "codec": options.codec or f"random, {options.size} size",
         "parameters_m": round(sum(p.numel() for p in codec.parameters()) / 1e6, 1),
         "flow_parameters_m": round(sum(p.numel() for p in codec.flow.parameters()) / 1e6, 1),
-        "machine": machine(CPU),
+        "machine": machine(device),
         "threads": options.threads,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    bench = Bench(codec, options.steps, options.guidance)
+    bench = Bench(codec, options.steps, options.guidance, device)
     published: dict[tuple[str, float], Case] = {}
     for dtype in sorted(options.dtype, reverse=True):  # float32, with which the published code is compared, first
         if dtype != "float32":
             codec.set_decoder_dtype(getattr(torch, dtype))
         names = [name for name in options.cases if dtype == "float32" or name == "decode"]
         cases = [bench.case(n, s, b) for n in names for s in options.seconds for b in options.batch]
-        if dtype == "float32":
+        if dtype == "float32" and device.type == "cpu":
             by_work: dict[tuple[str, float], Case] = {}
             for case in cases:
                 like = bench.published_case(case.name, case.seconds)

@@ -64,11 +64,18 @@ def test_what_the_published_code_computes(benchmark_module, seconds, encoded, wi
     assert module.published_decode_windows(seconds) == windows
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
+def test_without_an_accelerator_nothing_is_measured(benchmark_module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["codec_speed.py", "--size", "tiny", "--device", "cuda"])
+    assert benchmark_module("codec_speed").main() == 1
+    assert "not measured: torch finds no accelerator" in json.loads(capsys.readouterr().out)["why"]
+
+
 def test_the_published_decode_multiplies_with_mkl(benchmark_module, monkeypatch):
     """And our own with what the machine does best; the switch is set back."""
     module = benchmark_module("codec_speed")
     torch.manual_seed(0)
-    bench = module.Bench(module.ReasoningCodec(module.tiny_size()).eval(), 1, 1.0)
+    bench = module.Bench(module.ReasoningCodec(module.tiny_size()).eval(), 1, 1.0, torch.device("cpu"))
     seen = []
     monkeypatch.setattr(module.fast_linear, "ONEDNN", "as it was")
     bench.codec.flow.estimator.register_forward_pre_hook(lambda *_: seen.append(module.fast_linear.ONEDNN))
