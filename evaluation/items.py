@@ -173,7 +173,13 @@ class ItemBuilder:
             if score.label and not score.choices and score.scorer in ("label_in_text", "max_likelihood")
         ]
         for label in labels:
-            if label not in self.bank.label_values and label != SPEAKER:
+            if label == SPEAKER and label not in self.bank.label_values and task.classification:
+                if not task.classification.arbitrary_names:
+                    raise UserError(
+                        f"the task '{task.task}' classifies voices, which have no names to answer with; give them some "
+                        "with `arbitrary_names: true`"
+                    )
+            elif label not in self.bank.label_values:
                 values = {clip.labels[label] for clip in self.store.clips if clip.labels.get(label)}
                 raise UserError(
                     f"the task '{task.task}' tells values of the label '{label}' apart, of which the store has "

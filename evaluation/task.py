@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from auditory_sentences.builders.examples import has_several_answers
-from auditory_sentences.builders.few_shot import SPEAKER
 from auditory_sentences.builders.tasks import find_task
 from auditory_sentences.sentence import TextRole
 from codec.io.aliases import first_names
@@ -99,8 +98,6 @@ class Classification:
 
     def __post_init__(self) -> None:
         _require_words("label", self.label)
-        if self.label == SPEAKER and not self.arbitrary_names:
-            raise ValueError("voices have no names to answer with: 'label: speaker' goes with 'arbitrary_names: true'")
 
 
 @dataclass(frozen=True)

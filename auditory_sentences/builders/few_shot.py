@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from auditory_sentences.token_store import StoredClip
 
 MAX_SHOTS, MAX_WAYS = 4, 4  # of what training draws
-SPEAKER = "speaker"  # the label whose values are the voices
+SPEAKER = "speaker"  # the label whose values are the voices, where clips have no label of that name
 # What classes are called: as they are labelled, by arbitrary words, or by those that training never uses.
 Names = Literal["own", "arbitrary", "held_out"]
 
@@ -239,7 +239,7 @@ class Episodes:
 
     def _values(self, label: str, names: Names) -> Collection[str]:
         """Of a label. Voices have no names that could be answered with, but they can be given some."""
-        if label == SPEAKER:
+        if label == SPEAKER and label not in self.bank.label_values:
             return self.pool.by_speaker if names != "own" else ()
         return self.bank.label_values.get(label, ())
 
@@ -253,9 +253,8 @@ class Episodes:
 
     def _clips(self, kind: str, label: str, value: str) -> Sequence[int]:
         """Positions of the pool's clips of that kind with that value."""
-        if label == SPEAKER:
-            return self.pool.by_speaker.get(value, ()) if kind == "speech" else ()
-        return self.pool.by_label.get((kind, label, value), ())
+        found = self.pool.by_label.get((kind, label, value), ())
+        return found or (self.pool.by_speaker.get(value, ()) if (kind, label) == ("speech", SPEAKER) else ())
 
     def _examples(
         self,
@@ -291,7 +290,7 @@ class Episodes:
 
 def class_of(clip: Clip, label: str) -> str:
     """What an episode classifies the clip as: the label's value, or whose voice it is; "" for none."""
-    return clip.speaker if label == SPEAKER else clip.labels.get(label, "")
+    return clip.labels.get(label, "") or (clip.speaker if label == SPEAKER else "")
 
 
 def _related(clip: Clip, query: Clip) -> bool:

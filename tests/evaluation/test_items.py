@@ -201,6 +201,13 @@ def test_arbitrary_names_are_answers_that_training_never_gives(store, name):
             assert all(map(is_held_out, item.targets[task.scores[0].name].phrases))
 
 
+def test_voices_have_no_names_unless_they_are_given_some(store):
+    task = load_task("voice_new_names")
+    plain = replace(task, classification=replace(task.classification, arbitrary_names=False))
+    with pytest.raises(UserError, match="voices, which have no names to answer with; .*`arbitrary_names: true`"):
+        ItemBuilder(store).items(plain, 0, 2)
+
+
 def test_a_question_that_lists_its_answers_offers_as_many_choices(store):
     items = ItemBuilder(store).items(load_task("sound_question"), 0, None)
     assert {item.targets["class"].num_choices for item in items} == {3}  # all classes, listed or not

@@ -172,7 +172,6 @@ def test_values_are_held_to_their_ranges_before_anything_is_made(tmp_path, old, 
 @pytest.mark.parametrize(
     ("label", "ways", "said"),
     [("class", 1, "must be at least 2"), ("class", 2**40, "at most 64"), ("''", 2, "'label' must be a few words"),
-     ("speaker", 2, "voices have no names to answer with: 'label: speaker' goes with 'arbitrary_names: true'"),
      ("tempo", 2, "the scores must have the label of the classification, 'tempo'")],
 )  # fmt: skip
 def test_classifications_have_ranges_too(tmp_path, label, ways, said):

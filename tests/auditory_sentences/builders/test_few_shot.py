@@ -172,6 +172,20 @@ def test_only_the_examples_say_what_an_arbitrary_name_stands_for(pool, episodes,
     assert len(stood_for) > 4 and max(map(len, stood_for.values())) > 1
 
 
+def test_a_label_that_is_called_speaker_is_a_label():
+    """Of a person's corpus, with names of its own; who speaks is asked by it, not by the voice's id."""
+    clips = [
+        Clip(f"c{i}", "x", "speech", "train", text=f"text {i}", speaker=f"id-{i % 4}", labels={"speaker": name})
+        for i, name in enumerate(["Ann", "Bob"] * 4)
+    ]
+    catalogue = Catalogue(TinyStore(clips, [1] * 8), "train")
+    episodes = Episodes(catalogue, PromptBank.load().with_label_values(catalogue.label_values))
+    assert episodes.class_labels(clips[0]) == ["speaker"]
+    for names in ("own", "arbitrary"):
+        sentence, options = episodes.of_label("speaker", catalogue.stored(0), 2, 1, KeyedRng(3), names=names)
+        assert (set(options) == {"Ann", "Bob"}) == (names == "own") and len(sentence.segments) == 7
+
+
 def test_voices_are_told_apart_by_arbitrary_names_alone(pool, episodes):
     query = stored(pool, "train-speech-1")
     assert episodes.can_classify(query, "speaker", "arbitrary") and not episodes.can_classify(query, "speaker")
