@@ -33,7 +33,7 @@ def judged_sounds(results: Mapping) -> Table | None:
     # Where the codec itself is evaluated, what it gives back is in the other tables.
     sounds = {key: title for key, title in _SOUNDS.items() if any(score[key] for score in scores.values())}
     rows = [_row(" · ".join(names), score, sounds) for names, score in scores.items()]
-    return Table([Cell("Score", name=True), *map(Cell, sounds.values())], [[row] for row in rows])
+    return Table([Cell("Score of sound", name=True), *map(Cell, sounds.values())], [[row] for row in rows])
 
 
 def _row(title: str, score: Mapping, sounds: Iterable[str]) -> list[Cell]:

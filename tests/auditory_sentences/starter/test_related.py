@@ -54,7 +54,7 @@ def test_every_kind_is_a_function_of_its_name_and_the_seed():
 def test_the_demo_corpus_is_as_it_was():
     """No related clips: neither among its jobs nor in what its manifest records."""
     assert not {job.kind for job in plan(DEMO)} & set(related.RENDERERS)
-    assert "related" not in DEMO.values and ALL_TASKS.values["related"] == 300
+    assert "related" not in DEMO.values and ALL_TASKS.values["related"] == 1000
 
 
 @pytest.mark.parametrize("edit", sorted(related.EDITS))

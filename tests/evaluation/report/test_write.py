@@ -113,7 +113,7 @@ def test_the_judges_have_a_table_of_their_own(tmp_path, sample):
     found["tasks"].append(found["tasks"][0] | {"shots": 4})
     write.write_report(found, tmp_path)
     table, page = (tmp_path / "results.md").read_text(), (tmp_path / "report.html").read_text()
-    assert table.count("| 25.0 % | 75.0 % | 25.0 % |") == 1 and "| Score | Silence | Noise |" in table
+    assert table.count("| 25.0 % | 75.0 % | 25.0 % |") == 1 and "| Score of sound | Silence | Noise |" in table
     assert page.count('id="judges"') == 1 and page.count("recogniser, higher is better") == 1
     write.write_report(results([sample]), tmp_path)
     assert "Silence" not in (tmp_path / "results.md").read_text()
