@@ -160,18 +160,16 @@ class Episodes:
             for value in options
             for cast in self._examples(self._clips(query.kind, label, value), shots, [query], rng, f"{label} = {value}")
         ]
-        called = dict(zip(options, options, strict=True))
-        if names != "own":
-            called = dict(zip(options, rng.sample(self._words(names), len(options)), strict=True))
-        listing = listed([called[value] for value in options])
-        prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listing)
+        answers = options if names == "own" else rng.sample(self._words(names), len(options))
+        called = dict(zip(options, answers, strict=True))
+        prompt = self.bank.prompt("classification", rng).format(label=self.bank.name(label), options=listed(answers))
         segments = [Segment("prompt", prompt)]
         for i, value in rng.shuffled(examples):
             audio = _as_shot(Segment("audio", self.pool.stored(i).tokens), shot_audio)
             segments += [audio, Segment("text", called[value], is_target=True)]
         segments += [Segment("audio", query.tokens), Segment("text", called[answer], is_target=True)]
         name = f"classification:{label}:{len(options)}x{shots}:{query.id}"
-        return Episode(AuditorySentence(tuple(segments), name), tuple(called[value] for value in options))
+        return Episode(AuditorySentence(tuple(segments), name), tuple(answers))
 
     @property
     def short_stream(self) -> str:

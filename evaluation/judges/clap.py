@@ -63,6 +63,7 @@ def clap_of_sound(waveform: np.ndarray, folder: str) -> list[float]:
     return _unit(total).tolist()
 
 
+@lru_cache(maxsize=4096)  # a caption stands beside the answer, the recording, the codec's, silence and noise
 def clap_of_text(text: str, folder: str) -> list[float]:
     """Embedding of a text, of length 1; [] for no text."""
     if not text.strip():
