@@ -36,6 +36,7 @@ import platform
 import statistics
 import time
 from dataclasses import asdict, replace
+from typing import get_args
 
 import torch
 import transformers
@@ -47,6 +48,7 @@ from codec.io.errors import UserError
 from codec.io.terminal import run_program
 from training.engine import processes
 from training.engine.engine import Engine
+from training.engine.precision import Precision
 from training.engine.processes import deepspeed
 from training.lm.lora import GroupLoraRecipe
 from training.lm.recipe import LanguageModelRecipe
@@ -172,7 +174,7 @@ def main() -> int:
     parser.add_argument("--size", choices=WORKLOADS, default="mid")
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--zero", nargs="*", type=int, choices=range(4), default=[0], help="ZeRO stages; default: 0")
-    parser.add_argument("--precision", choices=("fp32", "mixed", "bf16"), default="fp32", help="as a recipe has it")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="as a recipe has it")
     parser.add_argument("--micro-batches", type=int, default=4, help="packed sequences of a process in a step")
     parser.add_argument("--lora-rank", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)

@@ -22,6 +22,7 @@ from codec.io.reading import load_yaml, read_yaml
 from codec.io.shipped import names_shipped, shipped
 from codec.io.strict import nearest, parse
 from codec.io.terminal import shown
+from training.engine.precision import Precision
 from training.resume import Resume, plain
 
 Corpora = Annotated[tuple[Name, ...], Filled()]  # folders or descriptions of corpora
@@ -78,8 +79,9 @@ class EngineRecipe:
     # ZeRO: 0 nothing is split over processes, 1 optimiser states, 2 also gradients, 3 also parameters
     zero_stage: Literal[0, 1, 2, 3] = 0
     # fp32; tf32: the same, products on a GPU rounded to 10 bits; mixed: fp32 weights, matrices multiplied in bfloat16;
-    # bf16: bfloat16 weights, fp32 master weights in ZeRO 1 to 3
-    precision: Literal["fp32", "tf32", "mixed", "bf16"] = "fp32"
+    # fp16: the same in float16, the loss scaled, for GPUs without bfloat16; bf16: bfloat16 weights, fp32 master weights
+    # in ZeRO 1 to 3
+    precision: Precision = "fp32"
     # whether activations are computed again in the backward pass, which saves memory
     activation_checkpointing: bool = False
     # whether the optimiser's state lies in the CPU's memory; needs zero_stage 1 or more

@@ -28,6 +28,7 @@ from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
+from training.engine.precision import AUTOCAST
 from training.recipe import Corpora, Recipe
 from training.resume import Resume
 from training.run import Run
@@ -119,8 +120,8 @@ class Teacher:
         prefix = int(share * int(features.latent_frames.min()))
         mask = length_mask(features.latent_frames, context.shape[1])
         pairs = Pairs(torch.randn_like(context), context, mu, mask, context, prefix)
-        mixed = recipe.engine.precision == "mixed"
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed), plain_attention(device):
+        dtype = AUTOCAST.get(recipe.engine.precision)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None), plain_attention(device):
             pairs.latents = pairs.solved_by(
                 self.flow, recipe.teacher_steps, recipe.teacher_guidance, recipe.teacher_solver
             )

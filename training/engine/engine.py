@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codec.io.errors import UserError
 from codec.layers.onednn import has_bfloat16
 from training.engine import optimiser_state, processes
+from training.engine.loss_scale import LossScale
 from training.engine.precision import Computing
 from training.engine.processes import deepspeed
 from training.engine.schedule import learning_rate
@@ -75,10 +76,10 @@ class Engine:
         self._names: list[str] = []
         self._losses: list[Tensor] = []
         self._records: dict[str, list[float | Tensor]] = {}
-        if engine.precision in ("mixed", "bf16") and processes.device().type == "cpu" and not has_bfloat16():
+        if engine.precision in ("mixed", "fp16", "bf16") and processes.device().type == "cpu" and not has_bfloat16():
             warnings.warn(
-                f"engine.precision {engine.precision}: this processor multiplies no bfloat16, so that every step takes "
-                "many times as long as with engine.precision=fp32",
+                f"engine.precision {engine.precision}: this processor multiplies no numbers of 16 bits, so that every "
+                "step takes many times as long as with engine.precision=fp32",
                 stacklevel=2,
             )
         if engine.activation_checkpointing:
@@ -105,8 +106,9 @@ class Engine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=self.model, optimizer=self.optimiser, config=self._deepspeed_config()
         )
+        self.loss_scale = LossScale() if engine.precision == "fp16" else None
         self.sharded = optimiser_state.Sharded(
-            self.model, self.trainable, self.optimiser, self.deepspeed, engine.zero_stage
+            self.model, self.trainable, self.optimiser, self.deepspeed, engine.zero_stage, self.loss_scale
         )
         if checkpoint is not None:
             self.steps_done = optimiser_state.load_optimiser(self.sharded, checkpoint)
@@ -147,6 +149,11 @@ class Engine:
         self._losses.append(loss.detach())
         self._names.extend(names)
         self._reached.clear()
+        if self.loss_scale is not None:
+            if self.recipe.zero_stage == 0:
+                loss = loss * self.loss_scale.value
+            else:  # DeepSpeed multiplies and divides by a scale of its own
+                self.deepspeed.optimizer.loss_scale = self.loss_scale.value
         self.deepspeed.backward(loss)
         unreached = sorted(self.trainable.keys() - self._reached) if self._all_must_be_reached else []
         if unreached:
@@ -163,6 +170,8 @@ class Engine:
     def step(self) -> None:
         """One update with the schedule's learning rate. Collective.
 
+        In float16, one whose gradients overflow is passed over.
+
         Raises:
             UserError: a loss or the gradient is not finite; nothing has changed then.
         """
@@ -173,22 +182,42 @@ class Engine:
         lr = learning_rate(self.optimiser_recipe, number, self.total_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        if self.recipe.zero_stage == 0:  # elsewhere DeepSpeed clips; gradients are averaged over processes already
-            norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), self.optimiser_recipe.clip))
-            if not math.isfinite(norm):
+        norm = self._clipped_norm() if self.recipe.zero_stage == 0 else 0.0  # elsewhere DeepSpeed clips
+        if not math.isfinite(norm):
+            if self.loss_scale is None:
                 raise self._divergence(number, "the gradient is", True)
+            # Its own switch passes the update over, and DeepSpeed counts it.
+            self.optimiser.found_inf = torch.ones((), device=self.device)
         self.deepspeed.step()
+        self.optimiser.found_inf = None
         if self.recipe.zero_stage > 0:
             norm = float(self.deepspeed.get_global_grad_norm())
-            if not self.deepspeed.was_step_applied() or not math.isfinite(norm) or norm < 0:
-                raise self._divergence(number, "the gradient is", True)
-        self._last = {"lr": lr, "grad_norm": norm}
+            if not self.deepspeed.was_step_applied() or norm < 0:
+                norm = math.inf
+        survives = math.isfinite(norm)
+        self._last = {"lr": lr, "grad_norm": norm} if survives else {"lr": lr}
+        if self.loss_scale is not None:
+            survives = self.loss_scale.update(overflow=not survives)
+            self._last |= {"loss_scale": self.loss_scale.value, "skipped": float(self.loss_scale.skipped)}
+        if not survives:
+            raise self._divergence(number, "the gradient is", True)
         self._losses, self._names = [], []
         self._step_records, self._records = self._records, {}
         self.steps_done = number
 
+    def _clipped_norm(self) -> float:
+        """Norm of the gradients, which are brought to their true scale and clipped."""
+        parameters = list(self.trainable.values())
+        if self.loss_scale is not None:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_div_(gradients, self.loss_scale.value)
+        return float(nn.utils.clip_grad_norm_(parameters, self.optimiser_recipe.clip))
+
     def metrics(self) -> dict[str, float]:
-        """Means of the last step's records over its micro-batches and all processes; lr and grad_norm. Collective."""
+        """Means of the last step's records over its micro-batches and all processes; lr and grad_norm. Collective.
+
+        In float16 also the loss scale, how many updates were passed over so far, and no grad_norm of one that was.
+        """
         return _means(self._step_records) | self._last
 
     def recorded(self) -> dict[str, float]:

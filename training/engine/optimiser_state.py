@@ -5,7 +5,7 @@ another ZeRO stage, and with the same ones it resumes bit for bit. Everything is
 
     frozen.safetensors                     frozen parameters and persistent buffers, written by the first process
     rank-00000-of-00002.safetensors ...    NAME/value, NAME/exp_avg, NAME/exp_avg_sq: flat fp32 fragments;
-                                           header: where each begins
+                                           header: where each begins, updates done, in float16 the loss scale
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from codec.io import aliases
 from codec.io.errors import UserError
 from codec.io.reading import load_json
 from training.engine import processes
+from training.engine.loss_scale import LossScale
 from training.engine.processes import deepspeed
 
 FROZEN = "frozen.safetensors"
@@ -47,6 +48,12 @@ class Sharded:
     deepspeed: Any
     # 0 to 3
     zero_stage: int
+    # of the loss; None: float16 is not used
+    loss_scale: LossScale | None = None
+
+    def applied(self, steps_done: int) -> int:
+        """Of so many updates, those that were not passed over for an overflow."""
+        return steps_done - (self.loss_scale.skipped if self.loss_scale else 0)
 
 
 def save(sharded: Sharded, folder: Path, state: dict[str, Tensor], steps_done: int) -> None:
@@ -67,6 +74,8 @@ def save(sharded: Sharded, folder: Path, state: dict[str, Tensor], steps_done: i
         starts[name] = start
         tensors |= {f"{name}/{kind}": view.detach().float().cpu().numpy() for kind, view in views.items()}
     header = {"starts": json.dumps(starts), "steps_done": str(steps_done)}
+    if sharded.loss_scale is not None:
+        header["loss_scale"] = sharded.loss_scale.dump()
     save_numpy(
         tensors, folder / f"rank-{processes.rank():05d}-of-{processes.world_size():05d}.safetensors", metadata=header
     )
@@ -99,10 +108,12 @@ def load_module(model: nn.Module, folder: Path) -> None:
 
 
 def load_optimiser(sharded: Sharded, folder: Path) -> int:
-    """Put master weights and Adam moments into a fresh engine. Returns the number of updates they have seen."""
+    """Put master weights, Adam moments and loss scale into a fresh engine. Returns the number of updates done."""
     reader = _Fragments(folder)
+    if sharded.loss_scale is not None and reader.loss_scale:
+        sharded.loss_scale.load(reader.loss_scale, str(folder))
     with torch.no_grad():
-        for name, start, views in _fragments(sharded, steps_done=reader.steps_done):
+        for name, start, views in _fragments(sharded, updates=sharded.applied(reader.steps_done)):
             for kind, view in views.items():
                 view.copy_(torch.from_numpy(reader.read(name, kind, start, view.numel())))
     return reader.steps_done
@@ -126,16 +137,16 @@ def full_state(sharded: Sharded) -> dict[str, Tensor]:
     return state
 
 
-def _fragments(sharded: Sharded, steps_done: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+def _fragments(sharded: Sharded, updates: int | None = None) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
     """Name, first element and flat views of value and moments of each part of a parameter that this process optimises.
 
     Args:
-        steps_done: Given when loading.
+        updates: That the moments have seen; given when loading.
     """
     optimizer, rank = sharded.deepspeed.optimizer, processes.rank()
     for name, parameter in sharded.trainable.items():
         if sharded.zero_stage == 0:
-            if rank > 0 and steps_done is None:
+            if rank > 0 and updates is None:
                 continue  # every process holds the same; the first one writes
             flat, begin, start, count = parameter, 0, 0, parameter.numel()
         elif sharded.zero_stage < 3:
@@ -158,8 +169,8 @@ def _fragments(sharded: Sharded, steps_done: int | None = None) -> Iterator[tupl
         if not moments:  # AdamW makes them at its first step, and just so
             moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(flat.data), torch.zeros_like(flat.data)
             moments["step"] = torch.tensor(0.0)
-        if steps_done is not None:
-            moments["step"].fill_(steps_done)
+        if updates is not None:
+            moments["step"].fill_(updates)
         tensors = {"value": flat.data} | {kind: moments[kind] for kind in KINDS[1:]}
         yield name, start, {kind: tensor.view(-1).narrow(0, begin, count) for kind, tensor in tensors.items()}
 
@@ -175,12 +186,13 @@ class _Fragments:
         if len(files) != expected:
             raise UserError(f"{folder}: {len(files)} of {expected} rank files are here; use another checkpoint")
         self._where: dict[str, list[tuple[int, int, Path, str]]] = {}  # first element, elements, file, name there
-        self.steps_done = 0
+        self.steps_done, self.loss_scale = 0, ""  # as LossScale dumps it; "": none was used
         for path in files:
             try:
                 with safe_open(path, framework="np") as file:
                     header = file.metadata() or {}
                     self.steps_done = _whole(int(header["steps_done"]))
+                    self.loss_scale = header.get("loss_scale", "")
                     for name, start in dict(load_json(header["starts"], str(path))).items():
                         shapes = [file.get_slice(f"{name}/{kind}").get_shape() for kind in KINDS]
                         if shapes != [shapes[0][:1]] * len(KINDS):

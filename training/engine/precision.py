@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "tf32", "mixed", "bf16"]
+Precision = Literal["fp32", "tf32", "mixed", "fp16", "bf16"]
+AUTOCAST = {"mixed": torch.bfloat16, "fp16": torch.float16}  # weights stay in float32, products are in 16 bits
 _MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)  # what autocast computes in 16 bits
 
 
@@ -31,7 +32,8 @@ class Computing:
         self._open: list[contextlib.AbstractContextManager[Any]] = []
         if device == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        if precision == "mixed":
+        self._in_16_bits = AUTOCAST.get(precision)
+        if self._in_16_bits is not None:
             model.register_forward_pre_hook(self._enter)
             model.register_forward_hook(self._leave, always_call=True)
 
@@ -55,7 +57,7 @@ class Computing:
             self._is_applied = False
 
     def _require(self, given: set[torch.dtype]) -> None:
-        wanted = torch.float32 if self.precision in ("fp32", "tf32") else torch.bfloat16
+        wanted = torch.bfloat16 if self.precision == "bf16" else AUTOCAST.get(self.precision, torch.float32)
         if given and wanted not in given:  # parts of a model may be kept in another precision
             names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in given))
             raise RuntimeError(
@@ -64,7 +66,7 @@ class Computing:
             )
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        context = torch.autocast(self.device, torch.bfloat16) if self._is_applied else contextlib.nullcontext()
+        context = torch.autocast(self.device, self._in_16_bits) if self._is_applied else contextlib.nullcontext()
         context.__enter__()
         self._open.append(context)
 

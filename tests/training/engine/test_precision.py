@@ -34,7 +34,9 @@ def disabled(model, x):
         return model(x)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("mixed", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("mixed", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_it_holds_inside_what_turns_an_outer_autocast_off(precision, dtype):
     model = Watched()
     computing = Computing(model, precision, "cpu")
@@ -62,7 +64,7 @@ def test_only_while_it_is_applied_and_never_left_behind():
     assert model.seen == [torch.float32, torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+@pytest.mark.parametrize("precision", ["fp32", "mixed", "fp16"])
 def test_another_precision_than_the_recipes_is_found_in_the_first_pass(precision):
     """As if a library had turned autocast off, or on, between the engine and the matrices."""
     model, other = Watched(), "mixed" if precision == "fp32" else "fp32"
@@ -76,7 +78,7 @@ def test_another_precision_than_the_recipes_is_found_in_the_first_pass(precision
 @pytest.mark.parametrize(
     ("stage", "precision", "dtype"),
     [(0, "mixed", torch.bfloat16), (2, "mixed", torch.bfloat16), (3, "mixed", torch.bfloat16),
-     (1, "bf16", torch.bfloat16), (1, "tf32", torch.float32)],
+     (1, "bf16", torch.bfloat16), (1, "tf32", torch.float32), (0, "fp16", torch.float16), (3, "fp16", torch.float16)],
 )  # fmt: skip
 def test_the_engine_computes_as_its_recipe_says(stage, precision, dtype):
     model = Watched()
