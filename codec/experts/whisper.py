@@ -51,21 +51,24 @@ class WhisperExpert(ExpertEncoder):
         audio = F.pad(audio, (0, -audio.shape[1] % samples)).unflatten(1, (-1, samples))  # (B, W, samples)
         filled = [(row, i) for row, n in enumerate(frames.tolist()) for i in range(-(-n * self.pool // window))]
         rows, indices = (torch.tensor(column, device=audio.device) for column in zip(*filled, strict=True))
-        spectra = self.extractor(
-            [piece.cpu().numpy() for piece in audio[rows, indices]],
-            sampling_rate=rate,
-            max_length=samples,
-            return_tensors="pt",
-            device=str(waveforms.device),
-        ).input_features
-        states = self.encoder(
-            spectra.to(waveforms.device), output_hidden_states=True
-        ).hidden_states  # of (N, window, C)
+        spectra = self._spectra(audio[rows, indices])
+        states = self.encoder(spectra, output_hidden_states=True).hidden_states  # of (N, window, C)
         placed = {
             name: self._in_place(average(states, layers), rows, indices, audio.shape[:2])[:, :, :total]
             for name, layers in self.config.taps.items()
         }
         return {name: F.avg_pool1d(value, self.pool) for name, value in placed.items()}
+
+    def _spectra(self, windows: Tensor) -> Tensor:
+        """Windows (N, samples) -> log-mel spectra (N, bands, 2 window): those of the extractor, but with gradients."""
+        made = self.extractor
+        hann = torch.hann_window(made.n_fft, device=windows.device)
+        spectrum = torch.stft(windows, made.n_fft, made.hop_length, window=hann, return_complex=True)[..., :-1]
+        power = spectrum.real.square() + spectrum.imag.square()
+        filters = torch.as_tensor(made.mel_filters, dtype=power.dtype, device=power.device)  # (bins, bands)
+        log = (filters.T @ power).clamp(min=1e-10).log10()
+        loudest = log.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(log, loudest - 8.0) + 4.0) / 4.0
 
     @staticmethod
     def _in_place(states: Tensor, rows: Tensor, indices: Tensor, shape: torch.Size) -> Tensor:
