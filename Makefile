@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 RUN ?= runs/demo
 BIN := .venv/bin
 
-.PHONY: setup demo longer all-tasks chat test test-all lint docs
+.PHONY: setup demo longer all-tasks chat test test-all test-gpu lint docs
 
 setup: .venv/ready
 
@@ -46,6 +46,10 @@ docs: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
+# Where there is a GPU: tests that ask for a device are run on it.
+test-gpu: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --device cuda
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto

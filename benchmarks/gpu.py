@@ -65,9 +65,9 @@ def steps(card: str) -> list[Step]:
     codec = ["benchmarks/codec_speed.py", *"--size full --device cuda --seconds 2 20 --repeats 3".split()]
     checks = ["tests/training/engine/test_precision.py", "tests/training/engine/test_engine.py", "tests/lm/generation"]
     return [
-        Step("checks", ["-m", "pytest", "-q", "-x", "--no-header", *checks], 90),
+        Step("checks", ["-m", "pytest", "-q", "-x", "--no-header", "--device", "cuda", *checks], 90),
         Step("generation", [*generate, "--cases", "audio_batch1", "audio_batch16", "text_batch1", "prefill_512"], 80),
-        Step("generation, compiled", [*generate, "--compiled", "--cases", "compiled"], 120),
+        Step("generation, other steps", [*generate, *"--steps plain compiled --cases plain compiled".split()], 120),
         Step("training", [*train, *"--size 3b --precision bf16 --zero 1 --cases full lora".split(), *mfu], 110),
         Step("training, small", [*train, *"--size mid --precision mixed --cases full".split()], 30),
         Step("codec", [*codec, "--dtype", "float32", "bfloat16", "--budget", "15"], 70),

@@ -11,17 +11,18 @@ bandwidth, 1 being the floor. A batch makes as many rows as it has entries in on
 Weights that stay in a cache, the depth decoder's between its eight passes, can be read faster than that.
 rtf is the seconds of computing for one second of audio (17.5 rows), over the whole batch.
 
-Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/generation/int8.py); `--compiled` adds cases of audio and
-text whose steps are compiled, the depth decoder's loop included (compiling takes minutes and is not counted). Where
-weights are not float32, logits_change compares the logits of cached decoding with the float32 model's, both fed the
-same ids: largest difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
+Further rows: `--dtype bfloat16`; `--int8` (weights only; lm/generation/int8.py); `--steps compiled` adds cases of audio
+and text with such steps (`generate_audio`; compiling takes minutes and is not counted). Where weights are not float32,
+logits_change compares the logits of cached decoding with the float32 model's, both fed the same ids: largest
+difference, the same in standard deviations of the logits, and how often the likeliest id is the same.
 
 On an accelerator, the published size:
 
-    python benchmarks/lm_generate.py --size 3b --dtype bfloat16 --device cuda --compiled \\
-        --cases audio_batch1 audio_batch16 text compiled
+    python benchmarks/lm_generate.py --size 3b --dtype bfloat16 --device cuda --steps plain compiled \\
+        --cases audio_batch1 audio_batch16 text plain compiled
 
-There `--compiled` steps are captured as one graph. Without an accelerator nothing is measured, and the line says so.
+There steps are captured as one graph where nothing else is said. Without an accelerator nothing is measured, and the
+line says so.
 
 Weights are random, so that hardly any generation ends before `--rows`. Not comparable between machines; to compare two
 versions of the code run both on the same idle machine.
@@ -30,6 +31,7 @@ versions of the code run both on the same idle machine.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -39,7 +41,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 import transformers
@@ -49,6 +53,7 @@ from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
 from lm.generation.generate import generate_audio, generate_text
 from lm.generation.int8 import quantise_weights
 from lm.generation.settings import GenerationSettings
+from lm.generation.static_step import Steps, steps_for
 from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows, audio_rows, concatenate, drop_conditions, text_rows
 from lm.vocabulary import StreamVocabulary, VocabularyLayout
@@ -111,19 +116,19 @@ class Bench:
             torch.randint(9, self.layout.text_size, (64,)).tolist(), self.layout, is_target=False
         )
 
-    def audio(self, batch: int, guidance: float = 1.0, compiled: bool = False) -> tuple[int, float]:
+    def audio(self, batch: int, guidance: float = 1.0, steps: Steps | None = None) -> tuple[int, float]:
         settings = GenerationSettings(max_rows=self.rows, guidance=guidance)
         prompts = [self.text_prompt] * batch
         negatives = [drop_conditions(self.text_prompt, self.layout, stream=0)] * batch
         start = self.clock()
-        results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives, compiled=compiled)
+        results = generate_audio(self.model, prompts, settings, list(range(batch)), negatives, steps)
         seconds = self.clock() - start
         return sum(ids.shape[1] + 1 for result in results for ids in result.streams.values()), seconds
 
-    def text(self, batch: int, compiled: bool = False) -> tuple[int, float]:
+    def text(self, batch: int, steps: Steps | None = None) -> tuple[int, float]:
         settings, prompts = GenerationSettings(max_rows=self.rows), [self.text_prompt] * batch
         start = self.clock()
-        results = generate_text(self.model, prompts, settings, list(range(batch)), compiled)
+        results = generate_text(self.model, prompts, settings, list(range(batch)), steps)
         return sum(len(result.ids) for result in results), self.clock() - start
 
     def prefill(self, rows: int) -> tuple[int, float]:
@@ -165,10 +170,11 @@ class Bench:
             return size(model.cross_modal) + size(model.lm_head)
         groups = size(model.understanding) + size(model.cross_modal) + size(model.generation)
         # In most rows the phase is known, and with it the half of the head that is read: structural here.
-        # A compiled step reads all of it.
+        # A static step reads all of it.
         head = model.audio_head
         heads = head.numel() * head.element_size() if isinstance(head, torch.Tensor) else size(head)
-        if not case.startswith("compiled"):
+        named = next((steps for steps in get_args(Steps) if case.startswith(steps)), None)
+        if steps_for(named, model.device) == "plain":
             heads = heads * self.layout.streams[1].size // self.layout.audio_size
         return groups + 8 * size(model.depth_decoder) + heads
 
@@ -261,7 +267,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--int8", action="store_true", help="weights of eight bits, activations of --dtype")
-    parser.add_argument("--compiled", action="store_true", help="also cases whose steps are compiled")
+    parser.add_argument("--steps", nargs="*", choices=get_args(Steps), default=[], help="also cases with such steps")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
@@ -293,11 +299,9 @@ def main() -> int:
         }
         if not options.int8:  # such a model cannot be saved
             cases["load_to_first_row"] = lambda: bench.load(Path(folder))
-        if options.compiled:
-            cases["compiled_audio_batch1"] = lambda: bench.audio(1, compiled=True)
-            cases["compiled_audio_batch16"] = lambda: bench.audio(16, compiled=True)
-            cases["compiled_text_batch1"] = lambda: bench.text(1, compiled=True)
-            cases["compiled_text_batch16"] = lambda: bench.text(16, compiled=True)
+        for steps, batch in itertools.product(options.steps, (1, 16)):
+            cases[f"{steps}_audio_batch{batch}"] = partial(bench.audio, batch, steps=steps)
+            cases[f"{steps}_text_batch{batch}"] = partial(bench.text, batch, steps=steps)
         wanted = tuple(options.cases or cases)
         wanted = tuple(name for name in cases if name in wanted or name.startswith(tuple(set(wanted) - cases.keys())))
         cases = {name: cases[name] for name in wanted}

@@ -4,15 +4,29 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import ROOT
 
 _SHARED = Path(os.environ.get("UNIAUDIO_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests that ask for `device` run, such as cuda")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Trials of tests/hostile first: they fork, which a process that has trained cannot, because of gloo's threads."""
     items.sort(key=lambda item: "tests/hostile/" not in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device that was asked for with --device; a run on one that is absent fails, as it would show nothing."""
+    wanted = torch.device(request.config.getoption("--device"))
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        pytest.fail("--device cuda: torch finds no GPU here", pytrace=False)
+    return wanted
 
 
 class ParityFolder:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from lm.generation.cached_model import AudioHeads, FrameDecoder, RowDecoder
-from lm.generation.compiled_step import CompiledStep
 from lm.generation.generative_model import GenerativeModel
 from lm.generation.grammar import AudioGrammar
 from lm.generation.prepacked_linear import pack
 from lm.generation.sampling import request_noise, sample
 from lm.generation.settings import GenerationSettings
+from lm.generation.static_step import StaticStep, Steps, static_step
 from lm.rows import Rows, audio_rows, concatenate
 
 # Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
@@ -82,7 +82,7 @@ class _Run(ABC):
     model: GenerativeModel
     settings: GenerationSettings
     decoder: RowDecoder
-    compiled: CompiledStep | None
+    static: StaticStep | None  # None: plain steps
     batch: Batch
     written: Tensor  # (B, rows, ...) ids
     noise: Tensor  # (B, rows, ...) in [0, 1)
@@ -105,7 +105,7 @@ class _Run(ABC):
 
     @abstractmethod
     def static_state(self) -> list[Tensor]:
-        """What a compiled step changes, at addresses that stay."""
+        """What a static step changes, at addresses that stay."""
 
     def steps(self) -> Iterator[None]:
         """Generate; yields whenever the host has looked at the state."""
@@ -128,8 +128,8 @@ class _Run(ABC):
             yield
 
     def _next(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        if self.compiled is not None:
-            return self.compiled(ids, uniform)
+        if self.static is not None:
+            return self.static(ids, uniform)
         return self.draw(self.feed(ids), uniform)
 
     def _note(self, ids: Tensor, finished: Tensor, step: int) -> Tensor:
@@ -139,7 +139,7 @@ class _Run(ABC):
 
     def _look(self, ids: Tensor) -> Tensor:
         """Let the host see the state; drop requests that have ended where that pays."""
-        if self.compiled is not None:  # its shapes stay: all go on until the last has ended
+        if self.static is not None:  # its shapes stay: all go on until the last has ended
             return ids if bool(self.batch.open.any()) else ids[:0]
         kept = self.batch.shrink()
         if kept is not None:
@@ -157,7 +157,7 @@ class TextRun(_Run):
         prompts: Sequence[Rows],
         settings: GenerationSettings,
         seeds: Sequence[int],
-        compiled: bool,
+        steps: Steps,
     ) -> None:
         """
         Args:
@@ -165,16 +165,17 @@ class TextRun(_Run):
             prompts: One of each request; each leaves room for a row.
             settings: How to generate.
             seeds: One of each request.
-            compiled: Run every step as one unit compiled by torch.
+            steps: How they run.
         """
         self.model, self.settings, layout = model, settings, model.config.layout
         self.pad, self.eos = layout.text_pad, layout.text_eos
+        static = steps != "plain"
         with torch.inference_mode():
-            self.decoder = RowDecoder(model, prompts, settings.max_rows, static=compiled)
+            self.decoder = RowDecoder(model, prompts, settings.max_rows, static=static)
             room = self.decoder.room
             self.batch = Batch(room, settings.max_rows)
-            self.head = (None if compiled else pack([model.lm_head], len(prompts))) or model.lm_head
-            self.compiled = CompiledStep(self, room.shape, room.device) if compiled else None
+            self.head = (None if static else pack([model.lm_head], len(prompts))) or model.lm_head
+            self.static = static_step(steps, self, room.shape, room.device)
             self.written = torch.zeros(len(prompts), self.batch.longest, dtype=torch.int64, device=room.device)
             self.noise = request_noise(seeds, self.batch.longest, 1, room.device)[..., 0]
 
@@ -210,7 +211,7 @@ class AudioRun(_Run):
         settings: GenerationSettings,
         seeds: Sequence[int],
         negatives: Sequence[Rows],
-        compiled: bool = False,
+        steps: Steps = "plain",
     ) -> None:
         """
         Args:
@@ -219,23 +220,23 @@ class AudioRun(_Run):
             settings: How to generate.
             seeds: One of each request.
             negatives: The unguided prompt of each request; empty without guidance.
-            compiled: Run every step as one unit compiled by torch.
+            steps: How they run.
         """
         self.model, self.settings = model, settings
-        self.guided = settings.guided
+        self.guided, static = settings.guided, steps != "plain"
         layout, count = model.config.layout, len(prompts)
         opening = audio_rows(layout.opening(), is_target=False, codebooks=layout.streams[0].codebooks)
         both = [concatenate([prompt, opening]) for prompt in (*prompts, *negatives)]  # the BOS frame is known
         with torch.inference_mode():
-            self.decoder = RowDecoder(model, both, settings.max_rows, static=compiled)
+            self.decoder = RowDecoder(model, both, settings.max_rows, static=static)
             room = self.decoder.room.view(-1, count).amin(0) + self.start
             self.batch = Batch(room, settings.max_rows)
-            stale = compiled or self.batch.look_every > 1
+            stale = static or self.batch.look_every > 1
             limit = None if settings.max_seconds is None else layout.frames_in(settings.max_seconds)
             self.grammar = AudioGrammar(layout, count, room.device, stale, limit)
-            self.frames = FrameDecoder(model, len(both), static=compiled)
-            self.heads = AudioHeads(model.audio_head, len(both), static=compiled)
-            self.compiled = CompiledStep(self, (count, layout.num_codebooks), room.device) if compiled else None
+            self.frames = FrameDecoder(model, len(both), static=static)
+            self.heads = AudioHeads(model.audio_head, len(both), static=static)
+            self.static = static_step(steps, self, (count, layout.num_codebooks), room.device)
             shape = (count, self.batch.longest, layout.num_codebooks)
             self.written = torch.empty(shape, dtype=torch.int64, device=room.device)  # (B, rows, C) row ids
             self.written[:] = layout.opening()[:, 0].to(room.device)
@@ -267,7 +268,7 @@ class AudioRun(_Run):
 
     def _look(self, ids: Tensor) -> Tensor:
         ids = super()._look(ids)
-        if self.compiled is None:  # a compiled step computes the logits of both phases
+        if self.static is None:  # a static step computes the logits of both phases
             self.grammar.look()
         return ids
 

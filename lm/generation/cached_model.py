@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FAMILIES = ("llama", "qwen3")  # layer types whose arithmetic `CachedLayers` reproduces
 STRETCHING_ROPES = ("dynamic", "longrope")  # their tables depend on how many rows there are
 
-STATIC_ROWS = 256  # caches of compiled steps hold a multiple of these
+STATIC_ROWS = 256  # caches of static steps hold a multiple of these
 
 
 def unsupported(config: PreTrainedConfig) -> str | None:
@@ -121,7 +121,7 @@ class CachedLayers:
             capacity: Rows of the cache.
             dtype: Of the cache.
             device: Where the cache lies.
-            static: For a compiled step, which packs weights as it likes and sees the whole cache.
+            static: For static steps, which read the weights as they are.
 
         Raises:
             ValueError: The layers are of a kind that is not reproduced here.
@@ -143,8 +143,8 @@ class CachedLayers:
 
         Args:
             x: The rows, not yet normed.
-            start: Cache column of the first one; as a tensor (1,) for one row, whose bias (B, 1, 1, capacity) then
-                covers the whole cache.
+            start: Cache column of the first one; as a tensor (1,) for one row, which then sees as many columns as its
+                bias (B, 1, 1, columns) covers.
             rotary: Cosines and signed sines of the rows' positions.
             bias: What is added to attention scores, (B, 1, S, start + S), or None for plain causality.
         """
@@ -173,6 +173,8 @@ class CachedLayers:
             keys, values = self.keys[index], self.values[index]
             keys.index_copy_(2, start, rotate_signed(key, rotary).transpose(1, 2))
             values.index_copy_(2, start, value.transpose(1, 2))
+            if bias is not None:
+                keys, values = keys[:, :, : bias.shape[-1]], values[:, :, : bias.shape[-1]]
         else:
             stop = start + rows
             keys, values = self.keys[index, :, :, :stop], self.values[index, :, :, :stop]
@@ -226,7 +228,7 @@ class RowDecoder:
         self.padded = bool((lengths < self.column).any())
 
         capacity = self.column + min(max_rows, context)
-        if static:  # few different capacities are few compilations
+        if static:  # few different capacities are few compilations and captures
             capacity = -(-capacity // STATIC_ROWS) * STATIC_ROWS
         groups = (model.understanding, model.cross_modal, model.generation)
         self.understanding, self.cross_modal, self.generation = (
@@ -247,6 +249,7 @@ class RowDecoder:
         self.bias = self._bias(visible) if self.padded else None
         self.position = torch.tensor([self.column], device=device) if static else None  # (1,) next cache column
         self._columns = torch.arange(capacity, device=device)
+        self._seen = capacity  # columns that a static step sees
 
     def _bias(self, visible: Tensor) -> Tensor:
         bias = torch.zeros(visible.shape, dtype=self.model.audio_embeddings.weight.dtype, device=visible.device)
@@ -311,10 +314,17 @@ class RowDecoder:
     def _next_static(self, position: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         column = position.clone()
         position.add_(1)
-        future = torch.zeros_like(self._columns, dtype=self.rotary.cos.dtype)
-        future = future.masked_fill(self._columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, capacity)
-        seen = future if self.bias is None else self.bias + future
+        columns = self._columns[: self._seen]
+        future = torch.zeros_like(columns, dtype=self.rotary.cos.dtype)
+        future = future.masked_fill(columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, columns)
+        seen = future if self.bias is None else self.bias[..., : self._seen] + future
         return column, self.rotary.at((column - self.padding)[:, None]), seen
+
+    def cover(self, rows: int) -> bool:
+        """Have static steps see the prompt and so many rows, rounded up, and no more; whether that is a change."""
+        before, needed = self._seen, self.column + rows
+        self._seen = min(-(-needed // STATIC_ROWS) * STATIC_ROWS, len(self._columns))
+        return self._seen != before
 
     def static_state(self) -> list[Tensor]:
         """What a static step changes, at addresses that stay. Raises ValueError where steps are not static."""
@@ -339,7 +349,7 @@ class FrameDecoder:
         Args:
             model: The language model.
             batch: Entries of the batch.
-            static: For a compiled step, as in `CachedLayers`.
+            static: For static steps, as in `CachedLayers`.
         """
         layout = model.config.layout
         self.model, self._stride, self._codebooks = model, layout.audio_size, layout.num_codebooks
@@ -378,7 +388,7 @@ class AudioHeads:
         Args:
             head: (8, d_depth, V), or the same in eight bits.
             batch: Entries of the batch.
-            static: For a compiled step, which packs weights as it likes.
+            static: For static steps, as in `CachedLayers`.
         """
         self._head = head
         self._pack = batch > 1 and not static and isinstance(head, Tensor) and is_supported(head)

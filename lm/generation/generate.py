@@ -12,6 +12,7 @@ from torch import Tensor
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
 from lm.generation.generative_model import GenerativeModel
 from lm.generation.settings import GenerationSettings
+from lm.generation.static_step import Steps, steps_for
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
 
@@ -79,7 +80,7 @@ def generate_text(
     prompts: Sequence[Rows],
     settings: GenerationSettings,
     seeds: Sequence[int],
-    compiled: bool = False,
+    steps: Steps | None = None,
 ) -> list[TextGeneration]:
     """Continue each prompt with text up to the text EOS. `settings.guidance` plays no part.
 
@@ -91,7 +92,7 @@ def generate_text(
         prompts: One of each request.
         settings: How to generate.
         seeds: One of each request.
-        compiled: As in `generate_audio`.
+        steps: As in `generate_audio`.
 
     Raises:
         ValueError: For an empty prompt, or where there are not as many seeds as prompts.
@@ -101,7 +102,7 @@ def generate_text(
     fitting = _fitting(model, prompts)
     if not fitting:
         return results
-    run = TextRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), compiled)
+    run = TextRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), steps_for(steps, model.device))
     for _ in run.steps():
         pass
     texts = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
@@ -116,7 +117,7 @@ def generate_audio(
     settings: GenerationSettings,
     seeds: Sequence[int],
     negatives: Sequence[Rows] | None = None,
-    compiled: bool = False,
+    steps: Steps | None = None,
 ) -> list[AudioGeneration]:
     """Continue each prompt with the audio of one clip: the frames of each stream in turn.
 
@@ -129,8 +130,9 @@ def generate_audio(
         settings: How to generate.
         seeds: One of each request.
         negatives: The unguided prompts, needed where `settings.guided`; both halves run as one batch.
-        compiled: Run every step as one unit compiled by torch (`lm.generation.compiled_step`), the depth decoder's loop
-            included. The first call for a batch size, a range of lengths and a kind of settings takes minutes.
+        steps: How the steps run: "plain"; "graph", captured once and replayed, which costs each call two steps more;
+            "compiled" by torch, which takes minutes in the first call for a batch size, a range of lengths and a kind
+            of settings. None: "graph" on a GPU, "plain" elsewhere. The ids are the same, but for rounding.
 
     Raises:
         ValueError: For an empty prompt, guidance without negatives, or where there are not as many seeds or negatives
@@ -148,7 +150,7 @@ def generate_audio(
         settings,
         _at(fitting, seeds),
         _at(fitting, negatives),
-        compiled,
+        steps_for(steps, model.device),
     )
     for _ in run.steps():
         pass
@@ -168,11 +170,12 @@ def stream_audio(
     settings: GenerationSettings,
     seeds: Sequence[int],
     negatives: Sequence[Rows] | None = None,
+    steps: Steps | None = None,
 ) -> Generator[StreamedFrame, None, list[Reason]]:
     """Like `generate_audio`, but yields every frame as soon as it is known. The same ids come out.
 
     Args:
-        model, prompts, settings, seeds, negatives: As in `generate_audio`.
+        model, prompts, settings, seeds, negatives, steps: As in `generate_audio`.
 
     Returns:
         Why each request stopped, as a generator returns.
@@ -185,7 +188,14 @@ def stream_audio(
     reasons: list[Reason] = ["context"] * len(prompts)
     if not fitting:
         return reasons
-    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives))
+    run = AudioRun(
+        model,
+        _at(fitting, prompts),
+        settings,
+        _at(fitting, seeds),
+        _at(fitting, negatives),
+        steps_for(steps, model.device),
+    )
     layout = model.config.layout
     seen = [0] * len(fitting)
     for _ in run.steps():

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from lm.generation import compiled_step
+from lm.generation import static_step
 from tests import ROOT
 
 
@@ -28,13 +28,14 @@ def run(lm_generate, monkeypatch, capsys, *arguments: str) -> tuple[int, list[di
 
 @pytest.mark.parametrize("precision", [(), ("--dtype", "bfloat16"), ("--int8",), ("--int8", "--dtype", "bfloat16")])
 def test_lines(lm_generate, monkeypatch, capsys, precision):
-    """The accelerator's cases with `--compiled`, whose steps run without their compiler here."""
-    monkeypatch.setattr(compiled_step, "_compiled", lambda device: compiled_step._step)
-    cases = ("--compiled", "--cases", "audio_batch1", "text_", "compiled_")
+    """The accelerator's cases; compiled steps run without their compiler here, graphs as recordings."""
+    monkeypatch.setattr(static_step, "_compiled", lambda device: static_step._step)
+    cases = ("--steps", "compiled", "graph", "--cases", "audio_batch1", "text_", "compiled_", "graph_audio_batch1")
     code, lines = run(lm_generate, monkeypatch, capsys, "--size", "tiny", *precision, *cases)
     by_name = {line["case"]: line for line in lines}
     assert code == 0
     both = {f"{kind}_batch{size}" for kind in ("text", "compiled_text", "compiled_audio") for size in (1, 16)}
+    both.add("graph_audio_batch1")
     assert by_name.keys() == {"audio_batch1"} | both
     assert by_name["compiled_text_batch16"]["weight_mib_per_step"] == by_name["text_batch16"]["weight_mib_per_step"]
     for name, line in by_name.items():
@@ -67,5 +68,5 @@ def test_bytes_of_the_weights(lm_generate):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is an accelerator")
 def test_without_an_accelerator_nothing_is_measured(lm_generate, monkeypatch, capsys):
-    code, (line,) = run(lm_generate, monkeypatch, capsys, "--size", "3b", "--device", "cuda", "--compiled")
+    code, (line,) = run(lm_generate, monkeypatch, capsys, "--size", "3b", "--device", "cuda", "--steps", "plain")
     assert code == 1 and line["measured"] is False and line["why"].startswith("not measured")
