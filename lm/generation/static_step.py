@@ -15,12 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lm.generation.step_graph import Step, capture
+from codec.layers.graph import Captured
 
 # How the steps of a batch run: one operation after the other; captured as a graph; compiled by torch.
 Steps = Literal["plain", "graph", "compiled"]
-
-_WARM_UP = 2  # steps before one is captured
 
 
 def steps_for(steps: Steps | None, device: torch.device) -> Steps:
@@ -37,6 +35,7 @@ def static_step(steps: Steps, run: Any, shape: Sequence[int], device: torch.devi
 class StaticStep(ABC):
     """Feeds a row and draws the next one, at addresses that stay."""
 
+    @abstractmethod
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
         """
         Args:
@@ -44,21 +43,10 @@ class StaticStep(ABC):
             shape: Of the ids of a row of all its requests, (B,) text or (B, 8) audio.
             device: Where the run's tensors lie.
         """
-        self._run = run
-        self._ids = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._uniform = torch.zeros(shape, device=device)
-        self._finished = torch.zeros(shape[0], dtype=torch.bool, device=device)
-
-    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The last rows (B, ...) and noise (B, ...) -> the next rows (B, ...), and which requests ended (B,) bool."""
-        self._ids.copy_(ids)
-        self._uniform.copy_(uniform)
-        self._advance()
-        return self._ids, self._finished
 
     @abstractmethod
-    def _advance(self) -> None:
-        """Change the ids into the next ones."""
+    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The last rows (B, ...) and noise (B, ...) -> the next rows (B, ...), and which requests ended (B,) bool."""
 
 
 class GraphStep(StaticStep):
@@ -68,44 +56,32 @@ class GraphStep(StaticStep):
     """
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
-        super().__init__(run, shape, device)
-        self._steps = 0
-        self._aside = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._replay: Step | None = None
+        self._run, self._rows = run, 0
+        self._captured = Captured(lambda ids, uniform: run.draw(run.feed(ids), uniform), warm_up=2)
 
-    def _advance(self) -> None:
-        if self._run.decoder.cover(self._steps + 1):
-            self._replay = None
-        self._steps += 1
-        if self._steps <= _WARM_UP:
-            self._warm_up()
-        elif self._replay is None:
-            self._replay = capture(self._step, self._ids.device)
-        else:
-            self._replay()
-
-    def _step(self) -> None:
-        _step(self._run, self._ids, self._uniform, self._finished)
-
-    def _warm_up(self) -> None:
-        if self._aside is None:
-            return self._step()
-        self._aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._aside):
-            self._step()
-        torch.cuda.current_stream().wait_stream(self._aside)
+    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        self._rows += 1
+        if self._run.decoder.cover(self._rows):
+            self._captured.forget()
+        return self._captured(ids, uniform)
 
 
 class CompiledStep(StaticStep):
     """A step that torch compiles, and on an accelerator captures."""
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
-        super().__init__(run, shape, device)
+        self._run = run
+        self._ids = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._uniform = torch.zeros(shape, device=device)
+        self._finished = torch.zeros(shape[0], dtype=torch.bool, device=device)
         for tensor in (self._ids, self._uniform, self._finished, *run.static_state()):
             torch._dynamo.mark_static_address(tensor)
 
-    def _advance(self) -> None:
-        _compiled(self._ids.device.type)(self._run, self._ids, self._uniform, self._finished)
+    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        self._ids.copy_(ids)
+        self._uniform.copy_(uniform)
+        _compiled(ids.device.type)(self._run, self._ids, self._uniform, self._finished)
+        return self._ids, self._finished
 
 
 def _step(run: Any, ids: Tensor, uniform: Tensor, finished: Tensor) -> None:

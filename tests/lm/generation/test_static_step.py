@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
+from codec.layers import graph
 from lm.generation import cached_model, static_step
 from lm.generation.cached_model import RowDecoder
 from lm.generation.generate import generate_audio, generate_text, stream_audio
 from lm.generation.settings import GenerationSettings
-from lm.generation.step_graph import capture
 from lm.rows import drop_conditions
 from tests.factories.language_model import LAYOUT, audio, shape, text, tiny_model
 from tests.lm.generation.test_generate import same_audio
@@ -65,7 +65,8 @@ def test_a_graph_sees_more_columns_as_they_fill(device, monkeypatch):
     """It is captured again at every multiple, and never reads the columns beyond."""
     captured = []
     monkeypatch.setattr(cached_model, "STATIC_ROWS", 8)
-    monkeypatch.setattr(static_step, "capture", lambda step, device: captured.append(1) or capture(step, device))
+    capture = graph.capture
+    monkeypatch.setattr(graph, "capture", lambda step, device: captured.append(1) or capture(step, device))
     plain, static = both(tiny_model().to(device), GenerationSettings(max_rows=40), "graph")
     assert all(map(same_audio, plain, static))
     longest = max(len(prompt) for prompt in PROMPTS) + 1

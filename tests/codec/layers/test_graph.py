@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.generation.step_graph import capture
+from codec.layers.graph import Captured, capture
 
 CPU = torch.device("cpu")
 TIMES = st.integers(1, 4)
@@ -83,3 +83,40 @@ def test_what_python_counts_is_not_replayed():
 def test_a_step_that_asks_for_values_is_refused(ask):
     with pytest.raises(RuntimeError, match="not fit for a graph"):
         capture(lambda: ask(torch.ones(3)), CPU)
+
+
+@given(st.integers(0, 3), st.integers(1, 6))
+def test_a_captured_function_gives_what_the_function_gives(warm_up, calls):
+    memory, called = torch.zeros(3), []
+
+    def function(x, y):
+        called.append(1)
+        memory.add_(x)
+        return x @ y, memory.clone()
+
+    captured, expected = Captured(function, warm_up), torch.zeros(3)
+    for _ in range(calls):
+        x, y = torch.randn(3), torch.randn(3, 2)
+        expected = expected + x
+        product, held = captured(x, y)
+        torch.testing.assert_close(product, x @ y)
+        torch.testing.assert_close(held, expected)
+    assert len(called) == min(calls, warm_up + 1)
+
+
+def test_a_captured_function_that_has_changed_is_captured_again():
+    factor = [2.0]
+    captured = Captured(lambda x: x * factor[0], warm_up=0)
+    x = torch.ones(2)
+    assert captured(x).tolist() == captured(x).tolist() == [2, 2]
+    factor[0] = 3.0
+    assert captured(x).tolist() == [2, 2]
+    captured.forget()
+    assert captured(x).tolist() == captured(x).tolist() == [3, 3]
+
+
+def test_a_result_may_be_the_next_argument():
+    captured, x = Captured(lambda x: x + 1, warm_up=1), torch.zeros(2)
+    for _ in range(5):
+        x = captured(x)
+    assert x.tolist() == [5, 5]
