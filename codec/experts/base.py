@@ -40,11 +40,9 @@ class ExpertEncoder(nn.Module, ABC):
         config: What it was made from; enough to make it again, given its weights.
         rate: Frames per second.
         dims: Feature name -> channels.
-        differentiable: Whether gradients pass from the features to the waveforms.
     """
 
     dims: dict[str, int]
-    differentiable = True
 
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__()
@@ -55,13 +53,7 @@ class ExpertEncoder(nn.Module, ABC):
     def features(
         self, waveforms: Tensor, lengths: Tensor | None = None, whole_frames: bool = False
     ) -> dict[str, Tensor]:
-        """Features of a batch of clips, without gradients; arguments and result are those of `forward`."""
-        return self(waveforms, lengths, whole_frames)
-
-    def forward(
-        self, waveforms: Tensor, lengths: Tensor | None = None, whole_frames: bool = False
-    ) -> dict[str, Tensor]:
-        """Features of a batch of clips, with gradients with respect to the waveforms where `differentiable`.
+        """Features of a batch of clips.
 
         Args:
             waveforms: (B, n) float32, 24 kHz mono.

@@ -95,6 +95,7 @@ class MusicEncoder(Pretrained):
         )
         self.norm = nn.LayerNorm(config.dim)
 
+    @torch.no_grad()
     def mel(self, waveforms: Tensor) -> Tensor:
         """Normalised log mel spectra (B, mel_bands, 4 T) of waveforms (B, n), T = n // samples_per_frame.
 

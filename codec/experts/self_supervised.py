@@ -22,8 +22,6 @@ class SelfSupervisedExpert(ExpertEncoder):
     them) ignore masks, so that padding would change a clip's features.
     """
 
-    differentiable = False  # the library's extractors work on NumPy's arrays
-
     def __init__(self, config: ExpertConfig) -> None:
         super().__init__(config)
         from transformers import AutoFeatureExtractor, AutoModel

@@ -108,33 +108,14 @@ class LogMagnitudeSpectrogram(nn.Module):
         Returns:
             (B, T hop), zero after each clip's end.
         """
-        target, present = self._target(frames, lengths)
-        weight, inside = self.overlap(present), present.repeat_interleave(self.hop, dim=1)
-        return self.invert(target * self._consistent_phase(target.detach(), weight, inside), weight) * inside
-
-    def with_phase_of(self, frames: Tensor, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Waveforms with given magnitudes and the phase of others, with gradients to the magnitudes.
-
-        Args:
-            frames: (B, bands, T) standardised log amplitudes.
-            waveforms: (B, T hop), whose phase is taken.
-            lengths: (B,) samples of each clip; None: all have T hop.
-
-        Returns:
-            (B, T hop), zero after each clip's last frame.
-        """
-        target, present = self._target(frames, lengths)
-        inside = present.repeat_interleave(self.hop, dim=1)
-        return self.invert(target * torch.sgn(self.transform(waveforms)), self.overlap(present)) * inside
-
-    def _target(self, frames: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Magnitudes (B, T, bands), zero beyond each clip, and 1 for its frames (B, T), 0 beyond."""
-        target = self.magnitudes(frames).transpose(1, 2)
+        target = self.magnitudes(frames).transpose(1, 2)  # (B, T, bands)
         present = target.new_ones(target.shape[:2])
         if lengths is not None:
-            present = present * length_mask(-(-lengths // self.hop), target.shape[1])
+            count = -(-lengths // self.hop)
+            present = present * length_mask(count, target.shape[1])
             target = target * present[..., None]
-        return target, present
+        weight, inside = self.overlap(present), present.repeat_interleave(self.hop, dim=1)
+        return self.invert(target * self._consistent_phase(target.detach(), weight, inside), weight) * inside
 
     @torch.no_grad()
     def _consistent_phase(self, target: Tensor, weight: Tensor, inside: Tensor) -> Tensor:

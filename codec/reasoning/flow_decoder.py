@@ -65,29 +65,6 @@ class FlowDecoder(nn.Module):
         time = t[:, None, None].to(y.dtype)
         return velocity + (2 * time - 1) / (time.square() + (1 - time).square()) * y
 
-    def error(
-        self, latents: Tensor, mu: Tensor, mask: Tensor, context_frames: Tensor, t: Tensor, noise: Tensor
-    ) -> Tensor:
-        """Predicted minus true velocity (B, T, latent_dim), zero in frames that are given or beyond a clip.
-
-        `latents + (1 - t) * error` are the latents that the prediction leads to.
-        The random draws are arguments, so that a training step is a pure function of its seed.
-
-        Args:
-            latents: (B, T, latent_dim), normalised.
-            mu: Conditioning (B, T, condition_dim).
-            mask: (B, T) bool, the clip's frames.
-            context_frames: (B,) int, number of leading frames that are given as context.
-            t: (B,) in [0, 1], see `sample_times`.
-            noise: (B, T, latent_dim).
-        """
-        given = length_mask(context_frames, latents.shape[1])  # (B, T)
-        path = 1.0 - self.config.sigma_min
-        time = t[:, None, None]
-        y = (1.0 - path * time) * noise + time * latents
-        predicted = self.velocity(y, t, latents * given[:, :, None], mu, mask)
-        return (predicted - (latents - path * noise)) * (mask & ~given)[:, :, None]
-
     def loss(
         self,
         latents: Tensor,
@@ -98,25 +75,31 @@ class FlowDecoder(nn.Module):
         noise: Tensor,
         metric: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared error of the velocity over the frames that are to be generated (a scalar); see `mean_square`."""
-        error = self.error(latents, mu, mask, context_frames, t, noise)
-        return self.mean_square(error, mask, context_frames, metric)
+        """Mean squared error of the velocity over the frames that are to be generated (a scalar).
 
-    @staticmethod
-    def mean_square(error: Tensor, mask: Tensor, context_frames: Tensor, metric: Tensor | None = None) -> Tensor:
-        """Mean square (a scalar) of an `error` over the frames that are to be generated.
+        The random draws are arguments, so that a training step is a pure function of its seed.
 
         Args:
-            error: (B, T, latent_dim).
+            latents: (B, T, latent_dim), normalised.
+            mu: Conditioning (B, T, condition_dim).
             mask: (B, T) bool, the clip's frames.
-            context_frames: (B,) int, number of leading frames that are given.
+            context_frames: (B,) int, number of leading frames that are given as context.
+            t: (B,) in [0, 1], see `sample_times`.
+            noise: (B, T, latent_dim).
             metric: (latent_dim, latent_dim), which an error is multiplied by before it is squared. The velocity that is
                 best on average is the same for every regular one. None: the identity.
         """
-        weight = mask & ~length_mask(context_frames, error.shape[1])
+        given = length_mask(context_frames, latents.shape[1])  # (B, T)
+        path = 1.0 - self.config.sigma_min
+        time = t[:, None, None]
+        y = (1.0 - path * time) * noise + time * latents
+        predicted = self.velocity(y, t, latents * given[:, :, None], mu, mask)
+        weight = (mask & ~given)[:, :, None].to(latents.dtype)
+        error = predicted - (latents - path * noise)
         if metric is not None:
             error = error @ metric
-        return error.square().sum() / (weight.sum() * error.shape[2]).clamp(min=1)
+        error = error.square() * weight
+        return error.sum() / (weight.sum() * self.latent_dim).clamp(min=1.0)
 
     def sample_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         """Flow times of a training batch, (batch,) in [0, 1]: uniform, or logit-normal (more of them in the middle).

@@ -182,24 +182,9 @@ class ScalarAutoencoder(Pretrained):
         """
         return self.waveform(self.decode_signal(self.quantise(latents), self._latent_frames(lengths)), lengths)
 
-    def waveform(self, signal: Tensor, lengths: Tensor | None = None, phase_of: Tensor | None = None) -> Tensor:
-        """The inverse of `signal`.
-
-        Args:
-            signal: (B, num_bands, steps).
-            lengths: (B,) samples of each clip; None: all have T25 * 960.
-            phase_of: (B, T25 * 960), a sound whose phase is taken where the signal has none. None: the phase is
-                searched, which takes long.
-
-        Returns:
-            (B, T25 * 960), zero beyond each clip's length.
-        """
-        if self.spectrogram is None:
-            waveforms = signal[:, 0]
-        elif phase_of is None:
-            waveforms = self.spectrogram.synthesise(signal, lengths)
-        else:
-            waveforms = self.spectrogram.with_phase_of(signal, phase_of, lengths)
+    def waveform(self, signal: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, num_bands, steps) -> (B, T25 960): the inverse of `signal`, zero beyond each clip's length."""
+        waveforms = signal[:, 0] if self.spectrogram is None else self.spectrogram.synthesise(signal, lengths)
         return keep(waveforms[:, None], lengths)[:, 0]
 
     def decode_signal(self, latents: Tensor, frames: Tensor | None = None) -> Tensor:

@@ -33,7 +33,6 @@ from training.codec.audio_llm import AudioLLM, AudioLLMLosses, fingerprint_of, l
 from training.codec.audio_qa import AudioQADataset
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
-from training.codec.losses.perceptual import Heard
 from training.codec.losses.weighted_sum import weighted_sum
 from training.codec.supervision import SupervisionRecipe, held_out_scores
 from training.codec.train_structural import (
@@ -45,7 +44,6 @@ from training.codec.train_structural import (
     draw_conditions,
     flow_metric,
     held_out_flow,
-    perceptual_loss,
 )
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
@@ -59,7 +57,7 @@ from training.run import Run
 class JointRecipe(ReconstructionRecipe, SupervisionRecipe):
     """Joint fine-tuning: questions and crops come from the same corpora, `batch` clips of each in a micro-batch."""
 
-    READS = ("corpora", "init", "audio_llm", "text_model", "prompts", "perceptual_expert.source")
+    READS = ("corpora", "init", "audio_llm", "text_model", "prompts")
 
     # folder of the codec of a structural run
     init: Name
@@ -97,12 +95,7 @@ class Joint(nn.Module):
         self._encode_descriptive = codec.encode_descriptive
 
     def forward(
-        self,
-        questions: Mapping[str, Any] | None,
-        features: FrozenFeatures,
-        prefix_frames: Tensor,
-        conditioned: Tensor,
-        heard: Heard | None = None,
+        self, questions: Mapping[str, Any] | None, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor
     ) -> JointLosses:
         """questions: arguments of AudioLLM.forward, None for reconstruction alone; the others as for Reconstruction."""
         answered = None if questions is None else self.audio_llm(**questions, quantise=True)
@@ -111,8 +104,7 @@ class Joint(nn.Module):
                 Features(features.experts, features.feature_frames, features.structural_mask)
             )
         features = replace(features, descriptive=descriptive)
-        rebuilt = self.reconstruction(features, prefix_frames, conditioned, heard)
-        return JointLosses(answered, rebuilt, codes)
+        return JointLosses(answered, self.reconstruction(features, prefix_frames, conditioned), codes)
 
 
 def run(recipe: JointRecipe, resume: Resume = False) -> Path:
@@ -144,7 +136,6 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained parts get their mode back below
         model.reconstruction.metric = flow_metric(codec, crops, recipe)
-        model.reconstruction.perceptual = perceptual = perceptual_loss(codec, recipe, engine.device)
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features, descriptive=False)
         descriptive_usage = CodebookUsage(codec.config.descriptive.quantiser.codebook_size, {"descriptive": range(8)})
@@ -161,9 +152,8 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
                 batch, batch_crops = questions.batch(index), crops.batch(index)
                 features = frozen(batch_crops, engine.device)
                 conditions = draw_conditions(features.latent_frames, recipe)
-                heard = None if perceptual is None else perceptual.hear(batch_crops)
                 with plain_attention(engine.device):
-                    out = engine(batch.inputs(engine.device), features, **conditions, heard=heard)
+                    out = engine(batch.inputs(engine.device), features, **conditions)
                 losses = {"answer": out.questions.answer, "descriptive_commitment": out.questions.commitment}
                 losses["reconstruction"] = out.reconstruction.total(recipe)
                 loss = weighted_sum(losses, weights)

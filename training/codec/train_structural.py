@@ -33,7 +33,6 @@ from training.codec.audio_crops import AudioCrops
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.mel_metric import latent_frames, mel_metric
-from training.codec.losses.perceptual import Heard, PerceptualLoss
 from training.codec.losses.weighted_sum import weighted_sum
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
@@ -64,11 +63,6 @@ class ReconstructionRecipe(Recipe):
     # share of the flow loss that counts an error by how far it is heard, on a mel scale; the rest, and published: every
     # direction of the latents alike
     mel_share: Share = 0.0
-    # encoder by which reconstructions of speech are heard beside their originals, for instance a Whisper's with the tap
-    # phone: [-1]; it is no part of the codec. Left out, and published: none
-    perceptual_expert: ExpertConfig | None = None
-    # weight of what it misses in reconstructions, as a share of what varies in the originals, beside the flow loss
-    perceptual_weight: NonNegative = 1.0
     # weight of the loss of the phone encoder's features beside the flow loss
     phone_weight: NonNegative = 0.1
     # weight of the commitment loss of the structural branch beside the flow loss
@@ -101,7 +95,7 @@ class ReconstructionRecipe(Recipe):
 class StructuralRecipe(ReconstructionRecipe):
     """The reconstruction stage, which makes the codec of its parts."""
 
-    READS = ("corpora", "init", "scalar", "descriptive", "phone_expert.source", "perceptual_expert.source")
+    READS = ("corpora", "init", "scalar", "descriptive", "phone_expert.source")
 
     # folder of a codec whose structural branch and flow decoder go on learning; empty: new ones
     init: str = ""
@@ -159,38 +153,34 @@ def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
 class ReconstructionLosses:
     """Losses of a micro-batch of B clips."""
 
-    # name -> scalar: flow, phone, commitment and, where speech is heard by an expert, perceptual
+    # name -> scalar: flow, phone and commitment
     losses: dict[str, Tensor]
     # (B, T12, 8) structural ids, -1 beyond each clip
     ids: Tensor
 
     def total(self, recipe: ReconstructionRecipe) -> Tensor:
         """Their weighted sum."""
-        weights = {"phone": recipe.phone_weight, "commitment": recipe.commitment_weight}
-        return weighted_sum(self.losses, {"flow": 1.0, **weights, "perceptual": recipe.perceptual_weight})
+        weights = {"flow": 1.0, "phone": recipe.phone_weight, "commitment": recipe.commitment_weight}
+        return weighted_sum(self.losses, weights)
 
 
 class Reconstruction(nn.Module):
     """The trained half of the codec: structural branch and flow decoder, under their names in ReasoningCodec."""
 
     metric: Tensor | None = None  # (latent_dim, latent_dim) of the flow's errors, see `flow_metric`; None: all alike
-    perceptual: PerceptualLoss | None = None
 
     def __init__(self, codec: ReasoningCodec) -> None:
         super().__init__()
         self.structural, self.flow = codec.structural, codec.flow
         self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
-    def forward(
-        self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor, heard: Heard | None = None
-    ) -> ReconstructionLosses:
+    def forward(self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
         """Losses of B clips. Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
 
         Args:
             features: of the clips.
             prefix_frames: (B,) latent frames given as context.
             conditioned: (B,) bool, which clips keep their conditioning.
-            heard: the speech among them, for the perceptual loss; None: none of them is heard.
         """
         device = features.latents.device
         with torch.autocast(device.type, enabled=False):
@@ -202,14 +192,10 @@ class Reconstruction(nn.Module):
         t = self.flow.sample_times(len(latents)).to(device)
         in_16_bits = torch.is_autocast_enabled(device.type)
         with plain_attention(device) if in_16_bits else contextlib.nullcontext():
-            condition, noise = mu * conditioned[:, None, None], torch.randn_like(latents)
-            error = self.flow.error(latents, condition, mask, prefix_frames, t, noise)
-        flow = self.flow.mean_square(error, mask, prefix_frames, self.metric)
-        losses = {"flow": flow, "phone": phone, "commitment": out.commitment}
-        if heard is not None and self.perceptual is not None:
-            reached = self.flow.denormalise(latents + (1 - t)[:, None, None] * error)
-            losses["perceptual"] = self.perceptual(reached, heard, conditioned)
-        return ReconstructionLosses(losses, out.ids)
+            flow = self.flow.loss(
+                latents, mu * conditioned[:, None, None], mask, prefix_frames, t, torch.randn_like(latents), self.metric
+            )
+        return ReconstructionLosses({"flow": flow, "phone": phone, "commitment": out.commitment}, out.ids)
 
 
 def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
@@ -226,7 +212,6 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained half gets its mode back below
         model.metric = flow_metric(codec, train, recipe)
-        model.perceptual = perceptual_loss(codec, recipe, engine.device)
         model.train()
         frozen = FeatureExtractor(codec, recipe.cache_features)
         usage = CodebookUsage(codec.config.structural.quantiser.codebook_size, GROUPS)
@@ -235,8 +220,7 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
                 features = frozen(crops, engine.device)
-                heard = None if model.perceptual is None else model.perceptual.hear(crops)
-                out = engine(features, **draw_conditions(features.latent_frames, recipe), heard=heard)
+                out = engine(features, **draw_conditions(features.latent_frames, recipe))
                 loss = out.total(recipe)
                 engine.backward(loss, names=[crop.clip.id for crop in crops])
                 engine.record(loss=loss, **out.losses)
@@ -354,10 +338,3 @@ def flow_metric(codec: ReasoningCodec, crops: AudioCrops, recipe: Reconstruction
         return None
     latents, spectra = map(torch.cat, zip(*latent_frames(codec.scalar, crops), strict=True))
     return mel_metric(codec.flow.normalise(latents), spectra, recipe.mel_share)
-
-
-def perceptual_loss(codec: ReasoningCodec, recipe: ReconstructionRecipe, device: torch.device) -> PerceptualLoss | None:
-    """Of a recipe that names an expert for it."""
-    if recipe.perceptual_expert is None or not recipe.perceptual_weight:
-        return None
-    return PerceptualLoss(recipe.perceptual_expert, codec.scalar, device)

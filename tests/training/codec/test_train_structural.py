@@ -160,33 +160,6 @@ def test_what_is_heard_more_counts_more(parts, tmp_path):
     assert any(not torch.equal(value, heard[name]) for name, value in alike.items() if name.startswith("flow."))
 
 
-def test_speech_is_heard_by_an_expert_that_no_checkpoint_holds(parts, tmp_path):
-    """The perceptual loss reaches both halves, is logged, resumes exactly, and leaves nothing in the codec."""
-    lines = (parts / "corpus" / "clips.jsonl").read_text().replace('"sound"', '"speech"', 5)
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for path in (parts / "corpus").glob("*.wav"):
-        (corpus / path.name).write_bytes(path.read_bytes())
-    (corpus / "clips.jsonl").write_text(lines)
-    sizes = MusicEncoderConfig(dim=16, heads=2, feed_forward=32, layers=2, kernel=5, channels=4, mel_bands=16, hop=120)
-    torch.manual_seed(2)
-    MusicEncoder(sizes).save_pretrained(tmp_path / "expert")
-    expert = {"role": "phone", "kind": "conformer", "source": str(tmp_path / "expert"), "taps": {"phone": [2]}}
-    changes = {"corpora": [str(corpus)], "optimiser": {"lr": 1e-3, "warmup_steps": 4}}
-    plain = weights_of(run(recipe_of(parts, tmp_path / "plain", **changes)))
-    changes["perceptual_expert"] = expert
-    heard = weights_of(run(recipe_of(parts, tmp_path / "heard", **changes)))
-    assert plain.keys() == heard.keys()
-    for part in ("structural.fusion.phone.weight", "flow.estimator.output.linear.weight"):
-        assert not torch.equal(plain[part], heard[part]), part
-    entries = read_metrics(tmp_path / "heard")
-    assert all(entry["perceptual"] > 0 for entry in entries if "loss" in entry and "perceptual" in entry)
-    assert any("perceptual" in entry for entry in entries)
-    run(recipe_of(parts, tmp_path / "cut", **changes, steps=2))
-    resumed = weights_of(run(recipe_of(parts, tmp_path / "cut", **changes), resume=True))
-    assert all(torch.equal(value, resumed[name]) for name, value in heard.items())
-
-
 def test_kept_features_are_those_of_the_audio(parts, tmp_path):
     """What is kept in memory, in 16 bits and clip by clip, trains the same model but for rounding."""
     a = weights_of(run(recipe_of(parts, tmp_path / "a", cache_features=True, steps=1)))
