@@ -126,6 +126,20 @@ def test_a_clip_in_a_batch_is_the_clip_alone():
     torch.testing.assert_close(both[1, :5], alone[0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("given", [0, 3])
+def test_a_captured_velocity_leads_to_the_same_latents(device, solver, guidance, given):
+    flow = small_flow().to(device)
+    noise, mu, context = (torch.randn(2, 8, n, device=device) for n in (4, 6, 4))
+    mask = (torch.arange(8) < torch.tensor([[8], [5]])).to(device)
+    for steps in (1, 2, 5):
+        plain, captured = (
+            flow.solve(noise, mu, mask, context, given, steps, guidance, solver, graph=graph) for graph in (False, True)
+        )
+        torch.testing.assert_close(captured, plain, atol=1e-5, rtol=1e-5)
+
+
 def test_noise_of_a_shorter_clip_is_a_prefix():
     assert torch.equal(clip_noise(40, 136, seed=3)[:26], clip_noise(26, 136, seed=3))
     assert not torch.equal(clip_noise(26, 136, seed=3), clip_noise(26, 136, seed=4))
