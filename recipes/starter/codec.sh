@@ -21,10 +21,10 @@ step "Codec stage 0: the scalar autoencoder"
 uniaudio train starter/scalar out="$run/scalar" corpora="$corpora" --resume
 
 step "Codec stage 1: the descriptive branch answers the text model's questions"
-train starter/descriptive out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume
+train_shared starter/descriptive out="$run/descriptive" corpora="[$run/corpus]" text_model="$run/text/model" --resume
 
 step "Codec stage 3: the structural branch and the flow decoder; stages 0 and 1 are frozen"
-train starter/codec out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
+train_shared starter/codec out="$run/codec" corpora="$corpora" scalar="$run/scalar/model" descriptive="$run/descriptive/model" --resume
 
 # What the text model learned to hear is where the language model starts.
 cp "$run/descriptive/model/audio_llm.safetensors" "$run/codec/model/"
