@@ -68,7 +68,15 @@ def steps(card: str) -> list[Step]:
         Step("checks", ["-m", "pytest", "-q", "-x", "--no-header", "--device", "cuda", *checks], 90),
         Step("generation", [*generate, "--cases", "audio_batch1", "audio_batch16", "text_batch1", "prefill_512"], 80),
         Step("generation, other steps", [*generate, *"--steps plain compiled --cases plain compiled".split()], 120),
-        Step("training", [*train, *"--size 3b --precision bf16 --zero 1 --cases full lora".split(), *mfu], 110),
+        Step(
+            "training",
+            [
+                *train,
+                *"--size 3b --precision bf16 --zero 1 --cases full lora --micro-batches 1 --batch 4".split(),
+                *mfu,
+            ],
+            110,
+        ),
         Step("training, small", [*train, *"--size mid --precision mixed --cases full".split()], 30),
         Step("codec", [*codec, "--dtype", "float32", "bfloat16", "--budget", "15"], 70),
     ]

@@ -7,9 +7,10 @@
     lora, lora_checkpointing    only low-rank differences of all layers learn, as in recipes/full/finetune_lora.yaml
 
 The step is that of training/lm/train_lm.py: TrainingModule, Engine, losses and accuracies; on a CPU with the attention
-it takes there. What is not in it: drawing sentences from a store, the metrics log, checkpoints. A micro-batch is one
-packed sequence of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches` of them in
-a step. Rows are drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the same rows.
+it takes there. What is not in it: drawing sentences from a store, the metrics log, checkpoints. A micro-batch is
+`--batch` packed sequences of the size's context (tiny 128, mid 512, 3b 2,048 rows); each process has `--micro-batches`
+of them in a step. Rows are drawn at random (seeded, see lm_workload.py), weights are random, and every step sees the
+same rows.
 
 A step takes as long as in its slowest process. rows_per_s counts the rows of sentences over all processes, never
 padding: of the median step, and the spread (smallest and largest) over `--repeats` steps after one to warm up. peak_mib
@@ -61,7 +62,7 @@ ADAPTED = ("understanding", "cross_modal", "generation", "depth")  # as in recip
 LOSS = LossRecipe(text=1.6, audio=1.0, streams=(0.25,) * 3 + (0.125,) * 5)
 
 
-def recipe_of(case: str, lora_rank: int, engine: EngineRecipe, steps: int) -> LanguageModelRecipe:
+def recipe_of(case: str, lora_rank: int, engine: EngineRecipe, steps: int, batch: int = 1) -> LanguageModelRecipe:
     """That of a stage 4 which trains what the case says."""
     lora = GroupLoraRecipe(rank=lora_rank, groups=ADAPTED, freeze_rest=True) if case.startswith("lora") else None
     return LanguageModelRecipe(
@@ -71,18 +72,19 @@ def recipe_of(case: str, lora_rank: int, engine: EngineRecipe, steps: int) -> La
         mixture={"asr": 1.0},
         stage=4,
         loss=LOSS,
+        batch=batch,
         steps=steps,
         lora=lora,
         engine=replace(engine, activation_checkpointing=case.endswith("_checkpointing")),
     )
 
 
-def draw_batch(workload: Workload, micro_batches: int) -> PackedBatch:
+def draw_batch(workload: Workload, count: int) -> PackedBatch:
     """As many packed sequences of the size's context as asked for; the same on every process."""
-    sentences = draw_sentences(replace(workload, rows=micro_batches * workload.context))
+    sentences = draw_sentences(replace(workload, rows=count * workload.context))
     batch = pack(sentences, workload.context, workload.model.layout)  # at least as many as asked for
-    parts = (part[:micro_batches] for part in (batch.ids, batch.mask, batch.loss, batch.position_ids))
-    return PackedBatch(*parts, cursor=0, names=[f"sequence {i}" for i in range(micro_batches)])
+    parts = (part[:count] for part in (batch.ids, batch.mask, batch.loss, batch.position_ids))
+    return PackedBatch(*parts, cursor=0, names=[f"sequence {i}" for i in range(count)])
 
 
 class TrainingSteps:
@@ -96,15 +98,16 @@ class TrainingSteps:
         freeze_for_stage(model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":
             model.set_attn_implementation("eager")
-        batch = draw_batch(workload, recipe.engine.micro_batches)
+        size = recipe.batch
+        batch = draw_batch(workload, size * recipe.engine.micro_batches)
         self.demand = Demand.of(batch)
         # Counted before ZeRO takes the parameters apart.
         self.flop = self.demand.flop(model)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.mine = [
-            PackedBatch(*(part[i : i + 1] for part in batch[:4]), cursor=0, names=[batch.names[i]])
-            for i in range(processes.rank(), len(batch.names), processes.world_size())
+            PackedBatch(*(part[i : i + size] for part in batch[:4]), cursor=0, names=batch.names[i : i + size])
+            for i in range(processes.rank() * size, len(batch.names), processes.world_size() * size)
         ]
         learner = TrainingModule(model, recipe.loss)
         self.engine = Engine(learner, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed)
@@ -150,7 +153,7 @@ def measure(workload: Workload, recipe: LanguageModelRecipe, peak_flops: float |
         "parameters": steps.parameters,
         "trained_parameters": steps.trained_parameters,
         "losses": [round(loss, 4) for loss in losses],  # of the first and the last step
-        "batch": [recipe.engine.micro_batches, workload.context],
+        "batch": [recipe.engine.micro_batches, recipe.batch, workload.context],
         **asdict(steps.demand),
         "flop": steps.flop,
     }
@@ -175,21 +178,22 @@ def main() -> int:
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--zero", nargs="*", type=int, choices=range(4), default=[0], help="ZeRO stages; default: 0")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="as a recipe has it")
-    parser.add_argument("--micro-batches", type=int, default=4, help="packed sequences of a process in a step")
+    parser.add_argument("--micro-batches", type=int, default=4, help="of a process in a step")
+    parser.add_argument("--batch", type=int, default=1, help="packed sequences of a micro-batch")
     parser.add_argument("--lora-rank", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a process")
     parser.add_argument("--peak-flops", type=float, help="peak FLOP/s of the device of one process; adds mfu")
     options = parser.parse_args()
-    if min(options.repeats, options.micro_batches, options.threads) < 1:
-        parser.error("--repeats, --micro-batches and --threads must be at least 1")
+    if min(options.repeats, options.micro_batches, options.batch, options.threads) < 1:
+        parser.error("--repeats, --micro-batches, --batch and --threads must be at least 1")
     micro_batches = options.micro_batches * processes.world_size()
     try:
         recipes = []  # all of them before anything is computed, so that a bad one is refused at once
         for case in options.cases:
             for zero in options.zero:
                 engine = EngineRecipe(micro_batches=micro_batches, zero_stage=zero, precision=options.precision)
-                recipes.append((case, recipe_of(case, options.lora_rank, engine, options.repeats + 1)))
+                recipes.append((case, recipe_of(case, options.lora_rank, engine, options.repeats + 1, options.batch)))
     except UserError as error:
         parser.error(str(error))
 

@@ -46,7 +46,7 @@ def test_lines(lm_train_step, monkeypatch, capsys):
         assert line["peak_mib"] >= line["rest_mib"] > 0
         assert line["precision"] == "mixed" and line["processes"] == 1
         # Rows of the sentences alone, so that padding earns nothing.
-        assert line["batch"] == [2, 128] and 128 < line["rows"] < 2 * 128
+        assert line["batch"] == [2, 1, 128] and 128 < line["rows"] < 2 * 128
         assert line["rows_per_s"] * line["seconds_per_step"] == pytest.approx(line["rows"], rel=0.01)
         assert line["mfu"] == pytest.approx(line["flop"] / line["seconds_per_step"] / 1e9, rel=0.02, abs=1e-4)
         first, last = line["losses"]
@@ -57,6 +57,16 @@ def test_lines(lm_train_step, monkeypatch, capsys):
     for line in lora:
         assert line["trained_parameters"] == line["parameters"] - full["parameters"]
         assert line["trained_parameters"] < full["trained_parameters"] and line["flop"] < full["flop"]
+
+
+def test_one_micro_batch_of_two_sequences_is_the_same_step(lm_train_step, monkeypatch, capsys):
+    """As two of one: the same rows, FLOP and losses."""
+    _, (two,) = run(lm_train_step, monkeypatch, capsys, "--cases", "full")
+    _, (one,) = run(lm_train_step, monkeypatch, capsys, "--cases", "full", "--micro-batches", "1", "--batch", "2")
+    assert one["batch"] == [1, 2, 128]
+    for name in ("rows", "flop", "text_targets", "audio_targets"):
+        assert one[name] == two[name]
+    assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
 
 
 def test_rows_without_padding(lm_train_step):
