@@ -83,15 +83,17 @@ def cross_entropy(hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tenso
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Computes the gradients chunk by chunk on the way forward, so that neither logits nor their gradients are kept.
 
-    Cheaper than checkpointing each chunk, which would compute every logit twice.
+    Cheaper than checkpointing each chunk, which would compute every logit twice. Those of the heads are as large as the
+    heads: every pass over them that can be saved is. The backward pass works once.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, heads: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         rows, codebooks, _ = hidden.shape
         chunk = max(1, CHUNK_LOGITS // heads.shape[-1])
-        hidden_grad = torch.zeros_like(hidden) if ctx.needs_input_grad[0] else None
-        heads_grad = torch.zeros_like(heads) if ctx.needs_input_grad[1] else None
+        new = torch.empty_like if rows else torch.zeros_like
+        hidden_grad = new(hidden) if ctx.needs_input_grad[0] else None
+        heads_grad = new(heads) if ctx.needs_input_grad[1] else None
         sums = hidden.new_zeros(codebooks, dtype=torch.float32)
         correct = hidden.new_zeros(codebooks, dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -110,7 +112,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     logits_grad = logits_grad.mul_(weight).to(hidden.dtype)
                     if hidden_grad is not None:
                         hidden_grad[part, c] = logits_grad @ head.T
-                    if heads_grad is not None:
+                    if heads_grad is not None and start == 0:
+                        heads_grad[c] = h.T @ logits_grad
+                    elif heads_grad is not None:
                         heads_grad[c] += h.T @ logits_grad
         ctx.save_for_backward(hidden_grad, heads_grad)
         ctx.mark_non_differentiable(correct)
@@ -120,7 +124,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, sums_grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_grad, heads_grad = ctx.saved_tensors
         if hidden_grad is not None:
-            hidden_grad = hidden_grad * sums_grad[None, :, None].to(hidden_grad.dtype)
+            hidden_grad = hidden_grad.mul_(sums_grad[None, :, None].to(hidden_grad.dtype))
         if heads_grad is not None:
-            heads_grad = heads_grad * sums_grad[:, None, None].to(heads_grad.dtype)
+            heads_grad = heads_grad.mul_(sums_grad[:, None, None].to(heads_grad.dtype))
         return hidden_grad, heads_grad, None, None

@@ -106,6 +106,9 @@ class Engine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=self.model, optimizer=self.optimiser, config=self._deepspeed_config()
         )
+        # One process has nobody to average with; DeepSpeed would copy all gradients into one tensor and back.
+        self._reduces = engine.zero_stage > 0 or count > 1
+        self.deepspeed.enable_backward_allreduce &= self._reduces
         self.loss_scale = LossScale() if engine.precision == "fp16" else None
         self.sharded = optimiser_state.Sharded(
             self.model, self.trainable, self.optimiser, self.deepspeed, engine.zero_stage, self.loss_scale
@@ -208,6 +211,9 @@ class Engine:
     def _clipped_norm(self) -> float:
         """Norm of the gradients, which are brought to their true scale and clipped."""
         parameters = list(self.trainable.values())
+        if not self._reduces:  # as averaging leaves them: Adam takes no gradient for another thing than one of zero
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         if self.loss_scale is not None:
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_div_(gradients, self.loss_scale.value)
