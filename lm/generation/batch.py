@@ -109,6 +109,12 @@ class _Run(ABC):
 
     def steps(self) -> Iterator[None]:
         """Generate; yields whenever the host has looked at the state."""
+        try:
+            yield from self._steps()
+        finally:
+            self.static = None  # it holds the run: caches would stay until Python looks for such circles
+
+    def _steps(self) -> Iterator[None]:
         with evaluating(self.model):
             if self.start < self.batch.longest:
                 with torch.inference_mode():

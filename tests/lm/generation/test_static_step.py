@@ -1,13 +1,16 @@
 """Generation whose steps are captured or compiled is plain generation."""
 
+import gc
 import operator
 import shutil
+import weakref
 
 import pytest
 import torch
 
 from codec.layers import graph
 from lm.generation import cached_model, static_step
+from lm.generation.batch import AudioRun
 from lm.generation.cached_model import RowDecoder
 from lm.generation.generate import generate_audio, generate_text, stream_audio
 from lm.generation.settings import GenerationSettings
@@ -72,6 +75,26 @@ def test_a_graph_sees_more_columns_as_they_fill(device, monkeypatch):
     longest = max(len(prompt) for prompt in PROMPTS) + 1
     made = max(sum(ids.shape[1] for ids in result.streams.values()) for result in plain)
     assert 3 <= len(captured) <= (longest + made) // 8 + 2
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_caches_of_a_run_go_with_it(steps, left):
+    """At once, though step and run hold each other: on a GPU they are gigabytes, of which Python knows nothing."""
+    negatives = [drop_conditions(prompt, LAYOUT, stream=1) for prompt in PROMPTS]
+    settings = GenerationSettings(max_rows=12, guidance=2.0)
+    gc.collect()
+    gc.disable()
+    try:
+        run = AudioRun(tiny_model(), PROMPTS, settings, SEEDS, negatives, steps)
+        keys, made = weakref.ref(run.decoder.cross_modal.keys), run.steps()
+        for _ in range(5):
+            next(made)
+        if not left:
+            list(made)
+        del run, made
+        assert keys() is None
+    finally:
+        gc.enable()
 
 
 def test_captured_frames_are_streamed(device):
