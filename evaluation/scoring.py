@@ -74,6 +74,8 @@ class ScoreRow:
     given: Prediction | None = None
     # name of a sound in FLOORS -> of that in the place of the first answers; none for scores that read text
     floors: Mapping[str, Prediction] = field(default_factory=dict)
+    # value of the label that the task names -> of the model's answers to the items that have it
+    apart: Mapping[str, Prediction] = field(default_factory=dict)
 
 
 def score_rows(
@@ -110,7 +112,8 @@ def _row(
     task: EvalTask, score: Score, items: Sequence[Item], answers: Sequence[Answer],
     untrained: Sequence[Answer] | None, runner: Runner, extractor: Extractor,
 ) -> ScoreRow:  # fmt: skip
-    model = compare(task, score, items, extractor.from_answers(task, score, items, answers), extractor)
+    found = extractor.from_answers(task, score, items, answers)
+    model = compare(task, score, items, found, extractor)
     fresh = codec = None
     if untrained:
         few = items[: len(untrained)]
@@ -124,7 +127,23 @@ def _row(
         given = extractor.from_waveforms(task, score, [item.given_recording for item in items])
         unchanged = compare(task, score, items, given, extractor)
     floors = score_floors(task, score, items, extractor)
-    return ScoreRow(score, model, fresh, original, codec, chance(task, score, items, extractor), unchanged, floors)
+    apart = score_apart(task, score, items, found, extractor)
+    guess = chance(task, score, items, extractor)
+    return ScoreRow(score, model, fresh, original, codec, guess, unchanged, floors, apart)
+
+
+def score_apart(
+    task: EvalTask, score: Score, items: Sequence[Item], predictions: Sequence[Any], extractor: Extractor
+) -> dict[str, Prediction]:
+    """The scores of the items with each value of the label that the task names, in the order of the values."""
+    places: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        if value := item.clip.labels.get(task.apart, ""):
+            places.setdefault(value, []).append(i)
+    return {
+        value: compare(task, score, [items[i] for i in chosen], [predictions[i] for i in chosen], extractor)
+        for value, chosen in sorted(places.items())
+    }
 
 
 def score_originals(task: EvalTask, score: Score, items: Sequence[Item], extractor: Extractor) -> Prediction | None:

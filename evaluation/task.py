@@ -236,6 +236,8 @@ class EvalTask:
     dataset: TaskDataset | None = None
     # of the request tokens: training clips that a measure is fitted to, at most; of dev clips a quarter of that
     training: Count = 600
+    # a label of its clips, such as content: scores of a model's answers are told for each of its values too; "": none
+    apart: str = ""
 
     def __post_init__(self) -> None:
         _require_plain("task", self.task)
@@ -259,6 +261,8 @@ class EvalTask:
             raise ValueError("the request 'tokens' goes with scores that have a 'measure', and with no others")
         if self.data.kind == "any" and not self.is_of_codec:
             raise ValueError(f"the request '{self.request}' needs one kind of clips, not any")
+        if self.apart and self.is_of_codec:
+            raise ValueError("'apart' is for requests that a model answers")
         if self.is_of_tokens:
             if any(self.shots):
                 raise ValueError("the request 'tokens' has no examples: its 'shots' are [0]")
@@ -314,8 +318,8 @@ class EvalTask:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything in the file, under the keys' first names: equal where two runs evaluated the same."""
-        measured = replace(self, scores=tuple(replace(score, published=None) for score in self.scores))
+        """Hash of what is measured, under the keys' first names: equal where two runs evaluated the same."""
+        measured = replace(self, apart="", scores=tuple(replace(score, published=None) for score in self.scores))
         return hashlib.sha256(json.dumps(first_names(measured), sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -91,6 +91,7 @@ def _score_entry(row: ScoreRow) -> dict[str, Any]:
         "untrained": plain(row.untrained), "original": plain(row.original), "codec": plain(row.codec),
         **({} if row.given is None else {"given": plain(row.given)}),
         **{sound: plain(prediction) for sound, prediction in row.floors.items()},
+        **({"apart": {value: plain(part) for value, part in row.apart.items()}} if row.apart else {}),
         **({"published": score.published.entry(metric.percent)} if score.published else {}),
     }  # fmt: skip
 

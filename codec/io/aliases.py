@@ -41,7 +41,7 @@ REMOVED: dict[str, dict[str, Any]] = {
 # class -> key that came later -> the value at which nothing is different from before
 ADDED: dict[str, dict[str, Any]] = {
     "Classification": {"arbitrary_names": False, "examples_from": "train"},
-    "EvalTask": {"dataset": None, "training": 600},
+    "EvalTask": {"apart": "", "dataset": None, "training": 600},
     "GenerationSettings": {"max_seconds": None},
     "Score": {"measure": "", "of": "", "published": None, "stream": ""},
 }

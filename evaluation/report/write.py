@@ -11,11 +11,11 @@ from typing import Any
 import jiwer
 
 from codec.io.files import write_text
-from evaluation.report import comparison, figures, judges
+from evaluation.report import apart, comparison, figures, judges
 from evaluation.report.page import html_page
 from evaluation.report.plots import Point, shots_plot
 from evaluation.report.precision import told_apart
-from evaluation.report.side_by_side import html_table, markdown_table
+from evaluation.report.side_by_side import Table, html_table, markdown_table
 from evaluation.report.sounds import sound_figure as _sound
 from evaluation.report.sounds import waveform_of as _waveform
 from evaluation.report.text import LONGEST, left_out, shown
@@ -82,6 +82,8 @@ def markdown(results: Mapping) -> str:
         "",
     ]
     lines += [sentence, ""] if (sentence := told_apart(results["tasks"])) else []
+    if parts := apart.scores_apart(results):
+        lines += [apart.ABOUT, "", *markdown_table(parts), ""]
     if floors := judges.judged_sounds(results):
         lines += [judges.ABOUT, "", *markdown_table(floors), ""]
     if sources := _sources(results["tasks"]):
@@ -177,7 +179,8 @@ def _html(results: Mapping, samples: Mapping, out: Path) -> str:
     return html_page(
         f"Evaluation of {name}", name, about, facts,
         f'{overview}\n<p class="soft">{about_numbers}</p>\n{_published(results)}\n{certainty}{sections}'
-        + _judges(results),
+        + _titled("apart", "By what the answers are of", apart.ABOUT, apart.scores_apart(results))
+        + _titled("judges", "The judges", judges.ABOUT, judges.judged_sounds(results)),
         f"<details><summary>How this was measured: settings, versions, machine</summary>\n<pre>{settings}</pre>"
         "</details>",
     )  # fmt: skip
@@ -191,11 +194,11 @@ def _published(results: Mapping) -> str:
     return f'<p class="soft">{said}: {_e("; ".join(sources))}.</p>'
 
 
-def _judges(results: Mapping) -> str:
-    table = judges.judged_sounds(results)
+def _titled(name: str, title: str, about: str, table: Table | None) -> str:
+    """A section of one table; "" without it."""
     if table is None:
         return ""
-    return f'<section id="judges"><h2>The judges</h2><p>{judges.ABOUT}</p>{html_table(table)}</section>'
+    return f'<section id="{name}"><h2>{title}</h2><p>{about}</p>{html_table(table)}</section>'
 
 
 def _legend() -> str:

@@ -1,5 +1,7 @@
 """Scoring: predictions out of answers, and what stands beside each score."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,22 @@ def test_a_label_is_read_or_unparsed_and_compared():
     assert row.model.unparsed == 1 and row.model.estimate.value == pytest.approx(1 / 3)
     assert row.chance == pytest.approx(1 / 3)
     assert row.untrained is row.original is row.codec is None
+
+
+def test_scores_are_told_for_each_value_of_a_label_too():
+    """Those of all items together are the weighted mean of them; items without the label are in none."""
+    by_class = replace(task(LABEL, WORDS), apart="class")
+    bare = replace(ITEMS[0], clip=replace(ITEMS[0].clip, labels={}))
+    rows, _ = score_rows(by_class, [*ITEMS, bare], [*ANSWERS, ANSWERS[0]], None, FakeRunner, EXTRACTOR)
+    for row in rows:
+        assert {value: part.estimate.n for value, part in row.apart.items()} == {"cat": 1, "dog": 2}
+    named = rows[0].apart
+    assert (named["dog"].estimate.value, named["cat"].estimate.value, named["cat"].unparsed) == (0.5, 0.0, 1)
+    assert named["dog"].predictions == ["dog", "bird"]
+    ((alone,), _) = score_rows(task(LABEL), ITEMS, ANSWERS, None, FakeRunner, EXTRACTOR)
+    assert alone.apart == {}
+    with pytest.raises(ValueError, match="'apart' is for requests that a model answers"):
+        EvalTask("t", 1, "T", "A.", "reconstruction", Data("sound"), (AUDIO,), apart="class")
 
 
 def test_the_untrained_model_is_compared_on_the_first_items():

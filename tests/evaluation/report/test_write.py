@@ -1,4 +1,5 @@
 import base64
+import html
 import io
 import json
 import os
@@ -118,6 +119,21 @@ def test_the_judges_have_a_table_of_their_own(tmp_path, sample):
     write.write_report(results([sample]), tmp_path)
     assert "Silence" not in (tmp_path / "results.md").read_text()
     assert 'id="judges"' not in (tmp_path / "report.html").read_text()
+
+
+def test_scores_apart_have_a_table_of_their_own(tmp_path, sample):
+    part = {"value": 0.25, "stderr": 0.125, "n": 2}
+    split = score(name="words", apart={"<digits>": part, "sentence": part | {"value": 0.0}})
+    found = results([sample])
+    found["tasks"][0]["scores"].append(split)
+    write.write_report(found, tmp_path)
+    table, page = (tmp_path / "results.md").read_text(), (tmp_path / "report.html").read_text()
+    title = html.escape(found["tasks"][0]["title"])
+    assert f"| {title} · words | &lt;digits&gt; | 25.0 % ± 12.5 | 2 |\n|  | sentence | 0.0 % ± 12.5 | 2 |" in table
+    assert page.count('id="apart"') == 1 and "&lt;digits&gt;" in page
+    Reader(page)
+    write.write_report(results([sample]), tmp_path)
+    assert 'id="apart"' not in (tmp_path / "report.html").read_text()
 
 
 def test_sounds_and_pictures_can_be_decoded(tmp_path, sample):
