@@ -1,13 +1,10 @@
 #!/usr/bin/env bash
 # ALMTokenizer and all its ablations at starter size, each scored at three windows: quality, rate, cost.
-#
 #   recipes/starter/almtokenizer_ablations.sh RUN_FOLDER CORPUS [STEPS_OF_THE_FIRST_STAGE STEPS_OF_THE_SECOND SEED]
 set -euo pipefail
-run=$1 corpora="[$2]" seed=${5:-0}
-declare -A steps=([autoencoder]=${3:-1600} [quantiser]=${4:-800})
+run=$1 corpora="[$2]" autoencoder=${3:-1600} quantiser=${4:-800} seed=${5:-0}
 one() {  # NAME STAGE CHANGES...
-    uniaudio train "starter/almtokenizer_$2" out="$run/$1" corpora="$corpora" \
-        steps="${steps[$2]}" seed="$seed" "${@:3}" --resume
+    uniaudio train "starter/almtokenizer_$2" out="$run/$1" corpora="$corpora" steps="${!2}" seed="$seed" "${@:3}" --resume
 }
 one whole_1 autoencoder
 one no_masking_1 autoencoder masked.share=0
