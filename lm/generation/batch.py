@@ -16,7 +16,7 @@ from lm.generation.grammar import AudioGrammar
 from lm.generation.prepacked_linear import pack
 from lm.generation.sampling import request_noise, sample
 from lm.generation.settings import GenerationSettings
-from lm.generation.static_step import StaticStep, Steps, static_step
+from lm.generation.static_step import StaticStep, Steps, static_step, steps_for
 from lm.rows import Rows, audio_rows, concatenate
 
 # Why a generation stopped: the model ended it, it came to a limit of the settings (`max_rows`, `max_seconds`), or the
@@ -163,7 +163,7 @@ class TextRun(_Run):
         prompts: Sequence[Rows],
         settings: GenerationSettings,
         seeds: Sequence[int],
-        steps: Steps,
+        steps: Steps | None,
     ) -> None:
         """
         Args:
@@ -171,10 +171,11 @@ class TextRun(_Run):
             prompts: One of each request; each leaves room for a row.
             settings: How to generate.
             seeds: One of each request.
-            steps: How they run.
+            steps: How they run; None: as suits the device.
         """
         self.model, self.settings, layout = model, settings, model.config.layout
         self.pad, self.eos = layout.text_pad, layout.text_eos
+        steps = steps_for(steps, model.device)
         static = steps != "plain"
         with torch.inference_mode():
             self.decoder = RowDecoder(model, prompts, settings.max_rows, static=static)
@@ -217,7 +218,7 @@ class AudioRun(_Run):
         settings: GenerationSettings,
         seeds: Sequence[int],
         negatives: Sequence[Rows],
-        steps: Steps = "plain",
+        steps: Steps | None = "plain",
     ) -> None:
         """
         Args:
@@ -226,9 +227,10 @@ class AudioRun(_Run):
             settings: How to generate.
             seeds: One of each request.
             negatives: The unguided prompt of each request; empty without guidance.
-            steps: How they run.
+            steps: How they run; None: as suits the device.
         """
         self.model, self.settings = model, settings
+        steps = steps_for(steps, model.device)
         self.guided, static = settings.guided, steps != "plain"
         layout, count = model.config.layout, len(prompts)
         opening = audio_rows(layout.opening(), is_target=False, codebooks=layout.streams[0].codebooks)

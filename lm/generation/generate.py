@@ -12,7 +12,7 @@ from torch import Tensor
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
 from lm.generation.generative_model import GenerativeModel
 from lm.generation.settings import GenerationSettings
-from lm.generation.static_step import Steps, steps_for
+from lm.generation.static_step import Steps
 from lm.rows import Rows, collate, concatenate, text_rows
 from lm.vocabulary import VocabularyLayout
 
@@ -102,7 +102,7 @@ def generate_text(
     fitting = _fitting(model, prompts)
     if not fitting:
         return results
-    run = TextRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), steps_for(steps, model.device))
+    run = TextRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), steps)
     for _ in run.steps():
         pass
     texts = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
@@ -144,14 +144,7 @@ def generate_audio(
     fitting = _fitting(model, prompts, negatives, opening=True)
     if not fitting:
         return results
-    run = AudioRun(
-        model,
-        _at(fitting, prompts),
-        settings,
-        _at(fitting, seeds),
-        _at(fitting, negatives),
-        steps_for(steps, model.device),
-    )
+    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives), steps)
     for _ in run.steps():
         pass
     made = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
@@ -188,14 +181,7 @@ def stream_audio(
     reasons: list[Reason] = ["context"] * len(prompts)
     if not fitting:
         return reasons
-    run = AudioRun(
-        model,
-        _at(fitting, prompts),
-        settings,
-        _at(fitting, seeds),
-        _at(fitting, negatives),
-        steps_for(steps, model.device),
-    )
+    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives), steps)
     layout = model.config.layout
     seen = [0] * len(fitting)
     for _ in run.steps():

@@ -10,6 +10,7 @@ export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 # Matrix products in bfloat16 make training faster on processors that have them, and many times slower on all others.
 precision=$(python -P -c 'from codec.layers.onednn import has_bfloat16; print("" if has_bfloat16() else "engine.precision=fp32")')
 
+# Ctrl-C saves and ends with status 130, at which the scripts end too.
 # An update of the language model is one batch, which two threads of one process compute in four fifths of the time that
 # two processes need for its halves.
 train() { OMP_NUM_THREADS=$(most "$cores") uniaudio train "$@" $precision; }
@@ -18,5 +19,4 @@ train() { OMP_NUM_THREADS=$(most "$cores") uniaudio train "$@" $precision; }
 processes=$(most "$((gpus ? gpus : cores))")
 train_shared() { OMP_NUM_THREADS=1 uniaudio train --processes "$((processes == 3 ? 2 : processes))" "$@" $precision; }
 
-# Ctrl-C saves and ends with status 130, at which the scripts end too.
 step() { printf '\n[%2d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
