@@ -2,12 +2,13 @@
 # The whole project at starter size, on the CPU: data, tokens, four stages, evaluation, a clip per generation task.
 # Each line can be run alone. What is done already is passed over: run the file again after any interruption.
 #
-#   recipes/starter/demo.sh [RUN_FOLDER [CODEC [TEXT_MODEL]]]
+#   recipes/starter/demo.sh [RUN_FOLDER [CODEC [TEXT_MODEL [SEED]]]]
 set -euo pipefail
 source "$(dirname "$0")/processes.sh"
 run=${1:-runs/demo}
 codec=${2:-starter/codec}           # both were trained by recipes/starter/codec.sh
 text_model=${3:-starter/text_model}
+seed=${4:-0}
 mkdir -p "$run"
 
 step "A starter corpus: over three hours of speech, sounds and music, made here with exact labels"
@@ -17,16 +18,16 @@ step "A token store: the corpus through the codec, which a language model then t
 uniaudio corpus store "$run/corpus" --codec "$codec" --out "$run/tokens"
 
 step "Stage 1 of 4, understanding warm-up: the understanding layers learn to hear, the text model is frozen"
-train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_model" --resume
+train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_model" seed="$seed" --resume
 
 step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
-train starter/stage2 out="$run/stage2" store="$run/tokens" init="$run/stage1/model" --resume
+train starter/stage2 out="$run/stage2" store="$run/tokens" init="$run/stage1/model" seed="$seed" --resume
 
 step "Stage 3 of 4, audio-text pre-training: everything learns, on every task"
-train starter/stage3 out="$run/stage3" store="$run/tokens" init="$run/stage2/model" --resume
+train starter/stage3 out="$run/stage3" store="$run/tokens" init="$run/stage2/model" seed="$seed" --resume
 
 step "Stage 4 of 4, audio-text mid-training: auditory sentences, few-shot episodes, twice the context"
-train starter/stage4 out="$run/stage4" store="$run/tokens" init="$run/stage3/model" --resume
+train starter/stage4 out="$run/stage4" store="$run/tokens" init="$run/stage3/model" seed="$seed" --resume
 ln -sfn stage4/model "$run/model"
 
 step "Evaluation on held-out voices, sentences, sounds and melodies, with 0, 1 and 4 shots"
