@@ -8,7 +8,7 @@ source "$(dirname "$0")/processes.sh"
 run=${1:-runs/demo}
 codec=${2:-starter/codec}           # both were trained by recipes/starter/codec.sh
 text_model=${3:-starter/text_model}
-seed=${4:-0}
+seed=${4:-2048}
 mkdir -p "$run"
 
 step "A starter corpus: over three hours of speech, sounds and music, made here with exact labels"
