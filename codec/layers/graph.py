@@ -73,10 +73,6 @@ class Captured:
             self._replay()
         return self._output
 
-    def forget(self) -> None:
-        """Capture again at the next call: the function has changed."""
-        self._replay = None
-
     def _step(self) -> None:
         self._output = self._function(*self._inputs)
 

@@ -214,20 +214,8 @@ class RowDecoder:
             ValueError: For an empty prompt, or one that leaves no room in the model's context.
         """
         self.model = model
-        context = model.config.cross_modal.max_position_embeddings
-        for rows in prompts:
-            if len(rows) == 0:
-                raise ValueError("a prompt needs at least one row")
-            if len(rows) >= context:
-                raise ValueError(f"the prompt has {len(rows)} rows, but the model's context holds {context}")
         device, dtype = model.audio_embeddings.weight.device, model.audio_embeddings.weight.dtype
-        lengths = torch.tensor([len(rows) for rows in prompts])
-        batch, self.column = len(prompts), int(lengths.max())
-        self.padding = (self.column - lengths).to(device)  # (B,)
-        self.room = (context - lengths).to(device)  # (B,) rows that still fit
-        self.padded = bool((lengths < self.column).any())
-
-        capacity = self.column + min(max_rows, context)
+        capacity, batch = self._rows_for(prompts, max_rows), len(prompts)
         if static:  # few different capacities are few compilations and captures
             capacity = -(-capacity // STATIC_ROWS) * STATIC_ROWS
         groups = (model.understanding, model.cross_modal, model.generation)
@@ -235,25 +223,62 @@ class RowDecoder:
             CachedLayers(group, batch, capacity, dtype, device, static) for group in groups
         )
         self.rotary = rotary_tables(model.cross_modal, capacity, model.audio_embeddings.weight)
+        self.capacity = capacity
+        self._columns = torch.arange(capacity, device=device)
+        self.padding = torch.zeros(batch, dtype=torch.int64, device=device)  # (B,) rows before each prompt
+        self.position = torch.zeros(1, dtype=torch.int64, device=device) if static else None  # next cache column
+        # What later rows may see of each column, everything but padding: (B, 1, 1, capacity).
+        self.bias = torch.zeros(batch, 1, 1, capacity, dtype=dtype, device=device) if static else None
+        self.restart(prompts)
 
-        self.ids = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.int64)
-        self.mask = torch.zeros(batch, self.column, model.config.layout.num_columns, dtype=torch.bool)
+    def restart(self, prompts: Sequence[Rows]) -> None:
+        """Begin with these prompts, as many as there are entries and no longer than fits into the caches.
+
+        What a captured step reads stays at its place.
+
+        Raises:
+            ValueError: As on construction.
+        """
+        self.column = self._checked(prompts)
+        lengths = torch.tensor([len(rows) for rows in prompts])
+        device, columns = self.padding.device, self.model.config.layout.num_columns
+        self.padding.copy_(self.column - lengths)
+        self.room = (self.model.config.cross_modal.max_position_embeddings - lengths).to(device)  # (B,) rows that fit
+        self.padded = bool((lengths < self.column).any())
+
+        self.ids = torch.zeros(len(prompts), self.column, columns, dtype=torch.int64)
+        self.mask = torch.zeros(len(prompts), self.column, columns, dtype=torch.bool)
         for i, rows in enumerate(prompts):
             self.ids[i, self.column - len(rows) :], self.mask[i, self.column - len(rows) :] = rows.ids, rows.mask
         self.last_is_audio = bool(self.mask[:, -1, 0].any())
         self.ids, self.mask = self.ids.to(device), self.mask.to(device)
 
-        # What later rows may see of each column: everything but padding.
-        visible = torch.ones(batch, capacity, dtype=torch.bool, device=device)
-        visible[:, : self.column] = self.mask.any(-1)
-        self.bias = self._bias(visible) if self.padded else None
-        self.position = torch.tensor([self.column], device=device) if static else None  # (1,) next cache column
-        self._columns = torch.arange(capacity, device=device)
-        self._seen = capacity  # columns that a static step sees
+        self._seen = self.capacity  # columns that a static step sees
+        if self.position is not None:
+            self.position.fill_(self.column)
+        hidden = self._columns < self.padding[:, None]  # (B, capacity)
+        if self.bias is not None:
+            self.bias.zero_().masked_fill_(hidden[:, None, None], float("-inf"))
+        elif self.padded:
+            bias = torch.zeros(hidden.shape, dtype=self.rotary.cos.dtype, device=device)
+            self.bias = bias.masked_fill_(hidden, float("-inf"))[:, None, None]
 
-    def _bias(self, visible: Tensor) -> Tensor:
-        bias = torch.zeros(visible.shape, dtype=self.model.audio_embeddings.weight.dtype, device=visible.device)
-        return bias.masked_fill_(~visible, float("-inf"))[:, None, None]  # (B, 1, 1, capacity)
+    def fits(self, prompts: Sequence[Rows], max_rows: int) -> bool:
+        """Whether the caches have room for these prompts and so many rows."""
+        return self._rows_for(prompts, max_rows) <= self.capacity
+
+    def _rows_for(self, prompts: Sequence[Rows], max_rows: int) -> int:
+        return self._checked(prompts) + min(max_rows, self.model.config.cross_modal.max_position_embeddings)
+
+    def _checked(self, prompts: Sequence[Rows]) -> int:
+        """Rows of the longest prompt. Raises ValueError where one is empty or leaves no room."""
+        context = self.model.config.cross_modal.max_position_embeddings
+        for rows in prompts:
+            if len(rows) == 0:
+                raise ValueError("a prompt needs at least one row")
+            if len(rows) >= context:
+                raise ValueError(f"the prompt has {len(rows)} rows, but the model's context holds {context}")
+        return max(map(len, prompts))
 
     def _prompt_bias(self, bias: Tensor | None) -> Tensor | None:
         """(B, 1, P, P) for the prompt: causal, and every row sees itself, so that padding stays finite."""
@@ -274,7 +299,7 @@ class RowDecoder:
         is_audio, is_text = mask[..., :1], mask[..., -1:]  # (B, P, 1)
         positions = (torch.arange(self.column, device=ids.device) - self.padding[:, None]).clamp(min=0)
         rotary = self.rotary.at(positions)
-        seen = self._prompt_bias(self.bias)
+        seen = self._prompt_bias(self.bias if self.padded else None)
 
         x = model.cross_modal.embed_tokens(ids[..., -1]) * is_text  # (B, P, d)
         if not (text_only and not bool(is_audio.any())):
@@ -304,27 +329,27 @@ class RowDecoder:
 
     def _next(self) -> tuple[int | Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """Claim the next cache column: the column, its rotary tables, and what it may see."""
-        if self.position is not None:
-            return self._next_static(self.position)
+        if self.position is not None and self.bias is not None:
+            return self._next_static(self.position, self.bias)
         column, self.column = self.column, self.column + 1
         where = (column - self.padding)[:, None] if self.padded else slice(column, column + 1)
         seen = None if self.bias is None else self.bias[..., : self.column]
         return column, self.rotary.at(where), seen
 
-    def _next_static(self, position: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    def _next_static(self, position: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         column = position.clone()
         position.add_(1)
         columns = self._columns[: self._seen]
         future = torch.zeros_like(columns, dtype=self.rotary.cos.dtype)
         future = future.masked_fill(columns > column, float("-inf"))[None, None, None]  # (1, 1, 1, columns)
-        seen = future if self.bias is None else self.bias[..., : self._seen] + future
+        seen = bias[..., : self._seen] + future
         return column, self.rotary.at((column - self.padding)[:, None]), seen
 
-    def cover(self, rows: int) -> bool:
-        """Have static steps see the prompt and so many rows, rounded up, and no more; whether that is a change."""
-        before, needed = self._seen, self.column + rows
-        self._seen = min(-(-needed // STATIC_ROWS) * STATIC_ROWS, len(self._columns))
-        return self._seen != before
+    def cover(self) -> int:
+        """Have the next static step see the rows so far and its own, rounded up; how many columns that are."""
+        self.column += 1  # the host's count of what `position` says
+        self._seen = min(-(-self.column // STATIC_ROWS) * STATIC_ROWS, self.capacity)
+        return self._seen
 
     def static_state(self) -> list[Tensor]:
         """What a static step changes, at addresses that stay. Raises ValueError where steps are not static."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lm.generation.batch import AudioRun, Reason, TextRun, evaluating
 from lm.generation.generative_model import GenerativeModel
+from lm.generation.kept_runs import run_of
 from lm.generation.settings import GenerationSettings
 from lm.generation.static_step import Steps
 from lm.rows import Rows, collate, concatenate, text_rows
@@ -102,12 +103,11 @@ def generate_text(
     fitting = _fitting(model, prompts)
     if not fitting:
         return results
-    run = TextRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), steps)
-    for _ in run.steps():
-        pass
-    texts = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
-    for request, ids, rows, reason in texts:
-        results[request] = TextGeneration(ids[: rows - (reason == "end")], reason)
+    with run_of(TextRun, model, _at(fitting, prompts), settings, _at(fitting, seeds), steps=steps) as run:
+        for _ in run.steps():
+            pass
+        for request, (ids, reason) in zip(fitting, run.results(), strict=True):
+            results[request] = TextGeneration(ids.tolist()[: len(ids) - (reason == "end")], reason)
     return results
 
 
@@ -130,9 +130,9 @@ def generate_audio(
         settings: How to generate.
         seeds: One of each request.
         negatives: The unguided prompts, needed where `settings.guided`; both halves run as one batch.
-        steps: How the steps run: "plain"; "graph", captured once and replayed, which costs each call two steps more;
-            "compiled" by torch, which takes minutes in the first call for a batch size, a range of lengths and a kind
-            of settings. None: "graph" on a GPU, "plain" elsewhere. The ids are the same, but for rounding.
+        steps: How the steps run: "plain"; "graph", captured once, replayed and kept for later calls; "compiled" by
+            torch, which takes minutes in the first call for a batch size, a range of lengths and a kind of settings.
+            None: "graph" on a GPU, "plain" elsewhere. The ids are the same, but for rounding.
 
     Raises:
         ValueError: For an empty prompt, guidance without negatives, or where there are not as many seeds or negatives
@@ -144,16 +144,16 @@ def generate_audio(
     fitting = _fitting(model, prompts, negatives, opening=True)
     if not fitting:
         return results
-    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives), steps)
-    for _ in run.steps():
-        pass
-    made = zip(fitting, run.written.tolist(), run.batch.rows.tolist(), run.batch.reasons(), strict=True)
-    for request, frames, rows, reason in made:
-        parts: dict[str, list[list[int]]] = {stream.name: [] for stream in layout.streams}
-        for row in map(layout.parse, frames[:rows]):
-            if row.place == "frame":
-                parts[layout.streams[row.stream].name].append(row.codes)
-        results[request] = from_frames(layout, parts, reason)
+    asked, their_seeds, hidden = _at(fitting, prompts), _at(fitting, seeds), _at(fitting, negatives)
+    with run_of(AudioRun, model, asked, settings, their_seeds, hidden, steps) as run:
+        for _ in run.steps():
+            pass
+        for request, (frames, reason) in zip(fitting, run.results(), strict=True):
+            parts: dict[str, list[list[int]]] = {stream.name: [] for stream in layout.streams}
+            for row in map(layout.parse, frames.tolist()):
+                if row.place == "frame":
+                    parts[layout.streams[row.stream].name].append(row.codes)
+            results[request] = from_frames(layout, parts, reason)
     return results
 
 
@@ -181,17 +181,17 @@ def stream_audio(
     reasons: list[Reason] = ["context"] * len(prompts)
     if not fitting:
         return reasons
-    run = AudioRun(model, _at(fitting, prompts), settings, _at(fitting, seeds), _at(fitting, negatives), steps)
-    layout = model.config.layout
-    seen = [0] * len(fitting)
-    for _ in run.steps():
-        for place, rows in enumerate(run.batch.rows.tolist()):
-            for row in map(layout.parse, run.written[place, seen[place] : rows].tolist()):
-                if row.place == "frame":
-                    yield StreamedFrame(fitting[place], layout.streams[row.stream].name, row.codes)
-            seen[place] = rows
-    for request, reason in zip(fitting, run.batch.reasons(), strict=True):
-        reasons[request] = reason
+    layout, seen = model.config.layout, [0] * len(fitting)
+    asked, their_seeds, hidden = _at(fitting, prompts), _at(fitting, seeds), _at(fitting, negatives)
+    with run_of(AudioRun, model, asked, settings, their_seeds, hidden, steps) as run:
+        for _ in run.steps():
+            for place, rows in enumerate(run.batch.rows[: len(fitting)].tolist()):
+                for row in map(layout.parse, run.written[place, seen[place] : rows].tolist()):
+                    if row.place == "frame":
+                        yield StreamedFrame(fitting[place], layout.streams[row.stream].name, row.codes)
+                seen[place] = rows
+        for request, reason in zip(fitting, run.batch.reasons(), strict=True):
+            reasons[request] = reason
     return reasons
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lm.generation.cached_model import AudioHeads
-from lm.generation.sampling import sample
-from lm.generation.settings import GenerationSettings
+from lm.generation.sampling import Sampling, sample
 from lm.vocabulary import VocabularyLayout
 
 
@@ -28,24 +27,15 @@ class AudioGrammar:
     decoded. Codebooks that a phase's stream does not have hold its padding id.
     """
 
-    def __init__(
-        self,
-        layout: VocabularyLayout,
-        batch: int,
-        device: torch.device,
-        stale: bool,
-        max_frames: tuple[int, ...] | None = None,
-    ):
+    def __init__(self, layout: VocabularyLayout, batch: int, device: torch.device, stale: bool):
         """
         Args:
             layout: Vocabulary of the model.
             batch: Number of requests.
             device: Where the state lies.
             stale: The host does not `look` after every frame.
-            max_frames: Frames that each phase holds at most; its end is set then, not drawn.
         """
         streams = layout.streams
-        self.names = [stream.name for stream in streams]
         self.last = len(streams) - 1
         self.edges = (*layout.offsets, layout.audio_size)  # the ids of phase p are edges[p] .. edges[p + 1] - 1
         self.codes = [stream.codes for stream in streams]
@@ -59,11 +49,8 @@ class AudioGrammar:
         self.phase = torch.zeros(batch, dtype=torch.int64, device=device)
         self.frames = torch.zeros(batch, dtype=torch.int64, device=device)  # frames of the phase so far
         self.opening = torch.zeros(batch, dtype=torch.bool, device=device)  # the next frame is the phase's BOS
-        self.max_frames = None if max_frames is None else torch.tensor(max_frames, device=device)
         self.cut = torch.zeros(batch, dtype=torch.bool, device=device)  # a phase would have gone on
         self.stale = stale
-        # Phases that requests may be in, as far as the host knows: only their ids need logits.
-        self.present = tuple(range(len(streams))) if stale else (0,)
 
         # Row 2 * phase is what codebooks behind the first, and a first frame, may draw; row 2 * phase + 1 EOS as well.
         forbidden = torch.full((2 * len(streams), layout.audio_size), float("-inf"), device=device)
@@ -71,39 +58,45 @@ class AudioGrammar:
             forbidden[2 * phase : 2 * phase + 2, first : first + self.codes[phase]] = 0
             forbidden[2 * phase + 1, self.eos[phase]] = 0
         self.forbidden = forbidden  # (2 phases, V)
+        self.restart()
 
-    def chooser(
-        self, heads: AudioHeads, settings: GenerationSettings, uniform: Tensor
-    ) -> Callable[[int, Tensor], Tensor]:
+    def restart(self) -> None:
+        """All requests begin again. In place: a captured step finds them where they were."""
+        for state in (self.phase, self.frames, self.opening, self.cut):
+            state.zero_()
+        # Phases that requests may be in, as far as the host knows: only their ids need logits.
+        self.present = tuple(range(self.last + 1)) if self.stale else (0,)
+
+    def chooser(self, heads: AudioHeads, sampling: Sampling, uniform: Tensor) -> Callable[[int, Tensor], Tensor]:
         """The function that draws one frame, for `FrameDecoder.frame`.
 
         Args:
             heads: The output matrices.
-            settings: How to generate.
+            sampling: How the requests are drawn.
             uniform: (B, C) noise in [0, 1). With guidance the states hold the guided and then the unguided half of the
                 batch, and both are told the same ids.
         """
-        guided = settings.guided
-        guidance = self._of_phase(settings.guidance, [settings.guidance_of(name) for name in self.names])
-        temperature = self._of_phase(settings.temperature, [settings.temperature_of(name) for name in self.names])
+        guided, width, limited = sampling.form.guided, sampling.form.width, sampling.form.limited
+        phase = self.phase[:, None]
+        guidance = sampling.guidance.gather(1, phase) if guided else None  # (B, 1)
+        temperature = sampling.temperature.gather(1, phase)[:, 0]  # (B,)
         windows = [(self.edges[p], self.edges[p + 1]) for p in self.present]
         low, high = windows[0][0], windows[-1][1]
         forced = torch.where(self.opening, self.bos[self.phase], -1)
-        full = None if self.max_frames is None else ~self.opening & (self.frames >= self.max_frames[self.phase])
+        full = ~self.opening & (self.frames >= sampling.max_frames[self.phase]) if limited else None
 
         def choose(codebook: int, states: Tensor) -> Tensor:
             nonlocal forced
             logits = heads.logits(codebook, states, windows)  # (B or 2 B, high - low)
-            if guided:
+            if guidance is not None:
                 conditional, unconditional = logits.chunk(2)
-                scale = settings.guidance if guidance is None else guidance[:, None]
-                logits = unconditional + scale * (conditional - unconditional)
+                logits = unconditional + guidance * (conditional - unconditional)
             if codebook > 0 and len(windows) == 1:
                 logits = logits[:, : self.codes[self.present[0]]]  # exactly what everybody may draw
             else:
                 may_end = (self.frames > 0) & (codebook == 0)
                 logits += self.forbidden[2 * self.phase + may_end, low:high]
-            ids = sample(logits, settings, uniform[:, codebook], temperature) + low
+            ids = sample(logits, uniform[:, codebook], temperature, width, sampling.top_k) + low
             if full is not None and codebook == 0:
                 self.cut.logical_or_(full & (ids != self.eos[self.phase]))
                 ids = torch.where(full, self.eos[self.phase], ids)
@@ -115,15 +108,6 @@ class AudioGrammar:
             return ids.repeat(2) if guided else ids
 
         return choose
-
-    def _of_phase(self, common: float, values: list[float]) -> Tensor | None:
-        """(B,) the value of each request's phase; None where all have the common one."""
-        if set(values) == {common}:
-            return None
-        chosen = torch.full_like(self.phase, values[0], dtype=torch.float32)
-        for phase, value in enumerate(values[1:], 1):
-            chosen = torch.where(self.phase == phase, float(value), chosen)
-        return chosen
 
     def advance(self, ids: Tensor) -> Tensor:
         """Take note of the frames just drawn (B, C); which requests ended with them (B,) bool."""

@@ -3,11 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lm.generation.settings import GenerationSettings
+
+# A row that is drawn greedily by a temperature of 0 is divided by this instead: its likeliest id is drawn anyway.
+_COLDEST = 1e-6
+
+
+@dataclass(frozen=True)
+class SamplingForm:
+    """What of the settings decides which operations a step does; all else of them are numbers that it reads."""
+
+    # whether logits with and without the conditions are compared
+    guided: bool
+    # ids that a draw looks at, the likeliest; 1: it takes the likeliest one; None: it looks at all
+    width: int | None
+    # whether streams end at a length
+    limited: bool
+
+    @classmethod
+    def of(cls, settings: GenerationSettings, rounded: bool = False, audio: bool = True) -> SamplingForm:
+        """The form of some settings.
+
+        Args:
+            settings: How to generate.
+            rounded: Widths are powers of 2, so that many settings have one form.
+            audio: Whether audio is generated; text knows neither guidance nor streams.
+        """
+        temperatures = [settings.temperature, *(settings.stream_temperature.values() if audio else ())]
+        width = settings.top_k
+        if width == 1 or not any(temperatures):
+            width = 1
+        elif rounded and width is not None:
+            width = 1 << (width - 1).bit_length()
+        return cls(audio and settings.guided, width, audio and settings.max_seconds is not None)
+
+
+class Sampling:
+    """Settings of requests as tensors, which may change under a step that was captured."""
+
+    def __init__(self, batch: int, streams: Sequence[str], device: torch.device) -> None:
+        """
+        Args:
+            batch: Requests.
+            streams: Names, in the order of the phases; one without a name for text.
+            device: Where the tensors lie.
+        """
+        self._streams = streams
+        self.temperature = torch.ones(batch, len(streams), device=device)  # (B, phases)
+        self.guidance = torch.ones(batch, len(streams), device=device)  # (B, phases)
+        self.top_k = torch.ones(batch, dtype=torch.int64, device=device)  # (B,); all that a draw looks at, or more
+        self.max_frames = torch.zeros(len(streams), dtype=torch.int64, device=device)  # (phases,)
+        self.form = SamplingForm(False, 1, False)
+
+    def set(self, settings: GenerationSettings, form: SamplingForm, max_frames: Sequence[int] | None = None) -> None:
+        """Take these settings for all requests.
+
+        Args:
+            settings: How to generate.
+            form: Theirs.
+            max_frames: Of each phase, where `form` is limited.
+        """
+        self.form = form
+        for values, of in ((self.temperature, settings.temperature_of), (self.guidance, settings.guidance_of)):
+            values.copy_(torch.tensor([of(stream) for stream in self._streams]))
+        self.top_k.fill_(2**62 if settings.top_k is None else settings.top_k)
+        self.max_frames.copy_(torch.tensor(max_frames or [0] * len(self._streams)))
+
+    def tensors(self) -> list[Tensor]:
+        """What a static step reads."""
+        return [self.temperature, self.guidance, self.top_k, self.max_frames]
+
+    def keep(self, entries: Tensor) -> None:
+        """Forget every request but these."""
+        self.temperature, self.guidance = self.temperature[entries], self.guidance[entries]
+        self.top_k = self.top_k[entries]
 
 
 def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.device) -> Tensor:
@@ -26,26 +100,24 @@ def request_noise(seeds: Sequence[int], rows: int, columns: int, device: torch.d
     return torch.stack(drawn).to(device)
 
 
-def sample(logits: Tensor, settings: GenerationSettings, uniform: Tensor, temperature: Tensor | None = None) -> Tensor:
+def sample(logits: Tensor, uniform: Tensor, temperature: Tensor, width: int | None, top_k: Tensor) -> Tensor:
     """Draw one id per row, (B,). Ids with a logit of -inf are never drawn.
 
     Inverse-CDF sampling over the k likeliest ids needs one number per id drawn, not one per vocabulary entry.
 
     Args:
         logits: (B, V).
-        settings: Temperature and top-k.
         uniform: (B,) noise in [0, 1).
-        temperature: (B,) of each row, where it is not the settings' one.
+        temperature: (B,) that logits are divided by; 0 takes the likeliest id.
+        width: Ids that are looked at, as in `SamplingForm`.
+        top_k: (B,) of the likeliest ids, those that may be drawn; what is at or above `width` plays no part.
     """
-    if settings.greedy or (temperature is None and settings.temperature == 0):
+    if width == 1:
         return logits.argmax(-1)
-    k = logits.shape[-1] if settings.top_k is None else min(settings.top_k, logits.shape[-1])
-    values, ids = logits.float().topk(k)  # (B, k), likeliest first
-    if temperature is None:
-        values.div_(settings.temperature)
-    else:
-        values.div_(temperature.clamp(min=1e-6)[:, None])
-        uniform = uniform * (temperature > 0)  # at 0 the likeliest
+    looked_at = logits.shape[-1] if width is None else min(width, logits.shape[-1])
+    values, ids = logits.float().topk(looked_at)  # (B, k), likeliest first
+    values.div_(temperature.clamp(min=_COLDEST)[:, None])
+    values.masked_fill_(torch.arange(looked_at, device=values.device) >= top_k[:, None], float("-inf"))
     cumulative = values.softmax(-1).cumsum(-1)
-    threshold = uniform[:, None] * cumulative[:, -1:]  # the sum may miss 1 by a rounding error
+    threshold = (uniform * (temperature > 0))[:, None] * cumulative[:, -1:]  # the sum may miss 1 by a rounding error
     return ids.gather(1, (cumulative < threshold).sum(-1, keepdim=True))[:, 0]

@@ -7,9 +7,10 @@ compiled by torch.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -39,53 +40,67 @@ class StaticStep(ABC):
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
         """
         Args:
-            run: A batch being generated (`feed`, `draw`, `static_state`, `decoder`), whose decoder is static.
+            run: A batch being generated (`feed`, `draw`, `static_state`, `decoder`, `sampling`), whose decoder is
+                static. It is not held: it holds its step, and caches would stay until Python looks for such circles.
             shape: Of the ids of a row of all its requests, (B,) text or (B, 8) audio.
             device: Where the run's tensors lie.
         """
 
     @abstractmethod
-    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The last rows (B, ...) and noise (B, ...) -> the next rows (B, ...), and which requests ended (B,) bool."""
+    def __call__(self, run: Any, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The next row of a run.
+
+        Args:
+            run: That of construction.
+            ids: The last rows (B, ...).
+            uniform: Noise (B, ...) in [0, 1).
+
+        Returns:
+            The next rows (B, ...), and which requests ended with them (B,) bool.
+        """
 
 
 class GraphStep(StaticStep):
     """A step that is captured as a graph once the first ones have run.
 
-    It attends to the columns that are filled, rounded up: it is captured again whenever these become too few.
+    It attends to the columns that are filled, rounded up: there is a graph for every such number, and for every form of
+    sampling.
     """
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
-        self._run, self._rows = run, 0
-        self._captured = Captured(lambda ids, uniform: run.draw(run.feed(ids), uniform), warm_up=2)
+        self._graphs: dict[Hashable, Captured] = {}
 
-    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        self._rows += 1
-        if self._run.decoder.cover(self._rows):
-            self._captured.forget()
-        return self._captured(ids, uniform)
+    def __call__(self, run: Any, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        key = run.decoder.cover(), run.sampling.form
+        if key not in self._graphs:
+            self._graphs[key] = Captured(partial(_next_row, weakref.proxy(run)), warm_up=2)
+        return self._graphs[key](ids, uniform)
+
+
+def _next_row(run: Any, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    drawn: tuple[Tensor, Tensor] = run.draw(run.feed(ids), uniform)
+    return drawn
 
 
 class CompiledStep(StaticStep):
     """A step that torch compiles, and on an accelerator captures."""
 
     def __init__(self, run: Any, shape: Sequence[int], device: torch.device):
-        self._run = run
         self._ids = torch.zeros(shape, dtype=torch.int64, device=device)
         self._uniform = torch.zeros(shape, device=device)
         self._finished = torch.zeros(shape[0], dtype=torch.bool, device=device)
-        for tensor in (self._ids, self._uniform, self._finished, *run.static_state()):
+        for tensor in (self._ids, self._uniform, self._finished, *run.static_state(), *run.sampling.tensors()):
             torch._dynamo.mark_static_address(tensor)
 
-    def __call__(self, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, run: Any, ids: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         self._ids.copy_(ids)
         self._uniform.copy_(uniform)
-        _compiled(ids.device.type)(self._run, self._ids, self._uniform, self._finished)
+        _compiled(ids.device.type)(run, self._ids, self._uniform, self._finished)
         return self._ids, self._finished
 
 
 def _step(run: Any, ids: Tensor, uniform: Tensor, finished: Tensor) -> None:
-    drawn, ended = run.draw(run.feed(ids), uniform)
+    drawn, ended = _next_row(run, ids, uniform)
     ids.copy_(drawn)
     finished.copy_(ended)
 

@@ -107,7 +107,7 @@ def test_audio_that_ends_at_once_has_one_frame_of_each_kind(monkeypatch):
         model.depth_decoder.transformer.norm.weight.fill_(1.0)
     monkeypatch.setattr(
         "lm.generation.grammar.sample",
-        lambda logits, settings, uniform, temperature=None: torch.where(
+        lambda logits, *drawing: torch.where(
             torch.isfinite(logits).any(-1), logits.shape[-1] - 1 - torch.isfinite(logits).flip(-1).int().argmax(-1), 0
         ),
     )  # always the highest id allowed: EOS, where it is allowed
