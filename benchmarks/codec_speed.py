@@ -21,7 +21,7 @@ compares the time for the same clips, work_of_published the seconds of audio tha
 for the published code and are computed on a CPU alone. They are slower than it: on two cores 20 s decode 1.33 times as
 fast as the published code itself does, not 2.3.
 
-`--dtype bfloat16` is the type of the flow's estimator (`ReasoningCodec.decode_in`); encoding has none but float32. Not
+`--dtype` is the type of the flow's estimator (`ReasoningCodec.set_decoder_dtype`); encoding has none but float32. Not
 comparable between machines; to compare two versions of the code run both on the same idle machine.
 """
 

@@ -273,15 +273,13 @@ class ReasoningCodec(WindowedTokenizer):
         self._require_eval("stream")
         return StreamingDecoder(self.decoder, seed, *self._decode_settings(steps, guidance), first_window)
 
-    def set_decoder_dtype(self, dtype: torch.dtype) -> Self:
+    def set_decoder_dtype(self, dtype: torch.dtype | None) -> Self:
         """Evaluate the flow's estimator, nearly all the work of decoding, in `dtype` from now on; returns the codec.
 
-        For decoding alone: the ids and the fingerprint stay those of the weights before, so do it last, after `to`, and
-        neither save nor train the codec then. Path, scalar decoder and encoding keep their type.
+        None, as it is at first: bfloat16 on a GPU that has it, elsewhere the type of the weights. A copy of the
+        estimator is used; the weights, ids and fingerprint stay. Path, scalar decoder and encoding keep their type.
         """
-        fingerprint = self.fingerprint
-        self.flow.estimator.to(dtype)
-        self._fingerprint = fingerprint
+        self.flow.decode_dtype = dtype
         return self
 
     @property

@@ -7,6 +7,8 @@ stand in channels of their own, and on the path they are put where they belong b
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,9 @@ class FlowDecoder(nn.Module):
         # The flow runs on latents of zero mean and unit variance; (0, 1) is the published decoder, which knows neither.
         self.register_buffer("latent_mean", torch.zeros(latent_dim))
         self.register_buffer("latent_spread", torch.ones(latent_dim))
+        self.decode_dtype: torch.dtype | None = None  # of the estimator in `solve`; None: see `ReasoningCodec`
+        self._cast: list[FlowTransformer] = []  # the estimator in another type; in a list it is no module of this one
+        self._cast_from: list[tuple[int, int]] = []  # which weights it was made of
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Scalar latents (..., latent_dim) in the scale in which the flow runs."""
@@ -53,13 +58,22 @@ class FlowDecoder(nn.Module):
         """The inverse of `normalise`."""
         return latents * self.latent_spread + self.latent_mean
 
-    def velocity(self, y: Tensor, t: Tensor, context: Tensor, mu: Tensor, mask: Tensor | None) -> Tensor:
+    def velocity(
+        self,
+        y: Tensor,
+        t: Tensor,
+        context: Tensor,
+        mu: Tensor,
+        mask: Tensor | None,
+        estimator: FlowTransformer | None = None,
+    ) -> Tensor:
         """y, context (B, T, latent_dim), t (B,), mu (B, T, condition_dim), mask (B, T) -> (B, T, latent_dim).
 
-        The estimator may be of a narrower type than the path, see `ReasoningCodec.set_decoder_dtype`.
+        The estimator, its own if none is given, may be of a narrower type than the path.
         """
-        x = torch.cat([y, context, mu], dim=-1).to(self.estimator.output_offset.dtype)
-        velocity = self.estimator(x, t, mask).to(y.dtype)
+        estimator = estimator or self.estimator
+        x = torch.cat([y, context, mu], dim=-1).to(estimator.output_offset.dtype)
+        velocity = estimator(x, t, mask).to(y.dtype)
         if not self.config.gaussian_skip:
             return velocity
         # E[x - z | y] for independent standard normal x and z, where y = (1 - t) z + t x
@@ -115,6 +129,20 @@ class FlowDecoder(nn.Module):
             times = times * (torch.rand(batch, generator=generator) >= self.config.start_share)
         return times
 
+    def _decode_estimator(self) -> FlowTransformer:
+        """The estimator in the type in which it decodes: itself, or a copy, made anew when its weights change."""
+        own = self.estimator.output_offset
+        dtype = self.decode_dtype
+        if dtype is None:
+            dtype = torch.bfloat16 if own.is_cuda and torch.cuda.is_bf16_supported() else own.dtype
+        if dtype == own.dtype:
+            return self.estimator
+        weights = [(weight.data_ptr(), weight._version) for weight in self.estimator.parameters()]
+        if not self._cast or weights != self._cast_from or self._cast[0].output_offset.dtype != dtype:
+            self._cast = [copy.deepcopy(self.estimator).to(dtype).requires_grad_(False)]
+            self._cast_from = weights
+        return self._cast[0]
+
     @torch.no_grad()
     def solve(
         self,
@@ -151,6 +179,7 @@ class FlowDecoder(nn.Module):
         context = torch.zeros_like(noise) if context is None else context.clone()
         context[:, context_frames:] = 0.0
         path = 1.0 - self.config.sigma_min
+        estimator = self._decode_estimator()
 
         def on_path(y: Tensor, time: Tensor) -> Tensor:
             # The given frames are put where the path has them; elsewhere the state is left as it is.
@@ -161,7 +190,7 @@ class FlowDecoder(nn.Module):
 
         def guided(y: Tensor, time: Tensor) -> Tensor:
             if guidance == 1.0:
-                return self.velocity(y, time.expand(y.shape[0]), context, mu, mask)
+                return self.velocity(y, time.expand(y.shape[0]), context, mu, mask, estimator)
             both_masks = None if mask is None else torch.cat([mask, mask])
             both = self.velocity(
                 torch.cat([y, y]),
@@ -169,6 +198,7 @@ class FlowDecoder(nn.Module):
                 torch.cat([context, context]),  # context stays in both halves: guidance is about the tokens only
                 torch.cat([torch.zeros_like(mu), mu]),
                 both_masks,
+                estimator,
             )
             unconditional, conditional = both.chunk(2)
             return unconditional + guidance * (conditional - unconditional)

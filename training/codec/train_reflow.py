@@ -151,7 +151,7 @@ def run(recipe: ReflowRecipe, resume: Resume = False) -> Path:
     """Train, and return the folder of the whole codec, which decodes in `student_steps` steps without guidance."""
     with Run(recipe, resume) as run:
         train, held_out = AudioCrops.train_and_dev(recipe.corpora, recipe.batch, recipe.crop_seconds, recipe.seed)
-        codec = trained_codec(recipe)
+        codec = trained_codec(recipe).set_decoder_dtype(torch.float32)  # paths are solved in the recipe's precision
         facts = {"clips": train.fingerprint, "init": codec.fingerprint}
         run.check(facts)
         codec.config = replace(codec.config, decode_steps=recipe.student_steps, decode_guidance=1.0, distilled=True)

@@ -261,6 +261,26 @@ def test_decoding_in_bfloat16_is_near_and_leaves_ids_and_fingerprint():
     assert (near - exact).abs().mean() < 0.02 * exact.std()
     (waveform,) = codec.decode(tokens, steps=4)
     assert waveform.dtype == torch.float32 and waveform.shape == (40_000,)
+    assert all(torch.equal(one, two) for one, two in zip(codec.parameters(), plain.parameters(), strict=True))
     stream = codec.stream(steps=4)
     pieces = [stream.feed(tokens[0]["structural"]), stream.finish(40_000)]
     torch.testing.assert_close(torch.cat(pieces), waveform, atol=1e-4, rtol=0)
+
+
+def test_decoding_in_another_type_follows_the_weights():
+    """Trained further, or back in their own type: what is decoded is of the weights as they are."""
+    codec, plain = small_codec().set_decoder_dtype(torch.bfloat16), small_codec()
+    ids = [plain.encode(noise(20_000)[None])[0]["structural"]]
+
+    def latents(codec):
+        return codec.decoder.latents(ids, [20_000], [0], 2, 1.0)
+
+    before = latents(codec)
+    with torch.no_grad():
+        for one in (codec, plain):
+            for weight in one.flow.estimator.parameters():
+                weight.mul_(1.5)
+    fresh = small_codec().set_decoder_dtype(torch.bfloat16)
+    fresh.load_state_dict(plain.state_dict())
+    assert torch.equal(latents(codec), latents(fresh)) and not torch.equal(latents(codec), before)
+    assert torch.equal(latents(codec.set_decoder_dtype(None)), latents(plain))
