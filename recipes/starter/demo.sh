@@ -23,8 +23,11 @@ train starter/stage1 out="$run/stage1" store="$run/tokens" text_model="$text_mod
 step "Stage 2 of 4, generation warm-up: the generation layers and the depth decoder learn to speak"
 train starter/stage2 out="$run/stage2" store="$run/tokens" init="$run/stage1/model" seed="$seed" --resume
 
-step "Stage 3 of 4, audio-text pre-training: everything learns, on every task"
-train starter/stage3 out="$run/stage3" store="$run/tokens" init="$run/stage2/model" seed="$seed" --resume
+step "Stage 3 of 4, audio-text pre-training: everything learns, first to follow the text"
+train starter/stage3_from_text out="$run/stage3_from_text" store="$run/tokens" init="$run/stage2/model" seed="$seed" --resume
+
+step "Stage 3 of 4, then every task"
+train starter/stage3 out="$run/stage3" store="$run/tokens" init="$run/stage3_from_text/model" seed="$seed" --resume
 
 step "Stage 4 of 4, audio-text mid-training: auditory sentences, few-shot episodes, twice the context"
 train starter/stage4 out="$run/stage4" store="$run/tokens" init="$run/stage3/model" seed="$seed" --resume
