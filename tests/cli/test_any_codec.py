@@ -22,6 +22,7 @@ SIZE = StarterSize(
 FEW = ["steps=2", "batch=1", "engine.micro_batches=1", "validation_steps=1"]
 SUITE = "suite: few\ntitle: Few\nabout: Some.\ntasks: [asr, tts, sound_2_way, sound_generation, codec_sound]\n"
 SLOW = ("reasoning_codec", "streams")  # as codecs of another fingerprint and shape; each takes a quarter of a minute
+STAGES = ("stage1", "stage2", "stage3_from_text", "stage3", "stage4")
 ABOUT_STREAMS = ("tts:descriptive", "descriptive_to_structural", "music_generation:descriptive")
 
 
@@ -45,16 +46,16 @@ def test_the_starters_recipes_train_the_same_model_on_any_codec(uniaudio, corpus
     codec.save_pretrained("codec")
     run("corpus", "store", corpus, "--codec", "codec", "--out", "tokens")
     names = [spec.name for spec in codec.streams]
-    for stage in (1, 2, 3, 4):  # `init` and `out` are the recipes' own: runs/starter/stage1 to stage4
-        said = run("train", f"starter/stage{stage}", "store=tokens", *FEW)
-        written = load_recipe(f"runs/starter/stage{stage}/recipe.yaml")
-        shipped = load_recipe(f"starter/stage{stage}")
+    for stage in STAGES:  # `init` and `out` are the recipes' own: runs/starter/stage1 to stage4
+        said = run("train", f"starter/{stage}", "store=tokens", *FEW)
+        written = load_recipe(f"runs/starter/{stage}/recipe.yaml")
+        shipped = load_recipe(f"starter/{stage}")
         absent = [name for name in shipped.mixture if "descriptive" in name and "descriptive" not in names]
         assert set(written.mixture) == set(shipped.mixture) - set(absent)
         assert len(written.loss.streams) == max(spec.codebooks for spec in codec.streams)
         assert all(name in said.err + said.out for name in absent), "a person is told what was left out"
         assert (written.sampling == shipped.sampling) == ("structural" in names or not shipped.sampling)
-        if stage == 1:
+        if stage == "stage1":
             assert written.audio_tokenizer == os.path.abspath("codec") and not written.audio_llm
             assert load_recipe("runs/starter/stage1/recipe.yaml").audio_tokenizer in said.err + said.out
 
