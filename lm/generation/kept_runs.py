@@ -50,10 +50,14 @@ class KeptRuns:
         """Of all caches."""
         return sum(run.bytes for run in self._runs.values())
 
+    def clear(self) -> None:
+        """Free all."""
+        self._runs.clear()
+
     def take(self, key: Hashable, weights: tuple[int, ...]) -> Run | None:
         """The run kept under a key, which is the caller's now; None: there is none, or not of these weights."""
         if weights != self._weights:  # a graph reads the weights where they lay
-            self._runs.clear()
+            self.clear()
             self._weights = weights
         return self._runs.pop(key, None)
 
@@ -93,7 +97,13 @@ def run_of(
         run.restart(prompts, settings, seeds, negatives, count)
     else:
         run = None  # gone before the larger one is made
-        run = kind(model, prompts, settings, seeds, negatives, "graph", count)
+        try:
+            run = kind(model, prompts, settings, seeds, negatives, "graph", count)
+        except torch.OutOfMemoryError:
+            if not len(kept):
+                raise
+            kept.clear()  # what is only kept gives way
+            run = kind(model, prompts, settings, seeds, negatives, "graph", count)
     try:
         yield run
     except GeneratorExit:  # nobody listens any more: the run is as good as before

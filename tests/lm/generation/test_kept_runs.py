@@ -202,3 +202,24 @@ def test_a_step_that_fails_is_not_kept(monkeypatch):
     with pytest.raises(TypeError):
         sound(model, GenerationSettings(max_rows=8), 1, "graph")
     assert len(kept_runs._KEPT[model]) == 0
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_what_is_kept_gives_way_where_memory_is_short(monkeypatch, enough):
+    model, settings = tiny_model(), GenerationSettings(max_rows=8)
+    sound(model, settings, 1, "graph")
+    make = AudioRun.__init__
+
+    def short(self, model, prompts, *arguments):
+        if not enough or len(kept_runs._KEPT[model]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        make(self, model, prompts, *arguments)
+
+    monkeypatch.setattr(AudioRun, "__init__", short)
+    if enough:
+        made = sound(model, settings, 2, "graph")
+        monkeypatch.undo()
+        assert all(map(same_audio, made, sound(model, settings, 2, "plain")))
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            sound(model, settings, 2, "graph")
