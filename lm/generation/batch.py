@@ -149,8 +149,9 @@ class Run(ABC):
 
     def results(self) -> Iterator[tuple[Tensor, Reason]]:
         """The rows of each request that is awaited, (rows, ...) on the CPU, and why it stopped."""
-        written, rows = self.written[: self.batch.count].cpu(), self.batch.rows.tolist()
-        for ids, length, reason in zip(written, rows, self.batch.reasons(), strict=False):  # fillers come last
+        count = self.batch.count  # what fills the batch up comes last
+        written, rows = self.written[:count].cpu(), self.batch.rows[:count].tolist()
+        for ids, length, reason in zip(written, rows, self.batch.reasons(), strict=True):
             yield ids[:length], reason
 
     def _begin(self, settings: GenerationSettings, seeds: Sequence[int], count: int | None) -> None:

@@ -166,13 +166,16 @@ def test_shipped_recipes_are_read_and_written(path, tmp_path):
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes_of_the_stages(path):
+    """Weights as published, but for the text's in the starter's small batches; each stage goes on from the one before."""
     recipe = load_recipe(path)
     streams = (0.25,) * 3 + (0.125,) * 5  # UniAudio 2.0 Eq. 16-17
     text, audio = {1: (1, 0), 2: (0, 1), 3: (1.6, 1), 4: (1.6, 1)}[recipe.stage]  # Eq. 13, 16, 18
+    if path.parent.name == "starter" and recipe.stage > 2:
+        text = 0 if path.stem == "stage3_from_text" else 0.2
     assert (recipe.loss.text, recipe.loss.audio, recipe.loss.streams) == (text, audio, streams)
     assert (recipe.loss.distillation > 0) == (recipe.stage == 1)
-    assert path.stem == f"stage{recipe.stage}"
+    assert path.stem.startswith(f"stage{recipe.stage}")
     if recipe.stage > 1:
-        before = load_recipe(path.with_name(f"stage{recipe.stage - 1}.yaml"))
-        assert recipe.init == before.out and recipe.store == before.store
+        (before,) = (other for other in map(load_recipe, path.parent.glob("stage*.yaml")) if other.out == recipe.init)
+        assert before.stage in (recipe.stage - 1, recipe.stage) and recipe.store == before.store
         assert recipe.context == before.context * (2 if recipe.stage == 4 else 1)

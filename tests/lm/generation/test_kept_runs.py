@@ -128,12 +128,12 @@ def test_two_at_once_have_each_their_own():
     model, settings = tiny_model(), GenerationSettings(max_rows=20)
     one, two = (stream_audio(model, PROMPTS[:1], settings, [seed], steps="graph") for seed in (1, 2))
     made = [[], []]
-    for a, b in zip(one, two, strict=False):
-        made[0].append(a)
-        made[1].append(b)
+    for _ in range(10):
+        made[0].append(next(one))
+        made[1].append(next(two))
     for seed, frames in zip((1, 2), made, strict=True):
         plain = list(stream_audio(model, PROMPTS[:1], settings, [seed], steps="plain"))
-        assert frames == plain[: len(frames)] and len(frames) > 5
+        assert frames == plain[:10]
 
 
 def test_what_is_kept_goes_with_its_model():
