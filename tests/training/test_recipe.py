@@ -166,7 +166,7 @@ def test_shipped_recipes_are_read_and_written(path, tmp_path):
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes_of_the_stages(path):
-    """Weights as published, but for the text's in the starter's small batches; each stage goes on from the one before."""
+    """Weights as published, but for the text in the starter; each stage goes on from the one before."""
     recipe = load_recipe(path)
     streams = (0.25,) * 3 + (0.125,) * 5  # UniAudio 2.0 Eq. 16-17
     text, audio = {1: (1, 0), 2: (0, 1), 3: (1.6, 1), 4: (1.6, 1)}[recipe.stage]  # Eq. 13, 16, 18
