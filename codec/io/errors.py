@@ -41,6 +41,8 @@ def of_system(error: OSError, path: str | Path | None = None) -> UserError:
     where = path if path is not None else error.filename2 or error.filename
     text = error.strerror or str(error) or type(error).__name__
     remedy = _REMEDIES.get(error.errno, "try again, or choose another place")
+    if text.startswith("Could not load this library"):  # torch, of another package's compiled part
+        remedy = "it was built for another torch; run `uniaudio doctor --fix`"
     return UserError(f"{where}: {text}; {remedy}" if where is not None else f"{text}; {remedy}")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.io.errors import UserError
+from codec.io.errors import UserError, of_system
 from codec.io.terminal import LONGEST, complain, one_line, printable, run_program, say, shown
 
 TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of text
@@ -227,3 +227,10 @@ def test_a_pipe_whose_reader_has_gone_ends_quietly(monkeypatch, capsys):
             run_program("program", lambda: say("a line"))
     assert stop.value.code == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_library_of_another_torch_is_named_with_its_remedy():
+    """What `import torchaudio` raises beside a torch that its compiled part was not made for."""
+    said = str(of_system(OSError("Could not load this library: /env/torchaudio/lib/_torchaudio.so")))
+    assert said.startswith("Could not load this library: /env/torchaudio/lib/_torchaudio.so; ")
+    assert said.endswith("it was built for another torch; run `uniaudio doctor --fix`")
