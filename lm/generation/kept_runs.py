@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -67,6 +67,7 @@ class KeptRuns:
         if weights != self._weights or run.bytes > self._most:
             return
         self._runs[key] = run
+        self._runs.move_to_end(key)  # another of two at once may have given one back before
         while self.bytes > self._most:
             self._runs.popitem(last=False)
 
@@ -97,12 +98,10 @@ def run_of(
         run.restart(prompts, settings, seeds, negatives, count)
     else:
         run = None  # gone before the larger one is made
-        try:
+        with suppress(torch.OutOfMemoryError):
             run = kind(model, prompts, settings, seeds, negatives, "graph", count)
-        except torch.OutOfMemoryError:
-            if not len(kept):
-                raise
-            kept.clear()  # what is only kept gives way
+        if run is None:  # what is only kept gives way; not while an error still holds what was made of the first
+            kept.clear()
             run = kind(model, prompts, settings, seeds, negatives, "graph", count)
     try:
         yield run
