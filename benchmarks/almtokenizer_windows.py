@@ -76,7 +76,9 @@ def main() -> int:
                     waveforms = Decoded(at, [answer.tokens for answer in answers], None, None).waveforms
                     scores = {
                         score.name: asdict(
-                            compare(score, items, extractor.from_waveforms(task, score, waveforms)).estimate
+                            compare(
+                                task, score, items, extractor.from_waveforms(task, score, waveforms), extractor
+                            ).estimate
                         )
                         for score in task.scores
                     }

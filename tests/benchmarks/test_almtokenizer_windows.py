@@ -29,7 +29,6 @@ def command(benchmark_module, monkeypatch, capsys, *arguments) -> tuple[int, lis
     return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
 
 
-@pytest.mark.slow
 def test_rows_of_the_windows(benchmark_module, monkeypatch, capsys, folder):
     code, rows, shown = command(benchmark_module, monkeypatch, capsys, *folder, "--windows", "2", "10", "--limit", "3")
     assert code == 0 and "Tones, 3 clips" in shown

@@ -14,7 +14,6 @@ def command(benchmark_module, monkeypatch, capsys, *arguments) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.slow
 def test_lines(benchmark_module, monkeypatch, capsys):
     options = ("--seconds", 1, 2, "--batch", 1, 2, "--dtype", "bfloat16", "float32")
     lines = command(benchmark_module, monkeypatch, capsys, *options)

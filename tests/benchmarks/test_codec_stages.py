@@ -67,7 +67,6 @@ def test_ridge_finds_an_affine_map_and_shrinks_with_strength(benchmark_module):
     assert ridge(x, y, 100.0)(x).var() < 0.1 * y.var()
 
 
-@pytest.mark.slow
 def test_rows(benchmark_module, monkeypatch, capsys, tmp_path, codec):
     write_corpus(tmp_path / "corpus", train=2, test=2)
     codec.save_pretrained(tmp_path / "codec")

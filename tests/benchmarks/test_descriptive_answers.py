@@ -46,8 +46,7 @@ def test_analyses_by_the_rewards_that_apply(benchmark_module):
     assert values == {"format": (pytest.approx(2 / 3), 3), "tags": (1, 2), "tempo": (0.75, 2), "words": (0.5, 1)}
 
 
-@pytest.mark.slow
 def test_a_folder_without_a_recipe_needs_its_text_model_named():
-    codec = SCRIPT.parents[1] / "recipes" / "starter" / "codec"
+    codec = SCRIPT.parents[1] / "assets" / "starter" / "model" / "audio_tokenizer"
     done = subprocess.run([sys.executable, SCRIPT, codec], capture_output=True, text=True, cwd=SCRIPT.parents[1])
     assert done.returncode == 2 and done.stderr.strip().endswith("name --text-model and --corpora")

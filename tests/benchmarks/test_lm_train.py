@@ -44,7 +44,6 @@ def test_same_loss_and_gradients(lm_train, case):
         assert len(plain.batch.loss) == len(ours.sentences) and plain.batch.position_ids is None
 
 
-@pytest.mark.slow
 def test_lines(lm_train, monkeypatch, capsys):
     arguments = ("--cases", "depth_decoder", "packing", "--repeats", "2", "--peak-flops", "1e12")
     code, lines, messages = run(lm_train, monkeypatch, capsys, *arguments)

@@ -100,7 +100,6 @@ def test_flop_of_lora_counted_by_hand(lm_train_step):
     assert replace(demand, pairs=0).flop(model) == expected
 
 
-@pytest.mark.slow
 def test_processes_share_the_rows(lm_train_step, monkeypatch, capsys, tmp_path):
     """Two processes with a sequence each do what one does with two: the same rows, FLOP and losses; one prints."""
     _, (alone,) = run(lm_train_step, monkeypatch, capsys, "--cases", "full")
