@@ -6,14 +6,16 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from auditory_sentences.corpora.clip import Clip
-from auditory_sentences.token_store.encoding import Encoded, encode
+from auditory_sentences.token_store.encoding import Batch, Encoded, Pace, encode
 from auditory_sentences.token_store.manifest import (
     MANIFEST,
     Failure,
@@ -50,6 +52,7 @@ def build_store(
     prune: bool = False,
     max_failures: float | None = None,
     tokenizer_source: str | Path = "",
+    pace: Pace | None = None,
 ) -> TokenStore:
     """Tokenise the clips into `folder`: what is there already stays, what is new or has changed is encoded.
 
@@ -70,6 +73,7 @@ def build_store(
             done; None: MAX_FAILURES, and FEW_FAILURES clips whatever their share.
         tokenizer_source: Folder, shipped name or hub id that the tokenizer was loaded from: written into the store, so
             that a language model finds it there. "": what the store said before.
+        pace: Is told how fast it went.
 
     Returns:
         The store, opened.
@@ -91,7 +95,8 @@ def build_store(
         allowed = max(allowed, FEW_FAILURES)
     with locked(folder, "the build of a token store"):
         source = _lasting(tokenizer_source)
-        _Build(folder, tokenizer, source, batch_seconds, max_seconds, strict).run(clips, shard_clips, prune, allowed)
+        build = _Build(folder, tokenizer, source, batch_seconds, max_seconds, strict)
+        build.run(clips, shard_clips, prune, allowed, pace or Pace())
     return TokenStore(folder, tokenizer.streams)
 
 
@@ -132,7 +137,7 @@ class _Build:
         for left in (*folder.glob("shard-*.arrow.tmp"), folder / f"{MANIFEST}.tmp"):  # of earlier versions
             left.unlink(missing_ok=True)
 
-    def run(self, clips: Sequence[Clip], shard_clips: int, prune: bool, allowed: float) -> None:
+    def run(self, clips: Sequence[Clip], shard_clips: int, prune: bool, allowed: float, pace: Pace) -> None:
         """Build what is missing. allowed: clips that may be unreadable"""
         listed = [entry.file for entry in self.manifest.shards]
         plan = plan_build(self.folder, self.manifest, clips, self.tokenizer.streams, shard_clips, prune)
@@ -143,21 +148,26 @@ class _Build:
         entries = [part.entry for part in plan.parts]  # as they are now
         built: list[ShardEntry] = []
         number = max((entry.number for entry in self.manifest.shards), default=-1) + 1
-        to_encode = sum(place.row is None for part in plan.parts for place in part.places)
+        missing = [[i for i, place in enumerate(part.places) if place.row is None] for part in plan.parts]
+        to_encode = sum(map(len, missing))
         columns = TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn()
         bars = Progress(
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), disable=not to_encode
         )
         tried = failed = 0
-        with bars:
+        lists = ([part.places[i].clip for i in rows] for part, rows in zip(plan.parts, missing, strict=True))
+        ahead = encode(lists, self.tokenizer, self.batch_seconds, self.max_seconds, pace)
+        with bars, closing(ahead):
             bar = bars.add_task("token store", total=to_encode)
-            for at, part in enumerate(plan.parts):
+            for at, batches in groupby(ahead, key=lambda batch: batch.part):
+                part = plan.parts[at]
                 if part.entry is None:
                     path = self.folder / f"shard-{number:05d}.arrow"
                     number += 1
                 else:
                     path = self.folder / part.entry.file
-                built.append(self._build(part, path, lambda done: bars.advance(bar, done)))
+                encoded, failures = self._gather(part, missing[at], batches, lambda done: bars.advance(bar, done))
+                built.append(self._build(part, path, encoded, failures))
                 entries[at] = built[at]
                 if built[at] != part.entry:
                     self._save(entries, complete=False)
@@ -166,16 +176,21 @@ class _Build:
                     bars.stop()
                     raise self._too_many(entries, tried, failed, allowed)
         self._finish(plan, built, len(clips), listed)
+        pace.end()
+        if to_encode:
+            _say(f"{self.folder}: {pace}")
 
-    def _build(self, part: Part, path: Path, advance: Callable[[int], None]) -> ShardEntry:
+    def _build(self, part: Part, path: Path, encoded: dict[int, Encoded], failures: dict[int, str]) -> ShardEntry:
         """Write a shard where it is new or differs from what is there; what the manifest is to say of it.
 
         Args:
-            advance: Is told how many clips are done.
+            part: The shard to be.
+            path: Its file.
+            encoded: Tokens by place, of those that had none.
+            failures: Why the others of these could not be read.
         """
         places = part.places
         kept = {i: place.row for i, place in enumerate(places) if place.row is not None}
-        encoded, failures = self._encode(part, advance)
         stored = sorted({*kept, *encoded})
         if part.entry is not None and part.shard is None and len(stored) < part.entry.clips:
             raise UserError(
@@ -199,16 +214,23 @@ class _Build:
         listed = (Failure(places[i].clip.id, places[i].clip.path, reason) for i, reason in sorted(failures.items()))
         return replace(entry, failures=tuple(listed))
 
-    def _encode(self, part: Part, advance: Callable[[int], None]) -> tuple[dict[int, Encoded], dict[int, str]]:
-        """Tokens of the part's places that have none, and the reasons for those that could not be read."""
-        missing = [i for i, place in enumerate(part.places) if place.row is None]
+    def _gather(
+        self, part: Part, missing: list[int], batches: Iterable[Batch], advance: Callable[[int], None]
+    ) -> tuple[dict[int, Encoded], dict[int, str]]:
+        """Tokens of the part's places that have none, and the reasons for those that could not be read.
+
+        Args:
+            part: The shard to be.
+            missing: Its places that have none.
+            batches: What is made of them, by position among these.
+            advance: Is told how many clips are done.
+        """
         encoded: dict[int, Encoded] = {}
         failures: dict[int, str] = {}
-        clips = [part.places[i].clip for i in missing]
-        for done, unread in encode(clips, self.tokenizer, self.batch_seconds, self.max_seconds) if clips else ():
-            encoded |= {missing[k]: one for k, one in done.items()}
-            failures |= {missing[k]: reason for k, reason in unread.items()}
-            advance(len(done) + len(unread))
+        for batch in batches:
+            encoded |= {missing[k]: one for k, one in batch.encoded.items()}
+            failures |= {missing[k]: reason for k, reason in batch.unread.items()}
+            advance(len(batch.encoded) + len(batch.unread))
             if failures and self.strict:
                 break
         if failures and self.strict:

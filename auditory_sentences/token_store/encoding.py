@@ -1,10 +1,14 @@
-"""Recordings into tokens, in batches of similar length."""
+"""Recordings into tokens, in batches of similar length: files are read ahead of the tokenizer, which never waits."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +21,8 @@ from codec.io.errors import UserError
 from codec.tokenizer import AudioTokenizer
 from codec.tokens import AudioTokens
 
+_READERS = 16  # at most, beside a GPU
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -28,32 +34,113 @@ class Encoded:
     source: Source
 
 
-Done = tuple[dict[int, Encoded], dict[int, str]]  # position -> tokens, position -> why a clip cannot be read
+@dataclass(frozen=True)
+class Batch:
+    """Some clips of a part, done. Clips are known by their positions in it."""
+
+    # number of the part
+    part: int
+    # position -> its tokens
+    encoded: dict[int, Encoded]
+    # position -> why the clip cannot be read
+    unread: dict[int, str]
+
+
+class Pace:
+    """How much sound became tokens, and for how long of the time the tokenizer was at work. Used by several threads."""
+
+    def __init__(self) -> None:
+        self.sound = self.busy = self.taken = 0.0  # seconds
+        self._began = self._since = time.perf_counter()
+        self._at_work = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def encoding(self, seconds: float) -> Iterator[None]:
+        """Around the encoding of so many seconds of sound."""
+        with self._lock:
+            if not self._at_work:
+                self._since = time.perf_counter()
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                self.sound += seconds
+                if not self._at_work:
+                    self.busy += time.perf_counter() - self._since
+
+    def end(self) -> None:
+        """What was measured counts up to here."""
+        self.taken = time.perf_counter() - self._began
+
+    @property
+    def rate(self) -> float:
+        """Seconds of sound that became tokens in a second."""
+        return self.sound / self.taken
+
+    @property
+    def share(self) -> float:
+        """Of the time, in which the tokenizer was at work."""
+        return self.busy / self.taken
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sound / 3600:.2f} h of sound in {self.taken:.0f} s: {self.rate:.0f} h an hour, "
+            f"the tokenizer at work {self.share:.0%} of the time"
+        )
 
 
 def encode(
-    clips: Sequence[Clip], tokenizer: AudioTokenizer, batch_seconds: float, max_seconds: float
-) -> Iterator[Done]:
-    """Clips into tokens, bit by bit.
+    parts: Iterable[Sequence[Clip]],
+    tokenizer: AudioTokenizer,
+    batch_seconds: float,
+    max_seconds: float,
+    pace: Pace | None = None,
+) -> Generator[Batch, None, None]:
+    """Clips into tokens, batch by batch, in the order of the parts; at least one batch for each of them.
+
+    It works ahead, into the next part too, while the caller is busy with what it was given: close it to stop that.
+
+    On a CPU two batches are encoded at once, each on one thread: several threads on one batch mostly wait for each
+    other, and more than two batches for Python's lock (on four cores, 7,191 clips took 68 s with two, 78 with three,
+    102 with four). On a GPU the second hides what the host does between two batches.
 
     Args:
-        clips: Known by their positions among these.
+        parts: Each is a list of clips that a batch may hold together.
         tokenizer: Makes the tokens.
         batch_seconds: Sound encoded at once, padding included.
         max_seconds: Longer clips are not read.
+        pace: Is told what was encoded.
     """
-    lengths: dict[int, int] = {}  # position -> samples
-    unread: dict[int, str] = {}
-    for i, clip in enumerate(clips):
-        try:
-            require_writable(clip)
-            lengths[i] = audio_length(clip.path, tokenizer.sample_rate)
-            _require_length(clip.path, lengths[i] / tokenizer.sample_rate, max_seconds)
-        except UserError as error:
-            lengths.pop(i, None)
-            unread[i] = str(error)
-    yield {}, unread
-    yield from _encoded(clips, _batches(lengths, round(batch_seconds * tokenizer.sample_rate)), tokenizer, max_seconds)
+    threads, on_cpu = torch.get_num_threads(), tokenizer.device.type == "cpu"
+    encoders = 1 if on_cpu and threads == 1 else 2
+    readers = 1 if on_cpu else min(_READERS, os.cpu_count() or 1)
+    reading, encoding = (ThreadPoolExecutor(n, "", torch.set_num_threads, (1,)) for n in (readers, encoders))
+    work = _Work(tokenizer, max_seconds, pace or Pace())
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for number, clips in enumerate(parts):
+            lengths, unread = work.lengths(clips, reading)
+            waiting.append(_finished(Batch(number, {}, unread)))
+            for batch in _batches(lengths, round(batch_seconds * tokenizer.sample_rate)):
+                reads = {i: reading.submit(work.read, clips[i]) for i in batch}
+                waiting.append(encoding.submit(work.encode, number, clips, reads))
+                while len(waiting) > 2 * encoders:
+                    yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for pool in (reading, encoding):
+            pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _finished(batch: Batch) -> Future[Batch]:
+    future: Future[Batch] = Future()
+    future.set_result(batch)
+    return future
 
 
 def require_writable(clip: Clip) -> None:
@@ -79,71 +166,71 @@ def _batches(lengths: dict[int, int], batch_samples: int) -> list[list[int]]:
     return batches
 
 
-def _encoded(
-    clips: Sequence[Clip], batches: list[list[int]], tokenizer: AudioTokenizer, max_seconds: float
-) -> Iterator[Done]:
-    """Tokens of each batch, and the reasons for the clips that could not be read.
+class _Work:
+    """What the threads of one call do."""
 
-    Two batches at once, each on one thread: several threads on one batch mostly wait for each other, and more than two
-    batches for Python's lock: on four cores, 7,191 clips took 68 s with two, 78 with three, 102 with four. On a GPU
-    one is read while another is encoded.
-    """
-    device = tokenizer.device
-    threads = torch.get_num_threads()
-    workers = 1 if device.type == "cpu" and threads == 1 else 2
+    def __init__(self, tokenizer: AudioTokenizer, max_seconds: float, pace: Pace) -> None:
+        self.tokenizer, self.max_seconds, self.pace = tokenizer, max_seconds, pace
+        self.rate = tokenizer.sample_rate
 
-    def one(batch: list[int]) -> Done:
-        waves, sources, unread = _load(clips, batch, tokenizer.sample_rate, max_seconds)
+    def lengths(self, clips: Sequence[Clip], pool: ThreadPoolExecutor) -> tuple[dict[int, int], dict[int, str]]:
+        """Samples of each clip as its file's header has them, and the reasons for those that will not be read."""
+        lengths, unread = {}, {}
+        for i, found in enumerate(pool.map(self._length, clips)):
+            if isinstance(found, int):
+                lengths[i] = found
+            else:
+                unread[i] = found
+        return lengths, unread
+
+    def _length(self, clip: Clip) -> int | str:
         try:
-            made = dict(zip(waves, _encode(tokenizer, list(waves.values()), device), strict=True))
+            require_writable(clip)
+            length = audio_length(clip.path, self.rate)
+            self._require_length(clip, length)
+        except UserError as error:
+            return str(error)
+        return length
+
+    def read(self, clip: Clip) -> tuple[Tensor, Source]:
+        """Waveform (n,), and which file it is of. Raises UserError."""
+        source = measure(clip.id, clip.path)
+        wave = load_audio(clip.path, self.rate)
+        self._require_length(clip, len(wave))  # the header may have said less
+        return wave, source
+
+    def encode(self, part: int, clips: Sequence[Clip], reads: dict[int, Future[tuple[Tensor, Source]]]) -> Batch:
+        """Tokens of what is being read, by position, and the reasons for what could not be read or encoded."""
+        waves, sources, unread = {}, {}, {}
+        for i, read in reads.items():
+            try:
+                waves[i], sources[i] = read.result()
+            except UserError as error:
+                unread[i] = str(error)
+        try:
+            made = dict(zip(waves, self._tokens(list(waves.values())), strict=True))
         except UserError:  # one clip alone is at fault
             made = {}
             for i, wave in waves.items():
                 try:
-                    made[i] = _encode(tokenizer, [wave], device)[0]
+                    made[i] = self._tokens([wave])[0]
                 except UserError as error:
                     unread[i] = f"{clips[i].path}: {error}"
-        return {i: Encoded(tokens, sources[i]) for i, tokens in made.items()}, unread
+        return Batch(part, {i: Encoded(tokens, sources[i]) for i, tokens in made.items()}, unread)
 
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            waiting: deque[Future[Done]] = deque()
-            for batch in batches:
-                waiting.append(pool.submit(one, batch))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+    @torch.inference_mode()
+    def _tokens(self, waves: list[Tensor]) -> list[AudioTokens]:
+        if not waves:
+            return []
+        lengths = [len(wave) for wave in waves]
+        with self.pace.encoding(sum(lengths) / self.rate):
+            device = self.tokenizer.device
+            padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)  # (B, n)
+            return self.tokenizer.encode(padded, torch.tensor(lengths, device=device))
 
-
-def _load(
-    clips: Sequence[Clip], batch: Sequence[int], sample_rate: int, max_seconds: float
-) -> tuple[dict[int, Tensor], dict[int, Source], dict[int, str]]:
-    """Waveforms of a batch, which files they are of, and the reasons for those that could not be read."""
-    waves, sources, unread = {}, {}, {}
-    for i in batch:
-        try:
-            source = measure(clips[i].id, clips[i].path)
-            wave = load_audio(clips[i].path, sample_rate)
-            _require_length(clips[i].path, len(wave) / sample_rate, max_seconds)  # the header may have said less
-            waves[i], sources[i] = wave, source
-        except UserError as error:
-            unread[i] = str(error)
-    return waves, sources, unread
-
-
-@torch.inference_mode()
-def _encode(tokenizer: AudioTokenizer, waves: list[Tensor], device: torch.device) -> list[AudioTokens]:
-    if not waves:
-        return []
-    lengths = torch.tensor([len(wave) for wave in waves], device=device)  # (B,)
-    padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)  # (B, n)
-    return tokenizer.encode(padded, lengths)
-
-
-def _require_length(path: str, seconds: float, max_seconds: float) -> None:
-    if seconds > max_seconds:
-        raise UserError(f"{path}: {seconds:.0f} s are more than the {max_seconds:.0f} s of a clip; cut it into clips")
+    def _require_length(self, clip: Clip, samples: int) -> None:
+        if samples > self.max_seconds * self.rate:
+            seconds = samples / self.rate
+            raise UserError(
+                f"{clip.path}: {seconds:.0f} s are more than the {self.max_seconds:.0f} s of a clip; cut it into clips"
+            )

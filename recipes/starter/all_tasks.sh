@@ -16,11 +16,8 @@ uniaudio corpus store "$run/all_tasks_corpus" --codec "$codec" --out "$run/all_t
 step "Stage 4 goes on, with every task"
 train starter/all_tasks out="$run/all_tasks" store="$run/all_tasks_tokens" init="$run/stage4/model" --resume
 
-step "All tasks for longer, most of it for what is learned last"
-train starter/all_tasks_longer out="$run/all_tasks_longer" store="$run/all_tasks_tokens" init="$run/all_tasks/model" --resume
-
 step "Evaluation of the tasks that the demo does not have"
-uniaudio evaluate --model "$run/all_tasks_longer/model" --store "$run/all_tasks_tokens" --corpus "$run/all_tasks_corpus" \
+uniaudio evaluate --model "$run/all_tasks/model" --store "$run/all_tasks_tokens" --corpus "$run/all_tasks_corpus" \
     --suite all_tasks new_tasks --limit 40 --out "$run/evaluation_all_tasks" --force
 
-step "Done. Use it: uniaudio clone --model $run/all_tasks_longer/model --voice VOICE.wav 'three seven one'"
+step "Done. Use it: uniaudio clone --model $run/all_tasks/model --voice VOICE.wav 'three seven one'"
