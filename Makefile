@@ -1,7 +1,7 @@
 # The whole project from a fresh clone: Python 3.11, git and make are all it takes.
 #   make demo       set up, then the main job at starter size on the CPU (about 20 minutes on 4 cores)
 #   make longer     a quarter of an hour more of training, most of it for speech
-#   make all-tasks  after the demo: every task in one model (two hours on 2 cores)
+#   make all-tasks  after the demo: every task in one model (an hour and a half on 2 cores)
 #   make test       set up, then the tests (a few minutes)
 #   make chat       talk to what the demo trained
 #   make docs       the documentation as a site, in site/
