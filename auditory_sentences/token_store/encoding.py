@@ -1,4 +1,4 @@
-"""Recordings into tokens, in batches of similar length: files are read ahead of the tokenizer, which never waits."""
+"""Recordings into tokens, in batches of similar length: files are read ahead, so that the tokenizer need not wait."""
 
 from __future__ import annotations
 
@@ -57,17 +57,18 @@ class Pace:
 
     @contextmanager
     def encoding(self, seconds: float) -> Iterator[None]:
-        """Around the encoding of so many seconds of sound."""
+        """Around the encoding of so many seconds of sound, which count unless it fails."""
         with self._lock:
             if not self._at_work:
                 self._since = time.perf_counter()
             self._at_work += 1
         try:
             yield
+            with self._lock:
+                self.sound += seconds
         finally:
             with self._lock:
                 self._at_work -= 1
-                self.sound += seconds
                 if not self._at_work:
                     self.busy += time.perf_counter() - self._since
 

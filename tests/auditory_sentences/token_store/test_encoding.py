@@ -41,7 +41,8 @@ def test_a_clip_that_the_tokenizer_refuses_costs_that_clip(clips, tmp_path):
 
     soundfile.write(tmp_path / "odd.wav", np.zeros(4_321), 24_000)
     given = [*clips[:3], Clip("odd", str(tmp_path / "odd.wav"), "sound", "train"), *clips[3:6]]
-    store = build_store(given, Choosy(), tmp_path / "store")
+    store = build_store(given, Choosy(), tmp_path / "store", pace=(pace := Pace()))
+    assert pace.sound == pytest.approx(sum(store.num_samples) / 24_000)  # each clip once, though tried twice
     assert len(store) == 6 and "odd.wav: a length that is not liked" in store.failures[0].reason
 
 
