@@ -47,6 +47,7 @@ from lm_workload import WORKLOADS, Demand, Workload, draw_sentences, pack
 from auditory_sentences.stream.packing import PackedBatch
 from codec.io.errors import UserError
 from codec.io.terminal import run_program
+from lm.lean_layers import make_lean
 from training.engine import processes
 from training.engine.engine import Engine
 from training.engine.precision import Precision
@@ -97,7 +98,7 @@ class TrainingSteps:
             model = workload.model.build()
         freeze_for_stage(model, recipe.stage, recipe.lora)
         if processes.device().type == "cpu":
-            model.set_attn_implementation("eager")
+            make_lean(model)
         size = recipe.batch
         batch = draw_batch(workload, size * recipe.engine.micro_batches)
         self.demand = Demand.of(batch)

@@ -23,8 +23,10 @@ from lm.config import UniAudioConfig
 from lm.depth_decoder import DepthDecoder
 from lm.generation.int8 import Int8Heads
 from lm.generation.mixin import UniAudioGenerationMixin
+from lm.lean_layers import LEAN
 from lm.losses import LossCounts, LossSettings, cross_entropy, select_targets
 from lm.model_folder import check_adapter, check_config, require_finite_model, stored_shards
+from lm.packed_attention import PackedSentences
 
 
 @dataclass
@@ -225,16 +227,18 @@ class UniAudioForConditionalGeneration(UniAudioGenerationMixin, PreTrainedModel)
         audio = audio.masked_scatter(audio_gate, self.embed_frames(ids[..., :-1][is_audio]))  # (B, S, d)
         text = self.cross_modal.embed_tokens(ids[..., -1])  # (B, S, d)
 
-        causal = create_causal_mask(self.config.cross_modal, text, None, None, position_ids)
-        understood = self._run(self.understanding, audio, causal, position_ids)
-        hidden = self._run(self.cross_modal, understood * audio_gate + text * text_gate, causal, position_ids)
-        generated = self._run(self.generation, hidden * audio_gate, causal, position_ids)
+        attended: dict[str, Any]
+        if self.config._attn_implementation == LEAN:
+            attended = {"packed": PackedSentences.of(position_ids.expand(ids.shape[:2]))}
+        else:
+            attended = {"attention_mask": create_causal_mask(self.config.cross_modal, text, None, None, position_ids)}
+        understood = self._run(self.understanding, audio, position_ids, attended)
+        hidden = self._run(self.cross_modal, understood * audio_gate + text * text_gate, position_ids, attended)
+        generated = self._run(self.generation, hidden * audio_gate, position_ids, attended)
         return generated * audio_gate + hidden * text_gate
 
-    def _run(self, group: nn.Module, vectors: Tensor, attention_mask: Any, position_ids: Tensor) -> Tensor:
-        return group(
-            inputs_embeds=vectors, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+    def _run(self, group: nn.Module, vectors: Tensor, position_ids: Tensor, attended: dict[str, Any]) -> Tensor:
+        return group(inputs_embeds=vectors, position_ids=position_ids, use_cache=False, **attended).last_hidden_state
 
     def depth_hidden_states(self, final: Tensor, frames: Tensor) -> Tensor:
         """Step 8, teacher-forced: final vectors (N, d) and target frames (N, C) -> decoder states (N, C, d_depth)."""
