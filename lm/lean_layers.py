@@ -37,7 +37,7 @@ def make_lean(model: PreTrainedModel) -> None:
 class LeanAttention(nn.Module):
     """In the place of a `LlamaAttention`, whose projections it takes over."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         super().__init__()
         self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
         self.v_proj, self.o_proj = attention.v_proj, attention.o_proj
@@ -71,7 +71,7 @@ class LeanNorm(nn.Module):
     Under autocast it gives the 16 bits to which each of the linear layers behind it would round by itself.
     """
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: Any) -> None:
         super().__init__()
         self.weight: nn.Parameter = norm.weight
         self.variance_epsilon: float = norm.variance_epsilon
