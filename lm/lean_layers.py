@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lm.packed_attention import PackedSentences, packed_attention
 
@@ -23,6 +22,8 @@ def make_lean(model: PreTrainedModel) -> None:
 
     A model that has other layers than LLaMA's, or dropout in their attention, computes with the library's, unfused.
     """
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer  # brings in lm.model, which needs this whole
+
     layers = [part for part in model.modules() if hasattr(part, "self_attn")]
     if not all(type(layer) is LlamaDecoderLayer and not layer.self_attn.attention_dropout for layer in layers):
         model.set_attn_implementation("eager")  # in 16 bits a quarter of a step faster than the fused kernel
