@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from codec.layers.onednn import is_supported, multiply, multiply_add, packed
 
-# Where oneDNN is faster without a packed copy too: for many rows, and for a matrix that does not fit the inner caches.
+# Where oneDNN is faster without a packed copy too: for many rows, and for a matrix beyond the innermost cache.
 MANY_ROWS = 16
-LARGE_MATRIX = 1 << 18
+LARGE_MATRIX = 1 << 16
 
 
 def is_plain(module: nn.Module) -> bool:
