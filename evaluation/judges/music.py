@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +36,7 @@ def key_of(waveform: np.ndarray) -> list[float]:
     audio = _audible(waveform)
     if audio is None:
         return []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the lowest notes' windows are longer than a short clip
-        chroma = _librosa().feature.chroma_cqt(y=audio, sr=RATE, n_octaves=6).mean(axis=1)  # (12,), from C
+    chroma = _chroma(_librosa(), audio)
     rotated = np.stack([np.roll(chroma, -tonic) for tonic in range(12)])  # (12, 12)
     likeness = np.array([[np.corrcoef(row, profile)[0, 1] for profile in _PROFILES] for row in rotated])
     tonic, mode = np.unravel_index(int(np.argmax(np.nan_to_num(likeness))), likeness.shape)
@@ -51,12 +52,7 @@ def tempo_of(waveform: np.ndarray) -> list[float]:
     audio = _audible(waveform)
     if audio is None:
         return []
-    librosa = _librosa()
-    from scipy.stats import uniform
-
-    onsets = librosa.onset.onset_strength(y=audio, sr=RATE, hop_length=240)
-    found = librosa.feature.tempo(onset_envelope=onsets, sr=RATE, hop_length=240, prior=uniform(40, 200))
-    return [float(found[0])]
+    return [_tempo(_librosa(), audio)]
 
 
 def _audible(waveform: np.ndarray) -> np.ndarray | None:
@@ -64,9 +60,33 @@ def _audible(waveform: np.ndarray) -> np.ndarray | None:
     return audio if len(audio) >= _SHORTEST and np.abs(audio).max() > 1e-4 else None
 
 
+def _chroma(librosa: Any, audio: np.ndarray) -> np.ndarray:
+    """(12,), from C."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the lowest notes' windows are longer than a short clip
+        chroma: np.ndarray = librosa.feature.chroma_cqt(y=audio, sr=RATE, n_octaves=6).mean(axis=1)
+    return chroma
+
+
+def _tempo(librosa: Any, audio: np.ndarray) -> float:
+    from scipy.stats import uniform
+
+    onsets = librosa.onset.onset_strength(y=audio, sr=RATE, hop_length=240)
+    found = librosa.feature.tempo(onset_envelope=onsets, sr=RATE, hop_length=240, prior=uniform(40, 200))
+    return float(found[0])
+
+
 @lru_cache(maxsize=1)
 def _librosa() -> Any:
     require("key and tempo", "librosa")
     import librosa
+    from filelock import FileLock
 
+    # What it calls is compiled at the first call, and kept in files beside it. Processes that write those at once spoil
+    # them (numba does not look), and whoever reads them later crashes: so one process at a time makes its first calls.
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32)
+    with FileLock(Path(tempfile.gettempdir()) / f"uniaudio-librosa-{user}.lock"):
+        _chroma(librosa, noise)
+        _tempo(librosa, noise)
     return librosa

@@ -1,5 +1,10 @@
 """Key and tempo of tones whose key and tempo are known, and of the starter's own melodies."""
 
+import os
+import subprocess
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,6 +12,7 @@ from auditory_sentences.starter.jobs import DEMO, render
 from auditory_sentences.starter.rendering import Job
 from evaluation.judges.music import key_of, tempo_of
 from evaluation.metrics.registry import METRICS
+from tests import ROOT
 
 pytest.importorskip("librosa")
 pytest.importorskip("mir_eval")
@@ -48,3 +54,12 @@ def test_the_starters_melodies_are_heard_better_than_chance():
     tempi = [tempo_of(clip.wave) for clip in clips]
     tempo = METRICS["tempo_octave_accuracy"].score(tempi, [bpm for _, bpm in labels])
     assert key.value > 0.3 and tempo.value > 0.8  # chance: 0.13 and 0.4
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_leave_a_cache_that_can_be_read(tmp_path):
+    program = "import numpy as np; from evaluation.judges.music import key_of; print(key_of(np.sin(np.arange(48000))))"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    start = partial(subprocess.Popen, [sys.executable, "-c", program], cwd=ROOT, env=environment)
+    assert [process.wait() for process in [start() for _ in range(3)]] == [0, 0, 0]
+    assert start().wait() == 0
