@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.layers.rotary import SignedRotary, rotate_signed
+
 _SHORT = 16  # rows of a softmax
 _FILLED = 0.75  # of a group, at least: its shortest sentence beside its longest
 
@@ -90,7 +92,8 @@ class _PackedAttention(torch.autograd.Function):
         rows = _Rows((query.shape[0], query.shape[1]), heads[1], head_width, packed)
         made, saved = [], []
         with torch.autocast(query.device.type, enabled=False):
-            everything = rows.padded(_rotated(query, cos, sin), _rotated(key, cos, sin), value)
+            tables = SignedRotary(cos.to(query.dtype), sin.to(query.dtype)).at(slice(None))
+            everything = rows.padded(_rotated(query, tables), _rotated(key, tables), value)
             for group in packed.groups:
                 q, k, v = rows.taken(everything, group, heads)
                 length = k.shape[1]
@@ -99,25 +102,27 @@ class _PackedAttention(torch.autograd.Function):
                 weights = _softmax(torch.baddbmm(future, q, k.transpose(1, 2), alpha=scaling))
                 made.append(rows.returned(weights @ v, group))
                 saved += [q, k, v, weights]
-        ctx.save_for_backward(cos, sin, *saved)
+        ctx.save_for_backward(*tables, *saved)
         ctx.rows, ctx.heads, ctx.scaling = rows, heads, scaling
         return rows.joined(made)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (cos, sin, *saved), rows = ctx.saved_tensors, ctx.rows
+        (cos, signed_sin, *saved), rows = ctx.saved_tensors, ctx.rows
         made = []
         with torch.autocast(grad.device.type, enabled=False):
             everything = rows.padded(grad.to(saved[0].dtype))
             for number, group in enumerate(rows.packed.groups):
                 q, k, v, weights = saved[4 * number : 4 * number + 4]
                 (g,) = rows.taken(everything, group, ctx.heads[:1])
-                scores_grad = _softmax_grad(g @ v.transpose(1, 2), weights).mul_(ctx.scaling)
+                weights_grad = g @ v.transpose(1, 2)
+                scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(ctx.scaling)
                 parts = (scores_grad @ k, scores_grad.transpose(1, 2) @ q, weights.transpose(1, 2) @ g)
                 made.append(torch.cat([rows.returned(part, group) for part in parts], dim=1))
             widths = [heads * rows.head_width for heads in ctx.heads]
             query, key, value = rows.joined(made).split(widths, dim=2)
-            return _rotated(query, cos, -sin), _rotated(key, cos, -sin), value, *[None] * 5
+            back = cos, -signed_sin
+            return _rotated(query, back), _rotated(key, back), value, *[None] * 5
 
 
 @dataclass(frozen=True)
@@ -158,16 +163,9 @@ class _Rows:
         return rows.view(*self.shape, -1)
 
 
-def _rotated(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rows (B, S, heads D), every head turned by the angles of its row; in their own type."""
-    width = cos.shape[-1]
-    half, heads = width // 2, rows.shape[2] // width
-    # The halves of a head change places by a product with a permutation: a copy of so short pieces takes longer.
-    swap = torch.eye(width, dtype=rows.dtype, device=rows.device).roll(half, dims=1)
-    swapped = (rows.reshape(-1, width) @ swap).view(rows.shape).float()
-    signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-    turned = swapped.mul_(signed.repeat(1, 1, heads)).addcmul_(rows.float(), cos.repeat(1, 1, heads))
-    return turned.to(rows.dtype)
+def _rotated(rows: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Rows (B, S, heads D), every head turned by the angles of its row."""
+    return rotate_signed(rows.unflatten(2, (-1, tables[0].shape[-1])), tables).flatten(2)
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -179,7 +177,3 @@ def _softmax(scores: Tensor) -> Tensor:
         return torch.softmax(scores.float(), dim=-1).to(scores.dtype)
     columns = scores.flatten(0, -2).t().float().contiguous()
     return torch.softmax(columns, dim=0).t().to(scores.dtype, memory_format=torch.contiguous_format).view(scores.shape)
-
-
-def _softmax_grad(grad: Tensor, weights: Tensor) -> Tensor:
-    return torch._softmax_backward_data(grad, weights, -1, weights.dtype)

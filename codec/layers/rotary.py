@@ -56,10 +56,10 @@ class SignedRotary:
     """Tables of all positions for decoding step by step."""
 
     def __init__(self, cos: Tensor, sin: Tensor) -> None:
-        """cos, sin: (positions, head) tables, the angles repeated for the two halves."""
+        """cos, sin: (positions, head) or (B, S, head) tables, the angles repeated for the two halves."""
         half = sin.shape[-1] // 2
         self.cos = cos
-        self.signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)  # (-second, first) is a signed roll
+        self.signed_sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)  # (-second, first) is a signed roll
 
     def at(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Tables for positions (B, S) or a slice of S -> two of (B or 1, S, 1, head)."""
