@@ -1,14 +1,15 @@
 # Sourced by the starter's scripts: how training uses the machine.
-cores=$(python -P -c 'import os
-print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-gpus=$(python -P -c 'import torch; print(torch.cuda.device_count())')
+
+# Matrix products in bfloat16 make training faster on processors that have them, and many times slower on all others.
+read -r cores gpus precision < <(python -P -c 'import os
+import torch
+from codec.layers.onednn import has_bfloat16
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+print(cores, torch.cuda.device_count(), "" if has_bfloat16() else "engine.precision=fp32")')
 most() { echo $(($1 > 4 ? 4 : $1)); }
 
 # oneDNN keeps what it prepared for every shape of matrix, 1,024 of them by default: a gigabyte for each process here.
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
-
-# Matrix products in bfloat16 make training faster on processors that have them, and many times slower on all others.
-precision=$(python -P -c 'from codec.layers.onednn import has_bfloat16; print("" if has_bfloat16() else "engine.precision=fp32")')
 
 # Ctrl-C saves and ends with status 130, at which the scripts end too.
 # An update of the language model is one batch, which two threads of one process compute in four fifths of the time that
