@@ -1,6 +1,7 @@
 # Sourced by the starter's scripts: how training uses the machine.
 
-# Matrix products in bfloat16 make training faster on processors that have them, and many times slower on all others.
+# Cores, GPUs and a precision: products in bfloat16 make training faster on processors that have them, and many times
+# slower on all others.
 read -r cores gpus precision < <(python -P -c 'import os
 import torch
 from codec.layers.onednn import has_bfloat16
