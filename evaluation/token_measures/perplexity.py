@@ -6,15 +6,14 @@ it (at least one, at most all; the row says how many). Ids are spelt frame by fr
 is one of its own codebook's codes. Comparable between codecs is the model's bits a second of audio, its cross-entropy
 times the tokens of a second; the perplexity of a token is comparable where also the numbers of codes are equal.
 
-The model is a Llama of LLM_SIZES, trained for STEPS steps of AdamW with cosine decay; of the weights at the beginning
-and after every CHECK steps those with the lowest loss on the dev clips are kept. Every text is a window of at most
-WINDOW tokens of one clip.
+The model is a Llama (evaluation/token_measures/small_model.py), trained for STEPS steps; of the weights at the
+beginning and after every CHECK steps those with the lowest loss on the dev clips are kept. Every text is a window of at
+most WINDOW tokens of one clip.
 Chance: all codes equally likely. Standard errors: test clips resampled with replacement.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -26,17 +25,12 @@ from torch import Tensor, nn
 from codec.io.errors import UserError
 from codec.streams import StreamSpec
 from evaluation.metrics.estimate import Estimate, ratio
-from evaluation.report.progress import counted
 from evaluation.token_measures.coded import CodedClips, Measured
+from evaluation.token_measures.small_model import BATCH, fit, llama
 
 TOKENS_PER_SECOND = 50.0
 WINDOW = 192  # tokens
-STEPS, CHECK, BATCH = 240, 30, 16
-LEARNING_RATE, WARM_UP = 3e-3, 20
-LLM_SIZES = {
-    "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "max_position_embeddings": WINDOW,
-}  # fmt: skip
+STEPS, CHECK = 240, 30
 
 
 def perplexity(coded: CodedClips, stream: str, of: str = "") -> Measured:
@@ -100,28 +94,19 @@ def token_nats(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = _TokenModel(books, codes)
-        optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
         rng, length = np.random.default_rng(seed), _window(books)
         sizes = np.array([len(clip) for clip in train], dtype=float)
-        best, kept = math.log(codes), copy.deepcopy(model.state_dict())  # it begins with all codes equally likely
-        for step in counted(range(steps), steps, "steps of the language model of tokens"):
-            rate = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * rate
+
+        def loss() -> Tensor:
             chosen = rng.choice(len(train), size=BATCH, p=sizes / sizes.sum())
             starts = [int(rng.integers(0, max(1, len(train[i]) - length + 1))) for i in chosen]
             batch, there = _padded([train[i][s : s + length] for i, s in zip(chosen, starts, strict=True)])
-            nats = model(batch)
-            loss = nats[there].mean()
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            if (step + 1) % CHECK == 0 or step + 1 == steps:
-                found = sum(_clip_nats(model, dev)) / sum(clip.numel() for clip in dev)
-                if found < best:
-                    best, kept = found, copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
+            return model(batch)[there].mean()
+
+        def on_dev() -> float:
+            return sum(_clip_nats(model, dev)) / sum(clip.numel() for clip in dev)
+
+        fit(model, loss, on_dev, steps, CHECK, start=math.log(codes))  # it begins with all codes equally likely
     return _clip_nats(model, test)
 
 
@@ -158,12 +143,9 @@ class _TokenModel(nn.Module):
 
     def __init__(self, books: int, codes: int) -> None:
         super().__init__()
-        from transformers import LlamaConfig, LlamaModel
-
         self.books, self.codes = books, codes
-        config = LlamaConfig(vocab_size=books * codes + 1, use_cache=False, **LLM_SIZES)  # the last one begins
-        self.body = LlamaModel(config)
-        self.heads = nn.Parameter(torch.zeros(books, codes, config.hidden_size))
+        self.body = llama(books * codes + 1, WINDOW)  # the last one begins
+        self.heads = nn.Parameter(torch.zeros(books, codes, self.body.config.hidden_size))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Nats of each id: (B, frames, codebooks) -> the same shape."""

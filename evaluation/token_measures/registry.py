@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from evaluation.token_measures import abx, perplexity, probes, stability, usage
+from evaluation.token_measures import abx, perplexity, probes, reading, stability, usage
 from evaluation.token_measures.coded import CodedClips, Measured
 
 
@@ -33,6 +33,7 @@ TOKEN_MEASURES: Mapping[str, TokenMeasure] = {
     "abx_within": TokenMeasure(abx.abx_within, "lower", percent=True, unit="%", of_phones=True),
     "abx_across": TokenMeasure(abx.abx_across, "lower", percent=True, unit="%", of_phones=True),
     "probe": TokenMeasure(probes.probe, "higher", percent=True, unit="%", asks=True, joint=True),
+    "words_read": TokenMeasure(reading.words_read, "lower", percent=True, unit="%"),
     "perplexity": TokenMeasure(perplexity.perplexity, "lower"),
     "model_bits": TokenMeasure(perplexity.model_bits, "lower", unit="bit/s"),
     "entropy_bits": TokenMeasure(usage.entropy_bits, "higher", unit="bit/s"),
