@@ -116,6 +116,10 @@ class AudioTokenizer(Pretrained):
     def streams(self) -> tuple[StreamSpec, ...]:
         """The streams of its tokens, in the order of generation."""
 
+    def at_each_rate(self) -> tuple[Self, ...]:
+        """This tokenizer at each bit rate that its weights have, sharing them; itself alone where that is one."""
+        return (self,)
+
     @property
     def low_latency_window(self) -> int | None:
         """The `first_window` of a stream that somebody waits for; None: as long as all others."""

@@ -61,6 +61,9 @@ class ALMTokenizer(OneStreamTokenizer):
         other.config, other._fingerprint = replace(self.config, window=window), None
         return other
 
+    def at_each_rate(self) -> tuple[Self, ...]:
+        return tuple(self.with_window(w) for w in range(self.config.least_window, self.config.most_window + 1))
+
     @property
     def samples_per_frame(self) -> int:
         return self.config.samples_per_frame

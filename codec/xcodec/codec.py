@@ -118,6 +118,9 @@ class XCodec(OneStreamTokenizer):
         other.config, other._fingerprint = replace(self.config, codebooks_used=used), None
         return other
 
+    def at_each_rate(self) -> tuple[Self, ...]:
+        return tuple(self.with_codebooks(count) for count in range(1, self.config.codebooks + 1))
+
     def identity_values(self) -> dict[str, Any]:
         values: dict[str, Any] = without_defaults(self.config)
         values.pop("batch_frames", None)  # the ids mean the same

@@ -14,22 +14,26 @@ from evaluation.codecs.base import Reconstruction, TestedCodec, from_24_khz, to_
 
 
 def at_bit_rate(tokenizer: AudioTokenizer, kbps: float) -> AudioTokenizer:
-    """A tokenizer with as many of its codebooks as a bit rate has room for.
+    """A tokenizer at the nearest of its bit rates: fewer of its codebooks, or a longer window.
 
     Raises:
-        UserError: It has one number of codebooks only, or no number of them has that bit rate.
+        UserError: It has one bit rate only, or none within a tenth of that.
     """
-    if not hasattr(tokenizer, "with_codebooks"):
+    by_rate = {round(bits / 1000, 3): one for one in tokenizer.at_each_rate() if (bits := bits_per_second(one))}
+    if len(by_rate) < 2:
         raise UserError(f"one bit rate is all that this codec has; leave @{kbps:g} out")
-    (stream,) = tokenizer.streams
-    each = stream.rate * math.log2(stream.codes) / 1000  # kb/s of one codebook
-    count = round(kbps / each)
-    if not 1 <= count <= stream.codebooks or abs(count * each / kbps - 1) > 0.1:
-        raise UserError(
-            f"this codec has 1 to {stream.codebooks} codebooks of {each:.3g} kb/s each; ask for a multiple, not "
-            f"@{kbps:g}, or leave it out"
-        )
-    return tokenizer.with_codebooks(count)
+    nearest = min(by_rate, key=lambda rate: abs(rate - kbps))
+    if abs(nearest / kbps - 1) > 0.1:
+        rates = ", ".join(f"{rate:.3g}" for rate in sorted(by_rate))
+        raise UserError(f"this codec has {rates} kb/s; ask for one of them, not @{kbps:g}, or leave it out")
+    return by_rate[nearest]
+
+
+def bits_per_second(tokenizer: AudioTokenizer) -> float | None:
+    """What a tokenizer's ids take; None where it does not say how many codes a codebook has."""
+    if not all(stream.codes for stream in tokenizer.streams):
+        return None
+    return sum(stream.rate * stream.codebooks * math.log2(stream.codes) for stream in tokenizer.streams)
 
 
 class OwnCodec(TestedCodec):
@@ -38,9 +42,7 @@ class OwnCodec(TestedCodec):
     def __init__(self, name: str, tokenizer: AudioTokenizer) -> None:
         self.name, self.tokenizer, self.fingerprint = name, tokenizer, tokenizer.fingerprint
         self.parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
-        streams = tokenizer.streams
-        if all(stream.codes for stream in streams):
-            self.bits_per_second = sum(s.rate * s.codebooks * math.log2(s.codes) for s in streams)
+        self.bits_per_second = bits_per_second(tokenizer)
 
     def reconstruct(self, waveforms: Sequence[np.ndarray]) -> list[Reconstruction]:
         made = []

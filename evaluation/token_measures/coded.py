@@ -91,6 +91,13 @@ class CodedClips:
             self._made[key] = make()
         return self._made[key]
 
+    def kept(self, key: str, make: Callable[[], Any]) -> Any:
+        """A plain value that does not depend on the tokenizer, from the cache where another one had it made."""
+        if (found := self._cache.get_json(key)) is None:
+            found = make()
+            self._cache.put_json(key, found)
+        return found
+
     def waveform(self, clip: Clip) -> Tensor:
         """(n,) at the tokenizer's rate. Raises UserError where it cannot be read."""
         wave = load_audio(clip.path, self.tokenizer.sample_rate)

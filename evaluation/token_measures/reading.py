@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from auditory_sentences.corpora.clip import Clip
 from codec.io.errors import UserError
+from evaluation.cache import bytes_key, key_of
 from evaluation.metrics.estimate import ratio
 from evaluation.metrics.words import word_errors
 from evaluation.token_measures.coded import CodedClips, Measured
@@ -55,7 +56,9 @@ def words_read(coded: CodedClips, stream: str, of: str = "") -> Measured:
         heard = torch.cat(mel[0])
         mean, deviation = heard.mean(0), heard.std(0) + 1e-5
         standard = [[(frames - mean) / deviation for frames in of_split] for of_split in mel]
-        return errors(standard, lambda width: nn.Linear(heard.shape[1], width))
+        words = [_words(clip) for of_split in splits for clip in of_split]
+        key = key_of(what="words read", mel=bytes_key(heard.numpy()), words=words, seed=coded.seed, steps=STEPS)
+        return coded.kept(key, lambda: errors(standard, lambda width: nn.Linear(heard.shape[1], width)))
 
     ids = [[tokens[stream].T for tokens in coded.tokens(clips)] for clips in splits]
     found = errors(ids, lambda width: SummedCodebooks(spec.codebooks, codes, width))

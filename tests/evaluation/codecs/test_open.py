@@ -12,7 +12,10 @@ from evaluation.codecs.base import to_24_khz
 from evaluation.codecs.codec2 import MODES
 from evaluation.codecs.open import open_codec, open_codecs, short_name
 from evaluation.codecs.opus import packet_sizes
+from evaluation.codecs.own import bits_per_second
 from tests.evaluation.codecs.rivals import write_dac, write_encodec, write_mimi
+from tests.factories.one_stream.almtokenizer import small_almtokenizer
+from tests.factories.one_stream.xcodec import small_xcodec
 
 STARTER = "starter/codec"
 
@@ -142,6 +145,23 @@ def test_mistakes_are_named(text, said):
     pytest.importorskip("pycodec2", reason="the extra 'rivals' is not installed")
     with pytest.raises(UserError, match=said):
         open_codec(text)
+
+
+@pytest.mark.parametrize(("make", "saved"), [(small_xcodec, "codebooks_used"), (small_almtokenizer, "window")])
+def test_each_bit_rate_of_our_own_codecs(tmp_path, make, saved):
+    """Of a codec of several rates each is asked for by its kb/s, and is the same weights."""
+    make().save_pretrained(tmp_path)
+    whole = open_codec(tmp_path)
+    found = {}
+    for other in whole.tokenizer.at_each_rate():
+        kbps = bits_per_second(other) / 1000
+        codec = open_codec(f"{tmp_path}@{kbps:.4g}")
+        found[getattr(codec.tokenizer.config, saved)] = codec.bits_per_second
+        assert codec.bits_per_second == bits_per_second(other) and codec.fingerprint == other.fingerprint
+    assert len(set(found.values())) == len(found) > 1 and whole.bits_per_second in found.values()
+    lowest = min(found.values()) / 1000
+    with pytest.raises(UserError, match=f"this codec has {lowest:.3g}, .* kb/s; ask for one of them"):
+        open_codec(f"{tmp_path}@{lowest / 2:.4g}")
 
 
 @pytest.mark.parametrize("asked", ["@9", "@0.1", "@2.5"])

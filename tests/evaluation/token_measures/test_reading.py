@@ -92,6 +92,10 @@ def test_the_measure_beside_the_recordings(tmp_path, monkeypatch):
     assert (found.estimate.value, found.estimate.n, found.chance) == (0.0, 12, 1.0)
     assert found.original is not None and found.original.n == 12
     assert "60 steps on 12 training clips" in found.note
+    ran = []
+    read = measure.reading_errors
+    monkeypatch.setattr(measure, "reading_errors", lambda *args: ran.append(args) or read(*args))
+    assert words_read(coded(tmp_path, made), "codes") == found and len(ran) == 1, "the recordings are read once"
 
 
 def test_a_split_without_words_is_named(tmp_path):
