@@ -134,6 +134,7 @@ class _Reader(nn.Module):
     def __init__(self, embedding: Callable[[int], nn.Module], words: Sequence[str]) -> None:
         super().__init__()
         self.words, self.end = list(words), len(words)
+        self.ids = {word: i for i, word in enumerate(words)}
         self.body = llama(len(words) + 1, POSITIONS)  # the words' embeddings are its own
         width = self.body.config.hidden_size
         self.frames = embedding(width)
@@ -154,7 +155,7 @@ class _Reader(nn.Module):
 
     def loss(self, clips: Sequence[Read]) -> Tensor:
         """Mean cross-entropy of the words of clips, their ends included."""
-        ids = [torch.tensor([self.words.index(word) for word in words]) for _, words in clips]
+        ids = [torch.tensor([self.ids[word] for word in words]) for _, words in clips]
         end = torch.tensor([self.end])
         texts = nn.utils.rnn.pad_sequence([torch.cat([end, text]) for text in ids], True, self.end)
         right = nn.utils.rnn.pad_sequence([torch.cat([text, end]) for text in ids], True, IGNORED)
