@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from math import log2
 
 import torch
 from decode_steps import Decoded, figure, reconstruction_task
@@ -82,9 +81,9 @@ def main() -> int:
                         )
                         for score in task.scores
                     }
-                    rate = at.streams[0].rate
-                    bits = rate * config.codebooks * log2(config.codes)
-                    row = {"task": task.task, "codec": source, "window": window, "hz": rate, "bits_per_second": bits}
+                    (spec,) = at.streams
+                    row = {"task": task.task, "codec": source, "window": window, "hz": spec.rate}
+                    row["bits_per_second"] = spec.bits_per_second
                     rows.append(row | costs[source, window] | scores | {"threads": arguments.threads})
             for row in rows:
                 print(json.dumps(row), flush=True)

@@ -31,6 +31,11 @@ class StreamSpec:
     codes: Width | None  # entries of each codebook, so that ids lie in [0, codes); None where nobody wrote it down
     extra_frame: bool = True  # a clip that just fills its last frame has one more, as ReasoningCodec's have
 
+    @property
+    def bits_per_second(self) -> float | None:
+        """What the ids of a second take at most; None where nobody wrote down how many codes there are."""
+        return self.codes and self.rate * self.codebooks * math.log2(self.codes)
+
     def num_frames(self, num_samples: int, sample_rate: int) -> int:
         """Frames of a clip: one for every started 1 / rate seconds, and the extra one where the last is just filled."""
         if not self.extra_frame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from math import log2
 from typing import Any, Self
 
 import torch
@@ -99,10 +98,10 @@ class ALMTokenizer(OneStreamTokenizer):
 
     def card_facts(self) -> dict[str, str]:
         spec, config = self.streams[0], self.config
-        bits = config.codebooks * log2(config.codes) * spec.rate
         rates = (config.patches.rate / w for w in (config.most_window, config.least_window))
+        tokens = f"{spec.rate:g} Hz x {spec.codebooks} codebooks of {spec.codes} codes"
         return {
-            "tokens": f"{spec.rate:g} Hz x {spec.codebooks} codebooks of {spec.codes} codes ({bits:.0f} bit/s)",
+            "tokens": f"{tokens} ({spec.bits_per_second:.0f} bit/s)",
             "window": f"{config.window} of {config.patches.rate:g} patches a second",
             "other rates of the same weights": "{:g} to {:g} Hz".format(*rates),
         }

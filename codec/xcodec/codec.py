@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import log2
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,7 +127,6 @@ class XCodec(OneStreamTokenizer):
 
     def card_facts(self) -> dict[str, str]:
         spec, config = self.streams[0], self.config
-        bits = config.used * log2(config.codes) * spec.rate
         if config.teacher is None:
             teacher = "none: a codec of sound alone"
         elif config.teacher.expert is not None:
@@ -136,8 +134,9 @@ class XCodec(OneStreamTokenizer):
         else:
             sizes = config.teacher.model
             teacher = f"{sizes.model_type}, {sizes.num_hidden_layers} layers of {sizes.hidden_size}" if sizes else ""
+        tokens = f"{spec.rate:g} Hz x {spec.codebooks} codebooks of {spec.codes} codes"
         return {
-            "tokens": f"{spec.rate:g} Hz x {spec.codebooks} codebooks of {spec.codes} codes ({bits:.0f} bit/s)",
+            "tokens": f"{tokens} ({spec.bits_per_second:.0f} bit/s)",
             "teacher": teacher,
             "sound encoded at once": f"{config.encode_window_frames / spec.rate:g} s",
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,9 +30,8 @@ def at_bit_rate(tokenizer: AudioTokenizer, kbps: float) -> AudioTokenizer:
 
 def bits_per_second(tokenizer: AudioTokenizer) -> float | None:
     """What a tokenizer's ids take; None where it does not say how many codes a codebook has."""
-    if not all(stream.codes for stream in tokenizer.streams):
-        return None
-    return sum(stream.rate * stream.codebooks * math.log2(stream.codes) for stream in tokenizer.streams)
+    of_each = [stream.bits_per_second for stream in tokenizer.streams]
+    return None if None in of_each else sum(of_each)
 
 
 class OwnCodec(TestedCodec):

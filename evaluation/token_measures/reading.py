@@ -57,7 +57,8 @@ def words_read(coded: CodedClips, stream: str, of: str = "") -> Measured:
         mean, deviation = heard.mean(0), heard.std(0) + 1e-5
         standard = [[(frames - mean) / deviation for frames in of_split] for of_split in mel]
         words = [_words(clip) for of_split in splits for clip in of_split]
-        key = key_of(what="words read", mel=bytes_key(heard.numpy()), words=words, seed=coded.seed, steps=STEPS)
+        frames = bytes_key(*(clip.numpy() for of_split in mel for clip in of_split))
+        key = key_of(what="words read", mel=frames, words=words, seed=coded.seed, steps=STEPS)
         return coded.kept(key, lambda: errors(standard, lambda width: nn.Linear(heard.shape[1], width)))
 
     ids = [[tokens[stream].T for tokens in coded.tokens(clips)] for clips in splits]

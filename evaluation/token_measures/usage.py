@@ -8,7 +8,6 @@ ids could reach at most. Standard errors: jackknife over clips.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -32,9 +31,8 @@ def entropy_bits(coded: CodedClips, stream: str, of: str = "") -> Measured:
 
 def nominal_bits(coded: CodedClips, stream: str, of: str = "") -> Measured:
     """Bits a second that the ids could carry: rate x codebooks x log2 of the codes. It has no error."""
-    spec = coded.spec(stream)
-    value = spec.rate * spec.codebooks * math.log2(coded.codes(stream))
-    return Measured(Estimate(value, None, len(_counted(coded))))
+    coded.codes(stream)  # raises where nobody wrote them down
+    return Measured(Estimate(coded.spec(stream).bits_per_second, None, len(_counted(coded))))
 
 
 def codes_in_use(coded: CodedClips, stream: str, of: str = "") -> Measured:

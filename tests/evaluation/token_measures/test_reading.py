@@ -96,6 +96,10 @@ def test_the_measure_beside_the_recordings(tmp_path, monkeypatch):
     read = measure.reading_errors
     monkeypatch.setattr(measure, "reading_errors", lambda *args: ran.append(args) or read(*args))
     assert words_read(coded(tmp_path, made), "codes") == found and len(ran) == 1, "the recordings are read once"
+    other = [plant(tmp_path, f"other{i}", [3 * (i % 2) + 1] * 11, text=WORDS[i % 2]) for i in range(12)]
+    kept = [clip for clip in made if clip.split != "test"]
+    assert words_read(coded(tmp_path, [*kept, *other]), "codes").original is not None
+    assert len(ran) == 3, "other test recordings of the same words are read themselves"
 
 
 def test_a_split_without_words_is_named(tmp_path):
