@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import log2
 from typing import Any, Self
 
 import torch
@@ -109,7 +108,7 @@ class ReasoningCodec(WindowedTokenizer):
         config = self.config
         facts = {
             f"{s.name} tokens": f"{s.rate:g} Hz x {s.codebooks} codebooks of {s.codes} codes "
-            f"({s.rate * s.codebooks * log2(s.codes):.0f} bit/s)"
+            f"({s.bits_per_second:.0f} bit/s)"
             for s in self.streams
             if s.codes is not None
         }
