@@ -11,6 +11,7 @@ import typer
 
 from cli.options import (
     OWN,
+    CandidatesOption,
     ExamplesOption,
     ForceOption,
     GuidanceOption,
@@ -83,6 +84,7 @@ def speak(
     structural_temperature: StructuralTemperatureOption = None,
     top_k: TopKOption = None,
     guidance: GuidanceOption = None,
+    candidates: CandidatesOption = None,
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
@@ -90,7 +92,9 @@ def speak(
     force: ForceOption = False,
 ) -> None:
     """Say some words."""
-    sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
+    sampling = dict(
+        temperature=temperature, top_k=top_k, guidance=guidance, candidates=candidates, max_seconds=max_seconds
+    )
     target = Target(out, Path("speech.wav"), force)
     wanted = Asked(*speech_task(text, voice), prompt, examples)
     _make(wanted, target, model, sampling, structural_temperature, seed, steps)
@@ -106,6 +110,7 @@ def compose(
     structural_temperature: StructuralTemperatureOption = None,
     top_k: TopKOption = None,
     guidance: GuidanceOption = None,
+    candidates: CandidatesOption = None,
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
@@ -113,7 +118,9 @@ def compose(
     force: ForceOption = False,
 ) -> None:
     """Make music, or a sound, from a description."""
-    sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
+    sampling = dict(
+        temperature=temperature, top_k=top_k, guidance=guidance, candidates=candidates, max_seconds=max_seconds
+    )
     target = Target(out, Path("composition.wav"), force)
     wanted = Asked(*composition_task(caption, sound), prompt, examples)
     _make(wanted, target, model, sampling, structural_temperature, seed, steps)

@@ -10,6 +10,7 @@ import typer
 
 from codec.io import numbers
 from codec.io.hub import local_folder
+from lm.generation.settings import Candidates
 
 if TYPE_CHECKING:
     from codec.tokenizer import AudioTokenizer
@@ -67,6 +68,12 @@ GuidanceOption = Annotated[
     float | None,
     number_option(
         numbers.Guidance, "--guidance", help="How strongly the descriptive tokens follow the text; 1 is off." + OWN
+    ),
+]
+CandidatesOption = Annotated[
+    int | None,
+    number_option(
+        Candidates, "--candidates", help="Sounds to make, of which the model keeps the one that it understands best."
     ),
 ]
 StepsOption = Annotated[

@@ -14,6 +14,7 @@ import typer
 
 from cli.generate import SecondsOption
 from cli.options import (
+    CandidatesOption,
     ExamplesOption,
     ForceOption,
     GuidanceOption,
@@ -108,8 +109,10 @@ def command(name: str) -> Callable[..., None]:
     request = VERBS[name]
     own = list(inspect.signature(request, eval_str=True).parameters.values())
     shared = list(inspect.signature(_make, eval_str=True).parameters.values())[2:]
-    if request is not separate:
-        shared = [option for option in shared if option.name != "parts"]
+    left_out = {"parts"} if request is not separate else set()
+    if request not in (clone, sing):  # nothing in words by which to choose
+        left_out.add("candidates")
+    shared = [option for option in shared if option.name not in left_out]
 
     def verb(**given: Any) -> None:
         task, contents = request(**{option.name: given.pop(option.name) for option in own})
@@ -132,6 +135,7 @@ def _make(
     temperature: TemperatureOption = None,
     top_k: TopKOption = None,
     guidance: GuidanceOption = None,
+    candidates: CandidatesOption = None,
     steps: StepsOption = None,
     max_seconds: SecondsOption = None,
     prompt: PromptOption = None,
@@ -151,7 +155,9 @@ def _make(
     solved = read_examples(examples, task)
     if "voice" in contents:
         complain(CONSENT)
-    sampling = {"temperature": temperature, "top_k": top_k, "guidance": guidance, "max_seconds": max_seconds}
+    sampling = dict(
+        temperature=temperature, top_k=top_k, guidance=guidance, candidates=candidates, max_seconds=max_seconds
+    )
     made = load_model(model).perform(
         task, examples=solved, prompt=prompt, seed=seed, steps=steps, parts=count, sampling=sampling, **contents
     )

@@ -17,6 +17,7 @@ from codec.io.errors import UserError
 from codec.io.numbers import Count, Index, Range, Seed, kind_of, read_number
 from codec.io.shipped import STARTER_MODEL
 from codec.io.terminal import shown
+from lm.generation.settings import Candidates
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class EvaluationConfig:
     untrained: str | Path | None = None
     # items that the untrained model answers too, 0 for none; it never ends an answer, so it is slow (default: 16)
     untrained_limit: Index = 16
+    # sounds made for each request that is told in words, of which the model keeps the one that it understands best
+    # (default: 1)
+    candidates: Candidates = 1
     # same seed, same results (default: 0)
     seed: Seed = 0
     # processes of the judges (default: as many as cores, four at most)

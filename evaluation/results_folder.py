@@ -99,7 +99,7 @@ def identity_of(
     """
     each = sorted(set(map(tuple, tasks)))  # results have an entry for each codec
     listed = {"suites": sorted(suites), "tasks": [list(task) for task in each]}
-    return listed | {name: settings.get(name) for name in ("limit", "untrained_limit", "seed")}
+    return listed | {name: settings.get(name) for name in ("limit", "untrained_limit", "seed", "candidates")}
 
 
 def identity_of_parts(head: Mapping[str, Any]) -> dict[str, Any]:

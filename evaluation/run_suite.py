@@ -117,7 +117,7 @@ def _run(
     folder.clean()
     cache.clean()
     results: list[dict[str, Any]] = []
-    fitted = [fit_to_streams(task, runners.streams) for task, _ in jobs]
+    fitted = [fit_to_streams(task.with_candidates(config.candidates), runners.streams) for task, _ in jobs]
     for line in summary(fitted):
         progress.say(line)
     with Judges(cache, config.processes) as judges:
@@ -204,7 +204,7 @@ def _settings(config: EvaluationConfig, jobs: Sequence[tuple[EvalTask, int]]) ->
     return {
         "shots": sorted({k for _, k in jobs}), "limit": config.limit, "untrained_limit": config.untrained_limit,
         "seed": config.seed,
-    }  # fmt: skip
+    } | ({"candidates": config.candidates} if config.candidates > 1 else {})  # fmt: skip
 
 
 def _require_some(builder: ItemBuilder, tasks: Sequence[EvalTask]) -> None:

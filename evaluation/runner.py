@@ -112,14 +112,18 @@ class ModelRunner:
         return answers
 
     def _generate(self, task: EvalTask, items: Sequence[Item]) -> list[Answer]:
-        keys = [self._key(task, item, "answer", **first_names(task.generation)) for item in items]
+        seeds = [stable_hash("answer", self.seed, task.task, item.id) % 2**31 for item in items]
+        # Two items may ask the same, word for word, and have answers of their own.
+        keys = [
+            self._key(task, item, "answer", sampled=seed, **first_names(task.generation))
+            for item, seed in zip(items, seeds, strict=True)
+        ]
         read = partial(_answer_from, codec=self.uniaudio.codec)
         answers = [self.cache.get_json(key, read) for key in keys]
         missing = [i for i, answer in enumerate(answers) if answer is None]
         for some in chunks(missing, "answers"):
-            seeds = [stable_hash("answer", self.seed, task.task, items[i].id) % 2**31 for i in some]
-            sentences = [items[i].sentence for i in some]
-            made = self.uniaudio.complete(sentences, [items[i].role for i in some], task.generation, seeds)
+            sentences, roles = [items[i].sentence for i in some], [items[i].role for i in some]
+            made = self.uniaudio.complete(sentences, roles, task.generation, [seeds[i] for i in some])
             for i, completion in zip(some, made, strict=True):
                 content = None if completion.segment is None else completion.segment.content
                 answers[i] = Answer(content, completion.reason)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from auditory_sentences.builders.examples import has_several_answers
-from auditory_sentences.builders.tasks import find_task
+from auditory_sentences.builders.tasks import find_task, reading_tasks
 from auditory_sentences.sentence import TextRole
 from codec.io.aliases import first_names
 from codec.io.errors import UserError
@@ -290,6 +290,12 @@ class EvalTask:
             raise ValueError("the scorer 'likelihood' needs no answer: put it into a task of its own")
         if any(self.shots) and (self.is_reconstruction or not examples):
             raise ValueError(f"the request '{self.request}' has no examples: its 'shots' are [0]")
+
+    def with_candidates(self, count: int) -> EvalTask:
+        """The task with so many sounds made for each request, where a request is told in words; with 1 as it is."""
+        if count == 1 or self.classification or self.is_of_codec or not reading_tasks(find_task(self.request)):
+            return self
+        return replace(self, generation=replace(self.generation, candidates=count))
 
     @property
     def is_reconstruction(self) -> bool:

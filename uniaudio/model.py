@@ -30,6 +30,7 @@ from lm.model import UniAudioForConditionalGeneration
 from lm.rows import Rows
 from lm.text_tokenizer import TextTokenizer
 from lm.vocabulary import VocabularyLayout
+from uniaudio.candidates import best_candidates
 from uniaudio.completion import Completion, Sound, SoundStream
 from uniaudio.contents import Content, Examples, Recording, read_contents, read_shown, request_after
 from uniaudio.processor import (
@@ -415,7 +416,8 @@ class UniAudio:
         """Continue each sentence with one segment.
 
         A completion depends on its sentence, its seed and the settings alone, not on what else is asked. Everything
-        given is condition: classifier-free guidance compares with a prompt in which all of it is dropped.
+        given is condition: classifier-free guidance compares with a prompt in which all of it is dropped. With
+        `settings.candidates` audio is the best of several, see uniaudio/candidates.py.
 
         Args:
             sentences: To continue.
@@ -424,7 +426,8 @@ class UniAudio:
             seeds: One per sentence.
 
         Raises:
-            UserError: A sentence does not fit the model's context, or holds another tokenizer's audio.
+            UserError: A sentence does not fit the model's context, or holds another tokenizer's audio; or nothing reads
+                back what it asks, where there are candidates.
         """
         roles = [role] * len(sentences) if isinstance(role, str) else list(role)
         if not len(sentences) == len(roles) == len(seeds):
@@ -451,6 +454,8 @@ class UniAudio:
             return [Completion(Segment(roles[i], self.text_tokenizer.decode(m.ids)), m.reason) for i, m in pairs]
 
         def play(some: list[int]) -> list[Completion]:
+            if settings.candidates > 1:
+                return best_candidates(self, [given[i] for i in some], settings, [seeds[i] for i in some])
             hidden = [self._rows(given[i], hide=True) for i in some] if settings.guided else None
             made = generate_audio(self.model, [prompts[i] for i in some], settings, [seeds[i] for i in some], hidden)
             pairs = [(self.processor.audio_tokens(m), m.reason) for m in made]
@@ -480,8 +485,11 @@ class UniAudio:
             steps, guidance: Of the codec's decoder; None: what it was made for.
 
         Raises:
-            UserError: The sentence does not fit the model's context, or holds another tokenizer's audio.
+            UserError: The sentence does not fit the model's context, or holds another tokenizer's audio, or there shall
+                be candidates, which are whole sounds.
         """
+        if settings.candidates > 1:
+            raise UserError("sound that is sent while it is made cannot be the best of several; leave candidates at 1")
         given = _as_condition(sentence)
         prompt = self._rows(given)
         hidden = [self._rows(given, hide=True)] if settings.guided else None

@@ -133,6 +133,21 @@ TASKS: Mapping[str, Task] = {
     )
 }
 
+
+def reading_tasks(task: Task) -> tuple[tuple[Task, Part], ...]:
+    """The tasks that answer with what this one is told, each with the part: of speech from text, recognition.
+
+    None where it is told nothing in words, or nothing that a task answers with.
+    """
+    told = [part for part in task.parts if not part.is_target and part.role in TEXT_ROLES]
+    return tuple(
+        (reader, part)
+        for part in told
+        for reader in TASKS.values()
+        if reader.parts == (AUDIO, part._replace(is_target=True)) and reader.kinds & task.kinds
+    )
+
+
 VOICE_SECONDS = (1.0, 5.0)  # of a voice that is given as an example
 
 # What fills a part, read off the clip. An empty text means that the clip cannot serve the task.

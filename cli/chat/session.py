@@ -287,7 +287,7 @@ class Session:
         sentence, role = asked.sentence, asked.role
         added = sentence.segments[-1:] if after_examples else sentence.segments
         if not after_examples:
-            sentence = self._with_memory(added)
+            sentence = self._with_memory(added, sentence.name)
         settings = self.settings
         answers: list[Completion] = []
         for number in range(count):
@@ -319,11 +319,11 @@ class Session:
         Result(path).write_sound(waveform, rate, self.model.provenance(name, self.settings.seed))
         return path, f"{one_line(path)}  {tokens.num_samples / rate:.1f} s{cut}"
 
-    def _with_memory(self, asked: tuple[Segment, ...]) -> AuditorySentence:
+    def _with_memory(self, asked: tuple[Segment, ...], task: str) -> AuditorySentence:
         """What is asked, after as many of the latest turns as `memory` allows and leave room for the answer."""
-        sentence = AuditorySentence(asked, "session")
+        sentence = AuditorySentence(asked, task)
         for turn in reversed(self.turns[-self.settings.memory :] if self.settings.memory else []):
-            longer = AuditorySentence((*turn.segments, *sentence.segments), "session")
+            longer = AuditorySentence((*turn.segments, *sentence.segments), task)
             if self.model.room_after(longer) < self.settings.max_rows:
                 break
             sentence = longer

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, get_type_hints
 
-from auditory_sentences.builders.tasks import Task
+from auditory_sentences.builders.tasks import Task, reading_tasks
 from codec.io import numbers
 from codec.io.errors import UserError
 from codec.io.terminal import shown
-from lm.generation.settings import GenerationSettings
+from lm.generation.settings import Candidates, GenerationSettings
 from uniaudio.model import UniAudio
 from uniaudio.requests import MAX_SECONDS, MAX_TEXT_ROWS
 
@@ -22,6 +22,8 @@ class Settings:
     music_temperature: numbers.Temperature = 0.9  # of music and sounds
     top_k: numbers.Count = 50  # only the k likeliest ids of audio are drawn from
     guidance: numbers.Guidance = 1.0  # how strongly descriptive tokens follow what is asked; 1 is off
+    # sounds made of what is asked in words, of which the model keeps the one that it understands best
+    candidates: Candidates = 1
     # longest answer, in rows: 17.5 are a second of sound
     max_rows: Annotated[int, numbers.Range(8, 100_000)] = MAX_TEXT_ROWS
     max_seconds: numbers.Length = MAX_SECONDS  # longest sound
@@ -72,6 +74,7 @@ class Settings:
         """
         if role != "audio":
             return GenerationSettings(max_rows=self.max_rows, top_k=1)
+        told = task is not None and bool(reading_tasks(task))
         is_music = task is not None and bool(task.kinds & {"sound", "music"}) and "speech" not in task.kinds
         return model.settings_of(
             "music_generation" if is_music else "tts",
@@ -79,5 +82,6 @@ class Settings:
             temperature=self.music_temperature if is_music else self.temperature,
             top_k=self.top_k,
             guidance=self.guidance,
+            candidates=self.candidates if told else 1,
             max_seconds=self.max_seconds,
         )

@@ -42,7 +42,7 @@ REMOVED: dict[str, dict[str, Any]] = {
 ADDED: dict[str, dict[str, Any]] = {
     "Classification": {"arbitrary_names": False, "examples_from": "train"},
     "EvalTask": {"apart": "", "dataset": None, "training": 600},
-    "GenerationSettings": {"max_seconds": None},
+    "GenerationSettings": {"candidates": 1, "max_seconds": None},
     "Score": {"measure": "", "of": "", "published": None, "stream": ""},
 }
 # former part of a tensor's name in an engine's state -> present part

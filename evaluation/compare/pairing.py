@@ -174,8 +174,8 @@ def require_different(runs: Sequence[Run]) -> None:
         for earlier in runs[:i]:
             if run.identity == earlier.identity:
                 raise UserError(
-                    f"{earlier.folder} and {run.folder} are evaluations of the same model or codec with the same seed "
-                    "and judges, so they cannot differ; give the folders of different ones"
+                    f"{earlier.folder} and {run.folder} are evaluations of the same model or codec with the same seed, "
+                    "candidates and judges, so they cannot differ; give the folders of different ones"
                 )
 
 

@@ -156,6 +156,7 @@ def _run(folder: Path, results: Any, samples: Mapping[Key, Mapping[str, Asked]] 
         entries[key] = entry
     identity = {k: v for k, v in identity_of_parts(results).items() if k != "data"}
     identity["seed"] = results["settings"]["seed"]
+    identity["candidates"] = results["settings"].get("candidates", 1)
     codecs = tuple(dict.fromkeys(key[2] for key in entries if key[2]))
     suites = tuple(str(suite["suite"]) for suite in results["suites"])
     return Run(folder, suites, codecs, identity, dict(results["versions"]), entries)

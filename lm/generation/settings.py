@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STREAM_SETTINGS = ("stream_temperature", "stream_guidance")  # those that name streams
 
 Rows = Annotated[int, Range(1, 100_000)]  # 95 minutes of ReasoningCodec's
+Candidates = Annotated[int, Range(1, 100)]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class GenerationSettings:
     stream_guidance: Mapping[str, Guidance] = field(default_factory=dict)
     # longest audio, to the frame: a stream that has as many frames ends there; null: as the rows allow
     max_seconds: Seconds | None = None
+    # sounds made for a request that is told in words, of which the model keeps the one that it understands best
+    candidates: Candidates = 1
 
     def __post_init__(self) -> None:
         if self.max_rows < 1:
@@ -54,6 +57,8 @@ class GenerationSettings:
             raise ValueError(f"top_k must be at least 1 (or None for all ids), got {self.top_k}")
         if self.max_seconds is not None and not 0 < self.max_seconds < float("inf"):
             raise ValueError(f"max_seconds must be above 0 (or None), got {self.max_seconds}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {self.candidates}")
 
     def temperature_of(self, stream: str) -> float:
         """Temperature in a stream of that name."""

@@ -52,3 +52,27 @@ def test_compose_music_and_sound(uniaudio, model_folder, tmp_path):
 def test_a_text_longer_than_the_context_is_refused(uniaudio, model_folder, tmp_path):
     done = uniaudio("speak", "seven " * 20_000, "--max-seconds", 1, "--model", model_folder, "-o", tmp_path / "x.wav")
     assert done.status == 2 and "rows" in done.err and not (tmp_path / "x.wav").exists()
+
+
+def test_the_best_of_several_sounds_goes_to_a_file_and_not_to_a_pipe(uniaudio, model_folder, tmp_path, monkeypatch):
+    short = ("--max-seconds", 0.5, "--model", model_folder)
+    alone = []
+    for seed in (0, 1):
+        assert uniaudio("speak", "three", "--seed", seed, *short, "-o", tmp_path / f"{seed}.wav").status == 0
+        alone.append(load_audio(tmp_path / f"{seed}.wav"))
+    assert uniaudio("speak", "three", "--candidates", 2, *short, "-o", tmp_path / "best.wav").status == 0
+    best = load_audio(tmp_path / "best.wav")
+    assert any(len(best) == len(one) for one in alone)
+    with (tmp_path / "pipe").open("wb") as raw, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(raw))
+        done = uniaudio("speak", "three", "--candidates", 2, *short, "-o", "-")
+    assert done.status == 2 and "leave candidates at 1" in done.err
+    for given in (0, 101, "two"):
+        done = uniaudio("compose", "rain", "--candidates", given, *short, "-o", tmp_path / "x.wav")
+        assert done.status == 2 and "--candidates" in done.err
+
+
+def test_verbs_that_are_told_something_in_words_have_candidates(uniaudio):
+    for verb, there in (("speak", 1), ("compose", 1), ("clone", 1), ("sing", 1), ("denoise", 0), ("edit", 0)):
+        done = uniaudio(verb, "--help")
+        assert done.status == 0 and ("--candidates" in done.out) == bool(there), verb

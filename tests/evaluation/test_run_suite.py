@@ -14,6 +14,8 @@ from auditory_sentences.starter.jobs import SMALL_ALL_TASKS
 from auditory_sentences.token_store import TokenStore, build_store
 from codec.io.errors import UserError
 from codec.tokenizer import load_tokenizer
+from evaluation.compare.pairing import compare_runs
+from evaluation.compare.run import read_run
 from evaluation.items import ItemBuilder
 from evaluation.run_suite import evaluate
 from evaluation.task import load_task
@@ -176,6 +178,21 @@ def other_codec(model, folder):
         next(codec.parameters()).add_(0.1)
     codec.save_pretrained(folder / "codec")
     return folder / "codec"
+
+
+def test_the_best_of_several_answers_the_same_tasks_in_another_way(done, model, suite, tmp_path):
+    plain, out = done
+    several = run(model=model, suite=suite, shots=[0, 1], out=tmp_path / "x", candidates=2, untrained=out, **FAST)
+    assert several["settings"]["candidates"] == 2 and "candidates" not in plain["settings"]
+    for before, after in zip(plain["tasks"], several["tasks"], strict=True):
+        assert before["fingerprint"] == after["fingerprint"]
+        told = before["task"] in ("tts", "sound_generation")
+        assert after["generation"]["candidates"] == (2 if told else 1)
+        assert told or before["scores"] == after["scores"]
+    compared = compare_runs([read_run(out)], [read_run(tmp_path / "x")])
+    assert {"tts", "sound_generation"} <= {task.key[0] for task in compared.tasks}
+    with pytest.raises(UserError, match="another evaluation"):
+        run(model=model, suite=suite, shots=[0, 1], out=out, candidates=2, **FAST)
 
 
 def test_a_codec_alone(model, tmp_path):

@@ -161,6 +161,16 @@ def test_each_part_of_a_mixture_is_asked_for_after_those_before_it(tmp_path):
     assert all(a.tokens.equal(b.tokens) for a, b in zip(again, answers, strict=True)) and len(model.asked) == 2
 
 
+def test_two_items_that_ask_the_same_keep_answers_of_their_own(tmp_path):
+    task = load_task("tts")
+    (item,) = ItemBuilder(tiny_store()).items(replace(task, data=Data("speech", "train")), 0, 1)
+    items, model = [replace(item, id=name) for name in ("one", "two", "three")], Answering(CODEC)
+    first = ModelRunner(model, "weights", Cache(tmp_path)).answer(task, items)
+    assert len({tuple(answer.tokens["structural"].flatten().tolist()) for answer in first}) == 3
+    again = ModelRunner(model, "weights", Cache(tmp_path)).answer(task, items)
+    assert all(a.tokens.equal(b.tokens) for a, b in zip(first, again, strict=True)) and len(model.asked) == 3
+
+
 def test_parts_are_compared_with_those_that_they_are_nearest_to(tmp_path):
     store = tiny_store()
     waves = [np.sin(2 * np.pi * hz * np.arange(24_000) / 24_000).astype(np.float32) / 2 for hz in (200, 3_000)]

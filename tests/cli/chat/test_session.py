@@ -53,6 +53,14 @@ def test_a_voice_makes_say_follow_a_description(session):
     assert [s.role for s in session.sentence.segments] == ["prompt", "caption", "transcription", "audio"]
 
 
+def test_of_several_candidates_one_is_kept_where_words_tell_what_is_asked(session, tone):
+    say(session, "/set candidates 2")
+    for line in ("/say three", "/say seven", "/music a slow melody", f"/denoise {tone}", "hello"):
+        assert len(say(session, line)) == 1
+    with pytest.raises(UserError, match="candidates"):
+        say(session, "/set candidates 0")
+
+
 @pytest.fixture
 def asked(session, monkeypatch):
     """What the model is given, turn by turn."""
