@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from auditory_sentences.builders.prompts import PromptBank
-from auditory_sentences.builders.tasks import TASKS, Request, find_task, in_vocabulary, request
+from auditory_sentences.builders.tasks import TASKS, Request, find_task, in_vocabulary, reading_tasks, request
 from auditory_sentences.sentence import TEXT_ROLES, AuditorySentence, Segment, TextRole, to_rows, with_generation_prompt
 from codec.io.errors import UserError
 from codec.io.hub import local_folder
@@ -350,6 +350,8 @@ class UniAudio:
         own = asdict(settings_for(self.model.generation_config, task))
         seconds = sampling.get("max_seconds") or own["max_seconds"] or MAX_SECONDS
         own["stream_guidance"] = own["stream_guidance"] or self.unguided_streams
+        if task in TASKS and not reading_tasks(TASKS[task]):
+            own["candidates"] = 1  # what a folder says of all tasks is for those that can be chosen among
         asked = {name: value for name, value in sampling.items() if value is not None}
         if "temperature" in asked:
             own["stream_temperature"] = {}

@@ -44,6 +44,7 @@ class Settings:
             music_temperature=music.temperature,
             top_k=speech.top_k or numbers.LARGEST,
             guidance=speech.guidance,
+            candidates=speech.candidates,
             max_seconds=speech.max_seconds or MAX_SECONDS,
             seed=seed,
         )

@@ -8,6 +8,7 @@ import pytest
 import uniaudio
 from auditory_sentences.builders.tasks import TASKS, reading_tasks
 from auditory_sentences.sentence import AuditorySentence, Segment
+from cli.chat.settings import Settings
 from codec.io.errors import UserError
 from tests.factories.uniaudio import save_tiny_model
 
@@ -105,6 +106,15 @@ def test_a_model_that_never_learned_to_read_cannot_choose(tmp_path):
     with pytest.raises(UserError, match="no task that reads back"):
         model.speak("three", candidates=2, **SHORT)
     assert model.compose("a slow piano melody", candidates=2, **SHORT).tokens is not None
+
+
+def test_candidates_of_all_tasks_in_a_models_folder_are_for_those_that_are_told_something(tmp_path):
+    model = uniaudio.load(save_tiny_model(tmp_path / "model"), "cpu")
+    model.model.generation_config.sampling = {"all": {"candidates": 3}}
+    for name, task in TASKS.items():
+        assert model.settings_of(name).candidates == (3 if reading_tasks(task) else 1), name
+    assert Settings.of_model(model, 0).candidates == 3
+    assert model.settings_of("denoising", candidates=2).candidates == 2  # asked for, and refused when it is done
 
 
 def test_no_such_number_of_candidates(model):
