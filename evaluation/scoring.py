@@ -253,7 +253,8 @@ class Extractor:
             return self._judges.said(waveforms, self._recogniser.transcribe, self._recogniser.version)
         if score.scorer == "recogniser":
             self.versions["recogniser"] = RECOGNISER_VERSION
-            return self._judges.transcripts(waveforms, self._grammar(score.grammar))
+            labels = task.data.labels if task.data.kind == "speech" else {}
+            return self._judges.transcripts(waveforms, self._grammar(score.grammar, frozenset(labels.items())))
         return self._classifier(task.data.kind, score.label).predict(waveforms)
 
     def of_captions(self, captions: Sequence[str]) -> list[list[float]]:
@@ -266,8 +267,11 @@ class Extractor:
         """How a score's metric is applied to pairs: a slow one in the judges' processes, and cached."""
         return self._judges.pairs if METRICS[score.metric].slow else map
 
-    def _make_grammar(self, name: str) -> Grammar:
-        texts = (clip.text for clip in self._clips if clip.kind == "speech" and clip.text)
+    def _make_grammar(self, name: str, labels: frozenset[tuple[str, str]]) -> Grammar:
+        """Of training speech with a task's labels: where all is sentences, nobody expects digits. Else of all."""
+        spoken = [clip for clip in self._clips if clip.kind == "speech" and clip.text]
+        alike = [clip for clip in spoken if labels <= clip.labels.items()]
+        texts = [clip.text for clip in alike or spoken]
         try:
             made = grammar(name, texts)
         except ValueError as error:

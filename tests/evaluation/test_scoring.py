@@ -172,6 +172,33 @@ def test_what_the_training_split_lacks_is_named():
         Extractor(FakeJudges(), other).from_waveforms(task(signal, request="sound_generation"), signal, [WAVE])
 
 
+def test_the_recogniser_expects_what_the_task_is_about():
+    def expected(kind, **labels):
+        """What a task about clips of that kind with these labels may hear, of all words there are."""
+        request = {"speech": "tts", "mixture": "denoising"}[kind]
+        about = EvalTask("t", 1, "T", "A.", request, Data(kind, labels=labels), (words,))
+        (arpa,) = Extractor(Words(), clips).from_waveforms(about, words, [WAVE])
+        return {word for word in "one two dogs bark cats purr birds sing".split() if f"\t{word}\t" in arpa}
+
+    class Words(FakeJudges):
+        def transcripts(self, waveforms, rules):
+            return [rules.arpa for _ in waveforms]
+
+    words = Score("words", "wer", "recogniser", grammar="corpus")
+    said = {"one two": "digits", "dogs bark": "sentence", "cats purr": "sentence"}
+    clips = [
+        Clip(text, "x.wav", "speech", split, text=text, labels={"content": content})
+        for split, texts in (("train", said), ("test", {"birds sing": "sentence"}))
+        for text, content in texts.items()
+    ]
+    whole = {"one", "two", "dogs", "bark", "cats", "purr"}
+    assert expected("speech") == whole
+    assert expected("speech", content="sentence") == whole - {"one", "two"}
+    assert expected("speech", content="digits") == {"one", "two"}
+    assert expected("speech", content="songs") == whole  # no training speech has it
+    assert expected("mixture", content="sentence") == whole  # a mixture's labels say nothing of speech
+
+
 def test_an_answer_names_one_value_or_is_not_parsed():
     phrases = {"dog": ["dog", "barking"], "cat": ["cat"]}
     assert label_in_text("A dog, barking!", phrases) == "dog"
