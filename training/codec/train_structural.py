@@ -288,7 +288,11 @@ def codec_to_train(recipe: StructuralRecipe) -> ReasoningCodec:
     codec = ReasoningCodec(config)
     codec.scalar.load_state_dict(scalar.state_dict())
     codec.descriptive.load_state_dict(descriptive.branch.state_dict())
+    for role, expert in descriptive.experts.items():  # a codec may hold their weights itself, and name no source
+        codec.experts[role].load_state_dict(expert.state_dict())
     if start is not None:
+        if recipe.phone_expert is None:
+            codec.experts["phone"].load_state_dict(start.experts["phone"].state_dict())
         try:
             codec.structural.load_state_dict(start.structural.state_dict())
             codec.flow.load_state_dict(start.flow.state_dict())

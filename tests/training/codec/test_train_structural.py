@@ -139,6 +139,35 @@ def test_no_buffer_of_an_expert_changes(parts, tmp_path):
         assert torch.equal(after[f"experts.music.encoder.{name}"], value), name
 
 
+def test_a_codec_goes_on_learning_with_the_experts_that_it_holds(parts, tmp_path):
+    """A saved codec names no source for them: they are its own weights, for the one that goes on as well."""
+    sizes = dict(dim=16, heads=2, feed_forward=32, layers=2, kernel=5, channels=4, mel_bands=16)
+    for name, hop in (("music", 240), ("phone", 120), ("other", 120)):
+        MusicEncoder(MusicEncoderConfig(**sizes, hop=hop)).save_pretrained(tmp_path / name)
+    taps = {"music_acoustic": (1,), "music_semantic": (2,)}
+    experts = ExpertConfig("speech_text"), ExpertConfig("music", "conformer", str(tmp_path / "music"), taps)
+    quantiser = QuantiserConfig(codebook_size=8, codebook_dim=4, kmeans_init=False)
+    branch = DescriptiveConfig(
+        speech_dim=128, music_dim=16, dim=16, heads=2, rope_dims=4, blocks=1, quantiser=quantiser
+    )
+    DescriptiveEncoder(DescriptiveEncoderConfig(experts, branch)).save_pretrained(tmp_path / "describe")
+
+    def phones(name):
+        source = str(tmp_path / name)
+        return {"phone_expert": {"role": "phone", "kind": "conformer", "source": source, "taps": {"phone": [1]}}}
+
+    first = run(recipe_of(parts, tmp_path / "a", descriptive=str(tmp_path / "describe"), steps=1, **phones("phone")))
+    changes = {"init": str(first), "scalar": "", "descriptive": "", "structural": None, "flow": None, "steps": 1}
+    again = weights_of(run(recipe_of(parts, tmp_path / "b", **changes)))
+    others = weights_of(run(recipe_of(parts, tmp_path / "c", **changes, **phones("other"))))
+    for name, value in weights_of(first).items():
+        if name.startswith("experts."):
+            assert torch.equal(again[name], value), name
+            assert torch.equal(others[name], value) or name.startswith("experts.phone."), name
+    other = load_file(tmp_path / "other" / "model.safetensors")
+    assert all(torch.equal(others[f"experts.phone.encoder.{name}"], value) for name, value in other.items())
+
+
 @pytest.mark.parametrize(("keep", "mel_share"), [(False, 0.7), (True, 0.0)])
 def test_a_resumed_run_is_the_uninterrupted_one(parts, tmp_path, keep, mel_share):
     # The schedule depends on `steps` after the warm-up only, so the first run stays inside a longer one.
