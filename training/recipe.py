@@ -31,7 +31,8 @@ Weights = dict[str, NonNegative]  # name -> weight
 # Values of `kind:`, and where the recipe class and its `run(recipe, resume)` lie.
 TRAINERS = {
     "text_model": ("training.lm.train_text", "TextModelRecipe"),
-    "expert": ("training.codec.train_expert", "ExpertRecipe"),
+    "expert": ("training.codec.experts.train_expert", "ExpertRecipe"),
+    "ctc": ("training.codec.experts.train_ctc", "CTCRecipe"),
     "scalar": ("training.codec.train_scalar", "ScalarRecipe"),
     "descriptive": ("training.codec.train_descriptive", "DescriptiveRecipe"),
     "grpo": ("training.codec.train_grpo", "GrpoRecipe"),

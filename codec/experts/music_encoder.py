@@ -2,7 +2,7 @@
 
 The published one is a MusicFM (Won et al. 2023), trained by BEST-RQ (Chiu et al. 2022): a mel spectrogram at 100 Hz,
 two strided residual convolutions that bring it to 25 Hz and a quarter of the bands, and twelve conformer layers. The
-codec takes states 4 ("acoustic") and 11 ("semantic"). training/codec/train_expert.py trains one.
+codec takes states 4 ("acoustic") and 11 ("semantic"). training/codec/experts/train_expert.py trains one.
 """
 
 from __future__ import annotations

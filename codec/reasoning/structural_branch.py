@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -123,23 +124,57 @@ class StructuralBranch(nn.Module):
             out[name] = self.film[name](fused[name], condition, keep)
         return out
 
-    def forward(self, features: Mapping[str, Tensor], descriptive: Tensor | None, mask: Tensor) -> StructuralOutput:
-        """features as for `fuse`; descriptive (B, T5, dim) or None; mask (B, T12) bool, False beyond each clip.
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        descriptive: Tensor | None,
+        mask: Tensor,
+        codebooks: Tensor | None = None,
+    ) -> StructuralOutput:
+        """Quantise a batch of clips.
 
         Frames beyond a clip touch neither codebooks nor commitment loss; their ids are -1 and their vectors zero.
+
+        Args:
+            features: As for `fuse`.
+            descriptive: (B, T5, dim) or None.
+            mask: (B, T12) bool, False beyond each clip.
+            codebooks: (B,) from 1 to 8, how many of each clip are in its quantised vectors; None: all.
         """
         modulated = self.modulate(self.fuse(features), descriptive)
+        tables = None if codebooks is None else self._tables()  # as they are now: codebooks follow every batch
         ids, quantised, commitment = [], {}, torch.zeros((), device=mask.device)
         for name in BRANCHES:
             quantised[name], level_ids, loss = self.quantiser[name](modulated[name], mask=mask)
             ids.append(level_ids)
             commitment = commitment + loss.sum()
+        all_ids, total = torch.cat(ids, dim=-1), sum(quantised.values())
+        if codebooks is not None and tables is not None:
+            left_out = (torch.arange(all_ids.shape[-1], device=mask.device) >= codebooks[:, None, None]) & mask[
+                ..., None
+            ]
+            total = total - self._sum_of(all_ids, left_out, tables)
         return StructuralOutput(
-            ids=torch.cat(ids, dim=-1),
-            quantised=sum(quantised.values()),
+            ids=all_ids,
+            quantised=total,
             phone=quantised["phone"],
             commitment=commitment,
         )
+
+    def _tables(self) -> list[Tensor]:
+        """The codes (K, codebook_dim) of every codebook, in the order of the ids; a copy."""
+        branches: list[Any] = [self.quantiser[name] for name in BRANCHES]
+        return [level._codebook.embed[0].clone() for branch in branches for level in branch.layers]
+
+    def _sum_of(self, ids: Tensor, chosen: Tensor, tables: list[Tensor]) -> Tensor:
+        """What the chosen (B, T12, 8) of some ids add to their quantised vectors: (B, T12, dim)."""
+        codes = [table[ids[..., i].clamp(min=0)] * chosen[..., i, None] for i, table in enumerate(tables)]
+        total, first = torch.zeros((), device=ids.device), 0
+        for name in BRANCHES:
+            quantiser: Any = self.quantiser[name]
+            of_branch = torch.stack(codes[first : first + LEVELS[name]]).sum(0)
+            total, first = total + F.linear(of_branch, quantiser.project_out.weight), first + LEVELS[name]
+        return total
 
     def dequantise(self, ids: Tensor) -> Tensor:
         """ids (B, T12, 8) -> sum of the branches (B, T12, dim). Negative ids (beyond a clip) give zero vectors."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -90,9 +90,13 @@ class AudioCrops:
         kinds: Mapping[str, float] | None = None,
         shares: Sequence[float] = (),
         narrow_band: float = 0.0,
+        fits: Callable[[Clip], bool] = lambda clip: True,
     ) -> tuple[Self, Self]:
-        """Crops of the corpora's train clips, and of their dev clips. Arguments as for the class and `clip_weights`."""
-        placed = [(clip, place) for place, clips in enumerate(read_each(corpora)) for clip in clips]
+        """Crops of the corpora's train clips, and of their dev clips.
+
+        Arguments as for the class and `clip_weights`; `fits` says which clips may be drawn at all.
+        """
+        placed = [(clip, place) for place, clips in enumerate(read_each(corpora)) for clip in clips if fits(clip)]
 
         def of(split: str) -> Self:
             chosen = [(clip, place) for clip, place in placed if clip.split == split]
@@ -130,6 +134,12 @@ def load_batch(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
 def random_gains(count: int, quietest_db: float) -> Tensor:
     """(count, 1) factors between `quietest_db` and +3 dB, from the seeded generator."""
     return 10 ** ((quietest_db + (3.0 - quietest_db) * torch.rand(count, 1)) / 20)
+
+
+def check_corpus_shares(corpora: Sequence[str], shares: Sequence[float]) -> None:
+    """Raise UserError where there are shares, but not one for each corpus, or none above 0."""
+    if shares and (len(shares) != len(corpora) or not any(shares)):
+        raise UserError(f"corpus_shares: give each of the {len(corpora)} corpora a number, one of them above 0")
 
 
 def clip_weights(

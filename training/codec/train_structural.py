@@ -28,8 +28,9 @@ from codec.reasoning.config import FlowConfig, ReasoningCodecConfig, StructuralC
 from codec.reasoning.descriptive_encoder import DescriptiveEncoder
 from codec.reasoning.load import load_reasoning_codec
 from codec.reasoning.scalar_autoencoder import ScalarAutoencoder
+from codec.reasoning.structural_branch import LEVELS
 from codec.tokens import SAMPLE_RATE
-from training.codec.audio_crops import AudioCrops
+from training.codec.audio_crops import AudioCrops, check_corpus_shares
 from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.mel_metric import latent_frames, mel_metric
@@ -41,6 +42,7 @@ from training.recipe import Corpora, Recipe, Weights, check_weights
 from training.resume import Resume
 from training.run import Run
 
+CODEBOOKS = sum(LEVELS.values())
 GROUPS = {"phone": range(0, 1), "structure": range(1, 2), "acoustic": range(2, 8)}  # columns of the structural ids
 
 
@@ -73,6 +75,9 @@ class ReconstructionRecipe(Recipe):
     prefix_share: Share = 0.5
     # probability that a clip loses its conditioning (classifier-free guidance)
     unconditional_chance: Share = 0.1
+    # share of the clips of which some of the last codebooks, one to seven, are left out, so that the first ones come to
+    # carry what matters most; published: all are always there
+    codebook_drop: Share = 0.0
     # whether features from the frozen parts are kept in memory once they are computed, in 16 bits; long clips are then
     # always cut at the same places
     cache_features: bool = False
@@ -131,8 +136,7 @@ def check_shares(recipe: ReconstructionRecipe) -> None:
         raise UserError(f"kinds: {shown(unknown[0])} is no kind of clip; there are {', '.join(KINDS)}{close}")
     if recipe.kinds:
         check_weights("kinds", recipe.kinds)
-    if recipe.corpus_shares and (len(recipe.corpus_shares) != len(recipe.corpora) or not any(recipe.corpus_shares)):
-        raise UserError(f"corpus_shares: give each of the {len(recipe.corpora)} corpora a number, one of them above 0")
+    check_corpus_shares(recipe.corpora, recipe.corpus_shares)
 
 
 def check_prefixes(recipe: ReconstructionRecipe, flow: FlowConfig) -> None:
@@ -174,17 +178,20 @@ class Reconstruction(nn.Module):
         self.structural, self.flow = codec.structural, codec.flow
         self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
-    def forward(self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor) -> ReconstructionLosses:
+    def forward(
+        self, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor, codebooks: Tensor | None = None
+    ) -> ReconstructionLosses:
         """Losses of B clips. Under autocast only the flow's matrix products are in 16 bits: codes need their precision.
 
         Args:
             features: of the clips.
             prefix_frames: (B,) latent frames given as context.
             conditioned: (B,) bool, which clips keep their conditioning.
+            codebooks: (B,) how many of its codebooks each clip is rebuilt from; None: all.
         """
         device = features.latents.device
         with torch.autocast(device.type, enabled=False):
-            out = self.structural(features.experts, features.descriptive, features.structural_mask)
+            out = self.structural(features.experts, features.descriptive, features.structural_mask, codebooks)
             mu = self.structural.condition(out.quantised)[:, : features.latents.shape[1]]
             phone = self.structural.phone_loss(out.phone, features.experts["phone"], features.structural_mask)
         mask = length_mask(features.latent_frames, features.latents.shape[1])  # (B, T25)
@@ -242,7 +249,12 @@ def draw_conditions(latent_frames: Tensor, recipe: ReconstructionRecipe) -> dict
     """Which clips are given a prefix, how long, and which keep their conditioning: (B,) each, at random."""
     share, given, kept = torch.rand(3, len(latent_frames)).to(latent_frames.device)
     share = share * recipe.prefix_share * (given < recipe.prefix_chance)
-    return {"prefix_frames": (share * latent_frames).long(), "conditioned": kept >= recipe.unconditional_chance}
+    drawn = {"prefix_frames": (share * latent_frames).long(), "conditioned": kept >= recipe.unconditional_chance}
+    if recipe.codebook_drop:
+        dropped, first = torch.rand(2, len(latent_frames)).to(latent_frames.device)
+        some = (1 + first * (CODEBOOKS - 1)).long()  # 1 to 7
+        drawn["codebooks"] = torch.where(dropped < recipe.codebook_drop, some, CODEBOOKS)
+    return drawn
 
 
 def held_out_flow(

@@ -196,3 +196,33 @@ def test_features_of_unequal_length_are_refused():
     features["phone"] = features["phone"][:, :, :-1]
     with pytest.raises(ValueError, match="whole structural frames"):
         small_branch().fuse(features)
+
+
+def test_codebooks_that_are_left_out_add_nothing():
+    """As many as each clip keeps; ids, codebooks and the vectors of clips that keep all are as without."""
+    features, mask = small_features(3, 6), torch.ones(3, 6, dtype=torch.bool)
+    mask[0, 4:] = False
+    outputs, states = [], []
+    for codebooks in (None, torch.tensor([8, 1, 4])):
+        branch = small_branch().train()
+        branch(features, None, mask)  # the codebooks begin
+        torch.manual_seed(5)
+        outputs.append(branch(features, None, mask, codebooks))
+        states.append(branch.state_dict())
+    whole, less = outputs
+    assert torch.equal(whole.ids, less.ids)
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    torch.testing.assert_close(less.quantised[0], whole.quantised[0])
+    constant = sum(branch.quantiser[name].project_out.bias for name in ("structure", "acoustic"))
+    torch.testing.assert_close(less.quantised[1], less.phone[1] + constant, atol=1e-5, rtol=1e-5)
+    assert (less.quantised[0, 4:] == 0).all()
+
+    out = branch.eval()(features, None, mask, torch.tensor([3, 2, 6]))
+    for clip, kept in enumerate((3, 2, 6)):
+        ids, total = out.ids[clip : clip + 1].clamp(min=0), torch.zeros(1, 6, 16)
+        for name, part in zip(BRANCHES, ids.split([1, 1, 6], dim=-1), strict=True):
+            quantiser, used = branch.quantiser[name], max(0, min(kept, part.shape[-1]))
+            total = total + (quantiser.vectors(part[..., :used]) if used else quantiser.project_out.bias)
+            kept -= used
+        expected = total[0] * mask[clip, :, None]
+        torch.testing.assert_close(out.quantised[clip], expected, atol=1e-5, rtol=1e-5)

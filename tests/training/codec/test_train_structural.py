@@ -1,6 +1,7 @@
 """The reconstruction stage: what is frozen stays, what learns learns, and a resumed run is the uninterrupted one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -226,6 +227,21 @@ def test_prefixes_and_unconditional_clips_come_as_often_as_the_recipe_says(parts
     assert 0.4 < (drawn["prefix_frames"] > 0).float().mean() < 0.52
     assert drawn["prefix_frames"].max() <= 20
     assert 0.08 < 1 - drawn["conditioned"].float().mean() < 0.12
+    assert "codebooks" not in drawn  # all are there
+
+    torch.manual_seed(0)
+    dropping = draw_conditions(torch.full((4000,), 50), replace(recipe, codebook_drop=0.5))
+    assert all(torch.equal(value, dropping[name]) for name, value in drawn.items())
+    shares = torch.bincount(dropping["codebooks"], minlength=9) / 4000
+    assert shares[0] == 0 and 0.47 < shares[8] < 0.53
+    assert ((shares[1:8] > 0.055) & (shares[1:8] < 0.09)).all()  # 1 to 7 alike
+
+
+def test_codebooks_may_be_left_out_in_training(parts, tmp_path):
+    name = "structural.condition_projection.weight"
+    whole = weights_of(run(recipe_of(parts, tmp_path / "whole", steps=2)))
+    less = weights_of(run(recipe_of(parts, tmp_path / "less", steps=2, codebook_drop=1.0)))
+    assert not torch.equal(whole[name], less[name])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ encoder of the role music, of kind conformer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,9 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
         usage = CodebookUsage(recipe.prediction.codes, {"targets": range(1)})
         write = partial(write_model, encoder)
 
+        def listen(index: int) -> None:
+            engine(equally_long(train.batch(index), recipe.encoder.samples_per_frame).to(engine.device))
+
         for step in run.steps():
             for index in engine.micro_batches(step):
                 crops = train.batch(index)
@@ -83,7 +86,7 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
                 run.metric_logger.write(step, engine.metrics() | usage.report())
             validate_due, save_due = run.validate_due(step), run.save_due(step)
             if validate_due or save_due:
-                settle_statistics(engine, train, recipe)
+                settle_statistics(engine, recipe.seed, recipe.statistics_batches, listen)
             if validate_due:
                 with engine.evaluating():
                     run.metric_logger.write(step, validate(engine, held_out, recipe))
@@ -93,7 +96,7 @@ def run(recipe: ExpertRecipe, resume: Resume = False) -> Path:
 
 
 def write_model(encoder: MusicEncoder, folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Fill a model folder from the state of MaskedPrediction: the encoder alone."""
+    """Fill a model folder from the state of what an encoder learns in: the encoder alone."""
     prefix = "encoder."
     encoder.save_pretrained(folder, {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
 
@@ -122,19 +125,25 @@ def measure_spectra(model: MaskedPrediction, train: AudioCrops, batches: int) ->
 
 
 @torch.no_grad()
-def settle_statistics(engine: Engine, train: AudioCrops, recipe: ExpertRecipe) -> None:
+def settle_statistics(engine: Engine, seed: int, batches: int, listen: Callable[[int], None]) -> None:
     """Set the batch norms' running statistics to plain means over the same training batches, on every process.
 
     Training itself does not read them. Left to running averages, each process would have its own, and a saved encoder
     would depend on how many processes there were.
+
+    Args:
+        engine: Whose encoder it is.
+        seed: Of the recipe.
+        batches: How many are heard.
+        listen: Runs batch number 0, 1, ... through the engine.
     """
     for module in engine.model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.reset_running_stats()
             module.momentum = None  # averages over all that it sees
-    for index in range(recipe.statistics_batches):
-        seed_everything(recipe.seed, -2, index)
-        engine(equally_long(train.batch(index), recipe.encoder.samples_per_frame).to(engine.device))
+    for index in range(batches):
+        seed_everything(seed, -2, index)
+        listen(index)
 
 
 def validate(engine: Engine, held_out: AudioCrops, recipe: ExpertRecipe) -> dict[str, float]:

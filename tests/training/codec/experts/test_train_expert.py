@@ -17,7 +17,7 @@ from codec.experts.music_encoder import MusicEncoder
 from codec.io.errors import UserError
 from tests import ROOT
 from training.codec.audio_crops import AudioCrops
-from training.codec.train_expert import ExpertRecipe, equally_long, run
+from training.codec.experts.train_expert import ExpertRecipe, equally_long, run
 from training.metrics import read_metrics
 from training.recipe import load_recipe, parse
 
