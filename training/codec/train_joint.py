@@ -88,9 +88,9 @@ class JointLosses:
 class Joint(nn.Module):
     """Audio LLM and reconstruction around one descriptive branch, which the audio LLM holds."""
 
-    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec) -> None:
+    def __init__(self, audio_llm: AudioLLM, codec: ReasoningCodec, phone_units: bool) -> None:
         super().__init__()
-        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec)
+        self.audio_llm, self.reconstruction = audio_llm, Reconstruction(codec, phone_units)
         # The bound method, not the module: of the codec only the branch is trained here, and that is the audio LLM's.
         self._encode_descriptive = codec.encode_descriptive
 
@@ -132,7 +132,7 @@ def run(recipe: JointRecipe, resume: Resume = False) -> Path:
             codec.descriptive, start, recipe.text_model, tokenizer, recipe.text_dtype
         )
         check_branch(codec, start)
-        model = Joint(audio_llm, codec)
+        model = Joint(audio_llm, codec, recipe.phone_units)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained parts get their mode back below
         model.reconstruction.metric = flow_metric(codec, crops, recipe)

@@ -35,6 +35,7 @@ from training.codec.feature_extractor import FeatureExtractor, FrozenFeatures
 from training.codec.losses.codebook_usage import CodebookUsage
 from training.codec.losses.mel_metric import latent_frames, mel_metric
 from training.codec.losses.weighted_sum import weighted_sum
+from training.codec.phone_units import PHONE_PARTS, before_codebook, set_phone_units
 from training.engine.attention import plain_attention
 from training.engine.checkpoint import resolve_model
 from training.engine.engine import Engine
@@ -78,6 +79,9 @@ class ReconstructionRecipe(Recipe):
     # share of the clips of which some of the last codebooks, one to seven, are left out, so that the first ones come to
     # carry what matters most; published: all are always there
     codebook_drop: Share = 0.0
+    # whether phone codes are units of the phone expert's frames, found by k-means before training; nothing before the
+    # codebook learns then (training/codec/phone_units.py). Published: the phone branch learns as the others do
+    phone_units: bool = False
     # whether features from the frozen parts are kept in memory once they are computed, in 16 bits; long clips are then
     # always cut at the same places
     cache_features: bool = False
@@ -124,6 +128,11 @@ class StructuralRecipe(ReconstructionRecipe):
         check_shares(self)
         if not self.init and not (self.scalar and self.descriptive):
             raise UserError("name the folders of scalar and descriptive, or with init that of a codec that has both")
+        if self.init and self.phone_expert is not None and not self.phone_units:
+            raise UserError(
+                "phone_expert: init has one, to which its phone branch belongs; leave phone_expert out, or set "
+                "phone_units, with which the branch begins anew"
+            )
         if not self.init:
             check_prefixes(self, self.flow or FlowConfig())
 
@@ -173,9 +182,11 @@ class Reconstruction(nn.Module):
 
     metric: Tensor | None = None  # (latent_dim, latent_dim) of the flow's errors, see `flow_metric`; None: all alike
 
-    def __init__(self, codec: ReasoningCodec) -> None:
+    def __init__(self, codec: ReasoningCodec, phone_units: bool = False) -> None:
         super().__init__()
         self.structural, self.flow = codec.structural, codec.flow
+        if phone_units:
+            before_codebook(self.structural).requires_grad_(False)
         self.structural.no_condition.requires_grad_(False)  # stands for frames that training never sees
 
     def forward(
@@ -215,7 +226,9 @@ def run(recipe: StructuralRecipe, resume: Resume = False) -> Path:
         if run.checkpoint is None and not recipe.init:
             measure_latents(codec, train)
             initialise(codec, train)
-        model = Reconstruction(codec)
+        if run.checkpoint is None and begins_phones(recipe):
+            set_phone_units(codec, train)
+        model = Reconstruction(codec, recipe.phone_units)
         engine = Engine(model, recipe.optimiser, recipe.engine, recipe.steps, recipe.seed, run.engine_state())
         codec.to(engine.device).eval()  # the trained half gets its mode back below
         model.metric = flow_metric(codec, train, recipe)
@@ -274,8 +287,15 @@ def held_out_flow(
     return float(torch.stack(losses).mean())
 
 
+def begins_phones(recipe: StructuralRecipe) -> bool:
+    """Whether phone units are found for this run, rather than those of init kept."""
+    return recipe.phone_units and not (recipe.init and recipe.phone_expert is None)
+
+
 def codec_to_train(recipe: StructuralRecipe) -> ReasoningCodec:
     """The codec with its frozen parts in place; structural branch and flow decoder are those of init, or new.
+
+    With another phone expert than that of init the branch of phones is new.
 
     Raises:
         UserError: those of init do not fit the sizes that the recipe states, or the parts that it names.
@@ -306,7 +326,13 @@ def codec_to_train(recipe: StructuralRecipe) -> ReasoningCodec:
         if recipe.phone_expert is None:
             codec.experts["phone"].load_state_dict(start.experts["phone"].state_dict())
         try:
-            codec.structural.load_state_dict(start.structural.state_dict())
+            own = start.structural.state_dict()
+            if begins_phones(recipe):
+                new = {
+                    name: value for name, value in codec.structural.state_dict().items() if name.startswith(PHONE_PARTS)
+                }
+                own = {name: value for name, value in own.items() if not name.startswith(PHONE_PARTS)} | new
+            codec.structural.load_state_dict(own)
             codec.flow.load_state_dict(start.flow.state_dict())
         except RuntimeError as error:
             raise UserError(

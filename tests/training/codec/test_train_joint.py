@@ -119,7 +119,7 @@ def joint_of(parts):
         part.requires_grad_(False)
     tokenizer = TextTokenizer.from_pretrained(text_model)
     audio_llm, *_ = load_audio_llm(codec.descriptive, parts / "codec", text_model, tokenizer, torch.float32)
-    return Joint(audio_llm, codec), codec
+    return Joint(audio_llm, codec, False), codec
 
 
 def test_both_branches_learn_and_no_expert(parts, tmp_path):

@@ -160,13 +160,17 @@ def test_a_codec_goes_on_learning_with_the_experts_that_it_holds(parts, tmp_path
     first = run(recipe_of(parts, tmp_path / "a", descriptive=str(tmp_path / "describe"), steps=1, **phones("phone")))
     changes = {"init": str(first), "scalar": "", "descriptive": "", "structural": None, "flow": None, "steps": 1}
     again = weights_of(run(recipe_of(parts, tmp_path / "b", **changes)))
-    others = weights_of(run(recipe_of(parts, tmp_path / "c", **changes, **phones("other"))))
+    others = weights_of(run(recipe_of(parts, tmp_path / "c", **changes, **phones("other"), phone_units=True)))
     for name, value in weights_of(first).items():
         if name.startswith("experts."):
             assert torch.equal(again[name], value), name
             assert torch.equal(others[name], value) or name.startswith("experts.phone."), name
     other = load_file(tmp_path / "other" / "model.safetensors")
     assert all(torch.equal(others[f"experts.phone.encoder.{name}"], value) for name, value in other.items())
+    with pytest.raises(
+        UserError, match="to which its phone branch belongs; leave phone_expert out, or set phone_units"
+    ):
+        recipe_of(parts, tmp_path / "d", **changes, **phones("other"))
 
 
 @pytest.mark.parametrize(("keep", "mel_share"), [(False, 0.7), (True, 0.0)])
