@@ -76,9 +76,15 @@ def load_descriptive_encoder(folder: Path) -> DescriptiveEncoder:
     """The trained descriptive encoder in a folder of a descriptive run, or of a codec with its audio LLM beside it.
 
     Raises:
-        UserError: there is none, or its codebooks were never used.
+        UserError: there is none, its codebooks were never used, or it could not be saved without the rest of a codec.
     """
     encoder = DescriptiveEncoder.from_pretrained(folder)
+    held = [expert.role for expert in encoder.config.experts if expert.sizes is not None]
+    if held:
+        raise UserError(
+            f"init: {folder} holds the weights of its {held[0]} expert itself, without which a descriptive branch of "
+            "its own could not be loaded again; train it inside the codec, with a recipe of kind joint"
+        )
     if not encoder.branch.initialised:
         raise UserError(f"init: {folder}: its codebooks hold no codes yet; train it for more than quantise_after steps")
     return encoder
