@@ -23,6 +23,7 @@ KINDS = [kind for kind in TRAINERS if kind != "tiny"]  # the tests' own
 FILES = {
     "text_model": "starter/text",
     "expert": "starter/expert",
+    "ctc": "starter/ctc_expert",
     "scalar": "starter/scalar",
     "descriptive": "starter/descriptive",
     "grpo": "full/grpo",
