@@ -95,7 +95,7 @@ class Joint(nn.Module):
         self._encode_descriptive = codec.encode_descriptive
 
     def forward(
-        self, questions: Mapping[str, Any] | None, features: FrozenFeatures, prefix_frames: Tensor, conditioned: Tensor
+        self, questions: Mapping[str, Any] | None, features: FrozenFeatures, **conditions: Tensor
     ) -> JointLosses:
         """questions: arguments of AudioLLM.forward, None for reconstruction alone; the others as for Reconstruction."""
         answered = None if questions is None else self.audio_llm(**questions, quantise=True)
@@ -104,7 +104,7 @@ class Joint(nn.Module):
                 Features(features.experts, features.feature_frames, features.structural_mask)
             )
         features = replace(features, descriptive=descriptive)
-        return JointLosses(answered, self.reconstruction(features, prefix_frames, conditioned), codes)
+        return JointLosses(answered, self.reconstruction(features, **conditions), codes)
 
 
 def run(recipe: JointRecipe, resume: Resume = False) -> Path:

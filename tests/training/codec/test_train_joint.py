@@ -149,6 +149,16 @@ def test_both_branches_learn_and_no_expert(parts, tmp_path):
     assert {"val/audio_qa:class", "val/flow"} <= last.keys()
 
 
+def test_phone_units_stay_and_codebooks_may_be_left_out(parts, tmp_path):
+    name, into = "structural.condition_projection.weight", "structural.fusion.phone.weight"
+    whole = load_file(run(recipe_of(parts, tmp_path / "whole", steps=2)) / "model.safetensors")
+    less = run(recipe_of(parts, tmp_path / "less", steps=2, codebook_drop=1.0, phone_units=True, validate_every=2))
+    less = load_file(less / "model.safetensors")
+    start = load_file(parts / "codec" / FILES[0])
+    assert not torch.equal(whole[name], less[name])
+    assert torch.equal(less[into], start[into]) and not torch.equal(whole[into], start[into])
+
+
 def test_what_a_run_writes_is_what_a_run_starts_from(parts, tmp_path):
     first = run(recipe_of(parts, tmp_path / "first", steps=1))
     tokens = load_tokenizer(first).encode(noise(9_000)[None])[0]
@@ -168,7 +178,9 @@ def test_reconstruction_teaches_the_descriptive_branch_through_film(parts):
         features = frozen(crops.batch(0), torch.device("cpu"))
         codec.eval()
         model.train()
-        out = model(None, features, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+        out = model(
+            None, features, prefix_frames=torch.zeros(2, dtype=torch.long), conditioned=torch.ones(2, dtype=torch.bool)
+        )
         assert out.questions is None
         out.reconstruction.losses["flow"].backward()
         assert bool(codec.descriptive.merge.weight.grad.abs().sum() > 0) == learns
@@ -182,7 +194,8 @@ def test_crops_are_described_as_the_codec_describes_them(parts):
     crops = AudioCrops.train_and_dev(recipe.corpora, 3, recipe.crop_seconds, 0)[0].batch(1)
     assert len({crop.length for crop in crops}) > 1
     features = FeatureExtractor(codec, descriptive=False)(crops, torch.device("cpu"))
-    out = model.eval()(None, features, torch.zeros(3, dtype=torch.long), torch.ones(3, dtype=torch.bool))
+    conditions = {"prefix_frames": torch.zeros(3, dtype=torch.long), "conditioned": torch.ones(3, dtype=torch.bool)}
+    out = model.eval()(None, features, **conditions)
     for row, crop in enumerate(crops):
         tokens = codec.encode(crop.load()[None])[0]
         descriptive, structural = out.codes[row].T, out.reconstruction.ids[row].T
